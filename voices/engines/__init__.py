@@ -1,0 +1,83 @@
+"""Speech engines: what every engine takes and gives. Nothing here imports Django.
+
+An engine is one module (or package) in this folder with a class that has the attributes and methods of `Engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The voice to copy.
+
+    samples: float32, shape (n,), mono, -1..1; sample_rate in Hz; content_hash: SHA-256 (hex) that names this audio;
+    transcript: what is said in the whole of it, or None; language: `auto` or a code of the engine.
+    """
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+    content_hash: str
+    transcript: str | None = None
+    language: str = "auto"
+
+    @property
+    def duration_seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+
+@dataclass(frozen=True)
+class SynthesisRequest:
+    """One text to speak. speed 0.5-2 (2 is twice as fast); temperature 0.1-1; seed None draws one."""
+
+    text: str
+    language: str
+    reference: Reference
+    speed: float = 1.0
+    temperature: float = 0.7
+    seed: int | None = None
+    model_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The audio of one sentence: float32, shape (n,), mono, -1..1; sample_rate in Hz."""
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+    text: str
+
+
+@dataclass(frozen=True)
+class EngineHealth:
+    """available: it can take work; latency_ms of the probe, None where nothing was asked; detail for a person."""
+
+    name: str
+    available: bool
+    latency_ms: float | None = None
+    detail: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    name: str
+    languages: frozenset[str]
+
+    def synthesize(
+        self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]
+    ) -> Iterator[Piece]:
+        """Yields a Piece a sentence. `deadline` is a time.monotonic() value, `canceled` is asked between sentences.
+
+        Raises EngineError, EngineUnavailable, EngineBusy, EngineTimeout (voiceproject.errors).
+        """
+        ...
+
+    def health(self) -> EngineHealth:
+        """The engine's state, within 2 seconds. Never raises."""
+        ...
