@@ -1,0 +1,1 @@
+"""The built-in speech engine: runs on the CPU with nothing but Python packages. Nothing here imports Django."""

@@ -1,0 +1,47 @@
+"""What a base voice is: a synthesiser of one language, whose speech is then converted to the reference's voice."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from .world import Float32
+
+
+class BaseVoice(Protocol):
+    """One voice of one synthesiser. Loading its model is done once, in the constructor.
+
+    name: unique over all languages, stable over processes (statistics are kept on disk under it);
+    language: `en`, `ja`, `zh`; version: changes whenever the sound of the voice changes (package version, settings).
+    """
+
+    name: str
+    language: str
+    version: str
+
+    def speak(
+        self, text: str, speed: float, rng: np.random.Generator, temperature: float
+    ) -> tuple[Float32, int]:
+        """One sentence: float32 mono (n,) in -1..1 and its sample rate in Hz.
+
+        speed: 2 is twice as fast, pitch unchanged. rng decides every random choice, so that an equal state gives equal
+        samples; temperature 0.1-1 scales how much is left to chance.
+        Raises PublicError validation_error (field `text`) where nothing in the text can be spoken.
+        """
+        ...
+
+    def calibration(self) -> list[str]:
+        """Sentences in the voice's language, about 45 s of speech in all, that cover its sounds."""
+        ...
+
+
+class Language(Protocol):
+    """A module of this package (english, japanese, chinese) offers these two names."""
+
+    NAMES: tuple[str, ...]
+    """Names of its base voices."""
+
+    def load(self, name: str) -> BaseVoice:
+        """The base voice of that name. Costs up to seconds and the model's memory: callers keep it."""
+        ...
