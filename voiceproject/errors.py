@@ -76,6 +76,7 @@ class PublicError(Exception):
         self.message = message
         self.details = details or {}
         self.retry_after = retry_after
+        self.headers: dict[str, str] = {}
 
     @property
     def status(self) -> int:
@@ -111,3 +112,129 @@ class EngineTimeout(PublicError):
 
     def __init__(self, message: str = "The speech engine did not finish in time.", **kwargs: Any) -> None:
         super().__init__("engine_timeout", message, **kwargs)
+
+
+def envelope(error: PublicError) -> dict[str, Any]:
+    return {"success": False, "error": error.code, "message": error.message, "details": error.details}
+
+
+def _headers(error: PublicError) -> dict[str, str]:
+    headers = dict(error.headers)
+    retry_after = error.retry_after or RETRY_AFTER_SECONDS.get(error.status)
+    if retry_after:
+        headers["Retry-After"] = str(math.ceil(retry_after))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'ApiKey realm="api", header="X-API-Key"'
+    return headers
+
+
+def json_response(error: PublicError) -> JsonResponse:
+    """The envelope as a plain Django response, for what fails outside REST framework."""
+    from django.http import JsonResponse
+
+    return JsonResponse(envelope(error), status=error.status, headers=_headers(error))
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
+    """REST framework's EXCEPTION_HANDLER: every exception becomes the envelope, unknown ones a logged 500."""
+    from rest_framework.response import Response
+    from rest_framework.views import set_rollback
+
+    set_rollback()
+    error = as_public_error(exc)
+    if error.code == "internal_error":
+        log.error("unhandled error", exc_info=exc)
+    elif error.status >= 500:
+        log.warning("%s", error, exc_info=exc.__cause__)
+    headers = _headers(error)
+    if error.code == "method_not_allowed":
+        headers["Allow"] = ", ".join(context["view"].allowed_methods)
+    return Response(envelope(error), status=error.status, headers=headers)
+
+
+def as_public_error(exc: Exception) -> PublicError:
+    from django.core.exceptions import (
+        BadRequest,
+        PermissionDenied,
+        RequestDataTooBig,
+        SuspiciousOperation,
+        TooManyFieldsSent,
+        TooManyFilesSent,
+    )
+    from django.http import Http404
+    from django.http.multipartparser import MultiPartParserError
+    from rest_framework import exceptions
+
+    match exc:
+        case PublicError():
+            return exc
+        case exceptions.ValidationError():
+            return validation_error(exc.detail)
+        case Http404() | exceptions.NotFound():
+            return PublicError("not_found", "There is nothing here, or it is not yours.")
+        case exceptions.MethodNotAllowed():
+            return PublicError("method_not_allowed", str(exc.detail))
+        case exceptions.UnsupportedMediaType():
+            return PublicError("unsupported_media_type", str(exc.detail))
+        case exceptions.NotAcceptable():
+            return PublicError("not_acceptable", str(exc.detail))
+        case exceptions.ParseError() | MultiPartParserError():
+            return PublicError("validation_error", f"The request body cannot be read: {exc}")
+        case PermissionDenied() | exceptions.PermissionDenied():
+            return PublicError("permission_denied", "This key may not do that.")
+        case RequestDataTooBig():
+            return PublicError("file_too_large", "The form fields are too large; only files may be this large.")
+        case TooManyFieldsSent() | TooManyFilesSent():
+            return PublicError("validation_error", "The form has too many fields or files.")
+        case BadRequest() | SuspiciousOperation():
+            return PublicError("validation_error", "The request is malformed.")
+        case OSError(errno=28):  # ENOSPC
+            return PublicError("storage_full", "The server's disk is full. Try again later.", retry_after=60)
+        case _:
+            return PublicError(
+                "internal_error", "Something went wrong here. Report the X-Request-ID of this answer to the operator."
+            )
+
+
+def validation_error(detail: Any) -> PublicError:
+    """details: field -> list of messages; messages that belong to no field stand under `non_field_errors`."""
+    if not isinstance(detail, dict):
+        detail = {"non_field_errors": detail if isinstance(detail, list) else [detail]}
+    details = {
+        field: [str(message) for message in (messages if isinstance(messages, list) else [messages])]
+        for field, messages in detail.items()
+    }
+    field, messages = next(iter(details.items()), ("", [""]))
+    return PublicError("validation_error", f"{field}: {messages[0]}", details)
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    """handler500: what failed outside REST framework. Django calls this with the exception being handled."""
+    import sys
+
+    exc = sys.exc_info()[1]
+    error = as_public_error(exc) if isinstance(exc, Exception) else as_public_error(RuntimeError())
+    if error.code == "internal_error":
+        log.error("unhandled error", exc_info=exc)
+    return json_response(error)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """handler404"""
+    return json_response(PublicError("not_found", "There is no such path here."))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """handler400: a host name that ALLOWED_HOSTS does not have, a malformed path."""
+    from django.core.exceptions import DisallowedHost
+
+    if isinstance(exception, DisallowedHost):
+        return json_response(
+            PublicError("validation_error", "This host name is not served here; see ALLOWED_HOSTS.")
+        )
+    return json_response(as_public_error(exception))
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """handler403"""
+    return json_response(PublicError("permission_denied", "This is not allowed."))

@@ -1,0 +1,46 @@
+"""A cover: a song sung again in the voice of a reference."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+from voiceproject.jobs import Job
+
+STAGES = ("preprocess", "separate", "infer", "mix", "finalize")
+STEMS = ("vocals", "instrumental", "converted")
+
+
+class CoverJob(Job):
+    reference_voice = models.FileField(max_length=200)
+    song = models.FileField(max_length=200)
+    song_hash = models.CharField(max_length=64, help_text="SHA-256 of the uploaded song")
+    model_id = models.CharField(max_length=100, blank=True)
+    pitch_shift = models.SmallIntegerField(default=0, help_text="Semitones")
+    input_kind = models.CharField(max_length=8, default="mix", help_text="mix, or vocals (no separation, no mixing)")
+    response_format = models.CharField(max_length=8, default="wav")
+    reference_text = models.TextField(blank=True)
+    lyrics = models.TextField(blank=True)
+    vocal_gain_db = models.FloatField(default=0)
+    instrumental_gain_db = models.FloatField(default=0)
+    duration_seconds = models.FloatField(null=True, help_text="Of the song")
+    warning = models.CharField(max_length=500, blank=True, help_text="What the commands said of their input")
+
+    # Each stage's output is kept as soon as it is finished: another attempt goes on after it.
+    vocals = models.FileField(max_length=200, blank=True)
+    instrumental = models.FileField(max_length=200, blank=True)
+    converted = models.FileField(max_length=200, blank=True)
+    result = models.FileField(max_length=200, blank=True)
+    result_flac = models.FileField(max_length=200, blank=True)
+    result_mp3 = models.FileField(max_length=200, blank=True)
+
+    class Meta(Job.Meta):
+        verbose_name = "cover"
+        abstract = False
+
+    @classmethod
+    def output_fields(cls) -> list[str]:
+        return [*STEMS, "result", "result_flac", "result_mp3"]
+
+    def finish_failed(self, error: str, message: str = "", detail: str = "") -> bool:
+        return self.fail(error, message, detail, ttl_hours=settings.COVER_RESULT_TTL_HOURS)

@@ -1,0 +1,343 @@
+"""One cover, stage by stage: preprocess -> separate -> infer -> mix -> finalize.
+
+Each stage's output is stored as soon as it is finished, so that another attempt, on this host or another, goes on after
+it. Commands see only the job's scratch folder. A thread beats for the job twice a second and learns so whether the job
+is still ours; everything stops within two seconds when it is not, or when the worker is told to stop.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from django.conf import settings
+from django.db import close_old_connections, connection
+from django.db.models.fields.files import FieldFile
+
+from covers.models import CoverJob
+from voiceproject import audio, commands
+from voiceproject.errors import PublicError
+from voiceproject.logging import bind
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE = 44_100
+
+# Where each stage begins on the scale of 0 to 100.
+STARTS = {"preprocess": 0, "separate": 5, "infer": 45, "mix": 90, "finalize": 97, "end": 100}
+
+SEPARATE_PLACEHOLDERS = frozenset(
+    {"python_exec", "project_root", "song_input", "vocal_output", "inst_output", "uvr_model"}
+)
+INFER_PLACEHOLDERS = frozenset(
+    {"python_exec", "project_root", "reference_voice", "input_vocal", "output_vocal", "model_id", "pitch_shift",
+     "reference_text_file", "lyrics_file"}
+)  # fmt: skip
+BEAT_SECONDS = 0.5
+MAX_WAVEFORM_DRIFT_SECONDS = 2.0
+_OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|std::bad_alloc|Unable to allocate", re.IGNORECASE)
+
+
+class StageFailed(Exception):
+    """code: a key of jobs.ERROR_MESSAGES; message: for the client, the code's own if empty; detail: for operators."""
+
+    def __init__(self, code: str, message: str = "", detail: str = "") -> None:
+        super().__init__(code)
+        self.code, self.message, self.detail = code, message, detail
+
+
+class NotOurs(Exception):
+    """The job was canceled, taken over or deleted, or the worker is stopping."""
+
+
+@functools.cache
+def template(kind: str) -> commands.CommandTemplate:
+    """kind: `separate` or `infer`."""
+    if kind == "separate":
+        return commands.CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, SEPARATE_PLACEHOLDERS)
+    return commands.CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, INFER_PLACEHOLDERS)
+
+
+def run(job: CoverJob, stopping: threading.Event) -> None:
+    """Runs a claimed job to its end, whatever that is. Raises nothing that belongs to the job."""
+    with bind(job=job.pk, request_id=job.request_id or None, tenant=job.tenant_id):
+        log.info("cover started", extra={"attempt": job.attempt})
+        pulse = _Pulse(job, stopping)
+        try:
+            with pulse, commands.scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
+                _Cover(job, folder, pulse).run()
+        except NotOurs:
+            if stopping.is_set() and job.hand_back():
+                log.info("cover handed back")
+            else:
+                log.info("cover is no longer ours")
+        except StageFailed as failure:
+            _fail(job, failure)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                log.exception("cover failed")
+                _fail(job, StageFailed(_code_of_stage(job.stage), detail=repr(error)))
+            else:
+                _fail(job, StageFailed("storage_full", detail=repr(error)))
+        except MemoryError as error:
+            _fail(job, StageFailed("out_of_memory", detail=repr(error)))
+        except Exception as error:
+            log.exception("cover failed")
+            _fail(job, StageFailed(_code_of_stage(job.stage), detail=repr(error)))
+
+
+def _fail(job: CoverJob, failure: StageFailed) -> None:
+    if job.finish_failed(failure.code, failure.message, failure.detail):
+        log.warning("cover failed: %s", failure.code)
+
+
+def _code_of_stage(stage: str) -> str:
+    codes = {"separate": "separation_failed", "infer": "inference_failed", "mix": "mix_failed", "finalize": "mix_failed"}
+    return codes.get(stage, "preprocess_failed")
+
+
+class _Pulse(threading.Thread):
+    """Beats for a job until it is left; `gone()` says whether the work must end."""
+
+    def __init__(self, job: CoverJob, stopping: threading.Event) -> None:
+        super().__init__(name=f"pulse-{job.pk}", daemon=True)
+        self.job = job
+        self.stopping = stopping
+        self.lost = threading.Event()
+        self.left = threading.Event()
+        self.stage = "preprocess"
+        self.progress = 0
+
+    def __enter__(self) -> _Pulse:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.left.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self.left.is_set():
+            try:
+                close_old_connections()
+                if not self.job.beat(self.stage, self.progress):
+                    self.lost.set()
+                    break
+            except Exception:
+                # A database that is away for a moment loses no job: the heartbeat has a time-out for that.
+                log.warning("a heartbeat failed", exc_info=True)
+                connection.close()
+            self.left.wait(BEAT_SECONDS)
+        connection.close()
+
+    def gone(self) -> bool:
+        return self.lost.is_set() or self.stopping.is_set()
+
+    def check(self) -> None:
+        if self.gone():
+            raise NotOurs
+
+    def enter(self, stage: str) -> None:
+        self.check()
+        self.stage, self.progress = stage, STARTS[stage]
+
+    def within(self, stage: str) -> Callable[[float], None]:
+        """A callback for a stage's own progress of 0..1."""
+        following = list(STARTS)[list(STARTS).index(stage) + 1]
+        start, end = STARTS[stage], STARTS[following]
+
+        def report(fraction: float) -> None:
+            self.progress = int(start + (end - start) * min(max(fraction, 0.0), 1.0))
+
+        return report
+
+
+class _Cover:
+    def __init__(self, job: CoverJob, folder: Path, pulse: _Pulse) -> None:
+        self.job = job
+        self.folder = folder
+        self.pulse = pulse
+        self.deadline = time.monotonic() + settings.COVER_TIMEOUT_SECONDS
+        self.frames = 0
+        self.warnings: list[str] = []
+
+    def run(self) -> None:
+        for stage in (self.preprocess, self.separate, self.infer, self.mix, self.finalize):
+            self.pulse.enter(stage.__name__)
+            stage()
+
+    def preprocess(self) -> None:
+        """song.wav: stereo float32 at 44.1 kHz; reference.wav: mono 16 bits at its own rate."""
+        self.fetch(self.job.song, "song.upload")
+        self.fetch(self.job.reference_voice, "reference.upload")
+        try:
+            info = audio.decode_song(
+                self.folder / "song.upload",
+                self.folder / "song.wav",
+                field="song",
+                max_seconds=settings.COVER_MAX_DURATION_SECONDS,
+                sample_rate=SAMPLE_RATE,
+            )
+            samples, rate = audio.load_reference(self.folder / "reference.upload", field="reference_voice")
+        except PublicError as error:
+            code = "too_long" if error.details.get("reason") == "too_long" else "preprocess_failed"
+            raise StageFailed(code, error.message) from error
+        sf.write(self.folder / "reference.wav", samples, rate, subtype="PCM_16")
+        self.frames = info.frames
+        (self.folder / "song.upload").unlink()
+
+    def separate(self) -> None:
+        """vocals.wav and instrumental.wav: the song's stems, as long as the song."""
+        if self.job.input_kind == "vocals":
+            (self.folder / "song.wav").rename(self.folder / "vocals.wav")
+            return
+        if self.job.vocals and self.job.instrumental:
+            self.fetch(self.job.vocals, "vocals.wav")
+            self.fetch(self.job.instrumental, "instrumental.wav")
+            return
+        self.command(
+            "separate",
+            {
+                "song_input": str(self.folder / "song.wav"),
+                "vocal_output": str(self.folder / "vocals.wav"),
+                "inst_output": str(self.folder / "instrumental.wav"),
+                "uvr_model": settings.COVER_UVR_MODEL,
+            },
+        )
+        for name in ("vocals", "instrumental"):
+            self.fit("separation_failed", name)
+        self.keep("vocals")
+        self.keep("instrumental")
+        (self.folder / "song.wav").unlink()
+
+    def infer(self) -> None:
+        """converted.wav: the vocals in the reference's voice."""
+        if self.job.converted:
+            self.fetch(self.job.converted, "converted.wav")
+            return
+        for name, text in (("reference_text", self.job.reference_text), ("lyrics", self.job.lyrics)):
+            (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
+        self.command(
+            "infer",
+            {
+                "reference_voice": str(self.folder / "reference.wav"),
+                "input_vocal": str(self.folder / "vocals.wav"),
+                "output_vocal": str(self.folder / "converted.wav"),
+                "model_id": self.job.model_id or "default",
+                "pitch_shift": str(self.job.pitch_shift),
+                "reference_text_file": str(self.folder / "reference_text.txt"),
+                "lyrics_file": str(self.folder / "lyrics.txt"),
+            },
+        )
+        self.fit("inference_failed", "converted")
+        self.keep("converted")
+
+    def mix(self) -> None:
+        """result.wav: stereo 16 bits at 44.1 kHz, as long as the song."""
+        try:
+            audio.mix(
+                self.folder / "converted.wav",
+                self.folder / "vocals.wav",
+                self.folder / "instrumental.wav" if self.job.input_kind == "mix" else None,
+                self.folder / "result.wav",
+                frames=self.frames,
+                vocal_gain_db=self.job.vocal_gain_db,
+                instrumental_gain_db=self.job.instrumental_gain_db,
+            )
+        except (ValueError, sf.LibsndfileError) as error:
+            raise StageFailed("mix_failed", detail=repr(error)) from error
+
+    def finalize(self) -> None:
+        wanted = self.job.response_format
+        if wanted != "wav":
+            audio.encode_file(self.folder / "result.wav", self.folder / f"result.{wanted}", wanted)
+            self.keep(f"result_{wanted}", self.folder / f"result.{wanted}")
+        self.keep("result")
+        self.pulse.check()
+        if not self.job.succeed(settings.COVER_RESULT_TTL_HOURS, warning=" ".join(self.warnings)[:500]):
+            raise NotOurs
+        log.info("cover succeeded")
+
+    # --- tools ---
+
+    def command(self, kind: str, values: dict[str, str]) -> None:
+        code = _code_of_stage(kind)
+        argv = template(kind).argv(
+            {
+                "python_exec": settings.GPT_SOVITS_PYTHON,
+                "project_root": str(settings.GPT_SOVITS_PROJECT_ROOT),
+                **values,
+            }
+        )
+        try:
+            result = commands.run(
+                argv,
+                cwd=self.folder,
+                env=commands.child_environment(self.folder, {"REQUEST_ID": self.job.request_id}),
+                deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, self.deadline - time.monotonic())),
+                on_progress=self.pulse.within(kind),
+                should_stop=self.pulse.gone,
+                poll_seconds=0.1,
+                stop_every_seconds=0.1,
+                grace_seconds=0.8,
+                max_output_bytes=settings.COVER_SCRATCH_MAX_BYTES,
+                log_context={"stage": kind},
+            )
+        except commands.CommandStopped as error:
+            raise NotOurs from error
+        except commands.CommandTimedOut as error:
+            raise StageFailed("timed_out", detail=f"{error}\n{error.stderr_tail}") from error
+        except commands.CommandOutputTooLarge as error:
+            raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
+        except commands.CommandFailed as error:
+            if error.returncode == -9 or _OUT_OF_MEMORY.search(error.stderr_tail):
+                code = "out_of_memory"
+            elif "No space left on device" in error.stderr_tail:
+                code = "storage_full"
+            raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
+        self.warnings += re.findall(r"^WARNING:? (.+)$", result.stderr_tail, re.MULTILINE)
+
+    def fit(self, code: str, name: str) -> None:
+        """A command's output is checked, and cut or filled to the song's very length."""
+        path = self.folder / f"{name}.wav"
+        try:
+            info = audio.wav_info(path)
+        except (OSError, sf.LibsndfileError) as error:
+            raise StageFailed(code, detail=f"the command ended well, but left no audio in {name}.wav: {error}") from error
+        drift = abs(info.frames / info.sample_rate - self.frames / SAMPLE_RATE)
+        if drift > MAX_WAVEFORM_DRIFT_SECONDS:
+            raise StageFailed(code, detail=f"{name}.wav is {info.duration_seconds:.2f} s long, {drift:.2f} s off")
+        if info.sample_rate == SAMPLE_RATE and info.frames == self.frames:
+            return
+        fitted = path.with_suffix(".fitted")
+        audio.decode_song(
+            path, fitted, field=name, max_seconds=info.duration_seconds + 1, min_seconds=0, sample_rate=SAMPLE_RATE
+        )
+        with sf.SoundFile(fitted, "r+") as file:
+            missing = self.frames - file.frames
+            if missing > 0:
+                file.seek(0, sf.SEEK_END)
+                file.write(np.zeros((missing, file.channels), dtype=np.float32))
+            else:
+                file.truncate(self.frames)
+        fitted.replace(path)
+
+    def keep(self, field: str, path: Path | None = None) -> None:
+        path = path or self.folder / f"{field}.wav"
+        if not self.job.store(field, path, path.name):
+            raise NotOurs
+
+    def fetch(self, stored: FieldFile, name: str) -> None:
+        with stored.storage.open(stored.name, "rb") as source, (self.folder / name).open("wb") as target:
+            shutil.copyfileobj(source, target, 1024 * 1024)
+
+

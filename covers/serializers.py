@@ -1,0 +1,129 @@
+"""What comes in and goes out at /cover: fields, bounds and messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import reverse
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from covers.models import STEMS, CoverJob
+from covers.pipeline import template
+from voiceproject.api import SizedFileField, StrictSerializer, TextField
+from voiceproject.jobs import JobStatus
+from voices.serializers import FiniteFloatField
+from voices.synthesis import check_model
+
+RESULT_FORMATS = ("wav", "flac", "mp3")
+
+
+class CreateCoverSerializer(StrictSerializer):
+    not_yet = {
+        "voice_id": "Saved voices are not offered by this server; send reference_voice.",
+        "preview_seconds": "Previews are not offered by this server.",
+        "callback_url": "Webhooks are not offered by this server; poll the job instead.",
+    }
+
+    reference_voice = SizedFileField(
+        max_bytes_setting="MAX_UPLOAD_SIZE",
+        help_text="The voice to sing with: 3 to 60 s of speech or singing as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
+    )
+    song = SizedFileField(
+        max_bytes_setting="COVER_MAX_UPLOAD_SIZE", help_text="The song, in the same formats, up to 8 minutes by default."
+    )
+    model_id = serializers.CharField(
+        required=False, allow_blank=True, default="", max_length=100, help_text="One of GET /voice/models."
+    )
+    pitch_shift = serializers.IntegerField(
+        default=0, min_value=-24, max_value=24, help_text="Semitones by which the melody is moved."
+    )
+    response_format = serializers.ChoiceField(RESULT_FORMATS, default="wav", help_text="What /result serves.")
+    reference_text = TextField(
+        required=False, allow_blank=True, default="", max_length=2000, help_text="What is said in reference_voice."
+    )
+    lyrics = TextField(
+        required=False, allow_blank=True, default="", max_length=20000, help_text="The words of the song."
+    )
+    input_kind = serializers.ChoiceField(
+        ("mix", "vocals"), default="mix", help_text="vocals: the song is a bare voice; nothing is separated or mixed."
+    )
+    vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
+    instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
+
+    def validate_model_id(self, model_id: str) -> str:
+        return check_model(model_id)
+
+    def validate_lyrics(self, text: str) -> str:
+        return self._used_by_command("lyrics_file", text)
+
+    def validate_reference_text(self, text: str) -> str:
+        return self._used_by_command("reference_text_file", text)
+
+    def _used_by_command(self, placeholder: str, text: str) -> str:
+        if text and placeholder not in template("infer").placeholders:
+            raise serializers.ValidationError("This server's cover engine makes no use of this; leave it out.")
+        return text
+
+
+class CoverLinksSerializer(serializers.Serializer):
+    self = serializers.URLField()
+    result = serializers.URLField(allow_null=True)
+    cancel = serializers.URLField(allow_null=True)
+    events = serializers.URLField(allow_null=True)
+    vocals = serializers.URLField(allow_null=True)
+    instrumental = serializers.URLField(allow_null=True)
+    converted = serializers.URLField(allow_null=True)
+
+
+class CoverJobSerializer(serializers.ModelSerializer):
+    job_id = serializers.UUIDField(source="id")
+    task_id = serializers.UUIDField(source="id", help_text="The same as job_id")
+    voice_id = serializers.UUIDField(allow_null=True, default=None)
+    model_id = serializers.CharField(allow_null=True)
+    error = serializers.CharField(allow_null=True)
+    error_message = serializers.CharField(allow_null=True)
+    warning = serializers.CharField(allow_null=True)
+    attempts = serializers.IntegerField(source="attempt")
+    queue_position = serializers.SerializerMethodField(help_text="1 is next; null in lists and when not queued")
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        model = CoverJob
+        fields = (
+            "job_id", "task_id", "status", "stage", "progress", "model_id", "voice_id", "pitch_shift", "input_kind",
+            "response_format", "vocal_gain_db", "instrumental_gain_db", "error", "error_message", "warning", "attempts",
+            "queue_position", "created_at", "updated_at", "started_at", "finished_at", "expires_at", "duration_seconds",
+            "links",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def to_representation(self, instance: CoverJob) -> dict[str, Any]:
+        data = super().to_representation(instance)
+        return data | {name: data[name] or None for name in ("error", "error_message", "warning", "model_id")}
+
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_queue_position(self, job: CoverJob) -> int | None:
+        if job.status != JobStatus.QUEUED or self.context.get("in_list"):
+            return None
+        queued = CoverJob.objects.filter(status=JobStatus.QUEUED)
+        ahead = queued.filter(priority__gt=job.priority).count()
+        return 1 + ahead + queued.filter(priority=job.priority, created_at__lt=job.created_at).count()
+
+    @extend_schema_field(CoverLinksSerializer)
+    def get_links(self, job: CoverJob) -> dict[str, str | None]:
+        build = self.context["request"].build_absolute_uri
+
+        def link(name: str, *args: Any) -> str:
+            return build(reverse(f"cover-{name}", args=[job.pk, *args]))
+
+        live = job.status in (JobStatus.QUEUED, JobStatus.RUNNING)
+        return {
+            "self": link("detail"),
+            "result": link("result") if job.status == JobStatus.SUCCEEDED and job.result else None,
+            "cancel": link("cancel") if live else None,
+            "events": None,
+            **{stem: link("stem", stem) if getattr(job, stem) else None for stem in STEMS},
+        }
+
+

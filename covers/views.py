@@ -1,0 +1,215 @@
+"""/api/v1/cover/jobs: submit, watch, cancel, download."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.files import File
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import mixins, status, viewsets
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from covers.models import STEMS, CoverJob
+from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer
+from covers.tasks import wake_workers
+from voiceproject import audio
+from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
+from voiceproject.errors import PublicError
+from voiceproject.jobs import LIVE, JobStatus
+from voiceproject.logging import current
+from voiceproject.models import Tenant
+from voices.synthesis import held_request, upload_path
+
+AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
+
+
+class CoverJobViewSet(
+    BodyLimitMixin,
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.DestroyModelMixin,
+    viewsets.GenericViewSet,
+):
+    required_scope = "covers"
+    serializer_class = CoverJobSerializer
+    pagination_class = CursorPages
+    queryset = CoverJob.objects.none()
+    error_statuses = (409, 410)
+
+    def get_max_body_bytes(self) -> int:
+        return settings.MAX_UPLOAD_SIZE + settings.COVER_MAX_UPLOAD_SIZE
+
+    def get_queryset(self) -> QuerySet[CoverJob]:
+        return CoverJob.objects.for_tenant(self.request.user)
+
+    def filter_queryset(self, queryset: QuerySet) -> QuerySet:
+        return JobFilters.apply(queryset, self.request) if self.action == "list" else queryset
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "in_list": self.action == "list"}
+
+    @extend_schema(
+        operation_id="create_cover",
+        summary="Submit a song to be sung in the voice of a reference",
+        description="Answers at once with the job; the work is done by a worker. Poll `links.self`.",
+        request={"multipart/form-data": CreateCoverSerializer},
+        responses={202: CoverJobSerializer},
+        parameters=[
+            OpenApiParameter(
+                "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[202], description="The job's URL"
+            )
+        ],
+        tags=["cover"],
+    )
+    def create(self, request: Request) -> Response:
+        serializer = CreateCoverSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        fields = serializer.validated_data
+        song, reference = upload_path(fields.pop("song")), upload_path(fields.pop("reference_voice"))
+        with held_request():
+            # Decoded here once, so that what cannot be covered is refused now and not in an hour.
+            audio.load_reference(reference, field="reference_voice")
+            info = audio.decode_song(song, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
+            song_hash = audio.sha256_file(song)
+        job = CoverJob(
+            id=uuid.uuid4(),
+            tenant=request.user,
+            api_key=request.auth,
+            request_id=current("request_id"),
+            song_hash=song_hash,
+            duration_seconds=info.duration_seconds,
+            **fields,
+        )
+        stored: list[str] = []
+        storage = job.song.storage
+        try:
+            for field, path in (("song", song), ("reference_voice", reference)):
+                with path.open("rb") as file:
+                    stored.append(storage.save(f"covers/{job.pk}/0-{field}", File(file)))
+                setattr(job, field, stored[-1])
+            with transaction.atomic():
+                Tenant.objects.get_or_create(user=request.user)
+                Tenant.objects.select_for_update().get(user=request.user)
+                queued = CoverJob.objects.for_tenant(request.user).filter(status=JobStatus.QUEUED).count()
+                if queued >= settings.COVER_MAX_QUEUED:
+                    raise PublicError(
+                        "too_many_jobs",
+                        f"You have {queued} jobs waiting; wait for some to end, or cancel some.",
+                        {"limit": settings.COVER_MAX_QUEUED, "found": queued},
+                        retry_after=30,
+                    )
+                job.save(force_insert=True)
+                wake_workers()
+        except BaseException:
+            for name in stored:
+                storage.delete(name)
+            raise
+        job.refresh_from_db()
+        data = self.get_serializer(job).data
+        return Response(data, status=status.HTTP_202_ACCEPTED, headers={"Location": data["links"]["self"]})
+
+    @extend_schema(
+        operation_id="list_covers", summary="Your cover jobs, newest first", parameters=[JobFilters], tags=["cover"]
+    )
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().list(request, *args, **kwargs)
+
+    @extend_schema(operation_id="get_cover", summary="One cover job", tags=["cover"])
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().retrieve(request, *args, **kwargs)
+
+    @extend_schema(
+        operation_id="delete_cover", summary="Delete a job and all its files; a live one is canceled", tags=["cover"]
+    )
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().destroy(request, *args, **kwargs)
+
+    def perform_destroy(self, instance: CoverJob) -> None:
+        instance.remove()
+
+    @extend_schema(
+        operation_id="cancel_cover",
+        summary="Cancel a job",
+        description="Canceling a canceled job again is fine; after success or failure it is 409 `job_finished`.",
+        request=None,
+        responses=CoverJobSerializer,
+        tags=["cover"],
+    )
+    def cancel(self, request: Request, pk: str) -> Response:
+        job = self.get_object()
+        if not job.cancel(settings.COVER_RESULT_TTL_HOURS) and job.status != JobStatus.CANCELED:
+            raise PublicError("job_finished", "The job has ended already.", {"status": job.status})
+        return Response(self.get_serializer(job).data)
+
+    @extend_schema(
+        operation_id="get_cover_result",
+        summary="The finished cover",
+        description="Stereo, 44.1 kHz, as long as the song. `Range` and `If-None-Match` work.",
+        parameters=[OpenApiParameter("format", str, enum=RESULT_FORMATS, description="Instead of response_format")],
+        responses=AUDIO,
+        tags=["cover"],
+    )
+    def result(self, request: Request, pk: str) -> HttpResponseBase:
+        job = self.get_object()
+        format = request.query_params.get("format", job.response_format)
+        if format not in RESULT_FORMATS:
+            message = f"Must be one of {', '.join(RESULT_FORMATS)}."
+            raise PublicError("validation_error", f"format: {message}", {"format": [message]})
+        job.raise_unless_succeeded()
+        field = "result" if format == "wav" else f"result_{format}"
+        if not getattr(job, field):
+            _encode_result(job, field, format)
+        return file_response(
+            request._request,
+            getattr(job, field),
+            content_type=audio.CONTENT_TYPES[format],
+            filename=f"{job.pk}.{audio.EXTENSIONS[format]}",
+        )
+
+    @extend_schema(
+        operation_id="get_cover_stem",
+        summary="A stem of a job",
+        description="Each is there as soon as its stage is finished: 44.1 kHz WAV, as long as the song.",
+        parameters=[OpenApiParameter("stem", str, OpenApiParameter.PATH, enum=STEMS)],
+        responses=AUDIO,
+        tags=["cover"],
+    )
+    def stem(self, request: Request, pk: str, stem: str) -> HttpResponseBase:
+        job = self.get_object()
+        if stem not in STEMS or (job.input_kind == "vocals" and stem != "converted"):
+            raise PublicError("not_found", f"This job has no stem of that name; there are: {', '.join(STEMS)}.")
+        stored = getattr(job, stem)
+        if not stored:
+            if job.status not in LIVE:
+                job.raise_unless_succeeded()
+            raise PublicError("job_not_ready", "This stem is not made yet.", {"status": job.status}, retry_after=5)
+        return file_response(
+            request._request, stored, content_type="audio/wav", filename=f"{job.pk}-{stem}.wav"
+        )
+
+
+def _encode_result(job: CoverJob, field: str, format: str) -> None:
+    """Makes another format of a finished result, once, and keeps it with the job."""
+    storage = job.result.storage
+    with held_request(), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
+        wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
+        with storage.open(job.result.name, "rb") as source, wav.open("wb") as target:
+            for block in File(source).chunks(1024 * 1024):
+                target.write(block)
+        audio.encode_file(wav, encoded, format)
+        with encoded.open("rb") as file:
+            name = storage.save(f"covers/{job.pk}/{job.attempt}-result.{format}", File(file))
+    kept = CoverJob.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, files_expired=False, **{field: ""})
+    if not kept.update(**{field: name}):
+        storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
+    job.refresh_from_db()
+    job.raise_unless_succeeded()

@@ -1,0 +1,201 @@
+"""What all API views share: content negotiation, limits on bodies, strict forms, downloads with ranges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.db.models.fields.files import FieldFile
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.http import parse_etags
+from rest_framework import pagination, serializers
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.request import Request
+
+from voiceproject.errors import PublicError
+from voiceproject.jobs import JobStatus
+
+# Room for the form fields and the part headers around the files.
+FORM_OVERHEAD_BYTES = 1024 * 1024
+
+
+class IgnoreAccept(BaseContentNegotiation):
+    """`Accept` never refuses anything: errors are JSON, audio is audio."""
+
+    def select_parser(self, request: Request, parsers: list[Any]) -> Any:
+        from rest_framework.negotiation import DefaultContentNegotiation
+
+        return DefaultContentNegotiation().select_parser(request, parsers)
+
+    def select_renderer(self, request: Request, renderers: list[Any], format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class BodyLimitMixin:
+    """A view's mixin: after authentication and before the body is parsed, its length is checked.
+
+    `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE.
+    """
+
+    max_body_bytes: int | None = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)  # type: ignore[misc]
+        limit = self.get_max_body_bytes() + FORM_OVERHEAD_BYTES
+        if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and not request.META.get(
+            "CONTENT_LENGTH"
+        ):
+            raise PublicError("validation_error", "Send the body with a Content-Length, not chunked.")
+        found = int(request.META.get("CONTENT_LENGTH") or 0)
+        if found > limit:
+            raise PublicError(
+                "file_too_large",
+                f"The request has {found} bytes; at most {limit} are taken.",
+                {"limit": limit, "found": found},
+            )
+
+    def get_max_body_bytes(self) -> int:
+        return self.max_body_bytes or settings.MAX_UPLOAD_SIZE
+
+
+class StrictSerializer(serializers.Serializer):
+    """Refuses what it does not know: an unknown field, a field sent twice, a field that is not served yet.
+
+    `not_yet`: fields of the API that this server does not offer, with what to do instead.
+    """
+
+    not_yet: dict[str, str] = {}
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not hasattr(data, "keys"):
+            raise serializers.ValidationError({"non_field_errors": ["Send form fields or a JSON object."]})
+        errors: dict[str, list[str]] = {}
+        for name in data:
+            if name in self.not_yet:
+                errors[name] = [self.not_yet[name]]
+            elif name not in self.fields or self.fields[name].read_only:
+                errors[str(name)[:100]] = [f"Unknown field. Known are: {', '.join(self.fields)}."]
+            elif hasattr(data, "getlist") and len(data.getlist(name)) > 1:
+                errors[name] = ["Sent more than once; send it once."]
+        if errors:
+            raise serializers.ValidationError(errors)
+        return super().to_internal_value(data)
+
+
+class SizedFileField(serializers.FileField):
+    """An upload of at most `max_bytes`; the content is judged later, by decoding it."""
+
+    def __init__(self, *, max_bytes_setting: str, **kwargs: Any) -> None:
+        self.max_bytes_setting = max_bytes_setting
+        super().__init__(allow_empty_file=True, use_url=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, str):
+            raise serializers.ValidationError("Send this as a file (multipart/form-data with a file name).")
+        limit = getattr(settings, self.max_bytes_setting)
+        size = getattr(data, "size", 0) or 0
+        if size > limit:
+            raise PublicError(
+                "file_too_large",
+                f"{self.field_name} has {size} bytes; at most {limit} are taken.",
+                {"field": self.field_name, "limit": limit, "found": size},
+            )
+        return super().to_internal_value(data)
+
+
+class TextField(serializers.CharField):
+    """Text of people: null bytes, lone surrogates and other control characters are refused, spaces are stripped."""
+
+    CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+    def to_internal_value(self, data: Any) -> str:
+        if isinstance(data, str) and self.CONTROL.search(data):
+            raise serializers.ValidationError("Contains control characters, such as a null byte.")
+        return super().to_internal_value(data)
+
+
+class CursorPages(pagination.CursorPagination):
+    """Newest first; `next` and `previous` are URLs to follow."""
+
+    ordering = ("-created_at", "-id")
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 200
+    cursor_query_description = "Where to go on; taken from `next` or `previous` of another page."
+
+
+BLOCK_BYTES = 256 * 1024
+
+
+def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str, filename: str) -> HttpResponseBase:
+    """A stored file with `Range` (206, 416), `If-Range`, `ETag` and `If-None-Match`, as RFC 9110 has them.
+
+    One range is served; of several the whole file is sent, as the RFC allows.
+    """
+    size = stored.size
+    etag = f'"{stored.name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": etag,
+        "Cache-Control": "private, no-transform",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Disposition": f'attachment; filename="{filename}"',
+    }
+    known = request.headers.get("If-None-Match", "")
+    if known and ("*" in known or etag in [tag.removeprefix("W/") for tag in parse_etags(known)]):
+        return HttpResponse(status=304, headers=headers)
+    wanted = request.headers.get("Range", "")
+    if request.headers.get("If-Range", etag) != etag:
+        wanted = ""
+    start, stop, status = 0, size, 200
+    match = re.fullmatch(r"bytes=\s*(\d*)-(\d*)\s*", wanted)
+    if match and (match[1] or match[2]):
+        if match[1]:
+            start, stop = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
+            valid = match[2] == "" or int(match[2]) >= int(match[1])
+        else:
+            start, valid = max(0, size - int(match[2])), int(match[2]) > 0
+        if valid and start >= size or not match[1] and not valid:
+            error = PublicError("range_not_satisfiable", f"The file has {size} bytes.", {"size": size})
+            error.headers = {"Content-Range": f"bytes */{size}"}
+            raise error
+        if valid:
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        else:
+            start, stop = 0, size
+    headers["Content-Length"] = str(stop - start)
+    if request.method == "HEAD":
+        return HttpResponse(status=status, headers=headers, content_type=content_type)
+    body = _blocks(stored.storage.open(stored.name, "rb"), start, stop - start)
+    return StreamingHttpResponse(body, status=status, headers=headers, content_type=content_type)
+
+
+def _blocks(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        while length > 0 and (block := file.read(min(BLOCK_BYTES, length))):
+            length -= len(block)
+            yield block
+
+
+class JobFilters(StrictSerializer):
+    """Filters of a list of jobs, from the query string."""
+
+    status = serializers.ChoiceField(JobStatus.choices, required=False)
+    created_after = serializers.DateTimeField(required=False, help_text="ISO 8601")
+    created_before = serializers.DateTimeField(required=False, help_text="ISO 8601")
+    cursor = serializers.CharField(required=False)
+    page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)
+
+    @classmethod
+    def apply(cls, queryset: QuerySet, request: Request) -> QuerySet:
+        filters = cls(data=request.query_params)
+        filters.is_valid(raise_exception=True)
+        given = filters.validated_data
+        lookups = {"status": "status", "created_after": "created_at__gt", "created_before": "created_at__lt"}
+        return queryset.filter(**{lookups[name]: given[name] for name in lookups if name in given})

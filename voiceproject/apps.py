@@ -1,0 +1,9 @@
+from django.apps import AppConfig
+
+
+class VoiceprojectConfig(AppConfig):
+    name = "voiceproject"
+    verbose_name = "Service"
+
+    def ready(self) -> None:
+        from voiceproject import checks  # noqa: F401 - registers the system checks

@@ -1,0 +1,40 @@
+"""The Dramatiq broker: Redis where REDIS_URL is set, else messages inside the worker's own process.
+
+The database is the queue of record; a message only means "look". So nothing is lost with a broker's memory, and a worker
+without Redis lives by its own look at the database (see worker.py).
+"""
+
+from __future__ import annotations
+
+import dramatiq
+from django.conf import settings
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import AgeLimit, Callbacks, Retries, ShutdownNotifications
+
+QUEUES = ("covers", "synthesis", "housekeeping")
+
+
+def make_broker() -> dramatiq.Broker:
+    """Dramatiq's defaults are wrong for hour-long work, so its middleware is named here, one by one.
+
+    No TimeLimit: it raises in a thread that waits in a system call only once that call returns; the command runner has
+    deadlines of its own. No retries: the database says what is still to be done, and the next look finds it.
+    A "look" that is older than ten minutes has been overtaken by others.
+    """
+    middleware = [AgeLimit(max_age=10 * 60 * 1000), ShutdownNotifications(notify_shutdown=False), Callbacks(),
+                  Retries(max_retries=0)]  # fmt: skip
+    if not settings.REDIS_URL:
+        return StubBroker(middleware=middleware)
+    from dramatiq.brokers.redis import RedisBroker
+
+    return RedisBroker(
+        url=settings.REDIS_URL,
+        middleware=middleware,
+        namespace="voiceproject",
+        heartbeat_timeout=60_000,
+        dead_message_ttl=24 * 3600 * 1000,
+    )
+
+
+broker = make_broker()
+dramatiq.set_broker(broker)

@@ -1,0 +1,107 @@
+"""Settings from the environment: each value is read once, checked, and remembered by name.
+
+A malformed value ends the process with one line that names it, before anything has started.
+`Env.names` holds every name that was asked for; a test compares it with `.env.example`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+class BadSetting(SystemExit):
+    """Ends the start with one line on standard error (SystemExit prints its argument) and exit status 1."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+
+
+class Env:
+    """Typed look-ups in a mapping of strings. An empty value counts as not set."""
+
+    TRUE = frozenset({"1", "true", "yes", "on"})
+    FALSE = frozenset({"0", "false", "no", "off"})
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values = values
+        self.names: set[str] = set()
+
+    def _get(self, name: str) -> str:
+        self.names.add(name)
+        return self.values.get(name, "").strip()
+
+    def str(self, name: str, default: str = "", choices: tuple[str, ...] = ()) -> str:
+        value = self._get(name) or default
+        if choices and value not in choices:
+            raise BadSetting(name, f"must be one of {', '.join(choices)}, not {value!r}")
+        return value
+
+    def bool(self, name: str, default: bool) -> bool:
+        value = self._get(name).lower()
+        if not value:
+            return default
+        if value not in self.TRUE | self.FALSE:
+            raise BadSetting(name, f"must be true or false, not {value!r}")
+        return value in self.TRUE
+
+    def int(self, name: str, default: int, minimum: int = 1, maximum: int | None = None) -> int:
+        value = self._get(name)
+        if not value:
+            return default
+        if not re.fullmatch(r"[+-]?\d{1,18}", value):
+            raise BadSetting(name, f"must be a whole number, not {value!r}")
+        number = int(value)
+        if number < minimum or (maximum is not None and number > maximum):
+            bounds = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+            raise BadSetting(name, f"must be {bounds}, not {number}")
+        return number
+
+    def list(self, name: str, default: list[str]) -> list[str]:
+        """A JSON array of strings, or values separated by commas."""
+        value = self._get(name)
+        if not value:
+            return default
+        if value.startswith("["):
+            try:
+                items = json.loads(value)
+            except ValueError:
+                items = None
+            if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+                raise BadSetting(name, f"must be a JSON list of strings or a comma list, not {value!r}")
+        else:
+            items = value.split(",")
+        return [item.strip() for item in items if item.strip()]
+
+    def url(self, name: str, default: str, schemes: tuple[str, ...]) -> str:
+        value = self._get(name) or default
+        return check_url(name, value, schemes) if value else ""
+
+    def path(self, name: str, default: Path | str) -> Path:
+        return Path(self._get(name) or default).expanduser().absolute()
+
+
+def check_url(name: str, value: str, schemes: tuple[str, ...]) -> str:
+    """The URL without a trailing slash, or BadSetting when it has another scheme or no host."""
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise BadSetting(name, f"must be a URL like {schemes[0]}://host:port, not {value!r}")
+    return value.rstrip("/")
+
+
+def read_environment(dotenv: Path) -> dict[str, str]:
+    """The process environment over the values of a `.env` file (the environment wins)."""
+    from dotenv import dotenv_values
+
+    values: dict[str, str] = {}
+    if dotenv.is_file():
+        values.update({key: value or "" for key, value in dotenv_values(dotenv, interpolate=False).items()})
+    values.update(os.environ)
+    return values

@@ -1,0 +1,132 @@
+"""/health, for probes and people, and the start page."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.db.models.functions import Now
+from django.views.generic import TemplateView
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from covers.models import CoverJob
+from voiceproject import __version__
+from voiceproject.jobs import JobStatus
+from voiceproject.models import WorkerHost
+from voices.synthesis import get_engine
+
+log = logging.getLogger(__name__)
+
+
+class EngineSerializer(serializers.Serializer):
+    name = serializers.CharField()
+    available = serializers.BooleanField()
+    latency_ms = serializers.FloatField(allow_null=True)
+    detail = serializers.CharField(allow_blank=True)
+
+
+class ChecksSerializer(serializers.Serializer):
+    database = serializers.CharField(help_text="ok, or what is wrong")
+    broker = serializers.CharField(help_text="ok, what is wrong, or that none is configured")
+    storage = serializers.CharField(help_text="ok, or what is wrong")
+    workers = serializers.CharField(help_text="How many hosts' workers were heard of lately")
+
+
+class HealthSerializer(serializers.Serializer):
+    status = serializers.ChoiceField(("healthy", "degraded", "unhealthy"))
+    version = serializers.CharField()
+    engine = EngineSerializer()
+    sovits_available = serializers.BooleanField()
+    checks = ChecksSerializer()
+
+
+class HealthView(APIView):
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    @extend_schema(
+        operation_id="health",
+        summary="What runs, and what does not",
+        description="200 while the API can serve at all (then `status` is healthy or degraded), 503 when its database "
+        "cannot be reached.",
+        responses={200: HealthSerializer, 503: HealthSerializer},
+        tags=["health"],
+    )
+    def get(self, request: Request) -> Response:
+        engine = get_engine().health()
+        checks = {"database": check_database(), "broker": check_broker(), "storage": check_storage(), "workers": "unknown"}
+        alive = True
+        if checks["database"] == "ok":
+            alive, checks["workers"] = check_workers()
+        fine = engine.available and alive and checks["storage"] == "ok" and checks["broker"] in ("ok", NO_BROKER)
+        state = "unhealthy" if checks["database"] != "ok" else "healthy" if fine else "degraded"
+        body: dict[str, Any] = {
+            "status": state,
+            "version": __version__,
+            "engine": {
+                "name": engine.name,
+                "available": engine.available,
+                "latency_ms": engine.latency_ms,
+                "detail": engine.detail,
+            },
+            "sovits_available": engine.name == "gptsovits" and engine.available,
+            "checks": checks,
+        }
+        return Response(body, status=503 if state == "unhealthy" else 200)
+
+
+NO_BROKER = "none: workers look at the database"
+
+
+def check_database() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        log.exception("the database cannot be reached")
+        return "unreachable"
+    return "ok"
+
+
+def check_broker() -> str:
+    if not settings.REDIS_URL:
+        return NO_BROKER
+    import redis
+
+    client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        log.warning("Redis cannot be reached: %s", error)
+        return "unreachable"
+    finally:
+        client.close()
+    return "ok"
+
+
+def check_storage() -> str:
+    return "ok" if os.access(settings.MEDIA_ROOT, os.W_OK) else "not writable"
+
+
+def check_workers() -> tuple[bool, str]:
+    """Whether somebody works where work waits, and how many hosts were heard of in the last half minute."""
+    hosts = WorkerHost.objects.filter(seen_at__gt=Now() - timedelta(seconds=30)).count()
+    waiting = CoverJob.objects.filter(status=JobStatus.QUEUED).exists()
+    return bool(hosts) or not waiting, f"{hosts} alive" + (", jobs are waiting" if waiting and not hosts else "")
+
+
+class StartView(TemplateView):
+    """`GET /`: what this is, and where to go."""
+
+    template_name = "voiceproject/start.html"
+    extra_context = {"version": __version__}

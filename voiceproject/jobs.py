@@ -1,0 +1,329 @@
+"""Jobs: the abstract model, and every change of status as one guarded UPDATE whose row count says who won.
+
+| from            | to                | by                                                                     |
+|-----------------|-------------------|------------------------------------------------------------------------|
+| queued          | running           | `claim`: attempt + 1, worker, heartbeat                                |
+| queued, running | canceled          | `cancel`: the tenant or an operator                                    |
+| running         | succeeded, failed | `succeed`, `fail`: the worker whose attempt number still matches       |
+| running         | queued            | `hand_back` at shutdown, `recover` of a stale heartbeat; when the      |
+|                 |                   | attempts are used up `recover` fails it with `worker_lost`             |
+| failed, canceled| queued            | `retry`                                                                |
+
+Times that decide anything are the database's clock. Nothing but this module writes `status`.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from django.conf import settings
+from django.core.files import File
+from django.db import models, transaction
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce, Now
+
+from voiceproject.errors import PublicError
+from voiceproject.models import Tenant, WorkerHost
+
+log = logging.getLogger(__name__)
+
+# What a client reads in `error_message` of a failed job. The rest of the story (standard error) is the operator's.
+ERROR_MESSAGES = {
+    "preprocess_failed": "The song or the reference could not be prepared.",
+    "separation_failed": "The vocals could not be separated from the song.",
+    "inference_failed": "The vocals could not be converted to the reference's voice.",
+    "mix_failed": "The converted vocals could not be mixed with the accompaniment.",
+    "out_of_memory": "The work needed more memory than there is. Try a shorter song.",
+    "timed_out": "The work took longer than it may.",
+    "too_long": "The audio is too long.",
+    "worker_lost": "The worker was lost each time that this job was tried.",
+    "storage_full": "The server's storage is full. Try again later.",
+    "engine_error": "The speech engine could not make this audio.",
+}
+
+
+class JobStatus(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
+
+
+class JobQuerySet(models.QuerySet):
+    def for_tenant(self, user: Any) -> Self:
+        """What this tenant may see: its own."""
+        return self.filter(tenant=user)
+
+
+class Job(models.Model):
+    """One piece of work of one tenant. Subclasses add their inputs, their outputs and their stages."""
+
+    # False for work that one process must do itself while its client waits: it fails when that process is lost.
+    resumable: ClassVar[bool] = True
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="%(class)ss")
+    api_key = models.ForeignKey("voices.ApiKey", null=True, on_delete=models.SET_NULL, related_name="+")
+    request_id = models.CharField(max_length=64, blank=True, db_index=True)
+    status = models.CharField(max_length=16, choices=JobStatus, default=JobStatus.QUEUED)
+    stage = models.CharField(max_length=16, default="queued")
+    progress = models.PositiveSmallIntegerField(default=0, help_text="0 to 100")
+    priority = models.SmallIntegerField(default=0, help_text="Higher goes first, across all tenants")
+    attempt = models.PositiveIntegerField(default=0)
+    revision = models.PositiveIntegerField(default=0, help_text="Grows with every change")
+    worker = models.CharField(max_length=128, blank=True)
+    host = models.CharField(max_length=128, blank=True)
+    heartbeat_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=32, blank=True)
+    error_message = models.CharField(max_length=500, blank=True)
+    error_detail = models.TextField(blank=True, help_text="For operators: the tail of the command's standard error")
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True, db_index=True)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+        ordering = ("-created_at", "-id")
+        indexes = [
+            models.Index(fields=["status", "priority", "created_at"]),
+            models.Index(fields=["tenant", "status", "-priority", "created_at"]),
+            models.Index(fields=["tenant", "-created_at", "-id"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self._meta.verbose_name} {self.pk}"
+
+    # --- transitions: each returns whether it happened ---
+
+    @classmethod
+    def claim(cls, worker: str, host: str, host_limit: int, tenant_limit: int) -> Self | None:
+        """The fairest queued job, now running as this worker's, or None.
+
+        Of the tenants that have queued work and run less than `tenant_limit` jobs, the one with the most urgent job, then
+        the one that was served least recently. At most `host_limit` jobs run on `host`, whatever starts them: the host's
+        row is locked while its jobs are counted, the tenant's row while its own are.
+        """
+        queued = cls.objects.filter(tenant=OuterRef("user"), status=JobStatus.QUEUED)
+        running = (
+            cls.objects.filter(tenant=OuterRef("user"), status=JobStatus.RUNNING)
+            .order_by()
+            .values("tenant")
+            .annotate(n=Count("pk"))
+            .values("n")
+        )
+        with transaction.atomic():
+            WorkerHost.objects.get_or_create(name=host)
+            WorkerHost.objects.select_for_update().get(name=host)
+            if cls.objects.filter(host=host, status=JobStatus.RUNNING).count() >= host_limit:
+                return None
+            tenant = (
+                Tenant.objects.filter(Exists(queued))
+                .annotate(
+                    running=Coalesce(Subquery(running), 0),
+                    urgency=Subquery(queued.order_by("-priority").values("priority")[:1]),
+                )
+                .filter(running__lt=tenant_limit)
+                .order_by("-urgency", F("served_at").asc(nulls_first=True), "pk")
+                .select_for_update(skip_locked=True, of=("self",))
+                .first()
+            )
+            if tenant is None:
+                return None
+            job = (
+                cls.objects.filter(tenant=tenant.user_id, status=JobStatus.QUEUED)
+                .order_by("-priority", "created_at", "pk")
+                .first()
+            )
+            if job is None or not cls.objects.filter(pk=job.pk, status=JobStatus.QUEUED).update(
+                status=JobStatus.RUNNING,
+                attempt=F("attempt") + 1,
+                worker=worker,
+                host=host,
+                heartbeat_at=Now(),
+                started_at=Coalesce("started_at", Now()),
+                progress=0,
+                error="",
+                error_message="",
+                error_detail="",
+                updated_at=Now(),
+                revision=F("revision") + 1,
+            ):
+                return None
+            Tenant.objects.filter(pk=tenant.pk).update(served_at=Now())
+        job.refresh_from_db()
+        return job
+
+    def beat(self, stage: str | None = None, progress: int | None = None) -> bool:
+        """Heartbeat and cancel check in one query. False: the job was canceled, or is another worker's by now."""
+        changes: dict[str, Any] = {"heartbeat_at": Now()}
+        if stage is not None and stage != self.stage:
+            changes["stage"] = self.stage = stage
+        if progress is not None and progress > self.progress:
+            changes["progress"] = self.progress = min(progress, 100)
+        if len(changes) > 1:
+            changes |= {"updated_at": Now(), "revision": F("revision") + 1}
+        return bool(self._mine().update(**changes))
+
+    def store(self, field: str, path: Path, name: str) -> bool:
+        """Puts a finished file where every host finds it. False, and nothing kept, when the job is no longer ours."""
+        storage = getattr(self, field).storage
+        with path.open("rb") as file:
+            stored = storage.save(f"{self._meta.app_label}/{self.pk}/{self.attempt}-{name}", File(file))
+        if self._mine().update(**{field: stored, "updated_at": Now(), "revision": F("revision") + 1}):
+            setattr(self, field, stored)
+            return True
+        storage.delete(stored)
+        return False
+
+    def succeed(self, ttl_hours: float, **fields: Any) -> bool:
+        return self._finish(JobStatus.SUCCEEDED, progress=100, expires_at=Now() + timedelta(hours=ttl_hours), **fields)
+
+    def fail(self, error: str, message: str = "", detail: str = "", ttl_hours: float = 24) -> bool:
+        """error: a key of ERROR_MESSAGES; message: for the client; detail: for operators only."""
+        return self._finish(
+            JobStatus.FAILED,
+            error=error,
+            error_message=(message or ERROR_MESSAGES[error])[:500],
+            error_detail=detail.replace("\x00", ""),
+            expires_at=Now() + timedelta(hours=ttl_hours),
+        )
+
+    def cancel(self, ttl_hours: float = 24) -> bool:
+        """Ends a queued job at once; the worker of a running one notices at its next beat and ends the command."""
+        canceled = type(self).objects.filter(pk=self.pk, status__in=LIVE).update(
+            status=JobStatus.CANCELED,
+            finished_at=Now(),
+            updated_at=Now(),
+            expires_at=Now() + timedelta(hours=ttl_hours),
+            revision=F("revision") + 1,
+        )
+        self.refresh_from_db()
+        if canceled:
+            self.delete_files(self.output_fields())
+        return bool(canceled)
+
+    def hand_back(self) -> bool:
+        """A worker that is told to stop: the job is queued again, and this attempt does not count."""
+        return bool(self._mine().update(**self._queued(), attempt=F("attempt") - 1))
+
+    def retry(self) -> bool:
+        """Queues a failed or canceled job again, with its attempts counted anew from here."""
+        changed = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED)).update(
+            **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
+            first_attempt=F("attempt"),
+        )  # fmt: skip
+        self.refresh_from_db()
+        return bool(changed)
+
+    first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last retry")
+
+    @classmethod
+    def recover(cls, timeout_seconds: float, max_attempts: int) -> int:
+        """Takes over jobs whose worker has not been heard of for `timeout_seconds`; how many."""
+        stale = Q(status=JobStatus.RUNNING, heartbeat_at__lt=Now() - timedelta(seconds=timeout_seconds))
+        count = 0
+        for job in cls.objects.filter(stale):
+            # `stale` again: between the two queries the worker may have come back.
+            if not cls.resumable or job.attempt - job.first_attempt >= max_attempts:
+                won = job._finish(
+                    JobStatus.FAILED, stale, error="worker_lost", error_message=ERROR_MESSAGES["worker_lost"]
+                )
+            else:
+                won = bool(job._mine().filter(stale).update(**job._queued()))
+            if won:
+                count += 1
+                log.warning("took over a job of a lost worker", extra={"job": job.pk, "worker": job.worker})
+        return count
+
+    def raise_unless_succeeded(self) -> None:
+        """PublicError that says why there is no result (yet, any more, or ever)."""
+        if self.status in LIVE:
+            raise PublicError("job_not_ready", "The job has not ended yet.", {"status": self.status}, retry_after=2)
+        if self.files_expired:
+            raise PublicError("result_expired", "The files of this job were deleted after their time.")
+        if self.status == JobStatus.CANCELED:
+            raise PublicError("job_canceled", "The job was canceled; it has no result.")
+        if self.status == JobStatus.FAILED:
+            raise PublicError("job_failed", f"The job failed: {self.error_message}", {"error": self.error})
+
+    # --- files ---
+
+    @classmethod
+    def file_fields(cls) -> list[str]:
+        return [field.name for field in cls._meta.get_fields() if isinstance(field, models.FileField)]
+
+    @classmethod
+    def output_fields(cls) -> list[str]:
+        """The files that a canceled job does not keep. Subclasses leave their inputs out."""
+        return cls.file_fields()
+
+    def delete_files(self, fields: list[str] | None = None) -> None:
+        """Empties these file fields (default: all) in the row, then deletes what they named."""
+        fields = self.file_fields() if fields is None else fields
+        stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
+        type(self).objects.filter(pk=self.pk).update(**dict.fromkeys(fields, ""))
+        for name in fields:
+            setattr(self, name, "")
+        for storage, name in stored:
+            storage.delete(name)
+
+    def remove(self) -> None:
+        """Deletes the job for good, its files too; a live one is canceled first."""
+        self.cancel()
+        files = [(getattr(self, name).storage, getattr(self, name).name) for name in self.file_fields()]
+        self.delete()
+        for storage, name in files:
+            if name:
+                storage.delete(name)
+
+    @classmethod
+    def expire(cls) -> int:
+        """Deletes the files of jobs past their time; the rows stay and say so. How many."""
+        past = cls.objects.filter(expires_at__lt=Now(), status__in=TERMINAL, files_expired=False)[:100]
+        count = 0
+        for job in past:
+            if cls.objects.filter(pk=job.pk, files_expired=False, status__in=TERMINAL).update(files_expired=True):
+                job.delete_files()
+                count += 1
+        return count
+
+    files_expired = models.BooleanField(default=False)
+
+    # --- internals ---
+
+    def _mine(self) -> models.QuerySet:
+        return type(self).objects.filter(pk=self.pk, status=JobStatus.RUNNING, attempt=self.attempt)
+
+    def _finish(self, status: JobStatus, only: Q | None = None, /, **fields: Any) -> bool:
+        mine = self._mine() if only is None else self._mine().filter(only)
+        won = mine.update(
+            status=status, finished_at=Now(), updated_at=Now(), revision=F("revision") + 1, heartbeat_at=None, **fields
+        )
+        self.refresh_from_db()
+        return bool(won)
+
+    @staticmethod
+    def _queued() -> dict[str, Any]:
+        return {
+            "status": JobStatus.QUEUED,
+            "stage": "queued",
+            "progress": 0,
+            "worker": "",
+            "host": "",
+            "heartbeat_at": None,
+            "updated_at": Now(),
+            "revision": F("revision") + 1,
+        }

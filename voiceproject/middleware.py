@@ -1,0 +1,87 @@
+"""Middleware: request ids and the access log, uploads that are refused early, trailing slashes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from voiceproject.logging import bind
+
+log = logging.getLogger("voiceproject.access")
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+
+class RequestMiddleware:
+    """Gives each request an id (the client's own, where it sent a sane one), logs it, and reads what is left of a body.
+
+    A body that was refused unread would be answered by a connection reset before the client could read why. So a
+    bounded rest of it is read and thrown away; of a longer one the connection is closed.
+    """
+
+    DRAIN_BLOCK = 64 * 1024
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.drain_bytes = 4 * (settings.MAX_UPLOAD_SIZE + 1024 * 1024)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        sent = request.headers.get("X-Request-ID", "")
+        request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        request.request_id = request_id  # type: ignore[attr-defined]
+        started = time.monotonic()
+        with bind(request_id=request_id):
+            response = self.get_response(request)
+            response["X-Request-ID"] = request_id
+            if response.status_code >= 400:
+                self.drain(request, response)
+            log.info(
+                "%s %s %s",
+                request.method,
+                request.path,
+                response.status_code,
+                extra={
+                    "duration_ms": round((time.monotonic() - started) * 1000),
+                    **({"tenant": request.tenant_id} if hasattr(request, "tenant_id") else {}),
+                },
+            )
+        return response
+
+    def drain(self, request: HttpRequest, response: HttpResponseBase) -> None:
+        stream = getattr(request, "_stream", None)
+        if stream is None:
+            return
+        left = self.drain_bytes
+        try:
+            while left > 0:
+                block = stream.read(min(self.DRAIN_BLOCK, left))
+                if not block:
+                    return
+                left -= len(block)
+        except OSError:  # The client has gone.
+            return
+        response["Connection"] = "close"
+
+
+class TrailingSlashMiddleware:
+    """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose the body of a POST. The admin keeps its slashes."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        path = request.path_info
+        if len(path) > 1 and path.endswith("/") and not path.startswith(("/admin/", f"/{settings.STATIC_URL}")):
+            request.path_info = path.rstrip("/") or "/"
+            request.path = request.path.rstrip("/") or "/"
+        return self.get_response(request)
+
+

@@ -1,0 +1,56 @@
+"""Rows of the frame: a tenant's turn in the queues, hosts of workers, leases of engines."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+
+
+class Tenant(models.Model):
+    """What the queues know of a user. Made with the user's first job; locked while one of its jobs is claimed."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
+    served_at = models.DateTimeField(null=True, help_text="When a worker last took a job of this tenant")
+
+    def __str__(self) -> str:
+        return str(self.user)
+
+
+class WorkerHost(models.Model):
+    """A machine that runs jobs. Its row is locked while a job is claimed for it, so that its limit holds."""
+
+    name = models.CharField(max_length=128, primary_key=True)
+    seen_at = models.DateTimeField(null=True, help_text="When a worker of this host last looked for work")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class EngineLease(models.Model):
+    """Who may call an engine's server now: one call at a time over all processes."""
+
+    server = models.CharField(max_length=255, unique=True)
+    owner = models.CharField(max_length=64, blank=True)
+    expires_at = models.DateTimeField(null=True)
+    needs_probe = models.BooleanField(default=False, help_text="A call timed out and may still be running there")
+    set_aside_until = models.DateTimeField(null=True, help_text="A call failed there: not asked before this time")
+    unreachable = models.BooleanField(default=False, help_text="At the last attempt nothing took the connection")
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return self.server
+
+
+class EngineWaiter(models.Model):
+    """One who waits for a server of an engine. The lowest id that has not expired is served next."""
+
+    queue = models.CharField(max_length=64)
+    expires_at = models.DateTimeField(help_text="Who waits moves this on; who has died is passed over")
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["queue", "id"])]
+
+    def __str__(self) -> str:
+        return f"{self.queue} {self.pk}"

@@ -1,0 +1,42 @@
+"""The OpenAPI document: every operation lists the errors that it can answer, all in the one envelope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.openapi import AutoSchema
+from rest_framework import serializers
+
+from voiceproject.errors import STATUS_OF_CODE
+
+
+class ErrorSerializer(serializers.Serializer):
+    success = serializers.BooleanField(help_text="Always false")
+    error = serializers.CharField(help_text="A code for programs")
+    message = serializers.CharField(help_text="A text for people")
+    details = serializers.DictField(help_text="Depends on the code; for validation_error: field -> messages")
+
+
+class EnvelopeSchema(AutoSchema):
+    """Adds the error answers. A view names those beyond the usual ones in `error_statuses`."""
+
+    ALWAYS = (400, 401, 403, 405, 429, 500, 503)
+
+    def _statuses(self) -> set[int]:
+        statuses = {*self.ALWAYS, *getattr(self.view, "error_statuses", ())}
+        if not getattr(self.view, "authentication_classes", ()):
+            statuses -= {401, 403, 429}
+        if self.method == "POST":
+            statuses |= {413, 415}
+        if "{" in self.path:
+            statuses.add(404)
+        return statuses
+
+    def _get_response_bodies(self, direction: str = "response") -> dict[str, Any]:
+        bodies = super()._get_response_bodies(direction)
+        for status in sorted(self._statuses()):
+            codes = [code for code, its_status in STATUS_OF_CODE.items() if its_status == status]
+            body = self._get_response_for_code(ErrorSerializer, str(status), ["application/json"])
+            body["description"] = "`error` is " + " or ".join(f"`{code}`" for code in codes)
+            bodies.setdefault(str(status), body)
+        return bodies

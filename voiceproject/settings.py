@@ -1,0 +1,306 @@
+"""All settings, read from the environment or a `.env` file beside manage.py. `.env.example` documents each."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+import dj_database_url
+from corsheaders.defaults import default_headers
+
+from voiceproject import __version__
+from voiceproject.env import BadSetting, Env, check_url, read_environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Env(read_environment(Path(os.environ.get("ENV_FILE", "") or BASE_DIR / ".env")))
+
+# --- The frame -------------------------------------------------------------------------------------------------------
+
+DEBUG = env.bool("DEBUG", False)
+HTTPS = env.bool("HTTPS", False)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+
+DATA_DIR = env.path("DATA_DIR", BASE_DIR / "data")
+SCRATCH_DIR = DATA_DIR / "scratch"
+UPLOAD_DIR = DATA_DIR / "uploads"
+CACHE_DIR = DATA_DIR / "cache"
+try:
+    for folder in (DATA_DIR, SCRATCH_DIR, UPLOAD_DIR, CACHE_DIR, DATA_DIR / "media"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+except OSError as error:
+    raise BadSetting("DATA_DIR", f"cannot be used: {error}") from None
+
+
+def _stored_secret_key(path: Path) -> str:
+    """The key kept in DATA_DIR; made by whichever process comes first (link() fails for all the others)."""
+    if not path.exists():
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(secrets.token_urlsafe(64))
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    return path.read_text().strip()
+
+
+SECRET_KEY = env.str("SECRET_KEY") or _stored_secret_key(DATA_DIR / "secret_key")
+if len(SECRET_KEY) < 32:
+    raise BadSetting("SECRET_KEY", "must have at least 32 characters")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "corsheaders",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "voiceproject",
+    "voices",
+    "covers",
+]
+
+MIDDLEWARE = [
+    # Outermost: every answer, also one made by a middleware below, carries the request id and is logged.
+    "voiceproject.middleware.RequestMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "voiceproject.middleware.TrailingSlashMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "voiceproject.urls"
+WSGI_APPLICATION = "voiceproject.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASE_URL = env.str("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+try:
+    _database = dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True)
+except ValueError:
+    raise BadSetting("DATABASE_URL", "must be a URL like postgres://user:password@host:5432/name") from None
+if _database.get("ENGINE") not in ("django.db.backends.sqlite3", "django.db.backends.postgresql"):
+    raise BadSetting("DATABASE_URL", "must be a postgres:// or sqlite:/// URL")
+if _database["ENGINE"].endswith("sqlite3"):
+    # Readers never wait for a writer (WAL); a transaction takes the write lock at its start, so that reading and then
+    # writing cannot fail half-way; a busy lock is waited for.
+    _database["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+    # Tests run several processes and threads on the same database: a file, not memory.
+    _database["TEST"] = {"NAME": str(DATA_DIR / f"test-{os.getpid()}.sqlite3")}
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix"))
+
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+MEDIA_ROOT = DATA_DIR / "media"
+FILE_UPLOAD_PERMISSIONS = 0o600
+FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o700
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+# Static files are served from the packages themselves: nothing has to be collected first.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# An upload goes to disk as it arrives, never into memory.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR)
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 100
+DATA_UPLOAD_MAX_NUMBER_FILES = 10
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+USE_I18N = True
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+# --- Browsers --------------------------------------------------------------------------------------------------------
+
+CORS_ORIGINS = [
+    check_url("CORS_ORIGINS", origin, ("http", "https"))
+    for origin in env.list("CORS_ORIGINS", ["http://localhost:3000"])
+]
+CORS_ALLOWED_ORIGINS = CORS_ORIGINS
+CORS_URLS_REGEX = r"^/(api/|health$|openapi\.json$).*"
+CORS_ALLOW_HEADERS = [
+    *default_headers, "x-api-key", "idempotency-key", "prefer", "range", "if-range", "last-event-id", "x-request-id",
+]  # fmt: skip
+CORS_EXPOSE_HEADERS = [
+    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
+    "Location", "Retry-After", "Content-Range", "Content-Disposition", "ETag", "Accept-Ranges",
+]  # fmt: skip
+
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CSRF_TRUSTED_ORIGINS = [
+    check_url("CSRF_TRUSTED_ORIGINS", origin, ("https", "http")) for origin in env.list("CSRF_TRUSTED_ORIGINS", [])
+]
+if HTTPS:
+    SECURE_SSL_REDIRECT = True
+    # A health probe comes from inside, without TLS.
+    SECURE_REDIRECT_EXEMPT = [r"^health$"]
+    SECURE_HSTS_SECONDS = 365 * 24 * 3600
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+# --- The API ---------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["voices.auth.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["voices.auth.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "rest_framework.parsers.JSONParser",
+                               "rest_framework.parsers.FormParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "voiceproject.api.IgnoreAccept",
+    "DEFAULT_SCHEMA_CLASS": "voiceproject.schema.EnvelopeSchema",
+    "EXCEPTION_HANDLER": "voiceproject.errors.exception_handler",
+    "URL_FORMAT_OVERRIDE": None,
+    "UNAUTHENTICATED_USER": None,
+}  # fmt: skip
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Voice cloning and AI covers",
+    "DESCRIPTION": "Text to speech in a cloned voice, and AI covers of songs as asynchronous jobs.\n\n"
+    "Send your key as `X-API-Key: <key>` or `Authorization: Bearer <key>`. Every error has the same form: "
+    '`{"success": false, "error": "<code>", "message": "<text>", "details": {}}`, '
+    "and every answer carries `X-Request-ID`.",
+    "VERSION": __version__,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "OAS_VERSION": "3.1.0",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {"JobStatus": "voiceproject.jobs.JobStatus"},
+    "TAGS": [
+        {"name": "voice", "description": "Text to speech in the voice of a reference."},
+        {"name": "cover", "description": "Songs sung again in the voice of a reference."},
+        {"name": "health", "description": "What runs, and what does not."},
+    ],
+}
+
+API_KEY = env.str("API_KEY")
+if API_KEY:
+    _PLACEHOLDERS = ("your-api-key", "your_api_key", "changeme", "change-me", "change_me", "placeholder", "example",
+                     "your-secure-api-key", "secret-key-here", "api-key-here")  # fmt: skip
+    if any(word in API_KEY.lower() for word in _PLACEHOLDERS) or len(set(API_KEY)) < 5:
+        raise BadSetting("API_KEY", "is a placeholder; make one with: "
+                         'python -c "import secrets; print(secrets.token_urlsafe(32))"')  # fmt: skip
+    if len(API_KEY) < 16:
+        raise BadSetting("API_KEY", "must have at least 16 characters")
+    if not API_KEY.isascii() or not API_KEY.isprintable() or " " in API_KEY:
+        raise BadSetting("API_KEY", "must be printable ASCII without spaces, since it travels in a header")
+
+MAX_UPLOAD_SIZE = env.int("MAX_UPLOAD_SIZE", 10 * 1024 * 1024)
+
+# --- Speech ----------------------------------------------------------------------------------------------------------
+
+SOVITS_BASE_URLS = [
+    check_url("SOVITS_BASE_URL", url, ("http", "https")) for url in env.list("SOVITS_BASE_URL", [])
+]
+VOICE_ENGINE = env.str(
+    "VOICE_ENGINE", "gptsovits" if SOVITS_BASE_URLS else "builtin", choices=("builtin", "gptsovits")
+)
+if VOICE_ENGINE == "gptsovits" and not SOVITS_BASE_URLS:
+    SOVITS_BASE_URLS = ["http://localhost:9880"]
+SOVITS_TIMEOUT = env.int("SOVITS_TIMEOUT", 300)
+SOVITS_REFERENCE_DIR = env.path("SOVITS_REFERENCE_DIR", DATA_DIR / "references")
+SOVITS_REFERENCE_DIR_ON_SERVER = env.str("SOVITS_REFERENCE_DIR_ON_SERVER", str(SOVITS_REFERENCE_DIR))
+SOVITS_QUEUE_SECONDS = env.int("SOVITS_QUEUE_SECONDS", 60)
+SOVITS_MAX_WAITING = env.int("SOVITS_MAX_WAITING", 8)
+BUILTIN_CONCURRENCY = env.int("BUILTIN_CONCURRENCY", 1, maximum=64)
+SYNTHESIS_TIMEOUT_SECONDS = env.int("SYNTHESIS_TIMEOUT_SECONDS", 600)
+SYNTHESIS_TTL_HOURS = env.int("SYNTHESIS_TTL_HOURS", 24)
+
+# --- Covers ----------------------------------------------------------------------------------------------------------
+
+COVER_SEPARATE_CMD_TEMPLATE = env.str(
+    "COVER_SEPARATE_CMD_TEMPLATE",
+    "{python_exec} gpu_scripts/builtin_separate.py --input {song_input} --vocal {vocal_output} --inst {inst_output}",
+)
+COVER_INFER_CMD_TEMPLATE = env.str(
+    "COVER_INFER_CMD_TEMPLATE",
+    "{python_exec} gpu_scripts/builtin_infer.py --reference {reference_voice} --input {input_vocal} "
+    "--output {output_vocal} --pitch {pitch_shift}",
+)
+GPT_SOVITS_PYTHON = env.str("GPT_SOVITS_PYTHON", sys.executable)
+GPT_SOVITS_PROJECT_ROOT = env.path("GPT_SOVITS_PROJECT_ROOT", BASE_DIR)
+COVER_UVR_MODEL = env.str("COVER_UVR_MODEL", "HP2_all_vocals")
+COVER_MAX_UPLOAD_SIZE = env.int("COVER_MAX_UPLOAD_SIZE", 100 * 1024 * 1024)
+COVER_MAX_DURATION_SECONDS = env.int("COVER_MAX_DURATION_SECONDS", 480)
+COVER_RESULT_TTL_HOURS = env.int("COVER_RESULT_TTL_HOURS", 24)
+COVER_CONCURRENCY = env.int("COVER_CONCURRENCY", 1, maximum=64)
+COVER_STAGE_TIMEOUT_SECONDS = env.int("COVER_STAGE_TIMEOUT_SECONDS", 3600)
+COVER_TIMEOUT_SECONDS = env.int("COVER_TIMEOUT_SECONDS", 7200)
+COVER_MAX_ATTEMPTS = env.int("COVER_MAX_ATTEMPTS", 3)
+COVER_MAX_QUEUED = env.int("COVER_MAX_QUEUED", 100)
+COVER_MAX_RUNNING = env.int("COVER_MAX_RUNNING", 4)
+COVER_SCRATCH_MAX_BYTES = env.int("COVER_SCRATCH_MAX_BYTES", 8 * 1024**3)
+
+# --- Workers ---------------------------------------------------------------------------------------------------------
+
+WORKER_HOST = env.str("WORKER_HOST", socket.gethostname())
+WORKER_HEARTBEAT_TIMEOUT_SECONDS = env.int("WORKER_HEARTBEAT_TIMEOUT_SECONDS", 30, minimum=5)
+WORKER_LOOK_SECONDS = 2
+WEB_THREADS = env.int("WEB_THREADS", 16, minimum=4, maximum=256)
+
+# --- Logs ------------------------------------------------------------------------------------------------------------
+
+LOG_LEVEL = env.str("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+LOG_FORMAT = env.str("LOG_FORMAT", "text", choices=("text", "json"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "text": {"()": "voiceproject.logging.TextFormatter"},
+        "json": {"()": "voiceproject.logging.JsonFormatter"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    # An unhandled error is logged once, with its request id, by the code that answers it.
+    "loggers": {"django.request": {"level": "CRITICAL"}, "django.server": {"level": "WARNING"}},
+}

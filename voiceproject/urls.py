@@ -1,0 +1,49 @@
+"""All routes. The API's have no trailing slash (TrailingSlashMiddleware takes one off)."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import path
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+
+from covers.views import CoverJobViewSet
+from voiceproject.health import HealthView, StartView
+from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
+
+API = "api/v1"
+
+urlpatterns = [
+    path("", StartView.as_view(), name="start"),
+    path("health", HealthView.as_view(), name="health"),
+    path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path("redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+    path("admin/", admin.site.urls),
+    path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
+    path(f"{API}/voice/models", ModelsView.as_view(), name="models"),
+    path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
+    path(f"{API}/voice/syntheses", SynthesisViewSet.as_view({"get": "list"}), name="syntheses"),
+    path(
+        f"{API}/voice/syntheses/<uuid:pk>",
+        SynthesisViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+        name="synthesis",
+    ),
+    path(f"{API}/voice/syntheses/<uuid:pk>/audio", SynthesisViewSet.as_view({"get": "audio"}), name="synthesis-audio"),
+    path(
+        f"{API}/voice/syntheses/<uuid:pk>/cancel", SynthesisViewSet.as_view({"post": "cancel"}), name="synthesis-cancel"
+    ),
+    path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
+    path(
+        f"{API}/cover/jobs/<uuid:pk>",
+        CoverJobViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+        name="cover-detail",
+    ),
+    path(f"{API}/cover/jobs/<uuid:pk>/result", CoverJobViewSet.as_view({"get": "result"}), name="cover-result"),
+    path(f"{API}/cover/jobs/<uuid:pk>/stems/<str:stem>", CoverJobViewSet.as_view({"get": "stem"}), name="cover-stem"),
+    path(f"{API}/cover/jobs/<uuid:pk>/cancel", CoverJobViewSet.as_view({"post": "cancel"}), name="cover-cancel"),
+]
+
+handler400 = "voiceproject.errors.bad_request"
+handler403 = "voiceproject.errors.forbidden"
+handler404 = "voiceproject.errors.not_found"
+handler500 = "voiceproject.errors.server_error"

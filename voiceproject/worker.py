@@ -1,0 +1,88 @@
+"""A worker process: `dramatiq voiceproject.worker`.
+
+Its actors claim jobs from the database until nothing is left. A thread looks every two seconds: it finds work whose
+message was lost (or, without Redis, never sent), takes over jobs of lost workers and deletes what has expired.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import uuid
+from typing import Any
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
+django.setup()
+
+import dramatiq  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.db import close_old_connections, connection  # noqa: E402
+from django.db.models.functions import Now  # noqa: E402
+
+from covers import tasks as cover_tasks  # noqa: E402
+from covers.models import CoverJob  # noqa: E402
+from voiceproject.broker import broker  # noqa: E402
+from voiceproject.commands import sweep_scratch  # noqa: E402
+from voiceproject.jobs import JobStatus  # noqa: E402
+from voiceproject.models import WorkerHost  # noqa: E402
+from voices.models import Synthesis  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+
+def look() -> None:
+    """One look: every step is safe to repeat, and to do on many hosts at once."""
+    WorkerHost.objects.update_or_create(name=settings.WORKER_HOST, defaults={"seen_at": Now()})
+    CoverJob.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.COVER_MAX_ATTEMPTS)
+    # A synthesis lives in a web process that does not beat; past its deadline nobody waits for it any more.
+    Synthesis.recover(settings.SYNTHESIS_TIMEOUT_SECONDS + 60, 1)
+    CoverJob.expire()
+    Synthesis.expire()
+    if CoverJob.objects.filter(status=JobStatus.QUEUED).exists():
+        cover_tasks.run_covers.send()
+
+
+class Look(threading.Thread):
+    """Looks at once and then every WORKER_LOOK_SECONDS, until stopped. A failed look is logged; the next one comes."""
+
+    def __init__(self) -> None:
+        super().__init__(name="look", daemon=True)
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                close_old_connections()
+                look()
+            except Exception:
+                log.exception("a look at the database failed; trying again")
+                connection.close()
+            self.stopping.wait(settings.WORKER_LOOK_SECONDS)
+        connection.close()
+
+
+class WorkerLife(dramatiq.Middleware):
+    """Starts the look with the worker; at shutdown tells running jobs to hand themselves back."""
+
+    look: Look | None = None
+
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+        cover_tasks.worker_name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        sweep_scratch(settings.SCRATCH_DIR, cover_tasks.scratch_in_use)
+        self.look = Look()
+        self.look.start()
+        log.info("worker started", extra={"worker": cover_tasks.worker_name})
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        cover_tasks.stopping.set()
+        if self.look:
+            self.look.stopping.set()
+
+    def after_process_message(self, broker: dramatiq.Broker, message: Any, **kwargs: Any) -> None:
+        close_old_connections()
+
+
+broker.add_middleware(WorkerLife())

@@ -1,0 +1,65 @@
+"""The console's pages for keys and syntheses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from voiceproject.console import JobAdmin
+from voices.models import ApiKey, Synthesis
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(admin.ModelAdmin):
+    list_display = ("name", "prefix", "user", "scopes", "state", "last_used_at", "created_at")
+    list_filter = ("revoked_at", "expires_at")
+    search_fields = ("name", "prefix", "user__username")
+    list_select_related = ("user",)
+    autocomplete_fields = ("user",)
+    readonly_fields = ("prefix", "created_at", "last_used_at", "revoked_at")
+    actions = ("revoke",)
+
+    @admin.display(description="state")
+    def state(self, key: ApiKey) -> str:
+        if key.revoked_at:
+            return "revoked"
+        return "valid" if key.is_valid(timezone.now()) else "expired"
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
+        return (*self.readonly_fields, "user") if obj else self.readonly_fields
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        if "scopes" in form.base_fields:
+            from voices.forms import ScopesField
+
+            form.base_fields["scopes"] = ScopesField()
+        return form
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        fields = {name: form.cleaned_data[name] for name in ("scopes", "expires_at")}
+        key, secret = ApiKey.objects.issue(obj.user, obj.name, **fields)
+        obj.__dict__.update(key.__dict__)
+        messages.warning(request, f"The key is {secret} - copy it now, it is not shown again.")
+
+    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return False  # A revoked key stays as a record of who had access.
+
+    @admin.action(description="Revoke the selected keys", permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        count = sum(key.revoke() for key in queryset)
+        messages.success(request, f"{count} keys revoked.")
+
+
+@admin.register(Synthesis)
+class SynthesisAdmin(JobAdmin):
+    list_display = ("id", "tenant", "status", "error", "engine", "language", "duration_seconds", "created_at")
+    list_filter = ("status", "error", "engine", "language", "created_at")
+    players = ("audio",)

@@ -1,0 +1,41 @@
+"""`manage.py create_api_key USER`: makes a key and prints it, once."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from voices.models import SCOPES, ApiKey
+
+
+class Command(BaseCommand):
+    help = "Makes an API key of a user and prints it. It is not shown again: only its hash is kept."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("user", help="user name")
+        parser.add_argument("--create-user", action="store_true", help="make the user if there is none")
+        parser.add_argument("--name", default="made on the command line", help="what the key is for")
+        parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES))
+        parser.add_argument("--expires-in-days", type=int)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        user = User.objects.filter(username=options["user"]).first()
+        if user is None:
+            if not options["create_user"]:
+                raise CommandError(f"There is no user {options['user']!r}; add --create-user to make one.")
+            user = User(username=options["user"])
+            user.set_unusable_password()
+            user.full_clean(exclude=["password"])
+            user.save()
+        days = options["expires_in_days"]
+        if days is not None and days < 1:
+            raise CommandError("--expires-in-days must be at least 1.")
+        expires_at = timezone.now() + timedelta(days=days) if days else None
+        key, secret = ApiKey.objects.issue(user, options["name"], scopes=options["scopes"], expires_at=expires_at)
+        self.stderr.write(f"Key {key.prefix}… of {user.username}. Copy it now, it is not shown again:")
+        self.stdout.write(secret)

@@ -1,0 +1,141 @@
+"""What comes in and goes out at /voice: fields, bounds and messages."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from django.urls import reverse
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from voiceproject.api import SizedFileField, StrictSerializer, TextField
+from voiceproject.jobs import JobStatus
+from voices.models import Synthesis
+from voices.synthesis import check_language, check_model
+from voices.text import has_speech
+
+LANGUAGES = ("auto", "zh", "en", "ja", "yue", "ko")
+FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
+MAX_TEXT_CHARACTERS = 5000
+MAX_SEED = 2**32 - 1
+
+
+class FiniteFloatField(serializers.FloatField):
+    """A number; `nan` and `inf`, which every comparison lets through, are none."""
+
+    def to_internal_value(self, data: Any) -> float:
+        value = super().to_internal_value(data)
+        if not math.isfinite(value):
+            self.fail("invalid")
+        return value
+
+
+class SynthesizeSerializer(StrictSerializer):
+    not_yet = {"voice_id": "Saved voices are not offered by this server; send reference_audio."}
+
+    text = TextField(max_length=MAX_TEXT_CHARACTERS, help_text="What to say, 1 to 5000 characters.")
+    reference_audio = SizedFileField(
+        max_bytes_setting="MAX_UPLOAD_SIZE",
+        help_text="The voice to copy: 3 to 60 s of speech as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
+    )
+    reference_text = TextField(
+        required=False, allow_blank=True, default="", max_length=2000,
+        help_text="What is said in the whole of reference_audio. Improves likeness.",
+    )  # fmt: skip
+    reference_language = serializers.ChoiceField(LANGUAGES, default="auto", help_text="Language of reference_text.")
+    language = serializers.ChoiceField(
+        LANGUAGES, default="auto", help_text="Language of the text; auto decides by script. yue and ko: GPT-SoVITS."
+    )
+    speed = FiniteFloatField(default=1.0, min_value=0.5, max_value=2.0, help_text="2 is twice as fast.")
+    temperature = FiniteFloatField(
+        default=0.7, min_value=0.1, max_value=1.0, help_text="How much the delivery may vary."
+    )
+    seed = serializers.IntegerField(
+        required=False, min_value=0, max_value=MAX_SEED,
+        help_text="The same seed and request give the same samples on the built-in engine.",
+    )  # fmt: skip
+    model_id = serializers.CharField(
+        required=False, allow_blank=True, default="", max_length=100, help_text="One of GET /voice/models."
+    )
+    response_format = serializers.ChoiceField(
+        FORMATS, default="wav", help_text="pcm is signed 16-bit little-endian mono at X-Audio-Sample-Rate."
+    )
+    stream = serializers.BooleanField(default=False, help_text="Only false is offered by this server.")
+
+    def validate_text(self, text: str) -> str:
+        if not has_speech(text):
+            raise serializers.ValidationError("There is nothing to speak in this text: it has no letters or digits.")
+        return text
+
+    def validate_stream(self, stream: bool) -> bool:
+        if stream:
+            raise serializers.ValidationError("Streaming is not offered by this server; leave it out.")
+        return stream
+
+    def validate_language(self, language: str) -> str:
+        return check_language("language", language)
+
+    def validate_reference_language(self, language: str) -> str:
+        return check_language("reference_language", language)
+
+    def validate_model_id(self, model_id: str) -> str:
+        return check_model(model_id)
+
+
+class SynthesisLinksSerializer(serializers.Serializer):
+    self = serializers.URLField()
+    audio = serializers.URLField(allow_null=True)
+
+
+class SynthesisSerializer(serializers.ModelSerializer):
+    synthesis_id = serializers.UUIDField(source="id")
+    error = serializers.CharField(allow_null=True)
+    error_message = serializers.CharField(allow_null=True)
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Synthesis
+        fields = (
+            "synthesis_id", "status", "progress", "text", "language", "speed", "temperature", "seed", "model_id",
+            "response_format", "engine", "error", "error_message", "duration_seconds", "sample_rate",
+            "created_at", "started_at", "finished_at", "expires_at", "links",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def to_representation(self, instance: Synthesis) -> dict[str, Any]:
+        data = super().to_representation(instance)
+        data["error"] = data["error"] or None
+        data["error_message"] = data["error_message"] or None
+        return data
+
+    @extend_schema_field(SynthesisLinksSerializer)
+    def get_links(self, synthesis: Synthesis) -> dict[str, str | None]:
+        build = self.context["request"].build_absolute_uri
+        has_audio = synthesis.status == JobStatus.SUCCEEDED and bool(synthesis.audio)
+        return {
+            "self": build(reverse("synthesis", args=[synthesis.pk])),
+            "audio": build(reverse("synthesis-audio", args=[synthesis.pk])) if has_audio else None,
+        }
+
+
+class ModelSerializer(serializers.Serializer):
+    id = serializers.CharField()
+    name = serializers.CharField()
+    engine = serializers.CharField()
+    languages = serializers.ListField(child=serializers.CharField())
+
+
+class ModelListSerializer(serializers.Serializer):
+    models = ModelSerializer(many=True)
+
+
+class EngineStateSerializer(serializers.Serializer):
+    engine = serializers.CharField()
+    available = serializers.BooleanField()
+    latency_ms = serializers.FloatField(allow_null=True)
+    detail = serializers.CharField()
+    languages = serializers.ListField(child=serializers.CharField())
+    models = ModelSerializer(many=True)
+    queue_length = serializers.IntegerField(help_text="Syntheses being made or waited for")
+    expected_wait_seconds = serializers.FloatField(help_text="From the queue and the last syntheses' times")

@@ -1,0 +1,227 @@
+"""/api/v1/voice: synthesis, what was synthesised, models, the engine's state."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Avg, QuerySet
+from django.db.models.functions import Now
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import mixins, viewsets
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from voiceproject import audio
+from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
+from voiceproject.errors import PublicError
+from voiceproject.jobs import LIVE, JobStatus
+from voiceproject.logging import current
+from voices import synthesis as journey
+from voices.engines import Reference, SynthesisRequest
+from voices.models import Synthesis
+from voices.serializers import (
+    MAX_SEED,
+    EngineStateSerializer,
+    ModelListSerializer,
+    SynthesisSerializer,
+    SynthesizeSerializer,
+)
+
+AUDIO_HEADERS = {
+    "X-Synthesis-ID": (OpenApiTypes.UUID, "Id of this synthesis; see GET /voice/syntheses/{id}"),
+    "X-Audio-Duration": (OpenApiTypes.FLOAT, "Seconds"),
+    "X-Audio-Sample-Rate": (OpenApiTypes.INT, "Hz"),
+    "X-Engine": (OpenApiTypes.STR, "builtin or gptsovits"),
+    "X-Reference-Window": (OpenApiTypes.STR, "<start>-<end> in seconds: the part of the reference that was used"),
+}
+
+
+class SynthesizeView(BodyLimitMixin, APIView):
+    required_scope = "synthesize"
+
+    @extend_schema(
+        operation_id="synthesize",
+        summary="Text to speech in the voice of a reference",
+        request={"multipart/form-data": SynthesizeSerializer},
+        responses={
+            (200, content_type): OpenApiResponse(OpenApiTypes.BINARY, description="The audio")
+            for content_type in audio.CONTENT_TYPES.values()
+        },
+        parameters=[
+            OpenApiParameter(name, type_, OpenApiParameter.HEADER, response=[200], description=text)
+            for name, (type_, text) in AUDIO_HEADERS.items()
+        ],
+        tags=["voice"],
+    )
+    def post(self, request: Request) -> HttpResponse:
+        serializer = SynthesizeSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        fields = serializer.validated_data
+        path = journey.upload_path(fields["reference_audio"])
+        samples, rate = audio.load_reference(path, field="reference_audio")
+        reference = Reference(
+            samples, rate, audio.sha256_file(path), fields["reference_text"] or None, fields["reference_language"]
+        )
+        engine = journey.get_engine()
+        window = None
+        if engine.name == "gptsovits":
+            window = engine.reference_window(reference)  # type: ignore[attr-defined]
+        seed = fields.get("seed")
+        synthesis = Synthesis.objects.create(
+            tenant=request.user,
+            api_key=request.auth,
+            request_id=current("request_id"),
+            status=JobStatus.RUNNING,
+            stage="infer",
+            attempt=1,
+            worker=f"web@{settings.WORKER_HOST}",
+            heartbeat_at=Now(),
+            started_at=Now(),
+            text=fields["text"],
+            language=fields["language"],
+            reference_hash=reference.content_hash,
+            reference_text=fields["reference_text"],
+            reference_language=fields["reference_language"],
+            speed=fields["speed"],
+            temperature=fields["temperature"],
+            # A drawn seed is kept: what was heard can be made again.
+            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            model_id=fields["model_id"],
+            response_format=fields["response_format"],
+            engine=engine.name,
+        )
+        speech = journey.perform(
+            synthesis,
+            SynthesisRequest(
+                synthesis.text,
+                synthesis.language,
+                reference,
+                synthesis.speed,
+                synthesis.temperature,
+                synthesis.seed,
+                synthesis.model_id or None,
+            ),
+        )
+        response = HttpResponse(speech.encoded, content_type=audio.CONTENT_TYPES[synthesis.response_format])
+        response["Content-Disposition"] = f'attachment; filename="{synthesis.pk}.{synthesis.response_format}"'
+        response["X-Synthesis-ID"] = str(synthesis.pk)
+        response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
+        response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
+        response["X-Engine"] = engine.name
+        if window is not None:
+            response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
+        return response
+
+
+class SynthesisViewSet(
+    BodyLimitMixin,
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.DestroyModelMixin,
+    viewsets.GenericViewSet,
+):
+    required_scope = "synthesize"
+    serializer_class = SynthesisSerializer
+    pagination_class = CursorPages
+    queryset = Synthesis.objects.none()
+
+    def get_queryset(self) -> QuerySet[Synthesis]:
+        return Synthesis.objects.for_tenant(self.request.user)
+
+    def filter_queryset(self, queryset: QuerySet) -> QuerySet:
+        return JobFilters.apply(queryset, self.request) if self.action == "list" else queryset
+
+    @extend_schema(
+        operation_id="list_syntheses", summary="Your syntheses, newest first", parameters=[JobFilters], tags=["voice"]
+    )
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().list(request, *args, **kwargs)
+
+    @extend_schema(operation_id="get_synthesis", summary="One synthesis", tags=["voice"])
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().retrieve(request, *args, **kwargs)
+
+    @extend_schema(operation_id="delete_synthesis", summary="Delete a synthesis and its audio", tags=["voice"])
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().destroy(request, *args, **kwargs)
+
+    def perform_destroy(self, instance: Synthesis) -> None:
+        instance.remove()
+
+    @extend_schema(
+        operation_id="cancel_synthesis",
+        summary="Cancel a synthesis that is being made",
+        request=None,
+        responses=SynthesisSerializer,
+        tags=["voice"],
+    )
+    def cancel(self, request: Request, pk: str) -> Response:
+        synthesis = self.get_object()
+        if not synthesis.cancel(settings.SYNTHESIS_TTL_HOURS) and synthesis.status != JobStatus.CANCELED:
+            raise PublicError("job_finished", "This synthesis has ended already.", {"status": synthesis.status})
+        return Response(self.get_serializer(synthesis).data)
+
+    @extend_schema(
+        operation_id="get_synthesis_audio",
+        summary="The audio of a synthesis",
+        description="`Range` and `If-None-Match` work.",
+        responses={
+            (200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY),
+            (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY),
+        },
+        tags=["voice"],
+    )
+    def audio(self, request: Request, pk: str) -> HttpResponseBase:
+        synthesis = self.get_object()
+        synthesis.raise_unless_succeeded()
+        return file_response(
+            request._request,
+            synthesis.audio,
+            content_type=audio.CONTENT_TYPES[synthesis.response_format],
+            filename=f"{synthesis.pk}.{synthesis.response_format}",
+        )
+
+
+class ModelsView(BodyLimitMixin, APIView):
+    required_scope = None
+
+    @extend_schema(
+        operation_id="list_models", summary="What model_id may be", responses=ModelListSerializer, tags=["voice"]
+    )
+    def get(self, request: Request) -> Response:
+        return Response({"models": journey.models()})
+
+
+class EngineStateView(BodyLimitMixin, APIView):
+    required_scope = None
+
+    @extend_schema(
+        operation_id="voice_health",
+        summary="The speech engine's state",
+        responses=EngineStateSerializer,
+        tags=["health"],
+    )
+    def get(self, request: Request) -> Response:
+        engine = journey.get_engine()
+        health = engine.health()
+        waiting = Synthesis.objects.filter(status__in=LIVE).count()
+        recent = Synthesis.objects.filter(status=JobStatus.SUCCEEDED).order_by("-created_at", "-id")[:20]
+        mean = recent.aggregate(mean=Avg("engine_seconds"))["mean"] or 0.0
+        return Response(
+            {
+                "engine": engine.name,
+                "available": health.available,
+                "latency_ms": health.latency_ms,
+                "detail": health.detail,
+                "languages": sorted(engine.languages),
+                "models": journey.models(),
+                "queue_length": waiting,
+                "expected_wait_seconds": round(waiting * mean, 1),
+            }
+        )
