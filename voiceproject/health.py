@@ -23,7 +23,7 @@ from covers.models import CoverJob
 from voiceproject import __version__
 from voiceproject.jobs import JobStatus
 from voiceproject.models import WorkerHost
-from voices.synthesis import get_engine
+from voices import synthesis
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class HealthView(APIView):
         tags=["health"],
     )
     def get(self, request: Request) -> Response:
-        engine = get_engine().health()
+        engine = synthesis.get_engine().health()
         checks = {"database": check_database(), "broker": check_broker(), "storage": check_storage(), "workers": "unknown"}
         alive = True
         if checks["database"] == "ok":

@@ -25,6 +25,7 @@ from django.core.files import File
 from django.db import models, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
 
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
@@ -86,7 +87,8 @@ class Job(models.Model):
     error = models.CharField(max_length=32, blank=True)
     error_message = models.CharField(max_length=500, blank=True)
     error_detail = models.TextField(blank=True, help_text="For operators: the tail of the command's standard error")
-    created_at = models.DateTimeField(db_default=Now())
+    # Python's clock: SQLite's has three decimals where Django writes six, and pages of a list are cut by comparing them.
+    created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

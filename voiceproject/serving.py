@@ -12,9 +12,11 @@ import sys
 import threading
 from typing import Any
 
+from voiceproject import settings
+
 worker_class = "gthread"
-workers = int(os.environ.get("WEB_PROCESSES") or 1)
-threads = int(os.environ.get("WEB_THREADS") or 16)
+workers = settings.WEB_PROCESSES
+threads = settings.WEB_THREADS
 # A thread that waits for an engine is not dead: gthread workers report by themselves.
 timeout = 60
 graceful_timeout = 3

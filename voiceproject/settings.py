@@ -28,7 +28,7 @@ SCRATCH_DIR = DATA_DIR / "scratch"
 UPLOAD_DIR = DATA_DIR / "uploads"
 CACHE_DIR = DATA_DIR / "cache"
 try:
-    for folder in (DATA_DIR, SCRATCH_DIR, UPLOAD_DIR, CACHE_DIR, DATA_DIR / "media"):
+    for folder in (DATA_DIR, SCRATCH_DIR, UPLOAD_DIR, CACHE_DIR, DATA_DIR / "media", DATA_DIR / "static"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 except OSError as error:
     raise BadSetting("DATA_DIR", f"cannot be used: {error}") from None
@@ -215,7 +215,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"JobStatus": "voiceproject.jobs.JobStatus"},
+    "ENUM_NAME_OVERRIDES": {"JobStatus": "voiceproject.jobs.JobStatus", "Language": "voices.serializers.LANGUAGES"},
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
@@ -286,6 +286,7 @@ COVER_SCRATCH_MAX_BYTES = env.int("COVER_SCRATCH_MAX_BYTES", 8 * 1024**3)
 WORKER_HOST = env.str("WORKER_HOST", socket.gethostname())
 WORKER_HEARTBEAT_TIMEOUT_SECONDS = env.int("WORKER_HEARTBEAT_TIMEOUT_SECONDS", 30, minimum=5)
 WORKER_LOOK_SECONDS = 2
+WEB_PROCESSES = env.int("WEB_PROCESSES", 1, maximum=64)
 WEB_THREADS = env.int("WEB_THREADS", 16, minimum=4, maximum=256)
 
 # --- Logs ------------------------------------------------------------------------------------------------------------

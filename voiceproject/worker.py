@@ -21,12 +21,12 @@ import dramatiq  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.db import close_old_connections, connection  # noqa: E402
 from django.db.models.functions import Now  # noqa: E402
+from dramatiq.errors import BrokerError  # noqa: E402
 
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
 from voiceproject.broker import broker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
-from voiceproject.jobs import JobStatus  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
 
@@ -41,8 +41,14 @@ def look() -> None:
     Synthesis.recover(settings.SYNTHESIS_TIMEOUT_SECONDS + 60, 1)
     CoverJob.expire()
     Synthesis.expire()
-    if CoverJob.objects.filter(status=JobStatus.QUEUED).exists():
-        cover_tasks.run_covers.send()
+    sweep_scratch(settings.SCRATCH_DIR, cover_tasks.scratch_in_use)
+    if cover_tasks.has_room():
+        try:
+            cover_tasks.run_covers.send()
+        except (BrokerError, OSError) as error:
+            # Work goes on without a broker: the claim bounds how many of these threads find any.
+            log.warning("the broker cannot be reached: %s", error)
+            threading.Thread(target=cover_tasks.run_covers.fn, name="covers", daemon=True).start()
 
 
 class Look(threading.Thread):
@@ -71,7 +77,6 @@ class WorkerLife(dramatiq.Middleware):
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
         cover_tasks.worker_name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        sweep_scratch(settings.SCRATCH_DIR, cover_tasks.scratch_in_use)
         self.look = Look()
         self.look.start()
         log.info("worker started", extra={"worker": cover_tasks.worker_name})

@@ -15,7 +15,7 @@ from voices.models import Synthesis
 from voices.synthesis import check_language, check_model
 from voices.text import has_speech
 
-LANGUAGES = ("auto", "zh", "en", "ja", "yue", "ko")
+LANGUAGES = ["auto", "zh", "en", "ja", "yue", "ko"]
 FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
 MAX_TEXT_CHARACTERS = 5000
 MAX_SEED = 2**32 - 1

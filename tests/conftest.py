@@ -1,0 +1,134 @@
+"""Fixtures: tenants with keys, a client, an engine that is quick, files to send.
+
+The engine is a fake here: a tone of the reference's loudness, a tenth of a second a character. Everything around it is real.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+from django.conf import settings as django_settings
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from rest_framework.test import APIClient
+
+from voices import synthesis
+from voices.engines import EngineHealth, Piece, SynthesisRequest
+from voices.models import ApiKey
+from voices.text import split
+
+
+def needs(program: str) -> None:
+    """Skips where a program is missing; in CI, which installs it, that is a failure."""
+    if shutil.which(program) is None:
+        message = f"{program} is not installed"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+
+
+class FakeEngine:
+    name = "builtin"
+    languages = frozenset({"auto", "en", "zh", "ja"})
+    sample_rate = 24_000
+
+    def __init__(self) -> None:
+        self.requests: list[SynthesisRequest] = []
+        self.failure: BaseException | None = None
+        self.before_piece: Callable[[int], None] = lambda index: None
+
+    def synthesize(
+        self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]
+    ) -> Iterator[Piece]:
+        self.requests.append(request)
+        for index, sentence in enumerate(split(request.text, request.language)):
+            self.before_piece(index)
+            if self.failure:
+                raise self.failure
+            seconds = 0.1 * len(sentence.text) / request.speed
+            time = np.arange(int(seconds * self.sample_rate)) / self.sample_rate
+            yield Piece(
+                (0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32), self.sample_rate, sentence.text
+            )
+
+    def health(self) -> EngineHealth:
+        return EngineHealth(self.name, available=True)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    fake = FakeEngine()
+    monkeypatch.setattr(synthesis, "get_engine", lambda: fake)
+    return fake
+
+
+class Tenant:
+    """A user with a key and a client that sends it."""
+
+    def __init__(self, username: str, **key_fields: Any) -> None:
+        self.user = User.objects.create(username=username)
+        self.key, self.secret = ApiKey.objects.issue(self.user, "test", **key_fields)
+        self.client = APIClient(headers={"X-API-Key": self.secret})
+
+
+@pytest.fixture
+def tenant(db: None) -> Tenant:
+    return Tenant("alice")
+
+
+@pytest.fixture
+def other(db: None) -> Tenant:
+    return Tenant("bob")
+
+
+@pytest.fixture
+def api(tenant: Tenant) -> APIClient:
+    return tenant.client
+
+
+def speech_like(seconds: float = 4.0, rate: int = 16_000, pitch: float = 120.0) -> np.ndarray:
+    """float32 (n,): a buzz with the rhythm of syllables, which passes for a reference where no voice is needed."""
+    time = np.arange(round(seconds * rate)) / rate
+    buzz = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 15) if pitch * k < rate / 2)
+    return (0.2 * buzz * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * time))).astype(np.float32)
+
+
+def wav_bytes(samples: np.ndarray, rate: int, subtype: str = "PCM_16", format: str = "WAV") -> bytes:
+    buffer = io.BytesIO()
+    sf.write(buffer, samples, rate, subtype=subtype, format=format)
+    return buffer.getvalue()
+
+
+def upload(content: bytes, name: str = "reference.wav", content_type: str = "audio/wav") -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, content, content_type)
+
+
+@pytest.fixture(scope="session")
+def reference_wav() -> bytes:
+    """4 s that pass for a reference."""
+    return wav_bytes(speech_like(), 16_000)
+
+
+@pytest.fixture
+def leftovers() -> Callable[[], list[str]]:
+    """What stands in the folders of uploads, scratch and media now."""
+
+    def look() -> list[str]:
+        folders = (django_settings.UPLOAD_DIR, django_settings.SCRATCH_DIR, django_settings.MEDIA_ROOT)
+        return sorted(str(path) for folder in folders for path in Path(folder).rglob("*") if path.is_file())
+
+    return look
+
+
+@pytest.fixture(autouse=True)
+def clean_media() -> Iterator[None]:
+    yield
+    for folder in (django_settings.UPLOAD_DIR, django_settings.SCRATCH_DIR, django_settings.MEDIA_ROOT):
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)

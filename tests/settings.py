@@ -1,0 +1,23 @@
+"""The product's own settings, with a data folder of the test run's own and nothing of the developer's `.env`."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+_folder = tempfile.mkdtemp(prefix="voiceproject-tests-")
+atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+
+# Which servers the run has is the environment's to say; everything else starts from the defaults.
+_KEPT = ("DATABASE_URL", "REDIS_URL", "LOG_LEVEL")
+for _line in open(os.path.join(os.path.dirname(__file__), "..", ".env.example"), encoding="utf-8"):
+    _name = _line.lstrip("# ").partition("=")[0].strip()
+    if _name.isupper() and _name not in _KEPT:
+        os.environ.pop(_name, None)
+os.environ["ENV_FILE"] = os.devnull
+os.environ["DATA_DIR"] = _folder
+
+from voiceproject.settings import *  # noqa: E402, F403
+
+ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
