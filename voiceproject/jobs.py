@@ -314,7 +314,9 @@ class Job(models.Model):
         won = mine.update(
             status=status, finished_at=Now(), updated_at=Now(), revision=F("revision") + 1, heartbeat_at=None, **fields
         )
-        self.refresh_from_db()
+        if won:
+            # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
+            self.refresh_from_db()
         return bool(won)
 
     @staticmethod

@@ -17,7 +17,12 @@ urlpatterns = [
     path("health", HealthView.as_view(), name="health"),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
     path("docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
-    path("redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+    # The package's own page asks another host for fonts.
+    path(
+        "redoc",
+        SpectacularRedocView.as_view(url_name="schema", template_name="voiceproject/redoc.html"),
+        name="redoc",
+    ),
     path("admin/", admin.site.urls),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),

@@ -1,0 +1,277 @@
+"""The life of a job: each change of its state, and each race that could make it lie."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
+from django.db import connection
+from django.db.models.functions import Now
+from model_bakery import baker
+
+from covers.models import CoverJob
+from voiceproject.jobs import ERROR_MESSAGES, JobStatus
+from voiceproject.models import Tenant
+
+pytestmark = pytest.mark.django_db
+
+
+def queued(username: str = "alice", count: int = 1, **fields: Any) -> list[CoverJob]:
+    user, _ = User.objects.get_or_create(username=username)
+    Tenant.objects.get_or_create(user=user)
+    return [baker.make(CoverJob, tenant=user, stage="queued", **fields) for _ in range(count)]
+
+
+def claim(worker: str = "w1", host: str = "h1", host_limit: int = 100, tenant_limit: int = 100) -> CoverJob | None:
+    return CoverJob.claim(worker, host, host_limit, tenant_limit)
+
+
+def silent_for(job: CoverJob, seconds: float) -> None:
+    CoverJob.objects.filter(pk=job.pk).update(heartbeat_at=Now() - timedelta(seconds=seconds))
+
+
+def together(*actions: Callable[[], Any]) -> list[Any]:
+    """Runs the actions in threads that start at the same moment; their results in order."""
+    barrier = threading.Barrier(len(actions))
+    results: list[Any] = [None] * len(actions)
+
+    def run(index: int) -> None:
+        barrier.wait()
+        try:
+            results[index] = actions[index]()
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(actions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_a_claim_starts_an_attempt() -> None:
+    (job,) = queued()
+    claimed = claim()
+    assert claimed is not None
+    assert (claimed.pk, claimed.status, claimed.attempt, claimed.worker) == (job.pk, "running", 1, "w1")
+    assert claimed.heartbeat_at is not None
+    assert claimed.started_at is not None
+    assert claim() is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_claims_at_the_same_time_never_take_the_same_job() -> None:
+    queued(count=5)
+    jobs = together(*[lambda n=n: claim(f"w{n}", f"h{n}") for n in range(8)])
+    taken = [job.pk for job in jobs if job]
+    assert len(taken) == len(set(taken))
+    while job := claim():
+        taken.append(job.pk)
+    assert len(set(taken)) == len(taken) == 5
+    assert set(CoverJob.objects.values_list("attempt", flat=True)) == {1}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_hosts_limit_holds_against_claims_at_the_same_time() -> None:
+    queued(count=6)
+    together(*[lambda n=n: claim(f"w{n}", "h1", host_limit=2) for n in range(6)])
+    assert CoverJob.objects.filter(status=JobStatus.RUNNING).count() == 2
+    assert claim("other", "h2", host_limit=2) is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_tenants_limit_holds_against_claims_at_the_same_time() -> None:
+    queued(count=6)
+    together(*[lambda n=n: claim(f"w{n}", f"h{n}", tenant_limit=2) for n in range(6)])
+    assert CoverJob.objects.filter(status=JobStatus.RUNNING).count() == 2
+
+
+def test_a_tenant_with_one_job_does_not_wait_for_one_with_a_hundred() -> None:
+    queued("greedy", 20)
+    first = claim()
+    (modest,) = queued("modest")
+    assert first is not None
+    following = claim()
+    assert following is not None
+    assert following.pk == modest.pk
+
+
+def test_priority_goes_before_fairness_and_age() -> None:
+    queued("alice", 3)
+    claim()
+    (urgent,) = queued("alice", priority=5)
+    queued("bob")
+    taken = claim()
+    assert taken is not None
+    assert taken.pk == urgent.pk
+
+
+def test_only_the_attempt_that_runs_may_end_a_job() -> None:
+    queued()
+    old = claim("w1")
+    assert old is not None
+    silent_for(old, 100)
+    assert CoverJob.recover(30, max_attempts=3) == 1
+    new = claim("w2")
+    assert new is not None
+    assert not old.beat()
+    assert not old.succeed(24)
+    assert not old.fail("mix_failed")
+    assert not old.hand_back()
+    assert new.beat()
+    assert new.succeed(24)
+    assert not new.fail("mix_failed")
+    new.refresh_from_db()
+    assert (new.status, new.attempt, new.worker) == ("succeeded", 2, "w2")
+
+
+def test_a_late_success_loses_to_cancel() -> None:
+    (job,) = queued()
+    running = claim()
+    assert running is not None
+    assert job.cancel()
+    assert not running.beat()
+    assert not running.succeed(24)
+    job.refresh_from_db()
+    assert job.status == JobStatus.CANCELED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_cancel_and_success_at_the_same_time_have_one_winner() -> None:
+    for _ in range(10):
+        (job,) = queued()
+        running = claim()
+        assert running is not None
+        canceled, succeeded = together(job.cancel, lambda running=running: running.succeed(24))
+        assert canceled != succeeded
+        job.refresh_from_db()
+        assert job.status == (JobStatus.CANCELED if canceled else JobStatus.SUCCEEDED)
+
+
+def test_canceling_twice_or_after_the_end_changes_nothing() -> None:
+    (job,) = queued()
+    assert job.cancel()
+    finished = CoverJob.objects.get().finished_at
+    assert not job.cancel()
+    assert CoverJob.objects.get().finished_at == finished
+    assert claim() is None
+
+
+def test_a_silent_worker_is_replaced_until_the_attempts_are_used_up() -> None:
+    (job,) = queued()
+    for attempt in (1, 2, 3):
+        running = claim()
+        assert running is not None
+        assert running.attempt == attempt
+        assert CoverJob.recover(30, max_attempts=3) == 0
+        silent_for(running, 31)
+        assert CoverJob.recover(30, max_attempts=3) == 1
+    job.refresh_from_db()
+    assert (job.status, job.error, job.error_message) == ("failed", "worker_lost", ERROR_MESSAGES["worker_lost"])
+    assert claim() is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lost_job_is_taken_over_once() -> None:
+    queued()
+    running = claim()
+    assert running is not None
+    silent_for(running, 100)
+    assert sum(together(*[lambda: CoverJob.recover(30, 3)] * 4)) == 1
+    row = CoverJob.objects.get()
+    assert (row.status, row.attempt, row.worker) == ("queued", 1, "")
+
+
+def test_a_hand_back_costs_no_attempt() -> None:
+    queued()
+    running = claim()
+    assert running is not None
+    assert running.hand_back()
+    again = claim()
+    assert again is not None
+    assert again.attempt == 1
+
+
+def test_a_retry_starts_the_count_of_attempts_anew() -> None:
+    (job,) = queued()
+    running = claim()
+    assert running is not None
+    assert not job.retry()
+    assert running.fail("separation_failed", detail="Traceback ...\x00")
+    assert job.retry()
+    assert not job.retry()
+    assert (job.status, job.error, job.error_detail, job.first_attempt) == ("queued", "", "", 1)
+    for _ in range(3):
+        running = claim()
+        assert running is not None
+        silent_for(running, 100)
+        CoverJob.recover(30, max_attempts=3)
+    job.refresh_from_db()
+    assert (job.status, job.attempt) == ("failed", 4)
+
+
+def test_progress_never_falls_within_an_attempt() -> None:
+    queued()
+    running = claim()
+    assert running is not None
+    for stage, progress in (("separate", 30), ("separate", 20), ("infer", 55), ("infer", 300)):
+        assert running.beat(stage, progress)
+    row = CoverJob.objects.get()
+    assert (row.stage, row.progress) == ("infer", 100)
+
+
+def test_a_quiet_beat_changes_no_revision() -> None:
+    queued()
+    running = claim()
+    assert running is not None
+    running.beat("separate", 10)
+    before = CoverJob.objects.get().revision
+    running.beat("separate", 10)
+    assert CoverJob.objects.get().revision == before
+
+
+def test_a_file_of_a_job_that_is_no_longer_ours_is_not_kept(tmp_path: Any, leftovers: Callable[[], list[str]]) -> None:
+    (job,) = queued()
+    running = claim()
+    assert running is not None
+    path = tmp_path / "vocals.wav"
+    path.write_bytes(b"first")
+    assert running.store("vocals", path, "vocals.wav")
+    assert len(leftovers()) == 1
+    job.cancel()
+    assert leftovers() == []
+    assert not running.store("vocals", path, "vocals.wav")
+    assert leftovers() == []
+    assert not CoverJob.objects.get().vocals
+
+
+def test_removing_a_running_job_cancels_it_and_deletes_its_files(leftovers: Callable[[], list[str]]) -> None:
+    (job,) = queued()
+    job.song.save("covers/x/song", ContentFile(b"song"), save=False)
+    CoverJob.objects.update(song=job.song.name)
+    running = claim()
+    assert running is not None
+    CoverJob.objects.get().remove()
+    assert leftovers() == []
+    assert not CoverJob.objects.exists()
+    assert not running.beat()
+    assert not CoverJob.objects.exists()
+
+
+def test_an_expired_job_keeps_its_row_and_loses_its_files(leftovers: Callable[[], list[str]]) -> None:
+    (job,) = queued()
+    job.song.save("covers/x/song", ContentFile(b"song"), save=False)
+    CoverJob.objects.update(song=job.song.name)
+    running = claim()
+    assert running is not None
+    assert CoverJob.expire() == 0
+    running.succeed(ttl_hours=-1)
+    assert CoverJob.expire() == 1
+    assert leftovers() == []
+    assert CoverJob.objects.get().status == "succeeded"
