@@ -319,7 +319,7 @@ class _Output(threading.Thread):
         self._tail_bytes = tail_bytes
         self._tail = bytearray()
         self._line = b""
-        self._closing = threading.Event()
+        self._close_by: float | None = None
 
     def run(self) -> None:
         streams = {stream.fileno(): stream for stream in (self._stdout, self._stderr)}
@@ -328,7 +328,7 @@ class _Output(threading.Thread):
             poller.register(fd, select.POLLIN)
         while streams:
             ready = poller.poll(100)
-            if not ready and self._closing.is_set():
+            if self._close_by is not None and (not ready or time.monotonic() > self._close_by):
                 return  # a process that could not be ended holds the pipe open
             for fd, _ in ready:
                 data = os.read(fd, self._READ_BYTES)
@@ -353,8 +353,8 @@ class _Output(threading.Thread):
                     self.progress = max(self.progress, min(1.0, float(match[1])))
 
     def close(self) -> None:
-        """Called when the command has ended: reads what is left, at most until nothing more comes."""
-        self._closing.set()
+        """Called when the command has ended: reads what is left in the pipes, for a second at most."""
+        self._close_by = time.monotonic() + 1.0
         if self.ident is not None:
             self.join()
         self._read_progress(b"\n")
@@ -472,7 +472,7 @@ def run(
     should_stop: Callable[[], bool] | None = None,
     poll_seconds: float = 0.25,
     stop_every_seconds: float = 0.5,
-    grace_seconds: float = 1.0,
+    grace_seconds: float = 0.8,
     stderr_tail_bytes: int = 8192,
     max_output_bytes: int | None = None,
     scratch_dir: str | os.PathLike[str] | None = None,

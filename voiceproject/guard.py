@@ -39,6 +39,7 @@ PR_SET_CHILD_SUBREAPER = 36
 LIFELINE_FD = 0
 POLL_SECONDS = 0.25
 KILL_SECONDS = 5.0
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 ON_LINUX = sys.platform.startswith("linux")
 
 
@@ -139,13 +140,12 @@ class Guard:
         os.set_blocking(self.wakeup_fd, False)
         os.set_blocking(write_fd, False)
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in HANDLED:
             signal.signal(number, self.on_signal)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
     def on_signal(self, number: int, frame: object) -> None:
-        self.asked_to_end = True
+        self.asked_to_end = self.asked_to_end or number != signal.SIGCHLD
 
     def tell(self, line: str) -> None:
         try:
@@ -154,17 +154,20 @@ class Guard:
             self.asked_to_end = True  # nobody reads: the runner is gone
 
     def start(self, argv: list[str], cwd: str, memory_bytes: int) -> None:
-        # fork is safe here, unlike in the runner: this process has one thread.
-        pid = os.fork()
+        # A signal must not meet the child while it still has the guard's handlers, which would swallow it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        pid = os.fork()  # safe here, unlike in the runner: this process has one thread
         if pid:
             self.command_pid = pid
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
             self.tell(f"pid {pid}")
             return
         try:
             os.setsid()
             os.dup2(os.open(os.devnull, os.O_RDWR), LIFELINE_FD)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):
-                signal.signal(number, signal.SIG_DFL)  # Python ignores these, and exec would keep that
+            for number in (*HANDLED, signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)  # Python ignores the last two, and exec would keep that
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             if memory_bytes:
                 resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
