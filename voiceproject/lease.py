@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 WAITER_SECONDS = 10.0  # a waiter that has not shown itself for so long is passed over
 CANCEL_CHECK_SECONDS = 1.0
-NEXT_POLL_SECONDS = 0.04  # the first in the line
-POLL_SECONDS = 0.2  # the others
+POLL_SECONDS = 0.04
+MAX_POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class Leases:
         shown = asked = time.monotonic()
         try:
             while True:
-                first, lease = self._take_in_turn(waiter, prefer, avoid)
+                before = self._before(waiter)
+                lease = self._take(waiter, prefer, avoid) if before == 0 else None
                 if lease is not None:
                     return lease
                 now = time.monotonic()
@@ -106,7 +107,8 @@ class Leases:
                     shown = now
                     if not self._show_up(waiter):
                         waiter = self._line_up(admitted=True)  # it slept too long, and its place has gone
-                pause = (NEXT_POLL_SECONDS if first else POLL_SECONDS) * random.uniform(0.7, 1.3)
+                # Those near the front look more often, and no two processes in step.
+                pause = min(MAX_POLL_SECONDS, POLL_SECONDS * (1 + before)) * random.uniform(0.7, 1.3)
                 with self._freed:
                     self._freed.wait(min(pause, wait_until - now))
         finally:
@@ -135,14 +137,9 @@ class Leases:
 
     # --- taking ---------------------------------------------------------------------------------------------
 
-    def _take_in_turn(
-        self, waiter: int, prefer: str | None, avoid: frozenset[str]
-    ) -> tuple[bool, Lease | None]:
-        """Whether nobody stands before this waiter, and the lease if there was one for it."""
-        before = EngineWaiter.objects.filter(queue=self.queue, id__lt=waiter, expires_at__gt=Now())
-        if before.exists():
-            return False, None
-        return True, self._take(waiter, prefer, avoid)
+    def _before(self, waiter: int) -> int:
+        """How many stand before this waiter."""
+        return EngineWaiter.objects.filter(queue=self.queue, id__lt=waiter, expires_at__gt=Now()).count()
 
     def _take(self, waiter: int | None, prefer: str | None, avoid: frozenset[str]) -> Lease | None:
         """Tries to take a free server. Without a place in the line it yields to all who have one."""

@@ -127,8 +127,7 @@ def _edges_faded(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.f
 
 
 def store_reference(samples: NDArray[np.float32], sample_rate: int, folder: Path) -> str:
-    """Writes mono 16-bit WAV into `folder` once, under the SHA-256 of its bytes; returns the
-    file's name.
+    """Writes mono 16-bit WAV into `folder` once, under the SHA-256 of its bytes; returns the file's name.
 
     Raises PublicError: storage_full, not_configured.
     """
@@ -204,8 +203,9 @@ def _log_excerpt(answer: Answer, secrets: Sequence[str]) -> str:
 
 
 def read_speech(answer: Answer) -> tuple[NDArray[np.float32], int]:
-    """The audio of a 200 answer: float32 (n,) mono, and its sample rate in Hz. Raises EngineError if it is
-    no sound.
+    """The audio of a 200 answer: float32 (n,) mono, and its sample rate in Hz.
+
+    Raises EngineError where it is none, or silent.
     """
     if not answer.content_type.startswith("audio/"):
         raise EngineError() from ValueError(f"content type {answer.content_type!r}")
@@ -492,9 +492,7 @@ class GptSovitsSynthesis(Iterator[Piece]):
         }
 
     def _speak(self, sentence: Sentence, path: str) -> Piece | None:
-        """One sentence on a server whose turn it is; where one cannot be reached, on another. None when
-        canceled.
-        """
+        """One sentence, on the server that is free first and can be reached. None when canceled."""
         engine = self._engine
         alone = len(engine._servers) == 1
         failed: set[str] = set()

@@ -71,9 +71,7 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class Server:
-    """HTTP to one base URL over connections that are kept. Redirects and proxies of the environment are not
-    followed.
-    """
+    """HTTP to one base URL (http or https, with a path and basic authentication where it has them)."""
 
     def __init__(self, base_url: str) -> None:
         parts = urlsplit(base_url)
