@@ -173,9 +173,7 @@ def encode_file(wav_path: str | os.PathLike[str], out_path: str | os.PathLike[st
         target = _encodable_rate(source.samplerate, format)
         resampler = None
         if target != source.samplerate:
-            resampler = soxr.ResampleStream(
-                source.samplerate, target, source.channels, dtype="float32", quality="HQ"
-            )
+            resampler = soxr.ResampleStream(source.samplerate, target, source.channels, dtype="float32", quality="HQ")
         with _writer(out_path, target, source.channels, format) as out:
             for block in _with_end(source.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 if resampler:

@@ -20,6 +20,7 @@ import contextlib
 import importlib
 import io
 import json
+import math
 import pkgutil
 import resource
 import sys
@@ -60,7 +61,7 @@ def refuse(reason: str, found: Any) -> NoReturn:
     sys.exit(REFUSED)
 
 
-def decode(demuxer: str, max_seconds: float, max_sample_rate: int) -> None:
+def import_av() -> Any:
     try:
         import av
 
@@ -71,70 +72,109 @@ def decode(demuxer: str, max_seconds: float, max_sample_rate: int) -> None:
     except ImportError as error:
         print(error, file=sys.stderr)
         sys.exit(NO_DECODER)
+    return av
 
-    upload = io.FileIO(0, "rb", closefd=False)
-    out = io.FileIO(1, "wb", closefd=False)
-    limit(resource.RLIMIT_NOFILE, 3)
+
+class Output:
+    """Writes decoded frames to standard output, the header before the first.
+
+    seconds: the length that an MP4's edit list states, if any. An AAC encoder fills its last packets up, and
+    only that length tells by how much: as many frames more than it are dropped as filling can be; a longer
+    excess is kept.
+    """
+
+    FILLING = 4096
+
+    def __init__(self, av: Any, codec: str, seconds: float | None, max_sample_rate: int) -> None:
+        self.av = av
+        self.codec = codec
+        self.seconds = seconds
+        self.max_sample_rate = max_sample_rate
+        self.pipe = io.FileIO(1, "wb", closefd=False)
+        self.rate = self.channels = self.frames = 0
+        self.resampler: Any = None
+        self.held = b""
+
+    def add(self, frame: Any) -> None:
+        if self.resampler is None:
+            self.start(frame)
+        elif (frame.sample_rate, frame.layout.nb_channels) != (self.rate, self.channels):
+            refuse("corrupt", "the sample rate or the number of channels changes on the way")
+        frame.pts = None
+        for packed in self.resampler.resample(frame):
+            data = bytes(packed.planes[0])[: packed.samples * self.channels * 4]
+            stated = math.inf if self.seconds is None else round(self.seconds * self.rate)
+            before, self.frames = self.frames, self.frames + packed.samples
+            if self.frames <= stated:
+                self.write(data)
+            elif self.frames <= stated + self.FILLING:
+                cut = max(0, int(stated) - before) * self.channels * 4
+                self.write(data[:cut])
+                self.held += data[cut:]
+            else:
+                self.write(self.held + data)
+                self.held = b""
+
+    def start(self, frame: Any) -> None:
+        self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
+        if self.channels > 2:
+            refuse("too_many_channels", self.channels)
+        if not 0 < self.rate <= self.max_sample_rate:
+            refuse("sample_rate", self.rate)
+        # Packs planes into interleaved float32; rate and channels stay as they are.
+        self.resampler = self.av.AudioResampler(format="flt", layout=frame.layout, rate=self.rate)
+        header = {"sample_rate": self.rate, "channels": self.channels, "codec": self.codec}
+        self.write(json.dumps(header).encode() + b"\n")
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while len(rest):
+            rest = rest[self.pipe.write(rest) :]
+
+
+def decode(av: Any, demuxer: str, max_seconds: float, max_sample_rate: int) -> None:
     # The whitelists are FFmpeg's own second lock on the same doors: no protocol has the name "none".
     options = {
         "protocol_whitelist": "none",
         "format_whitelist": demuxer,
         "codec_whitelist": ",".join(sorted(CODECS)),
     }
-    packets = bad_packets = frames_out = 0
-    rate = channels = 0
-    resampler = None
+    container = av.open(io.FileIO(0, "rb", closefd=False), mode="r", format=demuxer, options=options)
+    if not container.streams.audio:
+        refuse("not_audio", "no audio stream")
+    stream = container.streams.audio[0]
+    context = stream.codec_context
+    if context is None or context.codec.name not in CODECS:
+        refuse("unsupported_format", context.codec.name if context else "unknown codec")
+    if context.channels > 2:
+        refuse("too_many_channels", context.channels)
+    # Elsewhere FFmpeg guesses a duration from the bit rate.
+    seconds = float(stream.duration * stream.time_base) if demuxer == "mov" and stream.duration else None
+    if seconds is not None and seconds > max_seconds + 1:
+        refuse("too_long", round(seconds, 3))
+    context.thread_count = 1
+
+    output = Output(av, context.codec.name, seconds, max_sample_rate)
+    packets = bad_packets = 0
     try:
-        container = av.open(upload, mode="r", format=demuxer, options=options)
-        if not container.streams.audio:
-            refuse("not_audio", "no audio stream")
-        stream = container.streams.audio[0]
-        context = stream.codec_context
-        if context is None or context.codec.name not in CODECS:
-            refuse("unsupported_format", context.codec.name if context else "unknown codec")
-        if context.channels > 2:
-            refuse("too_many_channels", context.channels)
-        if stream.duration and stream.time_base and stream.duration * stream.time_base > max_seconds + 1:
-            refuse("too_long", round(float(stream.duration * stream.time_base), 3))
-        context.thread_count = 1
         for packet in container.demux(stream):
             packets += 1
             try:
-                decoded = packet.decode()
+                frames = packet.decode()
             except av.error.InvalidDataError:
                 bad_packets += 1
                 if bad_packets > 3 and bad_packets > packets // 100:
                     refuse("corrupt", f"{bad_packets} of {packets} packets could not be decoded")
                 continue
-            for frame in decoded:
-                if resampler is None:
-                    rate, channels = frame.sample_rate, frame.layout.nb_channels
-                    if channels > 2:
-                        refuse("too_many_channels", channels)
-                    if not 0 < rate <= max_sample_rate:
-                        refuse("sample_rate", rate)
-                    # Packs planes into interleaved float32; rate and channels stay as they are.
-                    resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=rate)
-                    header = {"sample_rate": rate, "channels": channels, "codec": context.codec.name}
-                    out.write(json.dumps(header).encode() + b"\n")
-                elif (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
-                    refuse("corrupt", "the sample rate or the number of channels changes on the way")
-                frame.pts = None
-                for packed in resampler.resample(frame):
-                    size = packed.samples * channels * 4
-                    data = memoryview(packed.planes[0])[:size]
-                    while len(data):
-                        data = data[out.write(data) :]
-                    frames_out += packed.samples
-                if frames_out > (max_seconds + 1) * rate:
-                    return
-    except (MemoryError, av.error.FFmpegError) as error:
-        if isinstance(error, MemoryError):
-            refuse("corrupt", "needs more memory than decoding may take")
-        refuse(
-            "truncated" if frames_out else "corrupt", getattr(error, "strerror", None) or type(error).__name__
-        )
-    if not frames_out:
+            for frame in frames:
+                output.add(frame)
+            if output.frames > (max_seconds + 1) * output.rate > 0:
+                return
+    except av.error.FFmpegError as error:
+        if output.frames:
+            refuse("truncated", f"{output.frames / output.rate:.2f} s, then: {error.strerror}")
+        raise
+    if not output.frames:
         refuse("corrupt" if bad_packets else "empty", "no audio could be decoded")
 
 
@@ -146,8 +186,14 @@ def main() -> None:
     demuxer, max_seconds, max_sample_rate = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
     if demuxer not in DEMUXERS:
         sys.exit(f"unknown demuxer {demuxer!r}")
+    av = import_av()
+    limit(resource.RLIMIT_NOFILE, 3)
     try:
-        decode(demuxer, max_seconds, max_sample_rate)
+        decode(av, demuxer, max_seconds, max_sample_rate)
+    except MemoryError:
+        refuse("corrupt", "needs more memory than decoding may take")
+    except av.error.FFmpegError as error:
+        refuse("corrupt", error.strerror or type(error).__name__)
     except BrokenPipeError:
         # The parent has heard enough, or is gone.
         sys.exit(REFUSED)

@@ -113,7 +113,7 @@ def loudness(blocks: Iterable[Samples], sample_rate: int) -> float:
 def mix(
     vocal_wav: str | os.PathLike[str],
     original_vocal_wav: str | os.PathLike[str],
-    instrumental_wav: str | os.PathLike[str],
+    instrumental_wav: str | os.PathLike[str] | None,
     out_wav: str | os.PathLike[str],
     *,
     vocal_gain_db: float = 0.0,
@@ -125,7 +125,8 @@ def mix(
     The vocal is brought to the loudness (LUFS) of `original_vocal_wav`, raised by at most 20 dB, then by
     `vocal_gain_db`; where either of the two is silent there is nothing to match. The sum is aimed at -14 LUFS
     by one gain for the whole song, held back so that its true peak (4x oversampled) stays under -1 dBTP;
-    there is no limiter, so peaky songs stay below -14. Inputs may be mono or stereo at any rate; the result
+    there is no limiter, so peaky songs stay below -14. Without an instrumental the vocal stands alone at its own
+    level, held back only where it would clip. Inputs may be mono or stereo at any rate; the result
     has exactly `frames` frames, inputs are cut or continued with silence.
 
     Raises EngineError where an input is no audio or holds NaN or infinity.
@@ -137,6 +138,9 @@ def mix(
     gains = 10 ** (vocal_gain_db / 20), 10 ** (instrumental_gain_db / 20)
 
     def summed() -> Iterator[Samples]:
+        if instrumental_wav is None:
+            yield from (vocal * np.float32(gains[0]) for vocal in _stereo(vocal_wav, frames))
+            return
         both = zip(_stereo(vocal_wav, frames), _stereo(instrumental_wav, frames), strict=True)
         for vocal, instrumental in both:
             yield vocal * np.float32(gains[0]) + instrumental * np.float32(gains[1])
@@ -151,7 +155,9 @@ def mix(
 
     level, peak_db = meter.lufs(), 20 * math.log10(peak) if peak else -math.inf
     master = 0.0 if peak == 0 else CEILING_DBTP - peak_db
-    if math.isfinite(level):
+    if instrumental_wav is None:
+        master = min(master, 0.0)
+    elif math.isfinite(level):
         master = min(master, TARGET_LUFS - level)
     gain = np.float32(10 ** (master / 20))
     with sf.SoundFile(out_wav, "w", SAMPLE_RATE, 2, "PCM_16", format="WAV") as out:
@@ -187,15 +193,11 @@ def _resampled(path: str | os.PathLike[str]) -> Iterator[Samples]:
         with sf.SoundFile(path) as file:
             resampler = None
             if file.samplerate != SAMPLE_RATE:
-                resampler = soxr.ResampleStream(
-                    file.samplerate, SAMPLE_RATE, 2, dtype="float32", quality="HQ"
-                )
+                resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 2, dtype="float32", quality="HQ")
             for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
                 if not np.isfinite(block).all():
                     raise EngineError("A stem of this song holds samples that are not numbers.")
-                stereo = (
-                    np.repeat(block, 2, axis=1) if file.channels == 1 else np.ascontiguousarray(block[:, :2])
-                )
+                stereo = np.repeat(block, 2, axis=1) if file.channels == 1 else np.ascontiguousarray(block[:, :2])
                 yield resampler.resample_chunk(stereo) if resampler else stereo
             if resampler:
                 yield resampler.resample_chunk(np.zeros((0, 2), np.float32), last=True)

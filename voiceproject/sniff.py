@@ -48,9 +48,7 @@ def sniff(file: BinaryIO) -> str:
     if _is_adts_frame(head):
         return "aac"
     if tagged:
-        raise NotTaken(
-            "not_audio" if head.strip(b"\0") else "empty", "an ID3 tag without MP3 audio behind it"
-        )
+        raise NotTaken("not_audio" if head.strip(b"\0") else "empty", "an ID3 tag without MP3 audio behind it")
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
         _check_wav(file, size)
         return "wav"
@@ -66,6 +64,12 @@ def sniff(file: BinaryIO) -> str:
         if head.startswith(magic):
             raise NotTaken("unsupported_format", name)
     raise NotTaken("not_audio", _describe(head))
+
+
+def mp3_states_its_length(file: BinaryIO) -> bool:
+    """Whether the first frame is a Xing or Info tag; without one a length is a guess from the bit rate."""
+    head = _read(file, _after_id3(file, os.fstat(file.fileno()).st_size), 64)
+    return b"Xing" in head or b"Info" in head
 
 
 def _read(file: BinaryIO, position: int, count: int) -> bytes:
@@ -153,7 +157,7 @@ def _ogg_kind(file: BinaryIO, size: int) -> str:
         return "opus"
     if first.startswith(b"\x01vorbis"):
         return "vorbis"
-    raise NotTaken("unsupported_format", f"Ogg with {first[:8]!r}")
+    raise NotTaken("unsupported_format", "an Ogg stream that starts with neither Opus nor Vorbis")
 
 
 def _ogg_pages(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from voiceproject.decoder import NO_DECODER, REFUSED
 from voiceproject.errors import PublicError
-from voiceproject.sniff import NotTaken, sniff
+from voiceproject.sniff import NotTaken, mp3_states_its_length, sniff
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ _SNDFILE_FORMATS = {
     "vorbis": ({"OGG"}, {"VORBIS"}),
     "opus": ({"OGG"}, {"OPUS"}),
 }
+_SEEK_FAILED = 39  # libsndfile's SFE_BAD_SEEK
 _DEMUXERS = {"m4a": "mov", "aac": "aac", "webm": "matroska"}
 _TAKEN = "Send wav, mp3, flac, ogg, opus, m4a, aac or webm."
 
@@ -60,7 +61,7 @@ _MESSAGES = {
     "truncated": "breaks off before its end: part of the file is missing. Upload it again.",
     "corrupt": "is damaged and cannot be decoded. Export it again, as wav for instance.",
     "too_many_channels": "has more than two channels. Send mono or stereo.",
-    "sample_rate": f"has a sample rate outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz. Send 44100 or 48000 Hz.",
+    "sample_rate": f"has a sample rate outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz. Send 44100 Hz.",
     "not_finite": "holds samples that are not numbers (NaN or infinity). Export it again as 16-bit wav.",
     "silent": "is silent. Send a recording that can be heard.",
     "too_slow": "took too long to decode. Send it as wav, mp3 or flac.",
@@ -90,9 +91,7 @@ class Bounds:
 
     def check_loudness(self, loudest: float) -> None:
         if loudest < SILENCE:
-            found = (
-                "digital silence" if loudest == 0 else f"{20 * math.log10(loudest):.0f} dBFS at its loudest"
-            )
+            found = "digital silence" if loudest == 0 else f"{20 * math.log10(loudest):.0f} dBFS at its loudest"
             self.refuse("silent", found)
 
     def _refuse_length(self, reason: str, seconds: float, length: str) -> NoReturn:
@@ -126,10 +125,11 @@ def opened(path: str | os.PathLike[str], bounds: Bounds) -> Iterator[Source]:
             kind = sniff(file)
         except NotTaken as refusal:
             bounds.refuse(refusal.reason, refusal.found)
-        # The descriptor's own position is what libsndfile and the child go by.
-        file.seek(0)
+        stated = kind != "mp3" or mp3_states_its_length(file)
+        # libsndfile and the child go by the descriptor's own position; nothing here reads `file` after this.
         os.lseek(file.fileno(), 0, os.SEEK_SET)
-        with _container(file, kind, bounds) if kind in _DEMUXERS else _sndfile(file, kind, bounds) as source:
+        child = kind in _DEMUXERS
+        with _container(file, kind, bounds) if child else _sndfile(file, kind, stated, bounds) as source:
             if source.channels > 2:
                 bounds.refuse("too_many_channels", source.channels)
             if not MIN_SAMPLE_RATE <= source.sample_rate <= MAX_SAMPLE_RATE:
@@ -158,18 +158,19 @@ def _checked(source: Source, blocks: Iterator[Samples], bounds: Bounds) -> Itera
 
 
 @contextmanager
-def _sndfile(file: BinaryIO, kind: str, bounds: Bounds) -> Iterator[Source]:
+def _sndfile(file: BinaryIO, kind: str, stated: bool, bounds: Bounds) -> Iterator[Source]:
     formats, subtypes = _SNDFILE_FORMATS[kind]
     try:
         # By descriptor: no name reaches libsndfile, which would take some formats from it.
         sound = sf.SoundFile(file.fileno(), closefd=False)
     except sf.LibsndfileError as error:
-        bounds.refuse("corrupt", error.error_string)
+        log.info("libsndfile refused a %s file: %s", kind, error.error_string)
+        bounds.refuse("corrupt", f"a {kind} header that cannot be read")
     with sound:
         if sound.format not in formats or sound.subtype not in subtypes:
             bounds.refuse("unsupported_format", f"{sound.format} {sound.subtype}")
         # A FLAC stream of unknown length is "2**63 - 1" frames long.
-        promised = sound.frames if sound.frames < 2**62 else None
+        promised = sound.frames if stated and sound.frames < 2**62 else None
         source = Source(kind, sound.samplerate, sound.channels, promised, iter(()))
         source.blocks = _sndfile_blocks(sound, source, bounds)
         yield source
@@ -177,13 +178,16 @@ def _sndfile(file: BinaryIO, kind: str, bounds: Bounds) -> Iterator[Source]:
 
 def _sndfile_blocks(sound: sf.SoundFile, source: Source, bounds: Bounds) -> Iterator[Samples]:
     while True:
+        out = np.full((BLOCK_FRAMES, sound.channels), np.nan, np.float32)
         try:
-            block = sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+            block = sound.read(dtype="float32", always_2d=True, out=out)
         except sf.LibsndfileError as error:
-            if source.promised is None:
-                bounds.refuse("corrupt", f"unreadable after {source.frames / source.sample_rate:.2f} s")
-            # A FLAC file that is cut ends so; what is missing shows in the count of frames.
+            # FLAC, at a cut or at the end of a stream of unknown length (where soundfile's own seek fails): the
+            # read has filled part of its array. What a stream stated as its length is compared later.
             log.info("libsndfile stopped after %d frames: %s", source.frames, error.error_string)
+            yield out[: np.count_nonzero(np.isfinite(out[:, 0]))]
+            if source.promised is None and error.code != _SEEK_FAILED:
+                bounds.refuse("corrupt", f"unreadable after {source.frames / source.sample_rate:.2f} s")
             return
         if not len(block):
             return
