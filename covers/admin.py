@@ -11,7 +11,8 @@ from voiceproject.console import JobAdmin
 @admin.register(CoverJob)
 class CoverJobAdmin(JobAdmin):
     list_display = (
-        "id", "tenant", "status", "stage", "progress_bar", "error", "attempt", "worker", "duration_seconds", "created_at",
+        "id", "tenant", "status", "stage", "progress_bar", "error", "attempt", "worker",
+        "duration_seconds", "created_at",
     )  # fmt: skip
     list_filter = ("status", "stage", "error", "host", "created_at")
     players = ("song", "reference_voice", *STEMS, "result")

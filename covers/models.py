@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.db import models
 
 from voiceproject.jobs import Job
@@ -41,6 +40,3 @@ class CoverJob(Job):
     @classmethod
     def output_fields(cls) -> list[str]:
         return [*STEMS, "result", "result_flac", "result_mp3"]
-
-    def finish_failed(self, error: str, message: str = "", detail: str = "") -> bool:
-        return self.fail(error, message, detail, ttl_hours=settings.COVER_RESULT_TTL_HOURS)

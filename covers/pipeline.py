@@ -23,7 +23,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 from django.db.models.fields.files import FieldFile
 
-from covers.models import CoverJob
+from covers.models import STAGES, CoverJob
 from voiceproject import audio, commands
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
@@ -80,28 +80,32 @@ def run(job: CoverJob, stopping: threading.Event) -> None:
                 log.info("cover handed back")
             else:
                 log.info("cover is no longer ours")
-        except StageFailed as failure:
-            _fail(job, failure)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                log.exception("cover failed")
-                _fail(job, StageFailed(_code_of_stage(job.stage), detail=repr(error)))
-            else:
-                _fail(job, StageFailed("storage_full", detail=repr(error)))
-        except MemoryError as error:
-            _fail(job, StageFailed("out_of_memory", detail=repr(error)))
         except Exception as error:
-            log.exception("cover failed")
-            _fail(job, StageFailed(_code_of_stage(job.stage), detail=repr(error)))
+            failure = _as_failure(error, pulse.stage)
+            ttl = settings.COVER_RESULT_TTL_HOURS
+            if job.fail(failure.code, failure.message, failure.detail, ttl, stage=pulse.stage):
+                log.warning("cover failed: %s", failure.code, extra={"stage": pulse.stage})
 
 
-def _fail(job: CoverJob, failure: StageFailed) -> None:
-    if job.finish_failed(failure.code, failure.message, failure.detail):
-        log.warning("cover failed: %s", failure.code)
+def _as_failure(error: Exception, stage: str) -> StageFailed:
+    match error:
+        case StageFailed():
+            return error
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return StageFailed("storage_full", detail=repr(error))
+        case MemoryError():
+            return StageFailed("out_of_memory", detail=repr(error))
+    log.error("a stage broke", exc_info=error)
+    return StageFailed(_code_of_stage(stage), detail=repr(error))
 
 
 def _code_of_stage(stage: str) -> str:
-    codes = {"separate": "separation_failed", "infer": "inference_failed", "mix": "mix_failed", "finalize": "mix_failed"}
+    codes = {
+        "separate": "separation_failed",
+        "infer": "inference_failed",
+        "mix": "mix_failed",
+        "finalize": "mix_failed",
+    }
     return codes.get(stage, "preprocess_failed")
 
 
@@ -171,9 +175,9 @@ class _Cover:
         self.warnings: list[str] = []
 
     def run(self) -> None:
-        for stage in (self.preprocess, self.separate, self.infer, self.mix, self.finalize):
-            self.pulse.enter(stage.__name__)
-            stage()
+        for stage in STAGES:
+            self.pulse.enter(stage)
+            getattr(self, stage)()
 
     def preprocess(self) -> None:
         """song.wav: stereo float32 at 44.1 kHz; reference.wav: mono 16 bits at its own rate."""
@@ -263,7 +267,9 @@ class _Cover:
             self.keep(f"result_{wanted}", self.folder / f"result.{wanted}")
         self.keep("result")
         self.pulse.check()
-        if not self.job.succeed(settings.COVER_RESULT_TTL_HOURS, warning=" ".join(self.warnings)[:500]):
+        if not self.job.succeed(
+            settings.COVER_RESULT_TTL_HOURS, stage="finalize", warning=" ".join(self.warnings)[:500]
+        ):
             raise NotOurs
         log.info("cover succeeded")
 
@@ -312,7 +318,9 @@ class _Cover:
         try:
             info = audio.wav_info(path)
         except (OSError, sf.LibsndfileError) as error:
-            raise StageFailed(code, detail=f"the command ended well, but left no audio in {name}.wav: {error}") from error
+            raise StageFailed(
+                code, detail=f"the command ended well, but left no audio in {name}.wav: {error}"
+            ) from error
         drift = abs(info.frames / info.sample_rate - self.frames / SAMPLE_RATE)
         if drift > MAX_WAVEFORM_DRIFT_SECONDS:
             raise StageFailed(code, detail=f"{name}.wav is {info.duration_seconds:.2f} s long, {drift:.2f} s off")
@@ -337,7 +345,5 @@ class _Cover:
             raise NotOurs
 
     def fetch(self, stored: FieldFile, name: str) -> None:
-        with stored.storage.open(stored.name, "rb") as source, (self.folder / name).open("wb") as target:
+        with stored.storage.open(str(stored.name), "rb") as source, (self.folder / name).open("wb") as target:
             shutil.copyfileobj(source, target, 1024 * 1024)
-
-

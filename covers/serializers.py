@@ -27,10 +27,11 @@ class CreateCoverSerializer(StrictSerializer):
 
     reference_voice = SizedFileField(
         max_bytes_setting="MAX_UPLOAD_SIZE",
-        help_text="The voice to sing with: 3 to 60 s of speech or singing as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
+        help_text="The voice to sing with: 3 to 60 s of speech as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
     )
     song = SizedFileField(
-        max_bytes_setting="COVER_MAX_UPLOAD_SIZE", help_text="The song, in the same formats, up to 8 minutes by default."
+        max_bytes_setting="COVER_MAX_UPLOAD_SIZE",
+        help_text="The song, in the same formats, up to 8 minutes by default.",
     )
     model_id = serializers.CharField(
         required=False, allow_blank=True, default="", max_length=100, help_text="One of GET /voice/models."
@@ -125,5 +126,3 @@ class CoverJobSerializer(serializers.ModelSerializer):
             "events": None,
             **{stem: link("stem", stem) if getattr(job, stem) else None for stem in STEMS},
         }
-
-

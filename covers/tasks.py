@@ -27,9 +27,7 @@ stopping = threading.Event()
 def run_covers() -> None:
     """Safe to run twice, late, or on many hosts at once: the claim decides."""
     while not stopping.is_set():
-        job = CoverJob.claim(
-            worker_name, settings.WORKER_HOST, settings.COVER_CONCURRENCY, settings.COVER_MAX_RUNNING
-        )
+        job = CoverJob.claim(worker_name, settings.WORKER_HOST, settings.COVER_CONCURRENCY, settings.COVER_MAX_RUNNING)
         if job is None:
             return
         pipeline.run(job, stopping)
@@ -59,4 +57,6 @@ def has_room() -> bool:
 def scratch_in_use(name: str) -> bool:
     """Whether a scratch folder belongs to an attempt that is running now."""
     match = re.fullmatch(r"cover-([0-9a-f-]{36})-(\d+)", name)
-    return bool(match) and CoverJob.objects.filter(pk=match[1], attempt=match[2], status=JobStatus.RUNNING).exists()
+    return (
+        match is not None and CoverJob.objects.filter(pk=match[1], attempt=match[2], status=JobStatus.RUNNING).exists()
+    )

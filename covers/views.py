@@ -27,6 +27,7 @@ from voiceproject.errors import PublicError
 from voiceproject.jobs import LIVE, JobStatus
 from voiceproject.logging import current
 from voiceproject.models import Tenant
+from voices.auth import credentials
 from voices.synthesis import held_request, upload_path
 
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
@@ -71,6 +72,7 @@ class CoverJobViewSet(
         tags=["cover"],
     )
     def create(self, request: Request) -> Response:
+        tenant, key = credentials(request)
         serializer = CreateCoverSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
@@ -82,8 +84,8 @@ class CoverJobViewSet(
             song_hash = audio.sha256_file(song)
         job = CoverJob(
             id=uuid.uuid4(),
-            tenant=request.user,
-            api_key=request.auth,
+            tenant=tenant,
+            api_key=key,
             request_id=current("request_id"),
             song_hash=song_hash,
             duration_seconds=info.duration_seconds,
@@ -97,9 +99,9 @@ class CoverJobViewSet(
                     stored.append(storage.save(f"covers/{job.pk}/0-{field}", File(file)))
                 setattr(job, field, stored[-1])
             with transaction.atomic():
-                Tenant.objects.get_or_create(user=request.user)
-                Tenant.objects.select_for_update().get(user=request.user)
-                queued = CoverJob.objects.for_tenant(request.user).filter(status=JobStatus.QUEUED).count()
+                Tenant.objects.get_or_create(user=tenant)
+                Tenant.objects.select_for_update().get(user=tenant)
+                queued = CoverJob.objects.for_tenant(tenant).filter(status=JobStatus.QUEUED).count()
                 if queued >= settings.COVER_MAX_QUEUED:
                     raise PublicError(
                         "too_many_jobs",
@@ -192,9 +194,7 @@ class CoverJobViewSet(
             if job.status not in LIVE:
                 job.raise_unless_succeeded()
             raise PublicError("job_not_ready", "This stem is not made yet.", {"status": job.status}, retry_after=5)
-        return file_response(
-            request._request, stored, content_type="audio/wav", filename=f"{job.pk}-{stem}.wav"
-        )
+        return file_response(request._request, stored, content_type="audio/wav", filename=f"{job.pk}-{stem}.wav")
 
 
 def _encode_result(job: CoverJob, field: str, format: str) -> None:
@@ -202,7 +202,7 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
     storage = job.result.storage
     with held_request(), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
-        with storage.open(job.result.name, "rb") as source, wav.open("wb") as target:
+        with storage.open(str(job.result.name), "rb") as source, wav.open("wb") as target:
             for block in File(source).chunks(1024 * 1024):
                 target.write(block)
         audio.encode_file(wav, encoded, format)

@@ -1,6 +1,6 @@
 """Fixtures: tenants with keys, a client, an engine that is quick, files to send.
 
-The engine is a fake here: a tone of the reference's loudness, a tenth of a second a character. Everything around it is real.
+The engine is a fake here: a tone, a tenth of a second for each character. Everything around it is real.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ class FakeEngine:
         self.failure: BaseException | None = None
         self.before_piece: Callable[[int], None] = lambda index: None
 
-    def synthesize(
-        self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]
-    ) -> Iterator[Piece]:
+    def synthesize(self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]) -> Iterator[Piece]:
         self.requests.append(request)
         for index, sentence in enumerate(split(request.text, request.language)):
             self.before_piece(index)
@@ -53,9 +51,7 @@ class FakeEngine:
                 raise self.failure
             seconds = 0.1 * len(sentence.text) / request.speed
             time = np.arange(int(seconds * self.sample_rate)) / self.sample_rate
-            yield Piece(
-                (0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32), self.sample_rate, sentence.text
-            )
+            yield Piece((0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32), self.sample_rate, sentence.text)
 
     def health(self) -> EngineHealth:
         return EngineHealth(self.name, available=True)

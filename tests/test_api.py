@@ -85,10 +85,14 @@ def test_accept_refuses_nothing(api: APIClient, engine: FakeEngine) -> None:
 def test_a_body_over_the_limit_is_refused_before_it_is_read(tenant: Tenant, settings: Any) -> None:
     settings.MAX_UPLOAD_SIZE = 1000
     limit = 1000 + 1024 * 1024
-    response = tenant.client.post("/api/v1/voice/synthesize", b"x" * (limit + 1), content_type="multipart/form-data; boundary=x")
+    response = tenant.client.post(
+        "/api/v1/voice/synthesize", b"x" * (limit + 1), content_type="multipart/form-data; boundary=x"
+    )
     assert_envelope(response, 413, "file_too_large")
     assert response.json()["details"] == {"limit": limit, "found": limit + 1}
-    nobody = APIClient().post("/api/v1/voice/synthesize", b"x" * (limit + 1), content_type="multipart/form-data; boundary=x")
+    nobody = APIClient().post(
+        "/api/v1/voice/synthesize", b"x" * (limit + 1), content_type="multipart/form-data; boundary=x"
+    )
     assert_envelope(nobody, 401, "missing_api_key")
     endless = tenant.client.generic(
         "POST", "/api/v1/voice/synthesize", b"", HTTP_TRANSFER_ENCODING="chunked", CONTENT_LENGTH=""
@@ -102,7 +106,11 @@ class TestCors:
     def preflight(self, origin: str, headers: str) -> Any:
         return Client().options(
             "/api/v1/voice/synthesize",
-            headers={"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": headers},
+            headers={
+                "Origin": origin,
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": headers,
+            },
         )
 
     @pytest.mark.parametrize(
@@ -116,7 +124,9 @@ class TestCors:
         assert header in response["Access-Control-Allow-Headers"].lower()
         assert "Access-Control-Allow-Credentials" not in response
 
-    @pytest.mark.parametrize("origin", ["http://localhost:3001", "https://localhost:3000", "null", "http://localhost:3000.evil.example"])
+    @pytest.mark.parametrize(
+        "origin", ["http://localhost:3001", "https://localhost:3000", "null", "http://localhost:3000.evil.example"]
+    )
     def test_other_origins_get_nothing(self, origin: str) -> None:
         assert "Access-Control-Allow-Origin" not in self.preflight(origin, "x-api-key")
 
@@ -189,7 +199,11 @@ class TestDocumentation:
     def test_every_route_of_the_api_is_in_it(self, schema: dict[str, Any]) -> None:
         routes = {str(route.pattern) for route in voiceproject.urls.urlpatterns}
         documented = {name.lstrip("/") for name in schema["paths"]}
-        ours = {route.replace("<uuid:pk>", "{id}").replace("<str:stem>", "{stem}") for route in routes if route.startswith("api/")}
+        ours = {
+            route.replace("<uuid:pk>", "{id}").replace("<str:stem>", "{stem}")
+            for route in routes
+            if route.startswith("api/")
+        }
         assert ours | {"health"} == documented
 
     @pytest.mark.parametrize("page", ["/docs", "/redoc", "/"])
@@ -228,7 +242,9 @@ class TestLogs:
         logging.getLogger().addHandler(handler)
         request.addfinalizer(lambda: logging.getLogger().removeHandler(handler))
         engine.failure = RuntimeError("broken")
-        tenant.client.post("/api/v1/voice/synthesize", {"text": "a confidential sentence", "reference_audio": upload(reference_wav)})
+        tenant.client.post(
+            "/api/v1/voice/synthesize", {"text": "a confidential sentence", "reference_audio": upload(reference_wav)}
+        )
         logged = stream.getvalue()
         assert "broken" in logged
         assert tenant.secret not in logged

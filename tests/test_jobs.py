@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -148,7 +149,7 @@ def test_cancel_and_success_at_the_same_time_have_one_winner() -> None:
         (job,) = queued()
         running = claim()
         assert running is not None
-        canceled, succeeded = together(job.cancel, lambda running=running: running.succeed(24))
+        canceled, succeeded = together(job.cancel, functools.partial(running.succeed, 24))
         assert canceled != succeeded
         job.refresh_from_db()
         assert job.status == (JobStatus.CANCELED if canceled else JobStatus.SUCCEEDED)

@@ -51,7 +51,7 @@ def test_no_key_and_a_key_elsewhere_are_401(tenant: Tenant, engine: FakeEngine) 
 
 
 def test_unknown_expired_and_revoked_keys_read_alike(tenant: Tenant, engine: FakeEngine) -> None:
-    expired, old = ApiKey.objects.issue(tenant.user, "old", expires_at=timezone.now() - timedelta(seconds=1))
+    _, old = ApiKey.objects.issue(tenant.user, "old", expires_at=timezone.now() - timedelta(seconds=1))
     revoked, gone = ApiKey.objects.issue(tenant.user, "gone")
     assert revoked.revoke()
     assert not revoked.revoke()

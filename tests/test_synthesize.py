@@ -61,7 +61,9 @@ def test_each_format_decodes_to_the_same_tone(post: Callable[..., Any], format: 
 def test_pcm_is_bare_16_bit_samples_at_the_rate_of_the_header(post: Callable[..., Any]) -> None:
     response = post(response_format="pcm")
     samples = np.frombuffer(response.content, dtype="<i2")
-    assert len(samples) / int(response["X-Audio-Sample-Rate"]) == pytest.approx(float(response["X-Audio-Duration"]), abs=1e-3)
+    assert len(samples) / int(response["X-Audio-Sample-Rate"]) == pytest.approx(
+        float(response["X-Audio-Duration"]), abs=1e-3
+    )
     assert 0.25 < np.max(samples) / 32768 < 0.35
 
 
@@ -205,7 +207,13 @@ FAILURES = [
 
 @pytest.mark.parametrize(("failure", "status", "code", "job_error"), FAILURES)
 def test_an_engine_that_fails_is_told_by_its_code_and_kept_as_failed(
-    post: Callable[..., Any], api: APIClient, engine: FakeEngine, failure: Exception, status: int, code: str, job_error: str
+    post: Callable[..., Any],
+    api: APIClient,
+    engine: FakeEngine,
+    failure: Exception,
+    status: int,
+    code: str,
+    job_error: str,
 ) -> None:
     engine.failure = failure
     response = post()
@@ -291,7 +299,9 @@ def test_some_threads_are_always_left_for_short_requests(
     assert post().status_code == 200
 
 
-def test_expired_audio_is_gone_and_says_so(post: Callable[..., Any], api: APIClient, leftovers: Callable[[], list[str]]) -> None:
+def test_expired_audio_is_gone_and_says_so(
+    post: Callable[..., Any], api: APIClient, leftovers: Callable[[], list[str]]
+) -> None:
     pk = post()["X-Synthesis-ID"]
     Synthesis.objects.update(expires_at="2001-01-01T00:00:00Z")
     assert Synthesis.expire() == 1
@@ -303,7 +313,9 @@ def test_expired_audio_is_gone_and_says_so(post: Callable[..., Any], api: APICli
 
 def test_models_and_the_engines_state_are_told(api: APIClient, engine: FakeEngine) -> None:
     models = api.get("/api/v1/voice/models").json()["models"]
-    assert models == [{"id": "default", "name": "builtin's default voice model", "engine": "builtin", "languages": ["en", "ja", "zh"]}]
+    assert models == [
+        {"id": "default", "name": "builtin's default voice model", "engine": "builtin", "languages": ["en", "ja", "zh"]}
+    ]
     state = api.get("/api/v1/voice/health").json()
     assert (state["engine"], state["available"], state["queue_length"]) == ("builtin", True, 0)
 

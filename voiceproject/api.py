@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from django.conf import settings
 from django.db.models import QuerySet
@@ -26,12 +26,12 @@ FORM_OVERHEAD_BYTES = 1024 * 1024
 class IgnoreAccept(BaseContentNegotiation):
     """`Accept` never refuses anything: errors are JSON, audio is audio."""
 
-    def select_parser(self, request: Request, parsers: list[Any]) -> Any:
+    def select_parser(self, request: Request, parsers: Any) -> Any:
         from rest_framework.negotiation import DefaultContentNegotiation
 
         return DefaultContentNegotiation().select_parser(request, parsers)
 
-    def select_renderer(self, request: Request, renderers: list[Any], format_suffix: str | None = None) -> Any:
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
         return renderers[0], renderers[0].media_type
 
 
@@ -136,8 +136,8 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
 
     One range is served; of several the whole file is sent, as the RFC allows.
     """
-    size = stored.size
-    etag = f'"{stored.name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
+    size, name = stored.size, str(stored.name)
+    etag = f'"{name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
     headers = {
         "Accept-Ranges": "bytes",
         "ETag": etag,
@@ -159,7 +159,7 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
             valid = match[2] == "" or int(match[2]) >= int(match[1])
         else:
             start, valid = max(0, size - int(match[2])), int(match[2]) > 0
-        if valid and start >= size or not match[1] and not valid:
+        if (valid and start >= size) or (not match[1] and not valid):
             error = PublicError("range_not_satisfiable", f"The file has {size} bytes.", {"size": size})
             error.headers = {"Content-Range": f"bytes */{size}"}
             raise error
@@ -171,11 +171,11 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     headers["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
         return HttpResponse(status=status, headers=headers, content_type=content_type)
-    body = _blocks(stored.storage.open(stored.name, "rb"), start, stop - start)
+    body = _blocks(stored.storage.open(name, "rb"), start, stop - start)
     return StreamingHttpResponse(body, status=status, headers=headers, content_type=content_type)
 
 
-def _blocks(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
+def _blocks(file: Any, start: int, length: int) -> Iterator[bytes]:
     with file:
         file.seek(start)
         while length > 0 and (block := file.read(min(BLOCK_BYTES, length))):

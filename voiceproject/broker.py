@@ -1,7 +1,7 @@
 """The Dramatiq broker: Redis where REDIS_URL is set, else messages inside the worker's own process.
 
-The database is the queue of record; a message only means "look". So nothing is lost with a broker's memory, and a worker
-without Redis lives by its own look at the database (see worker.py).
+The database is the queue of record; a message only means "look". So nothing is lost with a broker's memory, and a
+worker without Redis lives by its own look at the database (see worker.py).
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from voiceproject.api import file_response
 from voiceproject.errors import PublicError, json_response
 from voiceproject.jobs import LIVE, Job
 
-
 # Uploads were checked when they came in; here the browser only has to be told what it plays.
 _MAGIC = (
     (0, b"RIFF", "audio/wav"),
@@ -45,12 +44,12 @@ class JobAdmin(admin.ModelAdmin):
     show_full_result_count = False
     actions = ("cancel_jobs", "retry_jobs")
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         files = set(self.model.file_fields())
         names = [field.name for field in self.model._meta.fields if field.name not in files]
         return ["listen", *names]
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return self.get_fields(request, obj)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -69,9 +68,7 @@ class JobAdmin(admin.ModelAdmin):
         ]
         if not rows:
             return "nothing to hear yet"
-        return format_html_join(
-            "", '<p>{}<br><audio controls preload="none" src="{}"></audio></p>', rows
-        )
+        return format_html_join("", '<p>{}<br><audio controls preload="none" src="{}"></audio></p>', rows)
 
     # --- files for staff, by session ---
 

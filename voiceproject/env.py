@@ -34,13 +34,13 @@ class Env:
         self.names.add(name)
         return self.values.get(name, "").strip()
 
-    def str(self, name: str, default: str = "", choices: tuple[str, ...] = ()) -> str:
+    def text(self, name: str, default: str = "", choices: tuple[str, ...] = ()) -> str:
         value = self._get(name) or default
         if choices and value not in choices:
             raise BadSetting(name, f"must be one of {', '.join(choices)}, not {value!r}")
         return value
 
-    def bool(self, name: str, default: bool) -> bool:
+    def flag(self, name: str, default: bool) -> bool:
         value = self._get(name).lower()
         if not value:
             return default
@@ -48,7 +48,7 @@ class Env:
             raise BadSetting(name, f"must be true or false, not {value!r}")
         return value in self.TRUE
 
-    def int(self, name: str, default: int, minimum: int = 1, maximum: int | None = None) -> int:
+    def number(self, name: str, default: int, minimum: int = 1, maximum: int | None = None) -> int:
         value = self._get(name)
         if not value:
             return default
@@ -60,7 +60,7 @@ class Env:
             raise BadSetting(name, f"must be {bounds}, not {number}")
         return number
 
-    def list(self, name: str, default: list[str]) -> list[str]:
+    def words(self, name: str, default: list[str]) -> list[str]:
         """A JSON array of strings, or values separated by commas."""
         value = self._get(name)
         if not value:

@@ -229,9 +229,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
     from django.core.exceptions import DisallowedHost
 
     if isinstance(exception, DisallowedHost):
-        return json_response(
-            PublicError("validation_error", "This host name is not served here; see ALLOWED_HOSTS.")
-        )
+        return json_response(PublicError("validation_error", "This host name is not served here; see ALLOWED_HOSTS."))
     return json_response(as_public_error(exception))
 
 

@@ -64,7 +64,12 @@ class HealthView(APIView):
     )
     def get(self, request: Request) -> Response:
         engine = synthesis.get_engine().health()
-        checks = {"database": check_database(), "broker": check_broker(), "storage": check_storage(), "workers": "unknown"}
+        checks = {
+            "database": check_database(),
+            "broker": check_broker(),
+            "storage": check_storage(),
+            "workers": "unknown",
+        }
         alive = True
         if checks["database"] == "ok":
             alive, checks["workers"] = check_workers()

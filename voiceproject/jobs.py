@@ -87,7 +87,7 @@ class Job(models.Model):
     error = models.CharField(max_length=32, blank=True)
     error_message = models.CharField(max_length=500, blank=True)
     error_detail = models.TextField(blank=True, help_text="For operators: the tail of the command's standard error")
-    # Python's clock: SQLite's has three decimals where Django writes six, and pages of a list are cut by comparing them.
+    # Python's clock: SQLite's has three decimals where Django writes six, and a list's pages are cut by comparing them.
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
@@ -114,9 +114,9 @@ class Job(models.Model):
     def claim(cls, worker: str, host: str, host_limit: int, tenant_limit: int) -> Self | None:
         """The fairest queued job, now running as this worker's, or None.
 
-        Of the tenants that have queued work and run less than `tenant_limit` jobs, the one with the most urgent job, then
-        the one that was served least recently. At most `host_limit` jobs run on `host`, whatever starts them: the host's
-        row is locked while its jobs are counted, the tenant's row while its own are.
+        Of the tenants that have queued work and run less than `tenant_limit` jobs, the one with the most urgent job,
+        then the one that was served least recently. At most `host_limit` jobs run on `host`, whatever starts them: the
+        host's row is locked while its jobs are counted, the tenant's row while its own are.
         """
         queued = cls.objects.filter(tenant=OuterRef("user"), status=JobStatus.QUEUED)
         running = (
@@ -193,10 +193,11 @@ class Job(models.Model):
     def succeed(self, ttl_hours: float, **fields: Any) -> bool:
         return self._finish(JobStatus.SUCCEEDED, progress=100, expires_at=Now() + timedelta(hours=ttl_hours), **fields)
 
-    def fail(self, error: str, message: str = "", detail: str = "", ttl_hours: float = 24) -> bool:
+    def fail(self, error: str, message: str = "", detail: str = "", ttl_hours: float = 24, **fields: Any) -> bool:
         """error: a key of ERROR_MESSAGES; message: for the client; detail: for operators only."""
         return self._finish(
             JobStatus.FAILED,
+            **fields,
             error=error,
             error_message=(message or ERROR_MESSAGES[error])[:500],
             error_detail=detail.replace("\x00", ""),
@@ -205,12 +206,16 @@ class Job(models.Model):
 
     def cancel(self, ttl_hours: float = 24) -> bool:
         """Ends a queued job at once; the worker of a running one notices at its next beat and ends the command."""
-        canceled = type(self).objects.filter(pk=self.pk, status__in=LIVE).update(
-            status=JobStatus.CANCELED,
-            finished_at=Now(),
-            updated_at=Now(),
-            expires_at=Now() + timedelta(hours=ttl_hours),
-            revision=F("revision") + 1,
+        canceled = (
+            type(self)
+            .objects.filter(pk=self.pk, status__in=LIVE)
+            .update(
+                status=JobStatus.CANCELED,
+                finished_at=Now(),
+                updated_at=Now(),
+                expires_at=Now() + timedelta(hours=ttl_hours),
+                revision=F("revision") + 1,
+            )
         )
         self.refresh_from_db()
         if canceled:

@@ -72,7 +72,7 @@ class RequestMiddleware:
 
 
 class TrailingSlashMiddleware:
-    """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose the body of a POST. The admin keeps its slashes."""
+    """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose a POST's body. The admin keeps its slashes."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -83,5 +83,3 @@ class TrailingSlashMiddleware:
             request.path_info = path.rstrip("/") or "/"
             request.path = request.path.rstrip("/") or "/"
         return self.get_response(request)
-
-

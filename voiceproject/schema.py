@@ -32,7 +32,7 @@ class EnvelopeSchema(AutoSchema):
             statuses.add(404)
         return statuses
 
-    def _get_response_bodies(self, direction: str = "response") -> dict[str, Any]:
+    def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies = super()._get_response_bodies(direction)
         for status in sorted(self._statuses()):
             codes = [code for code, its_status in STATUS_OF_CODE.items() if its_status == status]

@@ -19,9 +19,9 @@ env = Env(read_environment(Path(os.environ.get("ENV_FILE", "") or BASE_DIR / ".e
 
 # --- The frame -------------------------------------------------------------------------------------------------------
 
-DEBUG = env.bool("DEBUG", False)
-HTTPS = env.bool("HTTPS", False)
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+DEBUG = env.flag("DEBUG", False)
+HTTPS = env.flag("HTTPS", False)
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 
 DATA_DIR = env.path("DATA_DIR", BASE_DIR / "data")
 SCRATCH_DIR = DATA_DIR / "scratch"
@@ -49,7 +49,7 @@ def _stored_secret_key(path: Path) -> str:
     return path.read_text().strip()
 
 
-SECRET_KEY = env.str("SECRET_KEY") or _stored_secret_key(DATA_DIR / "secret_key")
+SECRET_KEY = env.text("SECRET_KEY") or _stored_secret_key(DATA_DIR / "secret_key")
 if len(SECRET_KEY) < 32:
     raise BadSetting("SECRET_KEY", "must have at least 32 characters")
 
@@ -100,7 +100,7 @@ TEMPLATES = [
     }
 ]
 
-DATABASE_URL = env.str("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+DATABASE_URL = env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
 try:
     _database = dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True)
 except ValueError:
@@ -156,7 +156,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 CORS_ORIGINS = [
     check_url("CORS_ORIGINS", origin, ("http", "https"))
-    for origin in env.list("CORS_ORIGINS", ["http://localhost:3000"])
+    for origin in env.words("CORS_ORIGINS", ["http://localhost:3000"])
 ]
 CORS_ALLOWED_ORIGINS = CORS_ORIGINS
 CORS_URLS_REGEX = r"^/(api/|health$|openapi\.json$).*"
@@ -174,7 +174,7 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 CSRF_TRUSTED_ORIGINS = [
-    check_url("CSRF_TRUSTED_ORIGINS", origin, ("https", "http")) for origin in env.list("CSRF_TRUSTED_ORIGINS", [])
+    check_url("CSRF_TRUSTED_ORIGINS", origin, ("https", "http")) for origin in env.words("CSRF_TRUSTED_ORIGINS", [])
 ]
 if HTTPS:
     SECURE_SSL_REDIRECT = True
@@ -223,7 +223,7 @@ SPECTACULAR_SETTINGS = {
     ],
 }
 
-API_KEY = env.str("API_KEY")
+API_KEY = env.text("API_KEY")
 if API_KEY:
     _PLACEHOLDERS = ("your-api-key", "your_api_key", "changeme", "change-me", "change_me", "placeholder", "example",
                      "your-secure-api-key", "secret-key-here", "api-key-here")  # fmt: skip
@@ -235,64 +235,62 @@ if API_KEY:
     if not API_KEY.isascii() or not API_KEY.isprintable() or " " in API_KEY:
         raise BadSetting("API_KEY", "must be printable ASCII without spaces, since it travels in a header")
 
-MAX_UPLOAD_SIZE = env.int("MAX_UPLOAD_SIZE", 10 * 1024 * 1024)
+MAX_UPLOAD_SIZE = env.number("MAX_UPLOAD_SIZE", 10 * 1024 * 1024)
 
 # --- Speech ----------------------------------------------------------------------------------------------------------
 
-SOVITS_BASE_URLS = [
-    check_url("SOVITS_BASE_URL", url, ("http", "https")) for url in env.list("SOVITS_BASE_URL", [])
-]
-VOICE_ENGINE = env.str(
+SOVITS_BASE_URLS = [check_url("SOVITS_BASE_URL", url, ("http", "https")) for url in env.words("SOVITS_BASE_URL", [])]
+VOICE_ENGINE = env.text(
     "VOICE_ENGINE", "gptsovits" if SOVITS_BASE_URLS else "builtin", choices=("builtin", "gptsovits")
 )
 if VOICE_ENGINE == "gptsovits" and not SOVITS_BASE_URLS:
     SOVITS_BASE_URLS = ["http://localhost:9880"]
-SOVITS_TIMEOUT = env.int("SOVITS_TIMEOUT", 300)
+SOVITS_TIMEOUT = env.number("SOVITS_TIMEOUT", 300)
 SOVITS_REFERENCE_DIR = env.path("SOVITS_REFERENCE_DIR", DATA_DIR / "references")
-SOVITS_REFERENCE_DIR_ON_SERVER = env.str("SOVITS_REFERENCE_DIR_ON_SERVER", str(SOVITS_REFERENCE_DIR))
-SOVITS_QUEUE_SECONDS = env.int("SOVITS_QUEUE_SECONDS", 60)
-SOVITS_MAX_WAITING = env.int("SOVITS_MAX_WAITING", 8)
-BUILTIN_CONCURRENCY = env.int("BUILTIN_CONCURRENCY", 1, maximum=64)
-SYNTHESIS_TIMEOUT_SECONDS = env.int("SYNTHESIS_TIMEOUT_SECONDS", 600)
-SYNTHESIS_TTL_HOURS = env.int("SYNTHESIS_TTL_HOURS", 24)
+SOVITS_REFERENCE_DIR_ON_SERVER = env.text("SOVITS_REFERENCE_DIR_ON_SERVER", str(SOVITS_REFERENCE_DIR))
+SOVITS_QUEUE_SECONDS = env.number("SOVITS_QUEUE_SECONDS", 60)
+SOVITS_MAX_WAITING = env.number("SOVITS_MAX_WAITING", 8)
+BUILTIN_CONCURRENCY = env.number("BUILTIN_CONCURRENCY", 1, maximum=64)
+SYNTHESIS_TIMEOUT_SECONDS = env.number("SYNTHESIS_TIMEOUT_SECONDS", 600)
+SYNTHESIS_TTL_HOURS = env.number("SYNTHESIS_TTL_HOURS", 24)
 
 # --- Covers ----------------------------------------------------------------------------------------------------------
 
-COVER_SEPARATE_CMD_TEMPLATE = env.str(
+COVER_SEPARATE_CMD_TEMPLATE = env.text(
     "COVER_SEPARATE_CMD_TEMPLATE",
     "{python_exec} gpu_scripts/builtin_separate.py --input {song_input} --vocal {vocal_output} --inst {inst_output}",
 )
-COVER_INFER_CMD_TEMPLATE = env.str(
+COVER_INFER_CMD_TEMPLATE = env.text(
     "COVER_INFER_CMD_TEMPLATE",
     "{python_exec} gpu_scripts/builtin_infer.py --reference {reference_voice} --input {input_vocal} "
     "--output {output_vocal} --pitch {pitch_shift}",
 )
-GPT_SOVITS_PYTHON = env.str("GPT_SOVITS_PYTHON", sys.executable)
+GPT_SOVITS_PYTHON = env.text("GPT_SOVITS_PYTHON", sys.executable)
 GPT_SOVITS_PROJECT_ROOT = env.path("GPT_SOVITS_PROJECT_ROOT", BASE_DIR)
-COVER_UVR_MODEL = env.str("COVER_UVR_MODEL", "HP2_all_vocals")
-COVER_MAX_UPLOAD_SIZE = env.int("COVER_MAX_UPLOAD_SIZE", 100 * 1024 * 1024)
-COVER_MAX_DURATION_SECONDS = env.int("COVER_MAX_DURATION_SECONDS", 480)
-COVER_RESULT_TTL_HOURS = env.int("COVER_RESULT_TTL_HOURS", 24)
-COVER_CONCURRENCY = env.int("COVER_CONCURRENCY", 1, maximum=64)
-COVER_STAGE_TIMEOUT_SECONDS = env.int("COVER_STAGE_TIMEOUT_SECONDS", 3600)
-COVER_TIMEOUT_SECONDS = env.int("COVER_TIMEOUT_SECONDS", 7200)
-COVER_MAX_ATTEMPTS = env.int("COVER_MAX_ATTEMPTS", 3)
-COVER_MAX_QUEUED = env.int("COVER_MAX_QUEUED", 100)
-COVER_MAX_RUNNING = env.int("COVER_MAX_RUNNING", 4)
-COVER_SCRATCH_MAX_BYTES = env.int("COVER_SCRATCH_MAX_BYTES", 8 * 1024**3)
+COVER_UVR_MODEL = env.text("COVER_UVR_MODEL", "HP2_all_vocals")
+COVER_MAX_UPLOAD_SIZE = env.number("COVER_MAX_UPLOAD_SIZE", 100 * 1024 * 1024)
+COVER_MAX_DURATION_SECONDS = env.number("COVER_MAX_DURATION_SECONDS", 480)
+COVER_RESULT_TTL_HOURS = env.number("COVER_RESULT_TTL_HOURS", 24)
+COVER_CONCURRENCY = env.number("COVER_CONCURRENCY", 1, maximum=64)
+COVER_STAGE_TIMEOUT_SECONDS = env.number("COVER_STAGE_TIMEOUT_SECONDS", 3600)
+COVER_TIMEOUT_SECONDS = env.number("COVER_TIMEOUT_SECONDS", 7200)
+COVER_MAX_ATTEMPTS = env.number("COVER_MAX_ATTEMPTS", 3)
+COVER_MAX_QUEUED = env.number("COVER_MAX_QUEUED", 100)
+COVER_MAX_RUNNING = env.number("COVER_MAX_RUNNING", 4)
+COVER_SCRATCH_MAX_BYTES = env.number("COVER_SCRATCH_MAX_BYTES", 8 * 1024**3)
 
 # --- Workers ---------------------------------------------------------------------------------------------------------
 
-WORKER_HOST = env.str("WORKER_HOST", socket.gethostname())
-WORKER_HEARTBEAT_TIMEOUT_SECONDS = env.int("WORKER_HEARTBEAT_TIMEOUT_SECONDS", 30, minimum=5)
+WORKER_HOST = env.text("WORKER_HOST", socket.gethostname())
+WORKER_HEARTBEAT_TIMEOUT_SECONDS = env.number("WORKER_HEARTBEAT_TIMEOUT_SECONDS", 30, minimum=5)
 WORKER_LOOK_SECONDS = 2
-WEB_PROCESSES = env.int("WEB_PROCESSES", 1, maximum=64)
-WEB_THREADS = env.int("WEB_THREADS", 16, minimum=4, maximum=256)
+WEB_PROCESSES = env.number("WEB_PROCESSES", 1, maximum=64)
+WEB_THREADS = env.number("WEB_THREADS", 16, minimum=4, maximum=256)
 
 # --- Logs ------------------------------------------------------------------------------------------------------------
 
-LOG_LEVEL = env.str("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
-LOG_FORMAT = env.str("LOG_FORMAT", "text", choices=("text", "json"))
+LOG_LEVEL = env.text("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+LOG_FORMAT = env.text("LOG_FORMAT", "text", choices=("text", "json"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

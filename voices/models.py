@@ -24,7 +24,7 @@ def all_scopes() -> list[str]:
     return list(SCOPES)
 
 
-class ApiKeyQuerySet(models.QuerySet):
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def for_tenant(self, user: Any) -> Self:
         return self.filter(user=user)
 
@@ -36,11 +36,11 @@ class ApiKeyQuerySet(models.QuerySet):
     def find(self, secret: str) -> ApiKey | None:
         """The valid key with this secret, with its user: one indexed query. None for unknown, expired, revoked."""
         identity = ApiKey.identity(secret)
-        key = self.select_related("user").filter(key_hash=identity["key_hash"]).first()
+        key: ApiKey | None = self.select_related("user").filter(key_hash=identity["key_hash"]).first()
         environment = settings.API_KEY and hmac.compare_digest(secret.encode(), settings.API_KEY.encode())
         if key is None and environment:
             user, _ = User.objects.get_or_create(username=BOOTSTRAP_USERNAME)
-            key, _ = self.get_or_create(
+            key, _ = ApiKey.objects.get_or_create(
                 key_hash=identity["key_hash"],
                 defaults={"user": user, "name": "API_KEY of the environment", "prefix": identity["prefix"],
                           "from_environment": True},

@@ -23,6 +23,7 @@ from voiceproject.errors import PublicError
 from voiceproject.jobs import LIVE, JobStatus
 from voiceproject.logging import current
 from voices import synthesis as journey
+from voices.auth import credentials
 from voices.engines import Reference, SynthesisRequest
 from voices.models import Synthesis
 from voices.serializers import (
@@ -60,6 +61,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         tags=["voice"],
     )
     def post(self, request: Request) -> HttpResponse:
+        tenant, key = credentials(request)
         serializer = SynthesizeSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
@@ -74,8 +76,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
             window = engine.reference_window(reference)  # type: ignore[attr-defined]
         seed = fields.get("seed")
         synthesis = Synthesis.objects.create(
-            tenant=request.user,
-            api_key=request.auth,
+            tenant=tenant,
+            api_key=key,
             request_id=current("request_id"),
             status=JobStatus.RUNNING,
             stage="infer",

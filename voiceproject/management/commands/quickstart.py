@@ -55,7 +55,8 @@ class Command(BaseCommand):
         samples = sample_folder()
         say("\nTry it, in another terminal:\n")
         say(
-            f'curl -f -X POST {base}/api/v1/voice/synthesize -H "X-API-Key: {key}" -F "text=Hello, this is my new voice." '
+            f'curl -f -X POST {base}/api/v1/voice/synthesize -H "X-API-Key: {key}" '
+            f'-F "text=Hello, this is my new voice." '
             f"-F reference_audio=@{samples / 'reference.flac'} -o hello.wav\n"
         )
         say(
@@ -64,8 +65,11 @@ class Command(BaseCommand):
         )
         say(f'curl -f {base}/api/v1/cover/jobs -H "X-API-Key: {key}"\n')
         if host not in ("127.0.0.1", "localhost", "::1"):
-            say(self.style.WARNING("Others can reach this server, and nothing encrypts what they send: see HTTPS in the "
-                                   "README.\n"))  # fmt: skip
+            say(
+                self.style.WARNING(
+                    "Others can reach this server, and nothing encrypts what they send: see the README.\n"
+                )
+            )
         say("Ctrl-C ends everything.\n")
 
     def first_key(self) -> str | None:

@@ -1,0 +1,512 @@
+"""Covers over the API and through the pipeline, with real commands that are quick instead of good."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+from django.conf import settings as django_settings
+from rest_framework.test import APIClient
+
+from covers import pipeline, tasks
+from covers.models import CoverJob
+from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
+from voiceproject import checks
+
+QUICK = Path(__file__).with_name("quick_command.py")
+URL = "/api/v1/cover/jobs"
+RATE = 44_100
+
+
+def song(seconds: float = 3.0, rate: int = RATE, channels: int = 2) -> np.ndarray:
+    """float32 (n, channels): a tone on each side."""
+    time_ = np.arange(round(seconds * rate)) / rate
+    return np.stack([0.4 * np.sin(2 * np.pi * hz * time_) for hz in (220, 330)[:channels]], axis=1).astype(np.float32)
+
+
+@pytest.fixture
+def habits(settings: Any) -> Callable[..., None]:
+    def choose(separate: str = "", infer: str = "") -> None:
+        settings.COVER_SEPARATE_CMD_TEMPLATE = (
+            f"{{python_exec}} {QUICK} separate {{song_input}} {{vocal_output}} {{inst_output}} {separate}"
+        )
+        settings.COVER_INFER_CMD_TEMPLATE = f"{{python_exec}} {QUICK} infer {{input_vocal}} {{output_vocal}} {infer}"
+        pipeline.template.cache_clear()
+
+    choose()
+    return choose
+
+
+@pytest.fixture(autouse=True)
+def fresh(engine: FakeEngine, habits: Callable[..., None]) -> Any:
+    tasks.stopping.clear()
+    yield
+    tasks.stopping.clear()
+    pipeline.template.cache_clear()
+
+
+@pytest.fixture
+def submit(api: APIClient, reference_wav: bytes) -> Callable[..., Any]:
+    content = wav_bytes(song(), RATE)
+
+    def send(_client: APIClient = api, **fields: Any) -> Any:
+        form = {"song": upload(content, "song.wav"), "reference_voice": upload(reference_wav), **fields}
+        return _client.post(URL, {name: value for name, value in form.items() if value is not None})
+
+    return send
+
+
+def download(client: APIClient, url: str) -> tuple[np.ndarray, int]:
+    response = client.get(url)
+    assert response.status_code == 200, response.content
+    return sf.read(io.BytesIO(b"".join(response.streaming_content)), always_2d=True)
+
+
+def level_at(samples: np.ndarray, hz: float) -> float:
+    """Amplitude of a tone in samples (n,)."""
+    time_ = np.arange(len(samples)) / RATE
+    return float(2 * abs(np.mean(samples * np.exp(-2j * np.pi * hz * time_))))
+
+
+def test_a_submitted_job_is_202_with_its_place(submit: Callable[..., Any], api: APIClient) -> None:
+    response = submit(pitch_shift="-3")
+    assert response.status_code == 202
+    body = response.json()
+    assert response["Location"] == body["links"]["self"]
+    assert (body["status"], body["stage"], body["progress"], body["pitch_shift"]) == ("queued", "queued", 0, -3)
+    assert body["task_id"] == body["job_id"]
+    assert body["queue_position"] == 1
+    assert submit().json()["queue_position"] == 2
+    assert body["duration_seconds"] == pytest.approx(3.0)
+    for path in ("result", "stems/vocals"):
+        early = api.get(f"{URL}/{body['job_id']}/{path}")
+        assert (early.status_code, early.json()["error"]) == (409, "job_not_ready")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_cover_is_the_whole_song_in_stereo_with_its_vocal_at_its_own_level(
+    submit: Callable[..., Any], api: APIClient, leftovers: Callable[[], list[str]]
+) -> None:
+    job = submit().json()
+    tasks.run_covers.fn()
+    done = api.get(job["links"]["self"]).json()
+    assert (done["status"], done["stage"], done["progress"], done["attempts"]) == ("succeeded", "finalize", 100, 1)
+    assert done["error"] is None
+    assert done["warning"] == "quick and untrue quick and untrue"
+    result, rate = download(api, done["links"]["result"])
+    assert (rate, result.shape) == (RATE, (3 * RATE, 2))
+    assert np.max(np.abs(result)) < 10 ** (-1 / 20)
+    stems = {name: download(api, done["links"][name])[0] for name in ("vocals", "instrumental", "converted")}
+    assert np.allclose(stems["vocals"], -stems["converted"], atol=1e-3)
+    # The mix is the converted vocal at the vocal's level and the instrumental, times one gain: here they cancel out.
+    assert level_at(result[:, 0], 220) < 0.02
+    assert not [path for path in leftovers() if "/scratch/" in path or "/uploads/" in path]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_gains_move_the_balance(submit: Callable[..., Any], api: APIClient) -> None:
+    job = submit(vocal_gain_db="-24", instrumental_gain_db="0").json()
+    tasks.run_covers.fn()
+    result, _ = download(api, f"{URL}/{job['job_id']}/result")
+    assert level_at(result[:, 0], 220) > 0.1
+    assert level_at(result[:, 1], 330) > 0.1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_bare_vocal_is_neither_separated_nor_mixed(
+    submit: Callable[..., Any], api: APIClient, habits: Callable[..., None]
+) -> None:
+    habits(separate="fail")
+    job = submit(input_kind="vocals").json()
+    tasks.run_covers.fn()
+    done = api.get(job["links"]["self"]).json()
+    assert done["status"] == "succeeded", done
+    result, rate = download(api, done["links"]["result"])
+    assert (rate, result.shape) == (RATE, (3 * RATE, 2))
+    assert level_at(result[:, 0], 220) == pytest.approx(0.4, rel=0.05)
+    assert api.get(f"{URL}/{job['job_id']}/stems/vocals").status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("format", ["wav", "flac", "mp3"])
+def test_the_result_comes_in_the_format_that_was_asked_for(
+    submit: Callable[..., Any], api: APIClient, format: str
+) -> None:
+    job = submit(response_format=format).json()
+    tasks.run_covers.fn()
+    url = f"{URL}/{job['job_id']}/result"
+    content_types = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg"}
+    assert api.get(url)["Content-Type"] == content_types[format]
+    for other_format, content_type in content_types.items():
+        response = api.get(f"{url}?format={other_format}")
+        assert response["Content-Type"] == content_type
+        assert sf.info(io.BytesIO(b"".join(response.streaming_content))).duration == pytest.approx(3.0, abs=0.06)
+    assert api.get(f"{url}?format=odd").json()["error"] == "validation_error"
+
+
+def test_ranges_of_a_file_are_served_as_the_rfc_has_them(submit: Callable[..., Any], api: APIClient, db: None) -> None:
+    pk = submit().json()["job_id"]
+    job = CoverJob.objects.get(pk=pk)
+    whole = job.song.read()
+    CoverJob.objects.update(status="succeeded", result=job.song.name)
+    url = f"{URL}/{pk}/result"
+
+    def get(**headers: str) -> Any:
+        return api.get(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    def body(response: Any) -> bytes:
+        return b"".join(response.streaming_content)
+
+    etag = get()["ETag"]
+    assert body(get()) == whole
+    ranges = [
+        ("0-0", 0, 1),
+        ("10-19", 10, 20),
+        ("100-", 100, len(whole)),
+        ("-7", len(whole) - 7, len(whole)),
+        ("0-99999999", 0, len(whole)),
+        ("-99999999", 0, len(whole)),
+    ]
+    for wanted, start, stop in ranges:
+        response = get(Range=f"bytes={wanted}")
+        assert response.status_code == 206, wanted
+        assert body(response) == whole[start:stop]
+        assert response["Content-Range"] == f"bytes {start}-{stop - 1}/{len(whole)}"
+        assert response["Content-Length"] == str(stop - start)
+    for wanted in (f"{len(whole)}-", "99999999-", "-0"):
+        response = get(Range=f"bytes={wanted}")
+        assert (response.status_code, response.json()["error"]) == (416, "range_not_satisfiable")
+        assert response["Content-Range"] == f"bytes */{len(whole)}"
+    for ignored in ("bytes=5-1", "bytes=-", "bytes=a-b", "lines=0-1", "bytes=0-1,3-4"):
+        assert get(Range=ignored).status_code == 200
+    assert get(Range="bytes=0-3", If_Range=etag).status_code == 206
+    assert get(Range="bytes=0-3", If_Range='"other"').status_code == 200
+    assert get(If_None_Match=etag).status_code == 304
+    assert get()["X-Content-Type-Options"] == "nosniff"
+
+
+STAGE_FAILURES = [
+    ({"separate": "fail"}, "separation_failed", "broken"),
+    ({"infer": "fail"}, "inference_failed", "broken"),
+    ({"separate": "silent-exit"}, "separation_failed", "no audio"),
+    ({"infer": "silent-exit"}, "inference_failed", "no audio"),
+    ({"separate": "garbage"}, "separation_failed", "no audio"),
+    ({"infer": "short"}, "inference_failed", "s off"),
+    ({"infer": "oom"}, "out_of_memory", "CUDA"),
+]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("chosen", "error", "tail"), STAGE_FAILURES)
+def test_a_failing_command_fails_the_job_and_its_words_are_the_operators(
+    submit: Callable[..., Any],
+    api: APIClient,
+    habits: Callable[..., None],
+    chosen: dict[str, str],
+    error: str,
+    tail: str,
+) -> None:
+    habits(**chosen)
+    job = submit().json()
+    tasks.run_covers.fn()
+    response = api.get(job["links"]["self"])
+    done = response.json()
+    assert (done["status"], done["error"]) == ("failed", error)
+    assert done["error_message"]
+    assert tail in CoverJob.objects.get().error_detail
+    assert "secret" not in response.content.decode()
+    result = api.get(f"{URL}/{job['job_id']}/result")
+    assert (result.status_code, result.json()["error"]) == (409, "job_failed")
+    assert result.json()["details"] == {"error": error}
+    canceled = api.post(f"{URL}/{job['job_id']}/cancel")
+    assert (canceled.status_code, canceled.json()["error"]) == (409, "job_finished")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_command_that_hangs_is_ended_by_its_deadline(
+    submit: Callable[..., Any], api: APIClient, habits: Callable[..., None], settings: Any
+) -> None:
+    habits(separate="hang")
+    settings.COVER_STAGE_TIMEOUT_SECONDS = 1
+    job = submit().json()
+    tasks.run_covers.fn()
+    assert api.get(job["links"]["self"]).json()["error"] == "timed_out"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_full_disk_fails_one_job_and_no_other(
+    submit: Callable[..., Any], api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = submit().json(), submit().json()
+    original = pipeline._Cover.preprocess
+
+    def full(self: Any) -> None:
+        if str(self.job.pk) == first["job_id"]:
+            raise OSError(28, "No space left on device")
+        original(self)
+
+    monkeypatch.setattr(pipeline._Cover, "preprocess", full)
+    tasks.run_covers.fn()
+    assert api.get(first["links"]["self"]).json()["error"] == "storage_full"
+    assert api.get(second["links"]["self"]).json()["status"] == "succeeded"
+
+
+def run_in_thread() -> threading.Thread:
+    from django.db import connection
+
+    def work() -> None:
+        tasks.run_covers.fn()
+        connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not come about in time")
+
+
+def processes_of(job_id: str) -> list[int]:
+    """Everything that runs with this job's scratch folder in its environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if job_id.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("kind", ["separate", "infer"])
+@pytest.mark.parametrize("habit", ["hang", "stubborn"])
+def test_cancel_ends_the_whole_process_tree_and_stays(
+    submit: Callable[..., Any],
+    api: APIClient,
+    habits: Callable[..., None],
+    leftovers: Callable[[], list[str]],
+    kind: str,
+    habit: str,
+) -> None:
+    habits(**{kind: habit})
+    job = submit().json()
+    worker = run_in_thread()
+    count = 2 if habit == "stubborn" else 1
+    until(lambda: api.get(job["links"]["self"]).json()["stage"] == kind and len(processes_of(job["job_id"])) >= count)
+    started = time.monotonic()
+    assert api.post(f"{URL}/{job['job_id']}/cancel").json()["status"] == "canceled"
+    until(lambda: not processes_of(job["job_id"]), seconds=5)
+    # The contract is two seconds; the rest is for a machine that runs other things too.
+    assert time.monotonic() - started < 3
+    worker.join(10)
+    assert not worker.is_alive()
+    again = api.post(f"{URL}/{job['job_id']}/cancel")
+    assert (again.status_code, again.json()["status"]) == (200, "canceled")
+    assert not [path for path in leftovers() if "/scratch/" in path]
+    stem = api.get(f"{URL}/{job['job_id']}/stems/vocals")
+    assert (stem.status_code, stem.json()["error"]) == (409, "job_canceled")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_progress_moves_inside_a_stage(submit: Callable[..., Any], api: APIClient, habits: Callable[..., None]) -> None:
+    habits(separate="slow", infer="slow")
+    job = submit().json()
+    worker = run_in_thread()
+    seen: list[tuple[str, int]] = []
+
+    def look() -> bool:
+        state = api.get(job["links"]["self"]).json()
+        seen.append((state["stage"], state["progress"]))
+        return state["status"] == "succeeded"
+
+    until(look)
+    worker.join()
+    progress = [value for _, value in seen]
+    assert progress == sorted(progress)
+    for stage in ("separate", "infer"):
+        assert len({value for name, value in seen if name == stage}) >= 2, seen
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_stops_hands_its_job_back_and_another_goes_on(
+    submit: Callable[..., Any], api: APIClient, habits: Callable[..., None]
+) -> None:
+    habits(infer="hang")
+    job = submit().json()
+    worker = run_in_thread()
+    until(lambda: api.get(job["links"]["self"]).json()["stage"] == "infer")
+    tasks.stopping.set()
+    worker.join(10)
+    assert not worker.is_alive()
+    row = CoverJob.objects.get()
+    assert (row.status, row.attempt, bool(row.vocals)) == ("queued", 0, True)
+    tasks.stopping.clear()
+    # Separation would fail now; it is not done again, since its stems were kept.
+    habits(separate="fail")
+    tasks.run_covers.fn()
+    assert api.get(job["links"]["self"]).json()["status"] == "succeeded"
+
+
+BOUNDS = [
+    ("pitch_shift", ["-24", "24"], ["-25", "25", "1.5", "auto-ish"]),
+    ("vocal_gain_db", ["-24", "24"], ["-24.1", "24.1", "nan"]),
+    ("instrumental_gain_db", ["-24", "24"], ["-24.1", "24.1"]),
+    ("response_format", ["mp3"], ["opus", "pcm"]),
+    ("input_kind", ["vocals"], ["stems"]),
+    ("model_id", ["default"], ["../etc/passwd", "nope"]),
+    ("lyrics", [""], ["la la la"]),
+    ("reference_text", [""], ["what I said"]),
+    ("preview_seconds", [], ["30"]),
+    ("callback_url", [], ["https://example.com/hook"]),
+    ("voice_id", [], [str(uuid.uuid4())]),
+    ("nonsense", [], ["1"]),
+    ("song", [], [None, "a string"]),
+    ("reference_voice", [], [None]),
+]
+
+
+@pytest.mark.parametrize(("field", "taken", "refused"), BOUNDS)
+def test_each_bound_of_a_cover_holds_on_both_sides(
+    submit: Callable[..., Any],
+    leftovers: Callable[[], list[str]],
+    db: None,
+    field: str,
+    taken: list[str],
+    refused: list[Any],
+) -> None:
+    for value in refused:
+        response = submit(**{field: value})
+        assert (response.status_code, response.json()["error"]) == (400, "validation_error"), value
+        assert field in response.json()["details"]
+    assert leftovers() == []
+    assert not CoverJob.objects.exists()
+    for value in taken:
+        assert submit(**{field: value}).status_code == 202, value
+
+
+def test_a_song_has_at_most_its_seconds_and_bytes(
+    submit: Callable[..., Any], settings: Any, leftovers: Callable[[], list[str]]
+) -> None:
+    settings.COVER_MAX_DURATION_SECONDS = 3
+    assert submit().status_code == 202
+    before = leftovers()
+    longer = submit(song=upload(wav_bytes(song(3.1), RATE)))
+    assert (longer.status_code, longer.json()["error"], longer.json()["details"]["reason"]) == (
+        400,
+        "invalid_audio",
+        "too_long",
+    )
+    size = len(wav_bytes(song(), RATE))
+    settings.COVER_MAX_UPLOAD_SIZE = size
+    assert submit().status_code == 202
+    settings.COVER_MAX_UPLOAD_SIZE = size - 1
+    larger = submit()
+    assert (larger.status_code, larger.json()["details"]) == (413, {"field": "song", "limit": size - 1, "found": size})
+    assert len(leftovers()) == len(before) + 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_any_rate_and_mono_become_stereo_44100(submit: Callable[..., Any], api: APIClient) -> None:
+    job = submit(song=upload(wav_bytes(song(2.0, 22_050, 1), 22_050))).json()
+    tasks.run_covers.fn()
+    result, rate = download(api, f"{URL}/{job['job_id']}/result")
+    assert (rate, result.shape) == (RATE, (2 * RATE, 2))
+
+
+def test_the_queue_of_a_tenant_is_bounded(
+    submit: Callable[..., Any], settings: Any, leftovers: Callable[[], list[str]], other: Tenant
+) -> None:
+    settings.COVER_MAX_QUEUED = 2
+    assert [submit().status_code for _ in range(2)] == [202, 202]
+    files = leftovers()
+    response = submit()
+    assert (response.status_code, response.json()["error"]) == (429, "too_many_jobs")
+    assert int(response["Retry-After"]) > 0
+    assert leftovers() == files
+    assert submit(other.client).status_code == 202
+
+
+def test_a_stranger_sees_nothing_of_a_job(submit: Callable[..., Any], other: Tenant) -> None:
+    pk = submit().json()["job_id"]
+    for method, path in [
+        ("get", ""),
+        ("get", "/result"),
+        ("get", "/stems/vocals"),
+        ("post", "/cancel"),
+        ("delete", ""),
+    ]:
+        response = getattr(other.client, method)(f"{URL}/{pk}{path}")
+        assert (response.status_code, response.json()["error"]) == (404, "not_found"), path
+    assert other.client.get(URL).json()["results"] == []
+    assert CoverJob.objects.get().status == "queued"
+
+
+def test_a_deleted_job_leaves_nothing(
+    submit: Callable[..., Any], api: APIClient, leftovers: Callable[[], list[str]]
+) -> None:
+    job = submit().json()
+    assert len(leftovers()) == 2
+    assert api.delete(job["links"]["self"]).status_code == 204
+    assert leftovers() == []
+    assert api.get(job["links"]["self"]).status_code == 404
+
+
+def test_the_list_can_be_filtered(submit: Callable[..., Any], api: APIClient) -> None:
+    jobs = [submit().json()["job_id"] for _ in range(2)]
+    api.post(f"{URL}/{jobs[0]}/cancel")
+    assert [job["job_id"] for job in api.get(f"{URL}?status=canceled").json()["results"]] == [jobs[0]]
+    listed = api.get(URL).json()["results"]
+    assert [job["job_id"] for job in listed] == jobs[::-1]
+    assert {job["queue_position"] for job in listed} == {None}
+
+
+def test_scratch_folders_of_attempts_that_do_not_run_are_swept(submit: Callable[..., Any]) -> None:
+    job = CoverJob.objects.get(pk=submit().json()["job_id"])
+    CoverJob.objects.update(status="running", attempt=2)
+    assert tasks.scratch_in_use(f"cover-{job.pk}-2")
+    for name in (f"cover-{job.pk}-1", f"cover-{uuid.uuid4()}-2", "something-else", f"cover-{job.pk}"):
+        assert not tasks.scratch_in_use(name)
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{python_exec} x.py {song}", "unknown placeholder"),
+        ("{python_exec} 'x.py", "split"),
+        ("no-such-program-here {song_input} {vocal_output} {inst_output}", "missing"),
+        ("{python_exec} gpu_scripts/nope.py {song_input} {vocal_output} {inst_output}", "missing"),
+        ("{python_exec} gpu_scripts/builtin_separate.py", "{vocal_output}"),
+    ],
+)
+def test_a_wrong_template_is_a_system_check(settings: Any, template: str, problem: str) -> None:
+    settings.COVER_SEPARATE_CMD_TEMPLATE = template
+    pipeline.template.cache_clear()
+    messages = [str(message.msg) for message in checks.command_templates(None)]
+    assert any(problem in message and "COVER_SEPARATE_CMD_TEMPLATE" in message for message in messages), messages
+
+
+def test_no_template_reaches_a_shell() -> None:
+    assert not re.search(
+        r"shell\s*=\s*True",
+        Path(pipeline.__file__).read_text() + Path(django_settings.BASE_DIR, "voiceproject/commands.py").read_text(),
+    )
