@@ -1,1 +1,97 @@
-"""The built-in speech engine: runs on the CPU with nothing but Python packages. Nothing here imports Django."""
+"""The built-in speech engine: clones voices on the CPU with Python packages alone. Imports no Django."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from voiceproject.errors import EngineTimeout, PublicError
+from voices.engines import EngineHealth, Piece, SynthesisRequest
+from voices.text import split
+
+from .pool import Deadline, Pool
+
+LANGUAGES = frozenset({"en", "ja", "zh"})
+SENTENCE_PAUSE_SECONDS = 0.35
+CLAUSE_PAUSE_SECONDS = 0.12
+SENTENCE_ENDS = ".!?。！？…．"
+MAX_CHILD_BYTES = 1200 << 20
+LATE = (
+    "The text could not be spoken in time. Send a shorter text, or send the request with "
+    "'Prefer: respond-async' and fetch the audio when it is done."
+)
+
+
+class BuiltinEngine:
+    """The engine of voices.engines.Engine, with its synthesis in child processes.
+
+    WORLD holds the interpreter's lock and may take long: in a process of its own it neither stops the web server's
+    other threads nor outlives a time-out, and a crash costs one request. cache_dir: kept statistics of base voices.
+    concurrency: children at most, started when needed; each sentence waits its turn in one queue, first come, first
+    served, so that a long text does not hold up a short one. max_child_bytes: a child with more memory is replaced.
+    """
+
+    name = "builtin"
+    languages = LANGUAGES
+
+    def __init__(
+        self, cache_dir: Path | str | None = None, concurrency: int = 1, max_child_bytes: int = MAX_CHILD_BYTES
+    ) -> None:
+        self._pool = Pool(Path(cache_dir) if cache_dir else None, concurrency, max_child_bytes)
+
+    def synthesize(self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]) -> Iterator[Piece]:
+        """A Piece a sentence, at 24 kHz. See voices.engines.Engine for the arguments.
+
+        Raises PublicError validation_error (field text) where there is nothing to speak or a language that the engine
+        does not speak, invalid_audio where no voice is in the reference; EngineTimeout, EngineError,
+        EngineUnavailable.
+        """
+        sentences = split(request.text, request.language)
+        if not sentences:
+            raise _unspeakable("There is nothing in this text that can be spoken.")
+        foreign = sorted({s.language for s in sentences} - LANGUAGES)
+        if foreign:
+            raise _unspeakable(
+                "The built-in engine speaks English, Japanese and Chinese; "
+                f"this text has other writing in it ({', '.join(foreign)})."
+            )
+        seed = secrets.randbits(63) if request.seed is None else request.seed % (1 << 64)
+        spoken = 0
+        for number, sentence in enumerate(sentences):
+            if canceled():
+                return
+            last = number == len(sentences) - 1
+            ends = sentence.text.rstrip("\"'”’)]」』").endswith(tuple(SENTENCE_ENDS))
+            pause = 0.0 if last else SENTENCE_PAUSE_SECONDS if ends else CLAUSE_PAUSE_SECONDS
+            order = {
+                "text": sentence.text,
+                "language": sentence.language,
+                "speed": request.speed,
+                "temperature": request.temperature,
+                "seed": [seed, number],
+                "pause_seconds": pause,
+            }
+            try:
+                piece = self._pool.speak(order, request.reference, deadline)
+            except Deadline as error:
+                raise EngineTimeout(LATE) from error
+            except PublicError as error:
+                # A sentence of signs among others is passed over, a text of nothing else is an error.
+                if "text" not in error.details or (last and not spoken):
+                    raise
+                continue
+            spoken += 1
+            yield piece
+
+    def health(self) -> EngineHealth:
+        state = self._pool.state()
+        return EngineHealth(self.name, state["open"], 0.0, f"{state['children']} running", state)
+
+    def close(self) -> None:
+        """Ends all children. A request that is still running gets EngineUnavailable."""
+        self._pool.close()
+
+
+def _unspeakable(message: str) -> PublicError:
+    return PublicError("validation_error", message, {"text": [message]})

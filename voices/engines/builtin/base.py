@@ -20,9 +20,7 @@ class BaseVoice(Protocol):
     language: str
     version: str
 
-    def speak(
-        self, text: str, speed: float, rng: np.random.Generator, temperature: float
-    ) -> tuple[Float32, int]:
+    def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
         """One sentence: float32 mono (n,) in -1..1 and its sample rate in Hz.
 
         speed: 2 is twice as fast, pitch unchanged. rng decides every random choice, so that an equal state gives equal
@@ -40,7 +38,7 @@ class Language(Protocol):
     """A module of this package (english, japanese, chinese) offers these two names."""
 
     NAMES: tuple[str, ...]
-    """Names of its base voices."""
+    """Names of its base voices, a female one first and a male one last (one voice alone stands for both)."""
 
     def load(self, name: str) -> BaseVoice:
         """The base voice of that name. Costs up to seconds and the model's memory: callers keep it."""

@@ -119,9 +119,11 @@ def map_f0(f0: Float64, source: Statistics, target: Statistics) -> Float64:
     return out
 
 
-def statistics_map(cepstrum: Float32, voiced: Bool, source: Statistics, target: Statistics) -> Float32:
+def statistics_map(
+    cepstrum: Float32, voiced: Bool, source: Statistics, target: Statistics, mean_only: bool = False
+) -> Float32:
     """Moves mean and deviation of each coefficient, voiced and unvoiced frames apart (pauses count as unvoiced)."""
-    scale = np.clip(target.deviation / source.deviation, 0.6, 1.7)
+    scale = np.ones((2, 1)) if mean_only else np.clip(target.deviation / source.deviation, 0.6, 1.7)
     row = voiced.astype(np.intp)
     return ((cepstrum - source.mean[row]) * scale[row] + target.mean[row]).astype(np.float32)
 
@@ -145,9 +147,7 @@ def match_vectors(cepstrum: Float32, voiced: Bool, statistics: Statistics) -> Fl
 def active_frames(analyses: Sequence[Analysis], statistics: Statistics) -> Frames:
     """The active frames of one speaker, ready to be matched."""
     voiced = [a.voiced & a.active for a in analyses]
-    match = [
-        match_vectors(a.cepstrum, v, statistics)[a.active] for a, v in zip(analyses, voiced, strict=True)
-    ]
+    match = [match_vectors(a.cepstrum, v, statistics)[a.active] for a, v in zip(analyses, voiced, strict=True)]
     return Frames(
         cepstrum=np.concatenate([a.cepstrum[a.active] for a in analyses]),
         voiced=np.concatenate([v[a.active] for a, v in zip(analyses, voiced, strict=True)]),
@@ -192,17 +192,22 @@ def pair_unaligned(source: Frames, target: Frames, neighbours: int = PAIR_NEIGHB
     return Pairs(source.match, partner - source.cepstrum)
 
 
-def pair_aligned(source: Frames, target: Frames) -> Pairs:
+def pair_aligned(source: Frames, target: Frames) -> tuple[Pairs, float]:
     """Pairs frames of two speakers who say the same words, by dynamic time warping on the static match dimensions.
 
-    Pairs that differ in voicing, and the fifth of them that are furthest apart, are left out.
+    Pairs that differ in voicing, and the fifth of them that are furthest apart, are left out. Also the path's mean
+    distance as a share of the distance between frames at random: about 1 for different words.
     """
     dimensions = MATCH_SIZE + 1
     rows, columns = warp(source.match[:, :dimensions], target.match[:, :dimensions])
     distance = np.square(source.match[rows, :dimensions] - target.match[columns, :dimensions]).sum(axis=1)
+    rng = np.random.default_rng(0)
+    first = source.match[rng.integers(len(source), size=2000), :dimensions]
+    second = target.match[rng.integers(len(target), size=2000), :dimensions]
+    ratio = float(np.sqrt(distance).mean() / np.sqrt(np.square(first - second).sum(axis=1)).mean())
     keep = (source.voiced[rows] == target.voiced[columns]) & (distance <= np.percentile(distance, 80))
     rows, columns = rows[keep], columns[keep]
-    return Pairs(source.match[rows], target.cepstrum[columns] - source.cepstrum[rows])
+    return Pairs(source.match[rows], target.cepstrum[columns] - source.cepstrum[rows]), ratio
 
 
 def warp(first: Float32, second: Float32, band: float = 0.15) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -251,16 +256,16 @@ def convert_cepstrum(
     target: Statistics,
     pairs: Pairs | None,
     beta: float,
-    match: Float32 | None = None,
+    mean_only: bool = False,
 ) -> Float32:
     """The cepstrum that the target would have had: (frames, 40). c0, the loudness, stays the source's.
 
-    pairs None gives the statistics map alone. beta in 0..1 is the share of the mapping by pairs. match: the frames'
-    match vectors where they are known already.
+    pairs None gives the statistics map alone. beta in 0..1 is the share of the mapping by pairs. mean_only:
+    the statistics map moves means and leaves deviations alone.
     """
-    out = statistics_map(cepstrum, voiced, source, target)
+    out = statistics_map(cepstrum, voiced, source, target, mean_only)
     if pairs is not None and beta > 0:
-        query = match_vectors(cepstrum, voiced, source) if match is None else match
+        query = match_vectors(cepstrum, voiced, source)
         mapped = cepstrum + neighbour_mean(query, pairs.match, pairs.delta, MAP_NEIGHBOURS)
         mapped = gaussian_filter1d(mapped, SMOOTH_FRAMES, axis=0, mode="nearest")
         out = (1 - beta) * out + beta * mapped

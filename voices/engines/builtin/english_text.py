@@ -14,12 +14,13 @@ from collections.abc import Callable
 KEPT_CHARACTERS = frozenset("½¼¾²³°©®™¢£¥€₹₩$§¶±×÷→+=<>~^|`´µ")
 MAX_DIGITS = 15  # a longer number is read digit by digit
 # Short words that are nothing but emphasis when they stand in capitals (others, like "US", may be initials).
-SHOUTED = frozenset(
-    "ALL AND ANY ARE AS AT BAD BE BIG BUT BY CAN DAY DID DO DON'T FOR FROM GET GO GOOD HAD HAS HAVE HE HER HERE HIM HIS "
-    "HOW IF INTO IS ITS JUST LIKE ME MORE MOST MUST MY NEVER NEW NO NOT NOW OF OFF OLD ON ONE ONLY OR OUR OUT OVER SAID "
-    "SEE SHE SO STOP SUCH THAN THAT THE THEIR THEM THEN THERE THEY THIS TO TOO TWO UP VERY WAS WE WERE WHAT WHEN WHY "
-    "WILL WITH YES YOU YOUR".split()
+_SHOUTED = (
+    "ALL AND ANY ARE AS AT BAD BE BIG BUT BY CAN DAY DID DO DON'T FOR FROM GET GO GOOD HAD HAS HAVE HE HER HERE "
+    "HIM HIS HOW IF INTO IS ITS JUST LIKE ME MORE MOST MUST MY NEVER NEW NO NOT NOW OF OFF OLD ON ONE ONLY OR OUR "
+    "OUT OVER SAID SEE SHE SO STOP SUCH THAN THAT THE THEIR THEM THEN THERE THEY THIS TO TOO TWO UP VERY WAS WE "
+    "WERE WHAT WHEN WHY WILL WITH YES YOU YOUR "
 )
+SHOUTED = frozenset(_SHOUTED.split())
 CURRENCY = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny"), "¥": ("yen", "")}
 TOP_LEVEL = "com|org|net|edu|gov|io|ai|co|info|dev|app|uk|us|de|fr|jp|cn|eu|ca|au|me|tv|xyz"
 

@@ -22,7 +22,7 @@ FRAMES_PER_PHONEME = 24  # more than a phoneme has on average; the run is repeat
 
 
 class Piper:
-    """model: the .onnx file, beside it its .onnx.json. sample_rate in Hz. Raises ValueError for another kind of graph."""
+    """model: the .onnx file, with its .onnx.json beside it. sample_rate in Hz. ValueError for another kind of graph."""
 
     def __init__(self, model: Path, threads: int = 2) -> None:
         config = json.loads(model.with_name(model.name + ".json").read_text(encoding="utf-8"))
@@ -33,6 +33,8 @@ class Piper:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
+        # Waiting threads that spin take the cores from other processes.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         graph, names = _with_noise_inputs(model.read_bytes())
         if len(names) != 2:
             raise ValueError(f"{model.name}: {len(names)} sources of noise in the graph, 2 expected")

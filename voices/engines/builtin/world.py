@@ -10,6 +10,7 @@ a sentence, or 30 s, at a time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -17,6 +18,7 @@ from typing import Literal
 import numpy as np
 import pyworld
 import scipy.fft
+import scipy.linalg
 import scipy.signal
 import soxr
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +36,9 @@ F0_FLOOR_HZ = 60.0
 F0_CEILING_HZ = 800.0
 ACTIVE_RANGE_DB = 40.0
 LOG_FLOOR = 1e-14  # power under which a spectrum counts as silence: keeps the logarithm finite
+
+FORMANT_RANGE_HZ = 5000.0
+LPC_ORDER = 10
 
 Kind = Literal["speech", "singing"]
 
@@ -130,6 +135,29 @@ def active_frames(log_spectrum: Float32) -> NDArray[np.bool_]:
     """True for frames above the 95th percentile of energy less 40 dB, so for speech and not for pauses."""
     energy_db = 10 * np.log10(np.maximum(np.exp(log_spectrum).mean(axis=1), LOG_FLOOR))
     return energy_db > np.percentile(energy_db, 95) - ACTIVE_RANGE_DB
+
+
+def upper_formants(analyses: Sequence[Analysis], max_frames: int = 400) -> float | None:
+    """Geometric mean (Hz) of the third and fourth formants of voiced frames, which go by the speaker's vocal tract.
+
+    Linear prediction of order 10 on the envelope below 5 kHz; medians over frames. None without enough clear frames.
+    """
+    top = round(FORMANT_RANGE_HZ / (SAMPLE_RATE / 2) * (BINS - 1))
+    rows = np.concatenate([a.log_spectrum[a.active & a.voiced, : top + 1] for a in analyses])
+    rows = rows[:: max(1, len(rows) // max_frames)]
+    lift = 1 + 0.95**2 - 2 * 0.95 * np.cos(np.pi * np.arange(top + 1) / top)  # 6 dB an octave, as in speech analysis
+    correlation = np.fft.irfft(np.exp(rows.astype(np.float64)) * lift, axis=1)[:, : LPC_ORDER + 1]
+    found = []
+    for r in correlation:
+        r[0] *= 1 + 1e-9
+        poles = np.roots(np.concatenate(([1.0], -scipy.linalg.solve_toeplitz(r[:-1], r[1:]))))
+        poles = poles[poles.imag > 0]
+        frequency = np.angle(poles) / np.pi * FORMANT_RANGE_HZ
+        width = -np.log(np.abs(poles)) / np.pi * FORMANT_RANGE_HZ
+        formants = np.sort(frequency[(frequency > 200) & (width < 500)])
+        if len(formants) >= 4:
+            found.append(formants[2:4])
+    return float(np.sqrt(np.prod(np.median(found, axis=0)))) if len(found) >= 20 else None
 
 
 def bandwidth(samples: Float64, threshold_db: float = -62.0) -> float:

@@ -1,0 +1,97 @@
+"""The process that speaks: `python -m voices.engines.builtin.child`. pool.py says what goes over the pipes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import select
+import sys
+import threading
+from collections import OrderedDict
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from voiceproject.errors import EngineError, PublicError
+from voices.engines import Reference
+
+from .engine import Synthesizer
+
+log = logging.getLogger(__name__)
+
+KEPT_REFERENCE_BYTES = 48 << 20
+
+
+def main() -> None:
+    logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO").upper(), format="%(name)s: %(message)s")
+    # Whatever a library prints must not get between the answers: stdout is kept for them under another number.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    orders = os.fdopen(os.dup(0), "rb")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    serve(orders, answers)
+
+
+def serve(orders: BinaryIO, answers: BinaryIO) -> None:
+    """Answers each message with one, until the end of the orders."""
+    synthesizer = Synthesizer()
+    references: OrderedDict[str, Reference] = OrderedDict()
+    while line := orders.readline():
+        message = json.loads(line)
+        data = orders.read(message.pop("bytes"))
+        answer: dict[str, Any]
+        audio = b""
+        try:
+            answer, audio = answer_to(message, data, synthesizer, references)
+        except PublicError as error:
+            answer = {"error": error.code, "message": error.message, "details": error.details}
+        except Exception:
+            # The border of the process: the server answers engine_error, the operator reads why in the log.
+            log.exception("a sentence could not be spoken")
+            error = EngineError()
+            answer = {"error": error.code, "message": error.message, "details": {}}
+        answer |= {"bytes": len(audio), "resident_bytes": resident_bytes()}
+        answers.write(json.dumps(answer).encode() + b"\n" + audio)
+        answers.flush()
+
+
+def answer_to(
+    message: dict[str, Any], data: bytes, synthesizer: Synthesizer, references: OrderedDict[str, Reference]
+) -> tuple[dict[str, Any], bytes]:
+    if key := message.pop("reference", None):
+        references[key] = Reference(np.frombuffer(data, np.float32), **message)
+        while len(references) > 1 and sum(r.samples.nbytes for r in references.values()) > KEPT_REFERENCE_BYTES:
+            references.popitem(last=False)
+        return {}, b""
+    key = message.pop("profile")
+    if key not in references:
+        return {"need": "reference"}, b""
+    references.move_to_end(key)
+    profile = synthesizer.prepare(references[key])
+    piece = synthesizer.speak(profile=profile, **{**message, "seed": tuple(message["seed"])})
+    return {"sample_rate": piece.sample_rate}, piece.samples.tobytes()
+
+
+def resident_bytes() -> int:
+    """Memory of this process now; the most that it had, where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _end_with_parent() -> None:
+    """Ends the process at once when the other end of stdin is closed, in the middle of a sentence too."""
+    poll = select.poll()
+    poll.register(0, 0)  # hang-up is always reported
+    while not any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll()):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
