@@ -33,6 +33,16 @@ def needs(program: str) -> None:
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
 
 
+@pytest.fixture
+def redis_url() -> str:
+    """A Redis server that a test may empty: TEST_REDIS_URL names it."""
+    url = os.environ.get("TEST_REDIS_URL", "")
+    if not url:
+        message = "TEST_REDIS_URL is not set"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return url
+
+
 class FakeEngine:
     name = "builtin"
     languages = frozenset({"auto", "en", "zh", "ja"})

@@ -1,0 +1,158 @@
+"""Settings: what they default to, what they refuse, and that .env.example tells all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+
+from voiceproject import settings as product_settings
+from voiceproject.env import Env
+
+EXAMPLE = Path(django_settings.BASE_DIR) / ".env.example"
+SHOWN = """
+import json, sys
+from voiceproject import settings
+print(json.dumps({name: getattr(settings, name) for name in sys.argv[1:]}, default=str))
+"""
+
+
+def start(tmp_path: Path, *names: str, dotenv: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh process that loads the settings and prints some of them as JSON."""
+    (tmp_path / ".env").write_text(dotenv)
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}
+    return subprocess.run(
+        [sys.executable, "-c", SHOWN, *names],
+        cwd=django_settings.BASE_DIR,
+        env={**kept, "DATA_DIR": str(tmp_path / "data"), "ENV_FILE": str(tmp_path / ".env"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def loaded(tmp_path: Path, *names: str, **environment: str) -> dict[str, Any]:
+    result = start(tmp_path, *names, **environment)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_every_setting_is_documented_with_its_default_and_none_besides() -> None:
+    documented = set(re.findall(r"^([A-Z][A-Z0-9_]+)=", EXAMPLE.read_text(), re.MULTILINE))
+    assert documented == product_settings.env.names
+
+
+def test_the_example_changes_nothing(tmp_path: Path) -> None:
+    names = [name for name in sorted(product_settings.env.names) if hasattr(product_settings, name)]
+    without = loaded(tmp_path, *names)
+    assert len(without) > 30
+    assert loaded(tmp_path, *names, dotenv=EXAMPLE.read_text()) == without
+
+
+def test_the_defaults_that_were_promised(tmp_path: Path) -> None:
+    promised = {
+        "SOVITS_TIMEOUT": 300,
+        "MAX_UPLOAD_SIZE": 10485760,
+        "CORS_ORIGINS": ["http://localhost:3000"],
+        "LOG_LEVEL": "INFO",
+        "DEBUG": False,
+        "COVER_UVR_MODEL": "HP2_all_vocals",
+        "COVER_MAX_DURATION_SECONDS": 480,
+        "COVER_RESULT_TTL_HOURS": 24,
+        "BUILTIN_CONCURRENCY": 1,
+        "VOICE_ENGINE": "builtin",
+        "API_KEY": "",
+    }
+    assert loaded(tmp_path, *promised) == promised
+
+
+@pytest.mark.parametrize(
+    ("environment", "engine", "urls"),
+    [
+        ({}, "builtin", []),
+        ({"SOVITS_BASE_URL": "http://gpu:9880/"}, "gptsovits", ["http://gpu:9880"]),
+        ({"VOICE_ENGINE": "gptsovits"}, "gptsovits", ["http://localhost:9880"]),
+        ({"VOICE_ENGINE": "builtin", "SOVITS_BASE_URL": "http://gpu:9880"}, "builtin", ["http://gpu:9880"]),
+        ({"SOVITS_BASE_URL": "http://a:1, https://b:2"}, "gptsovits", ["http://a:1", "https://b:2"]),
+    ],
+)
+def test_the_engine_follows_from_its_url_unless_it_is_named(
+    tmp_path: Path, environment: dict[str, str], engine: str, urls: list[str]
+) -> None:
+    shown = loaded(tmp_path, "VOICE_ENGINE", "SOVITS_BASE_URLS", **environment)
+    assert shown == {"VOICE_ENGINE": engine, "SOVITS_BASE_URLS": urls}
+
+
+@pytest.mark.parametrize("value", ['["https://a.example", "http://b.example:3000"]', "https://a.example, http://b.example:3000/"])
+def test_a_list_is_json_or_separated_by_commas(tmp_path: Path, value: str) -> None:
+    assert loaded(tmp_path, "CORS_ORIGINS", CORS_ORIGINS=value)["CORS_ORIGINS"] == ["https://a.example", "http://b.example:3000"]
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    dotenv = "SOVITS_TIMEOUT=10\nCOVER_UVR_MODEL='HP5 only'  # a comment\n"
+    shown = loaded(tmp_path, "SOVITS_TIMEOUT", "COVER_UVR_MODEL", dotenv=dotenv, SOVITS_TIMEOUT="20")
+    assert shown == {"SOVITS_TIMEOUT": 20, "COVER_UVR_MODEL": "HP5 only"}
+
+
+MALFORMED = [
+    ("MAX_UPLOAD_SIZE", "10MB"),
+    ("MAX_UPLOAD_SIZE", "0"),
+    ("SOVITS_TIMEOUT", "-5"),
+    ("SOVITS_BASE_URL", "gpu:9880"),
+    ("SOVITS_BASE_URL", "http://"),
+    ("CORS_ORIGINS", '["http://a", 3]'),
+    ("CORS_ORIGINS", "localhost:3000"),
+    ("LOG_LEVEL", "LOUD"),
+    ("DEBUG", "maybe"),
+    ("VOICE_ENGINE", "espeak"),
+    ("DATABASE_URL", "mysql://a/b"),
+    ("DATABASE_URL", "nonsense"),
+    ("REDIS_URL", "localhost:6379"),
+    ("SECRET_KEY", "short"),
+    ("COVER_CONCURRENCY", "1.5"),
+    ("BUILTIN_CONCURRENCY", "1000"),
+    ("DATA_DIR", "/proc/no/such"),
+    ("API_KEY", "your-api-key-here-please"),
+    ("API_KEY", "fifteen-letters"),
+    ("API_KEY", "aaaaaaaaaaaaaaaaaaaa"),
+    ("API_KEY", "ein schlüssel mit leerzeichen"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), MALFORMED)
+def test_a_malformed_value_stops_the_start_with_one_line_that_names_it(tmp_path: Path, name: str, value: str) -> None:
+    result = start(tmp_path, **{name: value})
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{name}: ")
+
+
+def test_a_key_of_sixteen_characters_is_taken(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "API_KEY", API_KEY="a1B2c3D4e5F6g7H8")["API_KEY"] == "a1B2c3D4e5F6g7H8"
+
+
+def test_a_secret_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    first, second = (loaded(tmp_path, "SECRET_KEY")["SECRET_KEY"] for _ in range(2))
+    assert first == second
+    assert len(first) >= 50
+    assert (tmp_path / "data" / "secret_key").stat().st_mode & 0o077 == 0
+
+
+def test_https_secures_cookies_and_redirects(tmp_path: Path) -> None:
+    names = ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT", "SECURE_HSTS_SECONDS")
+    assert all(loaded(tmp_path, *names, HTTPS="true").values())
+
+
+def test_numbers_have_bounds_that_are_told() -> None:
+    with pytest.raises(SystemExit, match="N: must be from 1 to 3, not 4"):
+        Env({"N": "4"}).number("N", 1, maximum=3)
+    assert Env({"N": "3"}).number("N", 1, maximum=3) == 3
+    assert Env({"N": " "}).number("N", 7) == 7

@@ -1,0 +1,161 @@
+"""Worker processes: the real `dramatiq voiceproject.worker`, with and without Redis, killed and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
+from django.db import connection
+from django.db.models.functions import Now
+from dramatiq.errors import BrokerConnectionError
+from model_bakery import baker
+
+from covers.models import CoverJob
+from tests.conftest import speech_like, wav_bytes
+from tests.test_covers import QUICK, RATE, processes_of, song, until
+from voiceproject import worker
+from voiceproject.models import Tenant, WorkerHost
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def submit(**fields: Any) -> CoverJob:
+    user, _ = User.objects.get_or_create(username="alice")
+    Tenant.objects.get_or_create(user=user)
+    job = baker.prepare(CoverJob, tenant=user, stage="queued", **fields)
+    storage = job.song.storage
+    job.song = storage.save(f"covers/{job.pk}/0-song", ContentFile(wav_bytes(song(1.5), RATE)))
+    job.reference_voice = storage.save(f"covers/{job.pk}/0-reference", ContentFile(wav_bytes(speech_like(), 16_000)))
+    job.save(force_insert=True)
+    return job
+
+
+@contextmanager
+def a_worker(separate: str = "", infer: str = "", **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process on the test's own database and media."""
+    database = settings.DATABASES["default"]
+    url = f"sqlite:///{database['NAME']}"
+    if connection.vendor == "postgresql":
+        url = f"postgres://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dramatiq", "voiceproject.worker", "--processes", "1", "--threads", "4"],
+        cwd=settings.BASE_DIR,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "voiceproject.settings",
+            "DATABASE_URL": url,
+            "DATA_DIR": str(settings.DATA_DIR),
+            "WORKER_HEARTBEAT_TIMEOUT_SECONDS": "5",
+            "COVER_SEPARATE_CMD_TEMPLATE": f"{{python_exec}} {QUICK} separate {{song_input}} {{vocal_output}} {{inst_output}} {separate}",
+            "COVER_INFER_CMD_TEMPLATE": f"{{python_exec}} {QUICK} infer {{input_vocal}} {{output_vocal}} {infer}",
+            **environment,
+        },
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def status_is(job: CoverJob, *statuses: str) -> Callable[[], bool]:
+    return lambda: CoverJob.objects.get(pk=job.pk).status in statuses
+
+
+def test_without_redis_a_worker_lives_by_looking_at_the_database() -> None:
+    job = submit()
+    with a_worker(REDIS_URL=""):
+        until(status_is(job, "succeeded"), 40)
+        later = submit()
+        until(status_is(later, "succeeded"), 20)
+    assert WorkerHost.objects.filter(seen_at__gt=Now() - timedelta(minutes=1)).exists()
+
+
+def test_with_redis_it_does_so_too_though_redis_forgets_everything(redis_url: str) -> None:
+    client = redis.Redis.from_url(redis_url)
+    with a_worker(infer="slow", REDIS_URL=redis_url):
+        first = submit()
+        until(status_is(first, "running"), 40)
+        client.flushall()
+        second = submit()
+        until(status_is(first, "succeeded"), 30)
+        until(status_is(second, "succeeded"), 30)
+    client.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_a_job_of_a_killed_worker_is_finished_by_the_next_and_leaves_no_process() -> None:
+    job = submit()
+    with a_worker(infer="hang", REDIS_URL="") as process:
+        until(lambda: CoverJob.objects.get(pk=job.pk).stage == "infer" and processes_of(str(job.pk)), 40)
+        os.killpg(process.pid, signal.SIGKILL)
+        until(lambda: not processes_of(str(job.pk)), 5)
+    assert CoverJob.objects.get(pk=job.pk).status == "running"
+    # Separation would fail now: the stems that were kept are gone on with.
+    with a_worker(separate="fail", REDIS_URL=""):
+        until(status_is(job, "succeeded", "failed"), 40)
+        row = CoverJob.objects.get(pk=job.pk)
+        assert (row.status, row.attempt) == ("succeeded", 2)
+        until(lambda: not list(Path(settings.SCRATCH_DIR).iterdir()), 10)
+
+
+def test_a_worker_that_is_told_to_stop_hands_its_job_back_in_time() -> None:
+    job = submit()
+    with a_worker(infer="stubborn", REDIS_URL="") as process:
+        until(lambda: CoverJob.objects.get(pk=job.pk).stage == "infer", 40)
+        started = time.monotonic()
+        process.terminate()
+        process.wait(15)
+        assert time.monotonic() - started < 10
+        row = CoverJob.objects.get(pk=job.pk)
+        assert (row.status, row.attempt) == ("queued", 0)
+
+
+def test_one_look_takes_over_expires_and_says_that_the_host_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, old = submit(status="running", attempt=1), submit(status="succeeded")
+    CoverJob.objects.filter(pk=lost.pk).update(heartbeat_at=Now() - timedelta(minutes=5))
+    CoverJob.objects.filter(pk=old.pk).update(expires_at=Now() - timedelta(minutes=5))
+    sent: list[bool] = []
+    monkeypatch.setattr(worker.cover_tasks.run_covers, "send", lambda: sent.append(True))
+    worker.look()
+    lost.refresh_from_db()
+    old.refresh_from_db()
+    assert lost.status == "queued"
+    assert (old.files_expired, bool(old.song)) == (True, False)
+    assert sent == [True]
+    assert WorkerHost.objects.get().name == settings.WORKER_HOST
+
+
+def test_work_goes_on_when_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit()
+
+    def unreachable() -> None:
+        raise BrokerConnectionError("no broker")
+
+    ran: list[bool] = []
+    monkeypatch.setattr(worker.cover_tasks.run_covers, "send", unreachable)
+    monkeypatch.setattr(worker.cover_tasks.run_covers, "fn", lambda: ran.append(True))
+    worker.look()
+    until(lambda: ran == [True], 5)
