@@ -61,12 +61,8 @@ def pitch_of(samples: np.ndarray, sample_rate: int) -> float:
     length = min(len(samples), sample_rate // 2)
     if len(samples) == 0 or not np.any(samples):
         return 0.0
-    power = (
-        np.convolve(samples.astype(np.float64) ** 2, np.ones(length), mode="valid")
-        if length < len(samples)
-        else [0]
-    )
-    start = int(np.argmax(power))
+    energy = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
+    start = int(np.argmax(energy[length:] - energy[:-length]))
     part = samples[start : start + length].astype(np.float64)
     part = part - part.mean()
     spectrum = np.fft.rfft(part, 2 * length)
@@ -118,6 +114,7 @@ class FakeGptSovits:
         self._woken = threading.Event()  # ends a hang
         self._loop = threading.Lock()  # the event loop, which everything needs
         self._prompt: dict[str, Any] = {"path": None, "pitch": 0.0}
+        self._sockets: list[socket.socket] = []
         fake = self
 
         class Handler(_Handler):
@@ -138,6 +135,9 @@ class FakeGptSovits:
         self.wake()
         self._http.shutdown()
         self._http.server_close()
+        for connection in self._sockets:  # also those that are kept for the next call
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def wake(self) -> None:
         """Ends a `hang`."""
@@ -196,6 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         self.fake.connections += 1
+        self.fake._sockets.append(self.request)
         self.timeout = self.fake.keep_alive_seconds
         super().setup()
 
@@ -212,9 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/_fake/log":
-            self._json(
-                200, {"calls": self.fake.log, "overlaps": self.fake.overlaps(), "probes": self.fake.probes}
-            )
+            self._json(200, {"calls": self.fake.log, "overlaps": self.fake.overlaps(), "probes": self.fake.probes})
             return
         with self.fake._loop:
             if path == "/openapi.json":
@@ -298,9 +297,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not body.get(name):
                 return 400, {"message": f"{name} is required"}
             if name.endswith("_lang") and body[name].lower() not in LANGUAGES[self.fake.version]:
-                return 400, {
-                    "message": f"{name}: {body[name]} is not supported in version {self.fake.version}"
-                }
+                return 400, {"message": f"{name}: {body[name]} is not supported in version {self.fake.version}"}
         if body.get("media_type", "wav") not in MEDIA_TYPES:
             return 400, {"message": f"media_type: {body['media_type']} is not supported"}
         if body.get("text_split_method", "cut5") not in CUTS:
