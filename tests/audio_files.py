@@ -22,6 +22,13 @@ from scipy import signal
 
 Samples = NDArray[np.float32]
 
+# For programs that tests run: the peak of this process in MB. Not ru_maxrss, which a process inherits from its parent.
+PEAK_MB = (
+    "def peak_mb():\n"
+    "    lines = open('/proc/self/status').read().splitlines()\n"
+    "    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith('VmHWM'))\n"
+)
+
 
 # --- signals
 

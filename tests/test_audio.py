@@ -461,6 +461,7 @@ def test_a_file_has_the_hash_of_its_bytes(tmp_path: Path) -> None:
 # --- memory
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", ["song", "containers", "bomb", "reference"])
 def test_memory_stays_flat_whatever_is_decoded(kind: str, tmp_path: Path) -> None:
     """Each case in a process of its own, whose peak is compared to the same process's before the decoding."""
@@ -473,25 +474,25 @@ def test_memory_stays_flat_whatever_is_decoded(kind: str, tmp_path: Path) -> Non
         path = tmp_path / "upload"
         path.write_bytes(audio_files.with_flac_length(audio_files.hour_of_silence(), 0))
     else:
-        path = write(tmp_path / "upload", np.tile(stereo(5, 44_100), (12, 1)), 44_100, "flac")
+        # The longest and finest reference there is: 46 MB of mono float32, and that again on its way there.
+        path = write(tmp_path / "upload", np.tile(stereo(5, 192_000), (12, 1)), 192_000, "flac")
     program = (
-        "import sys, resource\n"
+        audio_files.PEAK_MB + "import sys, resource\n"
         "from voiceproject import audio\n"
         "from voiceproject.errors import PublicError\n"
         "kind, path, out = sys.argv[1:]\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak_mb()\n"
         "try:\n"
         "    if kind == 'reference': audio.load_reference(path, field='voice')\n"
         "    else: audio.decode_song(path, out, field='song', max_seconds=480)\n"
         "    result = 'ok'\n"
         "except PublicError as error: result = error.details['reason']\n"
-        "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
-        "print(result, (after - before) // 1024, child // 1024)\n"
+        "print(result, peak_mb() - before, child // 1024)\n"
     )
     command = [sys.executable, "-c", program, kind, str(path), str(tmp_path / "out.wav")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=True)
     result, grown_mb, child_mb = done.stdout.split()
     assert result == ("too_long" if kind == "bomb" else "ok")
-    assert int(grown_mb) <= (80 if kind == "reference" else 40)
+    assert int(grown_mb) <= (150 if kind == "reference" else 20)
     assert int(child_mb) <= 150

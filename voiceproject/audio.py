@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def load_reference(
     samples, rate, cancels = _read_mono(path, bounds, left_only=False)
     if cancels:
         samples, rate, _ = _read_mono(path, bounds, left_only=True)
-    peak = float(np.max(np.abs(samples)))
+    peak = _peak(samples)
     if peak > 1:
         samples /= np.float32(peak)
     samples -= np.float32(samples.mean(dtype=np.float64))
@@ -101,7 +102,7 @@ def load_reference(
             soxr.resample(samples, rate, sample_rate, quality="HQ").astype(np.float32),
             sample_rate,
         )
-    peak = float(np.max(np.abs(samples)))
+    peak = _peak(samples)
     if peak > 1:
         samples /= np.float32(peak)
     return samples, rate
@@ -211,11 +212,17 @@ def _read_mono(path: str | os.PathLike[str], bounds: Bounds, *, left_only: bool)
     return np.concatenate(parts), source.sample_rate, energy < 0.02 * sides
 
 
+def _peak(samples: Samples) -> float:
+    return max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
+
+
 def _loudest(samples: Samples, rate: int) -> float:
     """The highest RMS of any 50 ms of (n,) or (n, channels) samples, each piece without its own offset."""
     size = max(1, min(len(samples), rate // 20))
     pieces = samples[: len(samples) // size * size].reshape(-1, size, *samples.shape[1:])
-    return float(np.sqrt(np.max(np.var(pieces, axis=1, dtype=np.float64), initial=0.0)))
+    # A second at a time: the variance is taken in float64.
+    seconds = [pieces[start : start + 20] for start in range(0, len(pieces), 20)]
+    return math.sqrt(max((float(np.var(part, axis=1, dtype=np.float64).max()) for part in seconds), default=0.0))
 
 
 def _write_song(source: Source, wav_path: str | os.PathLike[str], rate: int) -> tuple[int, float, float]:
@@ -232,7 +239,7 @@ def _write_song(source: Source, wav_path: str | os.PathLike[str], rate: int) -> 
                 stereo = resampler.resample_chunk(np.ascontiguousarray(stereo), last=len(block) == 0)
                 # The resampler may round its last frame up or down.
                 stereo = stereo[: round(source.frames * rate / source.sample_rate) - written]
-            peak = max(peak, float(np.max(np.abs(stereo), initial=0.0)))
+            peak = max(peak, _peak(stereo))
             out.write(stereo)
             written += len(stereo)
         missing = round(source.frames * rate / source.sample_rate) - written
