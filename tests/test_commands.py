@@ -52,6 +52,9 @@ def fork(function):
         os._exit(0)
 def deaf():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def bare():
+    code = f"import os, time; open({READY!r}, 'a').write(str(os.getpid()) + chr(10)); time.sleep(99)"
+    os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", code], {})
 """
 
 # name: (code, how many processes write their pid)
@@ -65,9 +68,7 @@ TREES = {
         2,
     ),
     "a daemon without an environment": (
-        'code = f\'import os, time; open({READY!r}, "a").write(f"{{os.getpid()}}\\\\n"); time.sleep(99)\'\n'
-        "def bare(): os.setsid(); os.execve(sys.executable, [sys.executable, '-I', '-S', '-c', code], {})\n"
-        "deaf(); fork(lambda: fork(bare)); os.wait(); hang()",
+        "deaf(); fork(lambda: fork(lambda: (os.setsid(), bare()))); os.wait(); hang()",
         2,
     ),
     "a stopped child": ("fork(lambda: (ready(), os.kill(os.getpid(), signal.SIGSTOP))); hang()", 2),
@@ -142,7 +143,8 @@ class Bench:
         for name in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
                 arguments = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
-                if commands.guard.__file__.encode() in arguments and str(self.ready).encode() in arguments:
+                is_child = f"\nPPid:\t{os.getpid()}\n" in Path(f"/proc/{name}/status").read_text()
+                if is_child and commands.guard.__file__.encode() in arguments:
                     return int(name)
         raise AssertionError("there is no guard")
 
@@ -269,7 +271,7 @@ def test_many_runs_leave_no_descriptor_thread_or_zombie(bench: Bench) -> None:
 
     bench.run("pass")
     before = held()
-    for _ in range(10):
+    for _ in range(6):
         bench.run("pass")
         for argv, options in (
             (bench.argv("sys.exit(1)"), {}),
@@ -363,6 +365,23 @@ def test_a_command_may_tidy_up_when_it_is_told_to_end(bench: Bench) -> None:
         bench.run(code, should_stop=lambda: bool(bench.pids()))
     assert (bench.folder / "tidied").exists()
     assert caught.value.stderr_tail == "bye\n"
+
+
+def test_a_stopped_process_may_tidy_up_too(bench: Bench) -> None:
+    code = (
+        "def tidy(*_): open('tidied', 'w'); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, tidy); ready(); os.kill(os.getpid(), signal.SIGSTOP); hang()"
+    )
+    with pytest.raises(CommandStopped):
+        bench.run(code, should_stop=lambda: bool(bench.pids()), grace_seconds=5.0)
+    assert (bench.folder / "tidied").exists()
+
+
+def test_a_cancel_at_the_very_start_does_not_wait_for_the_grace(bench: Bench) -> None:
+    started = time.monotonic()
+    with pytest.raises(CommandStopped):
+        bench.run("hang()", should_stop=lambda: True, grace_seconds=20.0)
+    assert time.monotonic() - started < 10.0
 
 
 def test_a_canceled_command_is_ended_even_if_it_stopped_its_guard(bench: Bench) -> None:
@@ -469,7 +488,7 @@ def worker(bench: Bench, tree: str, before: str = "", after: str = "") -> Iterat
             process.kill()
 
 
-@pytest.mark.parametrize("tree", [name for name in TREES if name not in ("one process", "grandchildren")])
+@pytest.mark.parametrize("tree", [name for name in TREES if "daemon" in name or "for ever" in name])
 def test_a_worker_killed_with_sigkill_takes_the_tree_along(bench: Bench, tree: str) -> None:
     with worker(bench, tree) as process:
         assert bench.live()
@@ -503,11 +522,16 @@ def test_a_worker_that_ends_in_order_takes_the_tree_along(bench: Bench) -> None:
         assert wait_until(lambda: not bench.live(), "the tree is gone") < 2.0
 
 
-@pytest.mark.parametrize(
-    "tree", ["grandchildren", "a child in a session of its own", "a daemon that was forked twice"]
-)
+# A daemon that has neither the mark nor a session with the mark in it is what then gets away.
+UNGUARDED = {name: tree for name, tree in TREES.items() if name != "a daemon without an environment"} | {
+    "a command without an environment": ("deaf(); bare()", 1),
+    "a child without an environment": ("deaf(); fork(lambda: (os.setsid(), fork(bare), hang())); hang()", 3),
+}
+
+
+@pytest.mark.parametrize("tree", UNGUARDED)
 def test_a_guard_killed_with_sigkill_fails_the_command_and_ends_the_tree(bench: Bench, tree: str) -> None:
-    code, count = TREES[tree]
+    code, count = UNGUARDED[tree]
     killed: list[float] = []
 
     def kill_guard() -> bool:
