@@ -32,17 +32,23 @@ _QUOTE_PARTICLES = frozenset("とって、，,はがをにのもで")
 
 # Never the end of a sentence: what they stand before follows.
 _TITLES = frozenset(
-    "dr mr mrs ms mx prof st sr jr gen col capt lt sgt rev hon gov sen rep pres messrs mme mlle vs e.g i.e cf viz "
-    "al fig figs eq sec ch vol vols pp ed eds approx est dept univ assn bros mt ft ave blvd rd ph.d m.d b.a m.a".split()
+    str.split(
+        "dr mr mrs ms mx prof st sr jr gen col capt lt sgt rev hon gov sen rep pres messrs mme mlle vs e.g i.e cf viz "
+        "al fig figs eq sec ch vol vols pp ed eds approx est dept univ assn bros mt ft ave blvd rd ph.d m.d b.a m.a"
+    )
 )
 # The end of one only where the next word is one that starts sentences.
 _ABBREVIATIONS = frozenset(
-    "etc inc ltd co corp llc plc jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri "
-    "a.m p.m min max tel ext hr hrs sq oz lb lbs ie eg".split()
+    str.split(
+        "etc inc ltd co corp llc plc jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri "
+        "a.m p.m min max tel ext hr hrs sq oz lb lbs ie eg"
+    )
 )
 _STARTERS = frozenset(
-    "the a an it its he she we they you i in on at this that these those there here but and so if when while what who "
-    "where why how my our your his her their after before then now as for with from no not yes all some many most".split()
+    str.split(
+        "the a an it its he she we they you i in on at this that these those there here but and so if when while what "
+        "who where why how my our your his her their after before then now as for with from no not yes all some many most"
+    )
 )
 _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
 _WORD_BEFORE_DOT = re.compile(r"[^\W\d_](?:[^\W\d_]|\.(?=[^\W\d_])|['’](?=\w))*\Z")
@@ -135,7 +141,7 @@ def _han_language(sentence: str, japanese_near: bool) -> str:
 
 def detect_language(text: str) -> str:
     """The language of most of `text`: `en`, `zh`, `ja`, `ko` or `und`. A text without letters is `en`."""
-    counts = {script: 0 for script in (_LATIN, _HAN, _KANA, _HANGUL, _OTHER)}
+    counts = dict.fromkeys((_LATIN, _HAN, _KANA, _HANGUL, _OTHER), 0)
     for char in text:
         script = _script(char)
         if script in counts and script:
@@ -314,7 +320,8 @@ def _fit(text: str, limit: int, first_limit: int | None) -> Iterator[str]:
     while len(text) - start > bound:
         rest = len(text) - start
         # What is a little too long is cut near its middle rather than into a whole and a crumb.
-        aim = bound if first_limit or rest > 2 * bound else max(bound * 3 // 4, min(bound, (rest + 1) // 2 + bound // 8))
+        middle = max(bound * 3 // 4, min(bound, (rest + 1) // 2 + bound // 8))
+        aim = bound if first_limit or rest > 2 * bound else middle
         end = _cut_point(text, start, min(aim, rest - 1))
         yield text[start:end]
         start, bound, first_limit = end, limit, None
@@ -392,9 +399,7 @@ def _keeps_its_latin(sentence: str, base_scripts: frozenset[str]) -> bool:
 def _script_languages(sentence: str, language: str, japanese_near: bool) -> dict[str, str]:
     """From script to language for one sentence."""
     languages = {_LATIN: "en", _HANGUL: "ko", _KANA: "ja", _OTHER: "und"}
-    if language in ("zh", "yue"):
-        languages[_HAN] = language
-    elif language in ("ja", "ko"):
+    if language in ("zh", "yue", "ja", "ko"):
         languages[_HAN] = language
     else:
         languages[_HAN] = _han_language(sentence, japanese_near)
@@ -429,7 +434,7 @@ def split(
     first one, for an early first sound. mixed False leaves a sentence whole, under the language of most of it, for
     engines that read several scripts at once. A text with nothing to speak gives an empty list.
     """
-    if max_chars is not None and max_chars < 1 or first_max_chars is not None and first_max_chars < 1:
+    if any(bound is not None and bound < 1 for bound in (max_chars, first_max_chars)):
         raise ValueError("max_chars and first_max_chars are at least 1")
     sentences = list(_sentences(text))
     kana = [any(_script(char) == _KANA for char in sentence) for sentence in sentences]
