@@ -257,7 +257,7 @@ class _Cover:
                 vocal_gain_db=self.job.vocal_gain_db,
                 instrumental_gain_db=self.job.instrumental_gain_db,
             )
-        except (ValueError, sf.LibsndfileError) as error:
+        except (PublicError, ValueError, sf.LibsndfileError) as error:
             raise StageFailed("mix_failed", detail=repr(error)) from error
 
     def finalize(self) -> None:

@@ -25,6 +25,8 @@ from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from voiceproject import checks
 
 QUICK = Path(__file__).with_name("quick_command.py")
+SEPARATE = f"{{python_exec}} {QUICK} separate {{song_input}} {{vocal_output}} {{inst_output}}"
+INFER = f"{{python_exec}} {QUICK} infer {{input_vocal}} {{output_vocal}}"
 URL = "/api/v1/cover/jobs"
 RATE = 44_100
 
@@ -38,10 +40,8 @@ def song(seconds: float = 3.0, rate: int = RATE, channels: int = 2) -> np.ndarra
 @pytest.fixture
 def habits(settings: Any) -> Callable[..., None]:
     def choose(separate: str = "", infer: str = "") -> None:
-        settings.COVER_SEPARATE_CMD_TEMPLATE = (
-            f"{{python_exec}} {QUICK} separate {{song_input}} {{vocal_output}} {{inst_output}} {separate}"
-        )
-        settings.COVER_INFER_CMD_TEMPLATE = f"{{python_exec}} {QUICK} infer {{input_vocal}} {{output_vocal}} {infer}"
+        settings.COVER_SEPARATE_CMD_TEMPLATE = f"{SEPARATE} {separate}"
+        settings.COVER_INFER_CMD_TEMPLATE = f"{INFER} {infer}"
         pipeline.template.cache_clear()
 
     choose()

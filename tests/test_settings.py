@@ -90,9 +90,14 @@ def test_the_engine_follows_from_its_url_unless_it_is_named(
     assert shown == {"VOICE_ENGINE": engine, "SOVITS_BASE_URLS": urls}
 
 
-@pytest.mark.parametrize("value", ['["https://a.example", "http://b.example:3000"]', "https://a.example, http://b.example:3000/"])
+@pytest.mark.parametrize(
+    "value", ['["https://a.example", "http://b.example:3000"]', "https://a.example, http://b.example:3000/"]
+)
 def test_a_list_is_json_or_separated_by_commas(tmp_path: Path, value: str) -> None:
-    assert loaded(tmp_path, "CORS_ORIGINS", CORS_ORIGINS=value)["CORS_ORIGINS"] == ["https://a.example", "http://b.example:3000"]
+    assert loaded(tmp_path, "CORS_ORIGINS", CORS_ORIGINS=value)["CORS_ORIGINS"] == [
+        "https://a.example",
+        "http://b.example:3000",
+    ]
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from model_bakery import baker
 
 from covers.models import CoverJob
 from tests.conftest import speech_like, wav_bytes
-from tests.test_covers import QUICK, RATE, processes_of, song, until
+from tests.test_covers import INFER, RATE, SEPARATE, processes_of, song, until
 from voiceproject import worker
 from voiceproject.models import Tenant, WorkerHost
 
@@ -59,8 +59,8 @@ def a_worker(separate: str = "", infer: str = "", **environment: str) -> Iterato
             "DATABASE_URL": url,
             "DATA_DIR": str(settings.DATA_DIR),
             "WORKER_HEARTBEAT_TIMEOUT_SECONDS": "5",
-            "COVER_SEPARATE_CMD_TEMPLATE": f"{{python_exec}} {QUICK} separate {{song_input}} {{vocal_output}} {{inst_output}} {separate}",
-            "COVER_INFER_CMD_TEMPLATE": f"{{python_exec}} {QUICK} infer {{input_vocal}} {{output_vocal}} {infer}",
+            "COVER_SEPARATE_CMD_TEMPLATE": f"{SEPARATE} {separate}",
+            "COVER_INFER_CMD_TEMPLATE": f"{INFER} {infer}",
             **environment,
         },
         stderr=subprocess.PIPE,

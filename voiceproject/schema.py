@@ -22,6 +22,10 @@ class EnvelopeSchema(AutoSchema):
 
     ALWAYS = (400, 401, 403, 405, 429, 500, 503)
 
+    def get_description(self) -> str:
+        # Operations say what they do in extend_schema; a view's docstring is for who reads the code.
+        return ""
+
     def _statuses(self) -> set[int]:
         statuses = {*self.ALWAYS, *getattr(self.view, "error_statuses", ())}
         if not getattr(self.view, "authentication_classes", ()):
@@ -36,6 +40,8 @@ class EnvelopeSchema(AutoSchema):
         bodies = super()._get_response_bodies(direction)
         for status in sorted(self._statuses()):
             codes = [code for code, its_status in STATUS_OF_CODE.items() if its_status == status]
+            if status == 400 and self.method != "POST":
+                codes = ["validation_error"]
             body = self._get_response_for_code(ErrorSerializer, str(status), ["application/json"])
             body["description"] = "`error` is " + " or ".join(f"`{code}`" for code in codes)
             bodies.setdefault(str(status), body)
