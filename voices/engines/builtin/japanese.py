@@ -1,0 +1,229 @@
+"""Japanese base voices: haqumei reads the text (OpenJTalk's analysis and dictionary), Kokoro speaks it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from voiceproject.errors import PublicError
+
+from . import kokoro
+from .base import BaseVoice
+from .world import Float32
+
+_VOICES = {"ja_alpha": "jf_alpha", "ja_kumo": "jm_kumo"}
+NAMES = tuple(_VOICES)
+REVISION = 1  # raise it when the reading or the settings change the sound
+
+# From Aozora Bunko, in the public domain: Natsume Soseki, "Kokoro" and "Botchan"; Miyazawa Kenji, "Ginga tetsudo".
+CALIBRATION = [
+    "私はその人を常に先生と呼んでいた。",
+    "だからここでもただ先生と書くだけで本名は打ち明けない。",
+    "親譲りの無鉄砲で、子供の時から損ばかりしている。",
+    "小学校にいる時分、学校の二階から飛び降りて一週間ほど腰を抜かした事がある。",
+    "ではみなさんは、そういうふうに川だと言われたり、乳の流れたあとだと言われたりしていました。",
+    "このぼんやりと白いものがほんとうは何かご承知ですか。",
+    "病院の前で、ニュースを読みながら、百円のジュースを飲んだ。",
+    "ぜひ、ヴァイオリンとピアノの演奏会へ、家族みんなでお越しください！",
+    "牛乳と卵、それに胡麻油を少々、よく混ぜてから焼きます。",
+    "地図を見ると、この街の東側には、大きな池と古いお寺があるようだ。",
+]
+
+_KANA = """
+ア a イ i ウ ɯ エ e オ o カ ka キ kʲi ク kɯ ケ ke コ ko ガ ɡa ギ ɡʲi グ ɡɯ ゲ ɡe ゴ ɡo サ sa シ ɕi ス sɨ セ se ソ so
+ザ ʣa ジ ʥi ズ zɨ ゼ ʣe ゾ ʣo タ ta チ ʨi ツ ʦɨ テ te ト to ダ da ヂ ʥi ヅ zɨ デ de ド do ナ na ニ ɲi ヌ nɯ ネ ne ノ no
+ハ ha ヒ çi フ ɸɯ ヘ he ホ ho バ ba ビ bʲi ブ bɯ ベ be ボ bo パ pa ピ pʲi プ pɯ ペ pe ポ po マ ma ミ mʲi ム mɯ メ me
+モ mo ヤ ja ユ jɯ ヨ jo ラ ɾa リ ɾʲi ル ɾɯ レ ɾe ロ ɾo ワ βa ヰ i ヱ e ヲ o ヴ vɯ ァ a ィ i ゥ ɯ ェ e ォ o ャ ja ュ jɯ
+ョ jo ヮ βa ヵ ka ヶ ke ヷ va ヸ vʲi ヹ ve ヺ vo
+イェ je ウィ βi ウェ βe ウォ βo キェ kʲe キャ kʲa キュ kʲɨ キョ kʲo ギャ ɡʲa ギュ ɡʲɨ ギョ ɡʲo クァ kᵝa クィ kᵝi
+クェ kᵝe クォ kᵝo グァ ɡᵝa グィ ɡᵝi グェ ɡᵝe グォ ɡᵝo シェ ɕe シャ ɕa シュ ɕɨ ショ ɕo ジェ ʥe ジャ ʥa ジュ ʥɨ ジョ ʥo
+チェ ʨe チャ ʨa チュ ʨɨ チョ ʨo ヂャ ʥa ヂュ ʥɨ ヂョ ʥo ツァ ʦa ツィ ʦʲi ツェ ʦe ツォ ʦo ティ tʲi テュ tʲɨ ディ dʲi
+デュ dʲɨ トゥ tɯ ドゥ dɯ ニェ ɲe ニャ ɲa ニュ ɲɨ ニョ ɲo ヒェ çe ヒャ ça ヒュ çɨ ヒョ ço ビャ bʲa ビュ bʲɨ ビョ bʲo
+ピャ pʲa ピュ pʲɨ ピョ pʲo ファ ɸa フィ ɸʲi フェ ɸe フォ ɸo フュ ɸʲɨ フョ ɸʲo ミャ mʲa ミュ mʲɨ ミョ mʲo リャ ɾʲa
+リュ ɾʲɨ リョ ɾʲo ヴァ va ヴィ vʲi ヴェ ve ヴォ vo ヴュ bʲɨ ヴョ bʲo スィ si ズィ zi
+"""
+_TABLE = dict(zip(_KANA.split()[::2], _KANA.split()[1::2], strict=True))
+_MARKS = {
+    "。": ".", "．": ".", ".": ".", "、": ",", "，": ",", ",": ",", "？": "?", "?": "?", "！": "!", "!": "!",
+    "：": ",", ":": ",", "；": ";", ";": ";", "…": "…", "‥": "…", "—": "—", "―": "—", "〜": "—", "～": "—", "~": "—",
+}  # fmt: skip
+_LETTERS = dict(
+    zip(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        str.split(
+            "エー ビー シー ディー イー エフ ジー エイチ アイ ジェー ケー エル エム エヌ オー ピー キュー "
+            "アール エス ティー ユー ブイ ダブリュー エックス ワイ ゼット"
+        ),
+        strict=True,
+    )
+)
+_GREEK = dict(
+    zip(
+        "ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ",
+        str.split(
+            "アルファ ベータ ガンマ デルタ イプシロン ゼータ イータ シータ イオタ カッパ ラムダ ミュー ニュー "
+            "クサイ オミクロン パイ ロー シグマ タウ ウプシロン ファイ カイ プサイ オメガ"
+        ),
+        strict=True,
+    )
+)
+_DIGITS = dict(zip("0123456789", str.split("ゼロ イチ ニー サン ヨン ゴー ロク ナナ ハチ キュー"), strict=True))
+_SIGNS = {
+    "+": "プラス", "±": "プラスマイナス", "=": "イコール", "×": "かける", "÷": "わる", "&": "アンド",
+    "@": "アットマーク", "№": "ナンバー", "〒": "郵便番号", "°": "度", "√": "ルート", "∞": "無限大",
+    "≠": "ノットイコール", "≒": "ニアリーイコール", "<": "小なり", ">": "大なり", "≦": "以下", "≧": "以上",
+}  # fmt: skip
+_MONEY = {"¥": "円", "$": "ドル", "€": "ユーロ", "£": "ポンド", "₩": "ウォン"}
+_METRES = {"": "メートル", "k": "キロメートル", "c": "センチメートル", "m": "ミリメートル"}
+_POWERS = {"²": "平方", "³": "立方"}
+_NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+
+
+@lru_cache(maxsize=1)
+def _analyzer() -> Any:
+    """OpenJTalk's text analysis with its dictionary (0.4 s, 130 MB)."""
+    from haqumei import Haqumei
+
+    return Haqumei()
+
+
+def normalize(text: str) -> str:
+    """Text whose signs, dates, times and sums are words, so that the analysis reads them."""
+    text = text.replace("㎡", "m²").replace("㎥", "m³")
+    text = re.sub(r"(?<![A-Za-z])([kcm]?)m([²³])", lambda m: _POWERS[m[2]] + _METRES[m[1]], text)
+    text = text.replace("²", "の二乗").replace("³", "の三乗")
+    text = unicodedata.normalize("NFKC", text).replace("−", "-").replace("⁄", "/").replace("...", "…")
+    text = re.sub("°[CF]", "度", text)
+    # Else 十五分 behind 二時間 is read as fifteen hundredths.
+    text = re.sub(r"(?<=時間)([二三四五]?)(十?)([一二三四五六七八九]?)(?=分)", _minutes, text)
+    text = re.sub(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)", _date, text)
+    text = re.sub(r"(?<!\d)(\d{1,2}):(\d{2})(?::(\d{2}))?(?!\d)", _time, text)
+    text = re.sub(r"(?<![\d:])(\d+):(\d+)(?![\d:])", r"\1対\2", text)
+    text = re.sub(r"(?<![\d-])\d{1,5}(?:-\d{1,5}){2,}(?!\d)|(?<!\d)0\d{8,10}(?!\d)", _one_by_one, text)
+    text = re.sub(rf"([¥$€£₩])\s?({_NUMBER})(\s?[万億兆])?", lambda m: m[2] + (m[3] or "") + _MONEY[m[1]], text)
+    text = re.sub(r"(?<![\d/])(\d{1,2})/(\d{1,2})(?=[(に]|から|まで)", r"\1月\2日", text)
+    text = re.sub(r"(?<![\d/.])(\d+)/(\d+)(?![\d/])", r"\2分の\1", text)
+    text = re.sub(r"(?<=[\d%度時分日月年人個円])\s?[~〜-]\s?(?=\d)", "から", text)
+    text = re.sub(r"(?<![A-Za-z0-9)])-\s?(?=\d)", "マイナス", text)
+    text = re.sub(r"#(?=\d)", "ナンバー", text)
+    text = re.sub(r"[A-Za-z]+://", "", text)
+    text = re.sub(r"(?<=[A-Za-z0-9])\.(?=[A-Za-z])", "ドット", text)
+    text = re.sub(r"(?<=[A-Za-z])/(?=[A-Za-z])(?!h\b|s\b)", "スラッシュ", text)
+    text = re.sub(r"(?<=\w)_(?=\w)", "アンダーバー", text)
+    return "".join(_SIGNS.get(char) or _GREEK.get(char.upper(), char) for char in text)
+
+
+def _date(m: re.Match[str]) -> str:
+    return f"{m[1]}年{int(m[2])}月{int(m[3])}日" if 1 <= int(m[2]) <= 12 and 1 <= int(m[3]) <= 31 else m[0]
+
+
+def _time(m: re.Match[str]) -> str:
+    if int(m[1]) > 24 or int(m[2]) > 59:
+        return m[0]
+    minutes = f"{int(m[2])}分" if int(m[2]) else ""
+    return f"{int(m[1])}時{minutes}" + (f"{int(m[3])}秒" if m[3] else "")
+
+
+def _minutes(m: re.Match[str]) -> str:
+    tens, _, ones = ("零一二三四五六七八九".find(part) if part else 0 for part in m.groups())
+    number = (tens or 1) * 10 + ones if m[2] else ones
+    return str(number) if m[0] and number and (m[2] or not m[1]) else m[0]
+
+
+def _one_by_one(m: re.Match[str]) -> str:
+    return "".join(_DIGITS.get(char, "ノ") for char in m[0])
+
+
+def phonemes(text: str) -> str:
+    """Japanese text in the phonemes that Kokoro was trained on (those of misaki 0.7), words apart.
+
+    Raises PublicError validation_error (field text) where nothing in it can be spoken.
+    """
+    units: list[str] = []  # readings in katakana, and marks
+    for word in _analyzer().run_frontend(normalize(text)):
+        if word.pos == "記号" and word.string in _MARKS:
+            units.append(_MARKS[word.string])
+        else:
+            spelled = "".join(_spelled(char) for char in word.pron)
+            units.append("".join(char for char in spelled if "ァ" <= char <= "ヺ" or char == "ー"))
+    units = [unit for unit in units if unit]
+    spoken = ""
+    for unit, following in zip(units, [*units[1:], ""], strict=False):
+        if unit in _MARKS.values():
+            # One pause for a row of marks, the longest of them.
+            if spoken and spoken[-1] in ",;—":
+                spoken = spoken[:-1] + unit
+            elif spoken and spoken[-1] not in ".!?…":
+                spoken += unit
+        else:
+            spoken = f"{spoken} {sounds(unit, following)}" if spoken else sounds(unit, following)
+    if not any(char.isalpha() for char in spoken):
+        message = "There is nothing in this text that can be spoken."
+        raise PublicError("validation_error", message, {"text": [message]})
+    return spoken if spoken[-1] in ".!?…" else spoken.rstrip(",;—") + "."
+
+
+def _spelled(char: str) -> str:
+    """A letter that the analysis left as it is, by its name."""
+    plain = unicodedata.normalize("NFKC", char).upper()
+    return _LETTERS.get(plain) or _GREEK.get(plain) or _DIGITS.get(plain) or char
+
+
+def sounds(reading: str, following: str = "") -> str:
+    """A reading in katakana, as it is pronounced, in phonemes; following: the next word's reading."""
+    out = ""
+    position = 0
+    while position < len(reading):
+        char, rest = reading[position], reading[position + 1 :] + following
+        if (pair := reading[position : position + 2]) in _TABLE and len(pair) == 2:
+            out += _TABLE[pair]
+            position += 2
+            continue
+        if char == "ー":
+            out += "ː" if out and not out.endswith("ː") else ""
+        elif char == "ッ":
+            out += "ʔ" if rest[:1] in _TABLE and not out.endswith("ʔ") else ""
+        elif char == "ン":
+            out += _nasal(_TABLE.get(rest[:2]) or _TABLE.get(rest[:1], ""))
+        else:
+            out += _TABLE.get(char, "")
+        position += 1
+    return out
+
+
+def _nasal(following: str) -> str:
+    """The sound of ン before the phonemes `following`."""
+    for starts, sound in (("mpb", "m"), ("kɡ", "ŋ"), ("ɲʨʥ", "ɲ"), ("ntdɾz", "n")):
+        if following and following[0] in starts:
+            return sound
+    return "ɴ"
+
+
+class JapaneseVoice:
+    """One of Kokoro's voices. Chance moves its style a little (melody, tempo, rhythm), more at a higher temperature."""
+
+    language = "ja"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.version = f"{kokoro.VERSION} {version('haqumei')} {REVISION}"
+        self._network = kokoro.network()
+
+    def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
+        samples = self._network.speak(phonemes(text), _VOICES[self.name], speed, rng, temperature)
+        return samples, kokoro.SAMPLE_RATE
+
+    def calibration(self) -> list[str]:
+        return CALIBRATION
+
+
+def load(name: str) -> BaseVoice:
+    """The base voice of that name (a second for the first one, nothing more for the others)."""
+    if name not in _VOICES:
+        raise KeyError(name)
+    return JapaneseVoice(name)
