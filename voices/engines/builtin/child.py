@@ -50,8 +50,8 @@ def serve(orders: BinaryIO, answers: BinaryIO) -> None:
         except Exception:
             # The border of the process: the server answers engine_error, the operator reads why in the log.
             log.exception("a sentence could not be spoken")
-            error = EngineError()
-            answer = {"error": error.code, "message": error.message, "details": {}}
+            failure = EngineError()
+            answer = {"error": failure.code, "message": failure.message, "details": {}}
         answer |= {"bytes": len(audio), "resident_bytes": resident_bytes()}
         answers.write(json.dumps(answer).encode() + b"\n" + audio)
         answers.flush()

@@ -66,6 +66,9 @@ class Frames:
     voiced: Bool
     match: Float32
 
+    def first(self, count: int) -> Frames:
+        return Frames(self.cepstrum[:count], self.voiced[:count], self.match[:count])
+
     def __len__(self) -> int:
         return len(self.cepstrum)
 
@@ -195,19 +198,16 @@ def pair_unaligned(source: Frames, target: Frames, neighbours: int = PAIR_NEIGHB
 def pair_aligned(source: Frames, target: Frames) -> tuple[Pairs, float]:
     """Pairs frames of two speakers who say the same words, by dynamic time warping on the static match dimensions.
 
-    Pairs that differ in voicing, and the fifth of them that are furthest apart, are left out. Also the path's mean
-    distance as a share of the distance between frames at random: about 1 for different words.
+    Pairs that differ in voicing, and the fifth of them that are furthest apart, are left out. Also the mean distance
+    along the path, over all of it: what tells the same words from others.
     """
     dimensions = MATCH_SIZE + 1
     rows, columns = warp(source.match[:, :dimensions], target.match[:, :dimensions])
-    distance = np.square(source.match[rows, :dimensions] - target.match[columns, :dimensions]).sum(axis=1)
-    rng = np.random.default_rng(0)
-    first = source.match[rng.integers(len(source), size=2000), :dimensions]
-    second = target.match[rng.integers(len(target), size=2000), :dimensions]
-    ratio = float(np.sqrt(distance).mean() / np.sqrt(np.square(first - second).sum(axis=1)).mean())
+    distance = np.sqrt(np.square(source.match[rows, :dimensions] - target.match[columns, :dimensions]).sum(axis=1))
+    mean = float(distance.mean())
     keep = (source.voiced[rows] == target.voiced[columns]) & (distance <= np.percentile(distance, 80))
     rows, columns = rows[keep], columns[keep]
-    return Pairs(source.match[rows], target.cepstrum[columns] - source.cepstrum[rows]), ratio
+    return Pairs(source.match[rows], target.cepstrum[columns] - source.cepstrum[rows]), mean
 
 
 def warp(first: Float32, second: Float32, band: float = 0.15) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
