@@ -47,7 +47,7 @@ _ABBREVIATIONS = frozenset(
 _STARTERS = frozenset(
     str.split(
         "the a an it its he she we they you i in on at this that these those there here but and so if when while "
-        "what who where why how my our your his her their after before then now as for with from no not yes all some most"
+        "what who where why how my our your his her their after before then now as for with from no not yes most"
     )
 )
 _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")

@@ -101,13 +101,12 @@ def syllables(han: str) -> list[list[str]]:
     """
     cut, pypinyin = _reader()
     words: list[list[tuple[str, str]]] = []  # of (character, syllable)
-    for word in cut(han):
+    for part in cut(han):
         readings = pypinyin.lazy_pinyin(
-            word, style=pypinyin.Style.TONE3, neutral_tone_with_five=True, errors=lambda chars: [""] * len(chars)
+            part, style=pypinyin.Style.TONE3, neutral_tone_with_five=True, errors=lambda chars: [""] * len(chars)
         )
-        if len(readings) == len(word):
-            words.append([pair for pair in zip(word, readings, strict=True) if pair[1]])
-    words = [pairs for pairs in words if pairs]
+        if known := [pair for pair in zip(part, readings, strict=True) if pair[1]]:
+            words.append(known)
     _by_context(words)
     flat = [pair for word in words for pair in word]
     flat = [(char, _yi_bu(flat, index)) for index, (char, _) in enumerate(flat)]
