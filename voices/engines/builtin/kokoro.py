@@ -56,6 +56,11 @@ class Kokoro:
         with (data / "voices_ja.npz").open("rb") as file, np.load(file, allow_pickle=False) as styles:
             self._styles = {name: styles[name].reshape(-1, 256).astype(np.float32) for name in styles.files}
 
+    @property
+    def alphabet(self) -> set[str]:
+        """The symbols that it knows."""
+        return set(self._vocabulary)
+
     def speak(self, phonemes: str, voice: str, speed: float, rng: np.random.Generator, temperature: float) -> Float32:
         """float32 (n,) at 24 kHz, empty where none of the phonemes is in the network's alphabet.
 
