@@ -1,0 +1,103 @@
+"""Sings a vocal again in the voice of a reference, on the CPU: WORLD and nearest-neighbour conversion, no model.
+
+    python builtin_infer.py --reference REF.wav --input VOCAL.wav --output OUT.wav --pitch N
+                            [--model-id ID] [--project-root DIR] [--threads 2]
+
+In: whatever soundfile reads, one or two channels, any sample rate. The reference is speech, of which up to the first
+minute is used. `--pitch` moves the melody by -24 to 24 semitones. `--model-id` is taken and ignored: other engines have
+models, and the caller passes the same arguments to all. `--project-root` is the folder that holds `voices/`, by default
+the one above this script's. Out: a 44.1 kHz WAV (32-bit float) exactly as long as the vocal, with as many channels. Of a
+stereo vocal the middle is converted and placed in the centre.
+
+stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr: lines `WARNING ...`; one line on failure.
+Exit codes: 0 done; 1 unexpected; 2 bad arguments; 3 unreadable input, more than two channels, or no finite samples;
+4 nothing is sung in the vocal; 5 no voice in the reference; 6 the output cannot be written; 143 and 130 ended by SIGTERM
+and SIGINT (nothing is left behind).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import script_io
+from script_io import Progress, ScriptError
+
+THREADS = script_io.limit_threads(sys.argv[1:])
+
+import numpy as np  # noqa: E402 (the number of threads is read when numpy is loaded)
+import soxr  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+
+Float32 = NDArray[np.float32]
+
+RATE = 44100
+REFERENCE_SECONDS = 60
+MAX_SEMITONES = 24
+
+
+def main() -> None:
+    parser = script_io.OneLineParser(description="Sing a vocal in another voice.")
+    parser.add_argument("--reference", type=Path, required=True)
+    parser.add_argument("--input", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--pitch", type=float, required=True, help="semitones, -24 to 24")
+    parser.add_argument("--model-id", default="", help="ignored: there is one method")
+    parser.add_argument("--project-root", type=Path, default=Path(__file__).resolve().parent.parent)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    if not abs(arguments.pitch) <= MAX_SEMITONES:
+        parser.error(f"--pitch must be within {-MAX_SEMITONES} and {MAX_SEMITONES}")
+    if arguments.output.resolve() in {arguments.input.resolve(), arguments.reference.resolve()}:
+        parser.error("--output must be another file than --input and --reference")
+    if not (arguments.project_root / "voices" / "engines" / "builtin").is_dir():
+        parser.error(f"--project-root {arguments.project_root} does not hold voices/engines/builtin")
+    sys.path.insert(0, str(arguments.project_root))
+    from voices.engines.builtin import singing
+
+    progress = Progress()
+    progress(0)
+    reference, reference_rate, _ = read_mono(arguments.reference, REFERENCE_SECONDS)
+    vocal, rate, channels = read_mono(arguments.input)
+    if rate != RATE:
+        length = round(len(vocal) * RATE / rate)
+        vocal = np.asarray(soxr.resample(vocal, rate, RATE), np.float32)
+        vocal = np.pad(vocal, (0, max(0, length - len(vocal))))[:length]
+    try:
+        target = singing.prepare(reference, reference_rate)
+        progress(0.02)
+        sung = singing.convert(vocal, RATE, target, arguments.pitch, lambda done: progress(0.02 + 0.96 * done))
+    except singing.NoVoice as error:
+        code = script_io.BAD_REFERENCE if error.what == "reference" else script_io.SILENT
+        raise ScriptError(code, str(error)) from error
+    with script_io.wav_writer(arguments.output, RATE, channels) as out:
+        for start in range(0, len(sung), 10 * RATE):
+            block = sung[start : start + 10 * RATE]
+            out.write(np.repeat(block[:, None], channels, axis=1))
+    progress(1)
+
+
+def read_mono(path: Path, seconds: float | None = None) -> tuple[Float32, int, int]:
+    """(samples (n,), sample rate, channels of the file): the middle of two channels, or the louder one where they
+    cancel each other out. Raises ScriptError (3)."""
+    with script_io.open_wav(path) as audio:
+        frames = audio.frames if seconds is None else min(audio.frames, round(seconds * audio.samplerate))
+        sides = np.empty((frames, audio.channels), np.float32)
+        filled = 0
+        while filled < frames:
+            block = audio.read(min(10 * RATE, frames - filled), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            sides[filled : filled + len(block)] = block
+            filled += len(block)
+        if filled < frames or not np.isfinite(sides).all():
+            raise ScriptError(script_io.UNREADABLE, f"{path} is cut short or holds samples that are not numbers")
+        middle = sides.mean(axis=1)
+        energies = [float(np.vdot(sides[:, channel], sides[:, channel])) for channel in range(audio.channels)]
+        if float(np.vdot(middle, middle)) < 0.1 * max(energies):
+            middle = np.ascontiguousarray(sides[:, int(np.argmax(energies))])
+        return middle, audio.samplerate, audio.channels
+
+
+if __name__ == "__main__":
+    script_io.run(main)
