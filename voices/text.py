@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 # A quarter of a minute of speech, about: a Han character or a kana says as much as three or four letters.
-DEFAULT_MAX_CHARS = {"en": 220, "zh": 60, "yue": 60, "ja": 70, "ko": 80, "und": 200}
+DEFAULT_MAX_CHARS = {"en": 220, "zh": 45, "yue": 45, "ja": 55, "ko": 80, "und": 200}
 
 EMBEDDED_WORDS = 3  # so many Latin words in a row stay inside a Chinese or Japanese sentence
 EMBEDDED_LETTERS_PER_CHARACTER = 1.5  # and no more Latin letters than this for each Han character or kana

@@ -21,8 +21,8 @@ from . import chinese_text, english, kokoro
 from .base import BaseVoice
 from .world import Float32
 
-_VOICES = {"zh_kumo": "jm_kumo", "zh_alpha": "jf_alpha"}
-NAMES = tuple(_VOICES)
+_VOICES = {"zh_alpha": "jf_alpha", "zh_kumo": "jm_kumo"}
+NAMES = tuple(_VOICES)  # female, male
 REVISION = 1  # raise it when the reading or the settings change the sound
 
 CALIBRATION = [

@@ -17,7 +17,7 @@ from .base import BaseVoice
 from .world import Float32
 
 _VOICES = {"ja_alpha": "jf_alpha", "ja_kumo": "jm_kumo"}
-NAMES = tuple(_VOICES)
+NAMES = tuple(_VOICES)  # female, male
 REVISION = 1  # raise it when the reading or the settings change the sound
 
 # From Aozora Bunko, in the public domain: Natsume Soseki, "Kokoro" and "Botchan"; Miyazawa Kenji, "Ginga tetsudo".

