@@ -385,8 +385,15 @@ def test_a_cancel_at_the_very_start_does_not_wait_for_the_grace(bench: Bench) ->
 
 def test_a_canceled_command_is_ended_even_if_it_stopped_its_guard(bench: Bench) -> None:
     code = "deaf(); os.kill(os.getppid(), signal.SIGSTOP); fork(lambda: (os.setsid(), hang())); hang()"
+    asked: list[float] = []
+
+    def canceled() -> bool:
+        asked.append(time.monotonic())
+        return len(bench.pids()) == 2
+
     with pytest.raises(CommandStopped):
-        bench.run(code, should_stop=lambda: len(bench.pids()) == 2, grace_seconds=0.2)
+        bench.run(code, should_stop=canceled, grace_seconds=0.2)
+    assert time.monotonic() - asked[-1] < 2.0
     assert bench.live() == []
 
 
@@ -424,7 +431,7 @@ def test_a_command_that_fills_the_disk_is_ended(bench: Bench) -> None:
 def test_output_over_the_cap_is_found_after_a_quick_end_too(bench: Bench) -> None:
     write = "open('file', 'wb').write(bytes(500_001))"
     with pytest.raises(CommandOutputTooLarge):
-        bench.run(write, max_output_bytes=500_000)
+        bench.run(write, max_output_bytes=500_000, poll_seconds=30.0)
     assert bench.run(write, max_output_bytes=500_001).returncode == 0
 
 
