@@ -111,6 +111,7 @@ class FakeGptSovits:
         self.connections = 0
         self.keep_alive_seconds = 5.0
         self.redirect_to = ""
+        self.oversize_mib = 0  # how much of an `oversize` answer was taken from it
         self._woken = threading.Event()  # ends a hang
         self._loop = threading.Lock()  # the event loop, which everything needs
         self._prompt: dict[str, Any] = {"path": None, "pitch": 0.0}
@@ -346,8 +347,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._headers(200, "audio/wav", None)
                 self._chunk(_wav(samples, rate)[:44])
                 with contextlib.suppress(OSError):
-                    for _ in range(4096):
+                    for _ in range(400):
                         self._chunk(bytes(1024 * 1024))
+                        self.fake.oversize_mib += 1
                 self.close_connection = True
             case "drip":  # never silent for long, and never done
                 self._headers(200, "audio/wav", 10_000_000)

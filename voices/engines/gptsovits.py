@@ -188,7 +188,7 @@ def _log_excerpt(answer: Answer, secrets: Sequence[str]) -> str:
     text = answer.body[:20_000].decode("utf-8", "replace")
     try:
         parsed = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if isinstance(parsed, dict):
         detail = parsed.get("detail")
@@ -196,9 +196,7 @@ def _log_excerpt(answer: Answer, secrets: Sequence[str]) -> str:
             parts = [f"{item.get('loc')} {item.get('msg')}" for item in detail if isinstance(item, dict)]
             text = "; ".join(parts)
         else:
-            text = "; ".join(
-                f"{key}={parsed[key]}" for key in ("message", "Exception", "detail") if key in parsed
-            )
+            text = "; ".join(f"{key}={parsed[key]}" for key in ("message", "Exception", "detail") if key in parsed)
     return repr(_hidden(text, secrets)[:300])
 
 
@@ -358,9 +356,7 @@ class GptSovitsEngine:
             latency_ms=min(latencies, default=None),
             detail=detail,
             extra={
-                "servers": [
-                    {"available": ok, "latency_ms": ms, "detail": text} for ok, ms, text in all_found
-                ],
+                "servers": [{"available": ok, "latency_ms": ms, "detail": text} for ok, ms, text in all_found],
                 "waiting": waiting,
             },
         )
@@ -378,7 +374,7 @@ class GptSovitsEngine:
         milliseconds = round((time.monotonic() - start) * 1000, 1)
         try:
             paths = json.loads(answer.body)["paths"] if answer.status == 200 else {}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             paths = {}
         if "/tts" in paths:
             return True, milliseconds, "ready"
@@ -411,9 +407,7 @@ class GptSovitsSynthesis(Iterator[Piece]):
         self._canceled = canceled
         self._server: str | None = None  # the one that spoke last: another may have other weights
         self._admitted = False
-        self.seed = (
-            request.seed % 2**32 if request.seed is not None else random.SystemRandom().randrange(2**31)
-        )
+        self.seed = request.seed % 2**32 if request.seed is not None else random.SystemRandom().randrange(2**31)
         self._sentences = self._checked_text()
         self.reference_window = engine.reference_window(request.reference)
         self._pieces = self._speak_all()
@@ -434,9 +428,7 @@ class GptSovitsSynthesis(Iterator[Piece]):
             )
         sentences = split(self._request.text, language)
         if not sentences:
-            raise PublicError(
-                "validation_error", "There is nothing to speak.", {"text": ["It has no letters."]}
-            )
+            raise PublicError("validation_error", "There is nothing to speak.", {"text": ["It has no letters."]})
         if any(sentence.language not in LANGUAGES for sentence in sentences):
             raise PublicError(
                 "validation_error",

@@ -24,6 +24,7 @@ from voiceproject.errors import EngineError, EngineTimeout, EngineUnavailable, P
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
+STALE_SECONDS = 1.0  # a kept connection that breaks so soon had been closed before our request came
 
 
 class CallFailed(Exception):
@@ -37,6 +38,10 @@ class CallFailed(Exception):
         self.error = error
         self.unsettled = unsettled
         self.unreachable = unreachable
+
+
+class _WasClosed(Exception):
+    """The server had closed a kept connection just as we wrote to it: it has done nothing with what we wrote."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,7 @@ class Server:
         if connection is not None:
             try:
                 return self._exchange(connection, method, path, body, headers, deadline, max_bytes)
-            except (ConnectionError, http.client.RemoteDisconnected):
-                # It was closed just as we wrote to it, and nothing was done with what we wrote.
+            except _WasClosed:
                 log.debug("%s closed an idle connection", self.name)
         return self._exchange(self._connect(deadline), method, path, body, headers, deadline, max_bytes)
 
@@ -110,15 +114,15 @@ class Server:
         timeout = max(0.001, min(CONNECT_SECONDS, deadline - time.monotonic()))
         connection: http.client.HTTPConnection
         if self._tls is not None:
-            connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=timeout, context=self._tls
-            )
+            connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
         try:
             connection.connect()
         except (OSError, UnicodeError) as error:  # refused, no route, no such name, no TLS, no answer in time
             connection.close()
+            if isinstance(error, TimeoutError) and time.monotonic() >= deadline:
+                raise CallFailed(EngineTimeout()) from error  # that says nothing of the server
             log.warning("%s cannot be reached: %s", self.name, error)
             raise CallFailed(EngineUnavailable(), unreachable=True) from error
         return connection
@@ -153,6 +157,7 @@ class Server:
         max_bytes: int,
     ) -> Answer:
         fresh = not getattr(connection, "was_used", False)
+        started = time.monotonic()
         keep = False
         answering = False
         try:
@@ -176,9 +181,9 @@ class Server:
         except TimeoutError as error:
             raise CallFailed(EngineTimeout(), unsettled=True) from error
         except (OSError, http.client.HTTPException) as error:
-            if not answering and isinstance(error, ConnectionError):
-                if not fresh:
-                    raise
+            if not answering and isinstance(error, OSError):
+                if not fresh and time.monotonic() - started < STALE_SECONDS:
+                    raise _WasClosed from error
                 log.warning("%s closed the connection without an answer: %s", self.name, error)
                 raise CallFailed(EngineUnavailable(), unsettled=True) from error
             log.error("%s broke off its answer or does not speak HTTP: %s", self.name, type(error).__name__)
