@@ -177,7 +177,9 @@ class FakeGptSovits:
         seconds = sum(0.15 if char > "\u1100" else 0.06 for char in words) / body["speed_factor"] * share
         generator = np.random.default_rng(body["seed"] if body["seed"] != -1 else None)
         peak = 0.3 + 0.5 * generator.random()
-        voice = tone(self._prompt["pitch"], seconds, self.sample_rate, peak)
+        # It starts in full voice, as a cut piece of speech may: whoever joins pieces has to see to it.
+        abrupt = round(self.sample_rate / self._prompt["pitch"] / 20)
+        voice = tone(self._prompt["pitch"], seconds + 1 / self.sample_rate * abrupt, self.sample_rate, peak)[abrupt:]
         voice += body["temperature"] * 0.01 * peak * generator.standard_normal(len(voice)).astype(np.float32)
         pause = np.zeros(int(self.sample_rate * body["fragment_interval"]), np.float32)
         return self.sample_rate, (np.clip(np.concatenate([voice, pause]), -1, 1) * 32767).astype(np.int16)
