@@ -178,7 +178,7 @@ class FakeGptSovits:
         generator = np.random.default_rng(body["seed"] if body["seed"] != -1 else None)
         peak = 0.3 + 0.5 * generator.random()
         # It starts in full voice, as a cut piece of speech may: whoever joins pieces has to see to it.
-        abrupt = round(self.sample_rate / self._prompt["pitch"] / 20)
+        abrupt = round(self.sample_rate / max(60.0, self._prompt["pitch"]) / 20)
         voice = tone(self._prompt["pitch"], seconds + 1 / self.sample_rate * abrupt, self.sample_rate, peak)[abrupt:]
         voice += body["temperature"] * 0.01 * peak * generator.standard_normal(len(voice)).astype(np.float32)
         pause = np.zeros(int(self.sample_rate * body["fragment_interval"]), np.float32)
