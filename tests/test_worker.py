@@ -159,3 +159,19 @@ def test_work_goes_on_when_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(worker.cover_tasks.run_covers, "fn", lambda: ran.append(True))
     worker.look()
     until(lambda: ran == [True], 5)
+
+
+def test_abandoned_uploads_and_references_are_swept_by_age(settings: Any) -> None:
+    settings.VOICE_ENGINE = "gptsovits"
+    settings.SOVITS_REFERENCE_DIR = settings.DATA_DIR / "references"
+    settings.SOVITS_REFERENCE_DIR.mkdir(exist_ok=True)
+    kept, gone = [], []
+    for folder, name in ((settings.UPLOAD_DIR, "part.upload"), (settings.SOVITS_REFERENCE_DIR, "ab12.wav")):
+        for age, names in ((3600, kept), (2 * 86400, gone)):
+            path = Path(folder, f"{age}-{name}")
+            path.write_bytes(b"x")
+            os.utime(path, (time.time() - age, time.time() - age))
+            names.append(path)
+    worker.sweep_files()
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in gone)

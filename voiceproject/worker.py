@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -28,9 +30,13 @@ from covers.models import CoverJob  # noqa: E402
 from voiceproject.broker import broker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
+from voices.engines.gptsovits import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
 
 log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 3600.0
+ABANDONED_SECONDS = 24 * 3600.0
 
 
 def look() -> None:
@@ -51,6 +57,15 @@ def look() -> None:
             threading.Thread(target=cover_tasks.run_covers.fn, name="covers", daemon=True).start()
 
 
+def sweep_files() -> None:
+    """Removes what killed web processes left of uploads, and references that no synthesis has used for a day."""
+    for path in settings.UPLOAD_DIR.iterdir():
+        if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if settings.VOICE_ENGINE == "gptsovits" and settings.SOVITS_REFERENCE_DIR.is_dir():
+        sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)
+
+
 class Look(threading.Thread):
     """Looks at once and then every WORKER_LOOK_SECONDS, until stopped. A failed look is logged; the next one comes."""
 
@@ -59,10 +74,14 @@ class Look(threading.Thread):
         self.stopping = threading.Event()
 
     def run(self) -> None:
+        swept_at = -SWEEP_SECONDS
         while not self.stopping.is_set():
             try:
                 close_old_connections()
                 look()
+                if time.monotonic() - swept_at > SWEEP_SECONDS:
+                    swept_at = time.monotonic()
+                    sweep_files()
             except Exception:
                 log.exception("a look at the database failed; trying again")
                 connection.close()

@@ -150,10 +150,11 @@ def _speak(synthesis: Synthesis, request: SynthesisRequest, deadline: float) -> 
             samples = soxr.resample(samples, piece.sample_rate, rate)
         parts.append(samples)
         spoken += len(piece.text)
-        if canceled():
-            raise PublicError("job_canceled", "This synthesis was canceled.")
         if time.monotonic() > deadline:
             raise EngineTimeout
+    # The engine has asked between the sentences, and made no more of them; this is also the answer for the last one.
+    if canceled():
+        raise PublicError("job_canceled", "This synthesis was canceled.")
     if not parts or not sum(map(len, parts)):
         raise PublicError("engine_error", "The speech engine made no audio.")
     return np.concatenate(parts), rate
