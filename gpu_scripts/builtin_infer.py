@@ -4,15 +4,15 @@
                             [--model-id ID] [--project-root DIR] [--threads 2]
 
 In: whatever soundfile reads, one or two channels, any sample rate. The reference is speech, of which up to the first
-minute is used. `--pitch` moves the melody by -24 to 24 semitones. `--model-id` is taken and ignored: other engines have
-models, and the caller passes the same arguments to all. `--project-root` is the folder that holds `voices/`, by default
-the one above this script's. Out: a 44.1 kHz WAV (32-bit float) exactly as long as the vocal, with as many channels. Of a
-stereo vocal the middle is converted and placed in the centre.
+minute is used. `--pitch` moves the melody by -24 to 24 semitones. `--model-id` is taken and ignored: other engines
+have models, and the caller passes the same arguments to all. `--project-root` is the folder that holds `voices/`, by
+default the one above this script's. Out: a 44.1 kHz WAV (32-bit float) exactly as long as the vocal, with as many
+channels. Of a stereo vocal the middle is converted and placed in the centre.
 
-stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr: lines `WARNING ...`; one line on failure.
+stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr: `WARNING ...`; one line on failure.
 Exit codes: 0 done; 1 unexpected; 2 bad arguments; 3 unreadable input, more than two channels, or no finite samples;
-4 nothing is sung in the vocal; 5 no voice in the reference; 6 the output cannot be written; 143 and 130 ended by SIGTERM
-and SIGINT (nothing is left behind).
+4 nothing is sung in the vocal; 5 no voice in the reference; 6 the output cannot be written; 143 and 130 ended by
+SIGTERM and SIGINT (nothing is left behind).
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def test_a_voice_at_one_side_alone_is_kept(tmp_path, write):
     assert np.max(np.abs(vocal[:, 1])) == 0
 
 
-@pytest.mark.parametrize("samples", [100, 5000, RATE, RATE + RATE // 2])
+@pytest.mark.parametrize("samples", [100, RATE + RATE // 2])
 def test_a_song_of_under_two_seconds_works(tmp_path, write, samples):
     mix = songs.song()[0][2 * RATE : 2 * RATE + samples]
     write(mix)

@@ -1,8 +1,8 @@
 """Singing conversion: the melody and the words of a song, in the voice of a reference.
 
 The parts of speech conversion (world.py, conversion.py) with four differences: F0 comes from Harvest and is only moved
-by whole semitones, statistics are those of the song itself, the breathiness of the singer stays, and everything is done
-in pieces so that the length of a song costs little memory. WORLD works at 24 kHz; what the song has above that stays.
+by semitones, statistics and pairs are those of the song itself, the breathiness of the singer stays, and all is done in
+pieces so that the length of a song costs little memory. WORLD works at 24 kHz; what the song has above that stays.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 import pyworld
 import soxr
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d, uniform_filter1d
+from scipy.ndimage import uniform_filter1d
 from scipy.signal import firwin, oaconvolve
 
 from . import conversion, world
-from .conversion import Frames, Pairs, Statistics
+from .conversion import Frames, Statistics
 from .world import Analysis, Float32, Float64
 
 FRAME = round(world.FRAME_SECONDS * world.SAMPLE_RATE)
@@ -27,7 +27,7 @@ CONTEXT_FRAMES = 60  # analysed on both sides of a piece, then dropped
 FADE_FRAMES = 8
 SEEK_FRAMES = 1600  # how far before the end of a piece a quiet place to cut is looked for
 PAIR_FRAMES = 9000  # 45 s of singing are paired with the reference; more is no better
-BETA = 0.6
+BETA = 0.8  # 1 moves the timbre a little further, and loses more of the words and of the dynamics
 HIGH_BAND_HZ = 11500.0
 SILENCE_RMS = 10 ** (-70 / 20)
 GATE_DB = 65.0  # further under the loud parts than this there is nothing to sing
@@ -122,23 +122,15 @@ def _analyze(samples: Float32, tell: Tell) -> Analysis:
     )
 
 
-def _difference(song: Analysis, target: Target, method: str = "direct", beta: float = BETA) -> Float32:
-    """How far each frame's cepstrum has to move: (frames, 40), nothing in pauses' loudness."""
-    voiced = song.voiced & song.active
+def _difference(song: Analysis, target: Target) -> Float32:
+    """How far each frame's cepstrum has to move: (frames, 40). The loudness, c0, stays."""
     source = conversion.measure([song])
-    if method == "pairs":
-        frames = conversion.active_frames([song], source)
-        kept = np.linspace(0, len(frames) - 1, min(len(frames), PAIR_FRAMES)).astype(int)
-        frames = Frames(frames.cepstrum[kept], frames.voiced[kept], frames.match[kept])
-        pairs: Pairs | None = conversion.pair_unaligned(frames, target.frames)
-        out = conversion.convert_cepstrum(song.cepstrum, voiced, source, target.statistics, pairs, beta)
-    else:
-        out = conversion.statistics_map(song.cepstrum, voiced, source, target.statistics)
-        query = conversion.match_vectors(song.cepstrum, voiced, source)
-        mapped = conversion.neighbour_mean(query, target.frames.match, target.frames.cepstrum, conversion.MAP_NEIGHBOURS)
-        out = (1 - beta) * out + beta * gaussian_filter1d(mapped, conversion.SMOOTH_FRAMES, axis=0, mode="nearest")
-    out[:, 0] = song.cepstrum[:, 0]
-    return (out - song.cepstrum).astype(np.float32)
+    frames = conversion.active_frames([song], source)
+    kept = np.linspace(0, len(frames) - 1, min(len(frames), PAIR_FRAMES)).astype(int)
+    some = Frames(frames.cepstrum[kept], frames.voiced[kept], frames.match[kept])
+    pairs = conversion.pair_unaligned(some, target.frames)
+    voiced = song.voiced & song.active
+    return conversion.convert_cepstrum(song.cepstrum, voiced, source, target.statistics, pairs, BETA) - song.cepstrum
 
 
 def _synthesize(
@@ -208,7 +200,9 @@ def _excerpt(samples: Float32, start: int, stop: int) -> tuple[Float64, int]:
 def _follow_level(samples: Float32, original: Float32, level: float) -> Float32:
     """Gives each moment the loudness it had, within 6 dB, and silence where there was silence."""
     width = 8 * FRAME
-    own, wanted = (np.sqrt(uniform_filter1d(np.square(x), width, mode="nearest")) for x in (samples, original))
+    # The running sum of uniform_filter1d may come out a hair under zero where silence follows sound.
+    powers = [np.maximum(uniform_filter1d(np.square(x), width, mode="nearest"), 0) for x in (samples, original)]
+    own, wanted = np.sqrt(powers[0]), np.sqrt(powers[1])
     floor = level * 10 ** (-GATE_DB / 20)
     gain = np.clip((wanted + floor) / (own + floor), 1 / MAX_LEVEL_STEP, MAX_LEVEL_STEP)
     gain *= np.clip(2 * wanted / floor - 1, 0, 1)
