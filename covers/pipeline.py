@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 from django.conf import settings
-from django.db import close_old_connections, connection
 from django.db.models.fields.files import FieldFile
 
 from covers.models import STAGES, CoverJob
 from voiceproject import audio, commands
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
+from voiceproject.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,6 @@ SAMPLE_RATE = 44_100
 # Where each stage begins on the scale of 0 to 100.
 STARTS = {"preprocess": 0, "separate": 5, "infer": 45, "mix": 90, "finalize": 97, "end": 100}
 
-SEPARATE_PLACEHOLDERS = frozenset(
-    {"python_exec", "project_root", "song_input", "vocal_output", "inst_output", "uvr_model"}
-)
-INFER_PLACEHOLDERS = frozenset(
-    {"python_exec", "project_root", "reference_voice", "input_vocal", "output_vocal", "model_id", "pitch_shift",
-     "reference_text_file", "lyrics_file"}
-)  # fmt: skip
-BEAT_SECONDS = 0.5
 MAX_WAVEFORM_DRIFT_SECONDS = 2.0
 _OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|std::bad_alloc|Unable to allocate", re.IGNORECASE)
 
@@ -63,15 +55,15 @@ class NotOurs(Exception):
 def template(kind: str) -> commands.CommandTemplate:
     """kind: `separate` or `infer`."""
     if kind == "separate":
-        return commands.CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, SEPARATE_PLACEHOLDERS)
-    return commands.CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, INFER_PLACEHOLDERS)
+        return commands.CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
+    return commands.CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
 
 
 def run(job: CoverJob, stopping: threading.Event) -> None:
     """Runs a claimed job to its end, whatever that is. Raises nothing that belongs to the job."""
     with bind(job=job.pk, request_id=job.request_id or None, tenant=job.tenant_id):
         log.info("cover started", extra={"attempt": job.attempt})
-        pulse = _Pulse(job, stopping)
+        pulse = _Progress(job, stopping)
         try:
             with pulse, commands.scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
                 _Cover(job, folder, pulse).run()
@@ -109,42 +101,8 @@ def _code_of_stage(stage: str) -> str:
     return codes.get(stage, "preprocess_failed")
 
 
-class _Pulse(threading.Thread):
-    """Beats for a job until it is left; `gone()` says whether the work must end."""
-
-    def __init__(self, job: CoverJob, stopping: threading.Event) -> None:
-        super().__init__(name=f"pulse-{job.pk}", daemon=True)
-        self.job = job
-        self.stopping = stopping
-        self.lost = threading.Event()
-        self.left = threading.Event()
-        self.stage = "preprocess"
-        self.progress = 0
-
-    def __enter__(self) -> _Pulse:
-        self.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.left.set()
-        self.join()
-
-    def run(self) -> None:
-        while not self.left.is_set():
-            try:
-                close_old_connections()
-                if not self.job.beat(self.stage, self.progress):
-                    self.lost.set()
-                    break
-            except Exception:
-                # A database that is away for a moment loses no job: the heartbeat has a time-out for that.
-                log.warning("a heartbeat failed", exc_info=True)
-                connection.close()
-            self.left.wait(BEAT_SECONDS)
-        connection.close()
-
-    def gone(self) -> bool:
-        return self.lost.is_set() or self.stopping.is_set()
+class _Progress(Pulse):
+    """A pulse that knows the stages of a cover."""
 
     def check(self) -> None:
         if self.gone():
@@ -166,7 +124,7 @@ class _Pulse(threading.Thread):
 
 
 class _Cover:
-    def __init__(self, job: CoverJob, folder: Path, pulse: _Pulse) -> None:
+    def __init__(self, job: CoverJob, folder: Path, pulse: _Progress) -> None:
         self.job = job
         self.folder = folder
         self.pulse = pulse

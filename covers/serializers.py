@@ -19,6 +19,8 @@ RESULT_FORMATS = ("wav", "flac", "mp3")
 
 
 class CreateCoverSerializer(StrictSerializer):
+    """What to sing, and in whose voice."""
+
     not_yet = {
         "voice_id": "Saved voices are not offered by this server; send reference_voice.",
         "preview_seconds": "Previews are not offered by this server.",
@@ -51,6 +53,11 @@ class CreateCoverSerializer(StrictSerializer):
     )
     vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if hasattr(data, "get") and data.get("pitch_shift") == "auto":
+            raise serializers.ValidationError({"pitch_shift": ["auto is not offered by this server; send -24 to 24."]})
+        return super().to_internal_value(data)
 
     def validate_model_id(self, model_id: str) -> str:
         return check_model(model_id)

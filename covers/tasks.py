@@ -9,11 +9,10 @@ import threading
 import dramatiq
 from django.conf import settings
 from django.db import transaction
-from dramatiq.errors import BrokerError
 
 from covers import pipeline
 from covers.models import CoverJob
-from voiceproject.broker import broker
+from voiceproject.broker import UNREACHABLE, broker
 from voiceproject.jobs import JobStatus
 
 log = logging.getLogger(__name__)
@@ -36,13 +35,13 @@ def run_covers() -> None:
 def wake_workers() -> None:
     """After the current transaction: tells the workers to look now, where there is a broker to tell them through."""
     if settings.REDIS_URL:
-        transaction.on_commit(_send_look)
+        transaction.on_commit(_send_look, robust=True)
 
 
 def _send_look() -> None:
     try:
         run_covers.send()
-    except (BrokerError, OSError) as error:
+    except UNREACHABLE as error:
         # The row is written; the workers' own look finds it within seconds.
         log.warning("the broker cannot be reached: %s", error)
 

@@ -44,7 +44,7 @@ class CoverJobViewSet(
     serializer_class = CoverJobSerializer
     pagination_class = CursorPages
     queryset = CoverJob.objects.none()
-    error_statuses = (409, 410)
+    error_statuses = {"cancel": (409,), "result": (409, 410, 416), "stem": (409, 410, 416)}
 
     def get_max_body_bytes(self) -> int:
         return settings.MAX_UPLOAD_SIZE + settings.COVER_MAX_UPLOAD_SIZE
@@ -72,6 +72,10 @@ class CoverJobViewSet(
         tags=["cover"],
     )
     def create(self, request: Request) -> Response:
+        if "Idempotency-Key" in request.headers:
+            # Ignoring it would make two jobs of what the client believes to be one.
+            message = "Idempotency-Key is not offered by this server; leave it out."
+            raise PublicError("validation_error", message, {"Idempotency-Key": [message]})
         tenant, key = credentials(request)
         serializer = CreateCoverSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -110,11 +114,11 @@ class CoverJobViewSet(
                         retry_after=30,
                     )
                 job.save(force_insert=True)
-                wake_workers()
         except BaseException:
             for name in stored:
                 storage.delete(name)
             raise
+        wake_workers()
         job.refresh_from_db()
         data = self.get_serializer(job).data
         return Response(data, status=status.HTTP_202_ACCEPTED, headers={"Location": data["links"]["self"]})

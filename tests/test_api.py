@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import path
 from rest_framework.test import APIClient
 
 import voiceproject.urls
 from tests.conftest import FakeEngine, Tenant, upload
-from voiceproject import health
+from voiceproject import health, wsgi
 from voiceproject.errors import STATUS_OF_CODE
 from voiceproject.logging import JsonFormatter, TextFormatter, bind
 from voices.engines import EngineHealth
@@ -89,7 +90,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(tenant: Tenant, sett
         "/api/v1/voice/synthesize", b"x" * (limit + 1), content_type="multipart/form-data; boundary=x"
     )
     assert_envelope(response, 413, "file_too_large")
-    assert response.json()["details"] == {"limit": limit, "found": limit + 1}
+    assert response.json()["details"] == {"limit": 1000, "found": limit + 1}
     nobody = APIClient().post(
         "/api/v1/voice/synthesize", b"x" * (limit + 1), content_type="multipart/form-data; boundary=x"
     )
@@ -98,6 +99,57 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(tenant: Tenant, sett
         "POST", "/api/v1/voice/synthesize", b"", HTTP_TRANSFER_ENCODING="chunked", CONTENT_LENGTH=""
     )
     assert_envelope(endless, 400, "validation_error")
+
+
+@pytest.mark.parametrize(
+    ("cursor", "code"),
+    [("cD1hYmM=", 400), ("abc", 400), ("cD0yMDIwLTk5LTk5", 400), ("cD0wMDAxLTAxLTAxVDAwOjAwOjAwKzIzOjAw", 400)],
+)
+def test_a_made_up_cursor_is_refused(api: APIClient, engine: FakeEngine, cursor: str, code: int) -> None:
+    response = api.get("/api/v1/cover/jobs", {"cursor": cursor})
+    assert_envelope(response, code, "validation_error")
+    assert "cursor" in response.json()["details"]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"language": "\\ud800"}', b'{"\\ud800": 1}', b"[" * 100_000, b'{"a":' * 50_000, b'{"text": 5e999}']
+)
+def test_odd_json_is_refused_and_does_not_crash(api: APIClient, engine: FakeEngine, body: bytes) -> None:
+    response = api.post("/api/v1/voice/synthesize", body, content_type="application/json")
+    assert_envelope(response, 400, "validation_error")
+
+
+def test_pages_take_no_form_and_errors_of_documents_are_json(db: None) -> None:
+    client = Client(enforce_csrf_checks=True)
+    for page in ("/", "/docs", "/redoc", "/openapi.json", "/health"):
+        response = client.post(page)
+        assert_envelope(response, 405, "method_not_allowed")
+        assert response["Content-Type"] == "application/json"
+    assert client.post("/admin/login/", {"username": "x"}).status_code == 403
+
+
+@pytest.mark.parametrize("page", ["/", "/docs", "/redoc", "/admin/login/"])
+def test_pages_have_a_policy_and_keep_to_it(db: None, page: str) -> None:
+    response = Client().get(page)
+    policy = response["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+    html = response.content.decode()
+    assert "<style" not in html
+    assert not re.search(r"<script(?![^>]*\bsrc=)", html)
+    assert not re.search(r"\son\w+=|\sstyle=", html)
+
+
+def test_a_charset_that_is_none_is_ignored() -> None:
+    started: list[str] = []
+    environ = {
+        **RequestFactory()._base_environ(),
+        "PATH_INFO": "/nowhere",
+        "QUERY_STRING": "a=b",
+        "CONTENT_TYPE": "text/plain; charset=hex",
+    }
+    list(wsgi.application(environ, lambda status, headers: started.append(status)))
+    assert started == ["404 Not Found"]
 
 
 class TestCors:
@@ -233,6 +285,7 @@ class TestLogs:
         assert "\n" not in line
         assert "\r" not in line
 
+    @pytest.mark.django_db(transaction=True)
     def test_neither_keys_nor_texts_are_logged(
         self, tenant: Tenant, engine: FakeEngine, reference_wav: bytes, request: pytest.FixtureRequest
     ) -> None:

@@ -109,6 +109,15 @@ def test_jobs_are_neither_made_nor_edited_nor_deleted_by_hand(operator: Client, 
     assert job.status == "running"
 
 
+def test_saving_an_open_page_writes_no_state_back(operator: Client, job: CoverJob) -> None:
+    url = reverse("admin:covers_coverjob_change", args=[job.pk])
+    assert 'name="_save"' not in operator.get(url).content.decode()
+    job.cancel()
+    assert operator.post(url, {}).status_code == 403
+    job.refresh_from_db()
+    assert job.status == "canceled"
+
+
 def test_a_new_keys_secret_is_shown_once_and_works(operator: Client, engine: FakeEngine) -> None:
     user = baker.make(User, username="dora")
     page = operator.post(
@@ -117,6 +126,7 @@ def test_a_new_keys_secret_is_shown_once_and_works(operator: Client, engine: Fak
         follow=True,
     ).content.decode()
     (secret,) = set(re.findall(r"vck_[\w-]{40,}", page))
+    assert "messages" not in operator.cookies
     assert APIClient(headers={"X-API-Key": secret}).get("/api/v1/cover/jobs").status_code == 200
     key = ApiKey.objects.get()
     assert (key.user, key.name, key.scopes) == (user, "for dora", ["covers"])

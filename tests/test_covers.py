@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from django.conf import settings as django_settings
+from dramatiq.brokers.redis import RedisBroker
 from rest_framework.test import APIClient
 
 from covers import pipeline, tasks
@@ -188,11 +190,23 @@ def test_ranges_of_a_file_are_served_as_the_rfc_has_them(submit: Callable[..., A
         response = get(Range=f"bytes={wanted}")
         assert (response.status_code, response.json()["error"]) == (416, "range_not_satisfiable")
         assert response["Content-Range"] == f"bytes */{len(whole)}"
-    for ignored in ("bytes=5-1", "bytes=-", "bytes=a-b", "lines=0-1", "bytes=0-1,3-4"):
+    for ignored in (
+        f"bytes=0-{'9' * 4400}",
+        f"bytes={'9' * 4400}-",
+        "bytes=5-1",
+        "bytes=-",
+        "bytes=a-b",
+        "lines=0-1",
+        "bytes=0-1,3-4",
+    ):
         assert get(Range=ignored).status_code == 200
     assert get(Range="bytes=0-3", If_Range=etag).status_code == 206
     assert get(Range="bytes=0-3", If_Range='"other"').status_code == 200
     assert get(If_None_Match=etag).status_code == 304
+    assert get(If_None_Match="*").status_code == 304
+    assert get(If_None_Match='"x*"').status_code == 200
+    job.song.storage.delete(job.song.name)
+    assert (get().status_code, get().json()["error"]) == (410, "result_expired")
     assert get()["X-Content-Type-Options"] == "nosniff"
 
 
@@ -260,6 +274,18 @@ def test_a_full_disk_fails_one_job_and_no_other(
     tasks.run_covers.fn()
     assert api.get(first["links"]["self"]).json()["error"] == "storage_full"
     assert api.get(second["links"]["self"]).json()["status"] == "succeeded"
+
+
+@contextmanager
+def away() -> Iterator[None]:
+    """The actor's broker is a Redis where nothing listens: a real connection that is refused."""
+    broker = RedisBroker(url="redis://127.0.0.1:1/0", middleware=[])
+    broker.declare_actor(tasks.run_covers)
+    original, tasks.run_covers.broker = tasks.run_covers.broker, broker
+    try:
+        yield
+    finally:
+        tasks.run_covers.broker = original
 
 
 def run_in_thread() -> threading.Thread:
@@ -368,7 +394,7 @@ def test_a_worker_that_stops_hands_its_job_back_and_another_goes_on(
 
 
 BOUNDS = [
-    ("pitch_shift", ["-24", "24"], ["-25", "25", "1.5", "auto-ish"]),
+    ("pitch_shift", ["-24", "24"], ["-25", "25", "1.5", "auto", "auto-ish"]),
     ("vocal_gain_db", ["-24", "24"], ["-24.1", "24.1", "nan"]),
     ("instrumental_gain_db", ["-24", "24"], ["-24.1", "24.1"]),
     ("response_format", ["mp3"], ["opus", "pcm"]),
@@ -469,6 +495,50 @@ def test_a_deleted_job_leaves_nothing(
     assert api.delete(job["links"]["self"]).status_code == 204
     assert leftovers() == []
     assert api.get(job["links"]["self"]).status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_is_taken_though_the_broker_is_away(
+    submit: Callable[..., Any], settings: Any, leftovers: Callable[[], list[str]]
+) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    with away():
+        response = submit()
+    assert response.status_code == 202
+    assert len(leftovers()) == 2
+    tasks.run_covers.fn()
+    assert CoverJob.objects.get().status == "succeeded"
+
+
+def test_an_idempotency_key_is_not_ignored(api: APIClient) -> None:
+    response = api.post(URL, {}, headers={"Idempotency-Key": "abc"})
+    assert (response.status_code, list(response.json()["details"])) == (400, ["Idempotency-Key"])
+
+
+def test_deleting_at_the_same_time_as_canceling_harms_nothing(
+    submit: Callable[..., Any], leftovers: Callable[[], list[str]]
+) -> None:
+    submit()
+    first, second = CoverJob.objects.get(), CoverJob.objects.get()
+    first.remove()
+    assert not second.cancel()
+    second.remove()
+    assert leftovers() == []
+
+
+def test_files_of_a_job_that_is_not_there_are_swept_by_age(
+    submit: Callable[..., Any], leftovers: Callable[[], list[str]]
+) -> None:
+    submit()
+    kept = leftovers()
+    orphan = Path(django_settings.MEDIA_ROOT, "covers", str(uuid.uuid4()), "1-vocals.wav")
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"left behind")
+    assert CoverJob.sweep_orphans(3600) == 0
+    os.utime(orphan, (time.time() - 7200, time.time() - 7200))
+    assert CoverJob.sweep_orphans(3600) == 1
+    assert leftovers() == kept
+    assert not orphan.parent.exists()
 
 
 def test_the_list_can_be_filtered(submit: Callable[..., Any], api: APIClient) -> None:

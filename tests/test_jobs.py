@@ -254,7 +254,7 @@ def test_a_file_of_a_job_that_is_no_longer_ours_is_not_kept(tmp_path: Any, lefto
 
 def test_removing_a_running_job_cancels_it_and_deletes_its_files(leftovers: Callable[[], list[str]]) -> None:
     (job,) = queued()
-    job.song.save("covers/x/song", ContentFile(b"song"), save=False)
+    job.song.save(f"{job.folder}/0-song", ContentFile(b"song"), save=False)
     CoverJob.objects.update(song=job.song.name)
     running = claim()
     assert running is not None
@@ -267,7 +267,7 @@ def test_removing_a_running_job_cancels_it_and_deletes_its_files(leftovers: Call
 
 def test_an_expired_job_keeps_its_row_and_loses_its_files(leftovers: Callable[[], list[str]]) -> None:
     (job,) = queued()
-    job.song.save("covers/x/song", ContentFile(b"song"), save=False)
+    job.song.save(f"{job.folder}/0-song", ContentFile(b"song"), save=False)
     CoverJob.objects.update(song=job.song.name)
     running = claim()
     assert running is not None

@@ -124,6 +124,11 @@ MALFORMED = [
     ("COVER_CONCURRENCY", "1.5"),
     ("BUILTIN_CONCURRENCY", "1000"),
     ("DATA_DIR", "/proc/no/such"),
+    ("CORS_ORIGINS", "http://localhost:3000/path"),
+    ("SYNTHESIS_TIMEOUT_SECONDS", "999999999999999999"),
+    ("SYNTHESIS_TTL_HOURS", "999999999"),
+    ("COVER_SEPARATE_CMD_TEMPLATE", "{python_exec} x.py {unknown}"),
+    ("COVER_INFER_CMD_TEMPLATE", "{python_exec} 'x.py"),
     ("API_KEY", "your-api-key-here-please"),
     ("API_KEY", "fifteen-letters"),
     ("API_KEY", "aaaaaaaaaaaaaaaaaaaa"),
@@ -138,6 +143,18 @@ def test_a_malformed_value_stops_the_start_with_one_line_that_names_it(tmp_path:
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"{name}: ")
+
+
+def test_a_password_in_a_malformed_url_is_not_printed(tmp_path: Path) -> None:
+    result = start(tmp_path, REDIS_URL="http://user:swordfish@host")
+    assert result.returncode == 1
+    assert "swordfish" not in result.stderr
+
+
+def test_the_database_file_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o755)
+    loaded(tmp_path, "DEBUG")
+    assert (tmp_path / "data" / "db.sqlite3").stat().st_mode & 0o077 == 0
 
 
 def test_a_key_of_sixteen_characters_is_taken(tmp_path: Path) -> None:

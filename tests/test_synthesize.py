@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUn
 from voices import synthesis as journey
 from voices.models import Synthesis
 
+# The heartbeat of a synthesis is written by a thread, through a connection of its own.
+pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/api/v1/voice/synthesize"
 
 
@@ -273,6 +276,7 @@ def test_a_synthesis_canceled_while_it_is_made_gives_no_audio(
     def cancel(index: int) -> None:
         if index == 1:
             assert api.post(f"/api/v1/voice/syntheses/{Synthesis.objects.get().pk}/cancel").status_code == 200
+            time.sleep(0.7)  # Longer than from one heartbeat to the next.
 
     engine.before_piece = cancel
     response = post(text="One sentence. Another sentence. A third one.")

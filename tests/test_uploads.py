@@ -51,6 +51,7 @@ def test_a_bad_file_is_refused_everywhere_and_leaves_nothing(
     assert not CoverJob.objects.exists()
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("format", ["wav", "mp3", "flac", "vorbis", "opus", "m4a", "aac", "webm"])
 def test_every_format_is_taken_whatever_its_name_says(
     api: APIClient, engine: FakeEngine, tmp_path: Path, format: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Any
 
 from django.conf import settings
@@ -11,9 +12,12 @@ from django.db.models import QuerySet
 from django.db.models.fields.files import FieldFile
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.dateparse import parse_datetime
 from django.utils.http import parse_etags
 from rest_framework import pagination, serializers
+from rest_framework.exceptions import NotFound, ParseError
 from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 
 from voiceproject.errors import PublicError
@@ -35,6 +39,16 @@ class IgnoreAccept(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
+class BoundedJSONParser(JSONParser):
+    """JSON; a text of nothing but brackets is malformed, not a crash."""
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        try:
+            return super().parse(stream, media_type, parser_context)
+        except RecursionError:
+            raise ParseError("JSON parse error - nested too deeply") from None
+
+
 class BodyLimitMixin:
     """A view's mixin: after authentication and before the body is parsed, its length is checked.
 
@@ -54,8 +68,8 @@ class BodyLimitMixin:
         if found > limit:
             raise PublicError(
                 "file_too_large",
-                f"The request has {found} bytes; at most {limit} are taken.",
-                {"limit": limit, "found": found},
+                f"The request has {found} bytes; its files may have {self.get_max_body_bytes()} together.",
+                {"limit": self.get_max_body_bytes(), "found": found},
             )
 
     def get_max_body_bytes(self) -> int:
@@ -127,6 +141,19 @@ class CursorPages(pagination.CursorPagination):
     max_page_size = 200
     cursor_query_description = "Where to go on; taken from `next` or `previous` of another page."
 
+    def decode_cursor(self, request: Request) -> Any:
+        try:
+            cursor = super().decode_cursor(request)
+            if cursor is not None and cursor.position is not None:
+                position = parse_datetime(cursor.position)
+                if position is None:
+                    raise ValueError
+                position.astimezone(UTC)
+        except (NotFound, ValueError, OverflowError):
+            message = "Take it from `next` or `previous` of another page."
+            raise PublicError("validation_error", f"cursor: {message}", {"cursor": [message]}) from None
+        return cursor
+
 
 BLOCK_BYTES = 256 * 1024
 
@@ -136,7 +163,11 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
 
     One range is served; of several the whole file is sent, as the RFC allows.
     """
-    size, name = stored.size, str(stored.name)
+    name = str(stored.name)
+    try:
+        size = stored.size
+    except FileNotFoundError:
+        raise PublicError("result_expired", "The file was deleted after its time.") from None
     etag = f'"{name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
     headers = {
         "Accept-Ranges": "bytes",
@@ -146,13 +177,13 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
         "Content-Disposition": f'attachment; filename="{filename}"',
     }
     known = request.headers.get("If-None-Match", "")
-    if known and ("*" in known or etag in [tag.removeprefix("W/") for tag in parse_etags(known)]):
+    if known and (known.strip() == "*" or etag in [tag.removeprefix("W/") for tag in parse_etags(known)]):
         return HttpResponse(status=304, headers=headers)
     wanted = request.headers.get("Range", "")
     if request.headers.get("If-Range", etag) != etag:
         wanted = ""
     start, stop, status = 0, size, 200
-    match = re.fullmatch(r"bytes=\s*(\d*)-(\d*)\s*", wanted)
+    match = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", wanted)
     if match and (match[1] or match[2]):
         if match[1]:
             start, stop = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size

@@ -7,11 +7,14 @@ worker without Redis lives by its own look at the database (see worker.py).
 from __future__ import annotations
 
 import dramatiq
+import redis
 from django.conf import settings
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.errors import BrokerError
 from dramatiq.middleware import AgeLimit, Callbacks, Retries, ShutdownNotifications
 
-QUEUES = ("covers", "synthesis", "housekeeping")
+# What sending a message raises when the broker is away; Redis' own errors come through as they are.
+UNREACHABLE = (BrokerError, redis.RedisError, OSError)
 
 
 def make_broker() -> dramatiq.Broker:

@@ -59,6 +59,10 @@ class JobAdmin(admin.ModelAdmin):
         # Deleting rows in bulk would leave their files and their running commands behind.
         return False
 
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # For the actions alone: saving the page of one job would write its whole row back, state included.
+        return obj is None and super().has_change_permission(request)
+
     @admin.display(description="listen")
     def listen(self, job: Job) -> SafeString | str:
         rows = [
@@ -87,8 +91,11 @@ class JobAdmin(admin.ModelAdmin):
         if not self.has_view_permission(request, job):
             raise PermissionDenied
         stored = getattr(job, name)
-        with stored.storage.open(stored.name, "rb") as file:
-            content_type = _content_type(file.read(64))
+        try:
+            with stored.storage.open(stored.name, "rb") as file:
+                content_type = _content_type(file.read(64))
+        except FileNotFoundError:
+            raise Http404 from None
         try:
             return file_response(request, stored, content_type=content_type, filename=f"{pk}-{name}")
         except PublicError as error:

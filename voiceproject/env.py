@@ -48,16 +48,15 @@ class Env:
             raise BadSetting(name, f"must be true or false, not {value!r}")
         return value in self.TRUE
 
-    def number(self, name: str, default: int, minimum: int = 1, maximum: int | None = None) -> int:
+    def number(self, name: str, default: int, minimum: int = 1, maximum: int = 10**12) -> int:
         value = self._get(name)
         if not value:
             return default
         if not re.fullmatch(r"[+-]?\d{1,18}", value):
             raise BadSetting(name, f"must be a whole number, not {value!r}")
         number = int(value)
-        if number < minimum or (maximum is not None and number > maximum):
-            bounds = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-            raise BadSetting(name, f"must be {bounds}, not {number}")
+        if not minimum <= number <= maximum:
+            raise BadSetting(name, f"must be from {minimum} to {maximum}, not {number}")
         return number
 
     def words(self, name: str, default: list[str]) -> list[str]:
@@ -84,15 +83,19 @@ class Env:
         return Path(self._get(name) or default).expanduser().absolute()
 
 
-def check_url(name: str, value: str, schemes: tuple[str, ...]) -> str:
-    """The URL without a trailing slash, or BadSetting when it has another scheme or no host."""
+def check_url(name: str, value: str, schemes: tuple[str, ...], *, origin: bool = False) -> str:
+    """The URL without a trailing slash. BadSetting: another scheme, no host; as an `origin` also a path or a user."""
     try:
         parts = urlsplit(value)
-        valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in schemes and (bool(parts.hostname) or parts.scheme == "unix") and parts.port != 0
+        if origin and (parts.path.strip("/") or parts.query or parts.fragment or parts.username):
+            valid = False
     except ValueError:
         valid = False
     if not valid:
-        raise BadSetting(name, f"must be a URL like {schemes[0]}://host:port, not {value!r}")
+        # A user's password may stand before the @.
+        shown = re.sub(r"//[^/@]*@", "//***@", value)
+        raise BadSetting(name, f"must be a URL like {schemes[0]}://host:port, not {shown!r}")
     return value.rstrip("/")
 
 
@@ -102,6 +105,10 @@ def read_environment(dotenv: Path) -> dict[str, str]:
 
     values: dict[str, str] = {}
     if dotenv.is_file():
-        values.update({key: value or "" for key, value in dotenv_values(dotenv, interpolate=False).items()})
+        try:
+            lines = dotenv_values(dotenv, interpolate=False, encoding="utf-8")
+        except UnicodeDecodeError:
+            raise BadSetting(str(dotenv), "is not UTF-8") from None
+        values.update({key: value or "" for key, value in lines.items()})
     values.update(os.environ)
     return values

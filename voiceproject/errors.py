@@ -137,6 +137,7 @@ def json_response(error: PublicError) -> JsonResponse:
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     """REST framework's EXCEPTION_HANDLER: every exception becomes the envelope, unknown ones a logged 500."""
+    from rest_framework.renderers import JSONRenderer
     from rest_framework.response import Response
     from rest_framework.views import set_rollback
 
@@ -149,19 +150,24 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     headers = _headers(error)
     if error.code == "method_not_allowed":
         headers["Allow"] = ", ".join(context["view"].allowed_methods)
+    request = context.get("request")
+    if request is not None:
+        # Whatever the view would have rendered (a page, a schema), an error is JSON.
+        request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
     return Response(envelope(error), status=error.status, headers=headers)
 
 
 def as_public_error(exc: Exception) -> PublicError:
     from django.core.exceptions import (
         BadRequest,
+        ObjectDoesNotExist,
         PermissionDenied,
         RequestDataTooBig,
         SuspiciousOperation,
         TooManyFieldsSent,
         TooManyFilesSent,
     )
-    from django.http import Http404
+    from django.http import Http404, UnreadablePostError
     from django.http.multipartparser import MultiPartParserError
     from rest_framework import exceptions
 
@@ -170,7 +176,7 @@ def as_public_error(exc: Exception) -> PublicError:
             return exc
         case exceptions.ValidationError():
             return validation_error(exc.detail)
-        case Http404() | exceptions.NotFound():
+        case Http404() | exceptions.NotFound() | ObjectDoesNotExist():
             return PublicError("not_found", "There is nothing here, or it is not yours.")
         case exceptions.MethodNotAllowed():
             return PublicError("method_not_allowed", str(exc.detail))
@@ -186,6 +192,8 @@ def as_public_error(exc: Exception) -> PublicError:
             return PublicError("file_too_large", "The form fields are too large; only files may be this large.")
         case TooManyFieldsSent() | TooManyFilesSent():
             return PublicError("validation_error", "The form has too many fields or files.")
+        case UnreadablePostError():
+            return PublicError("validation_error", "The request's body did not arrive, or broke off.")
         case BadRequest() | SuspiciousOperation():
             return PublicError("validation_error", "The request is malformed.")
         case OSError(errno=28):  # ENOSPC
@@ -201,11 +209,25 @@ def validation_error(detail: Any) -> PublicError:
     if not isinstance(detail, dict):
         detail = {"non_field_errors": detail if isinstance(detail, list) else [detail]}
     details = {
-        field: [str(message) for message in (messages if isinstance(messages, list) else [messages])]
+        sendable(field): [sendable(message) for message in (messages if isinstance(messages, list) else [messages])]
         for field, messages in detail.items()
     }
     field, messages = next(iter(details.items()), ("", [""]))
     return PublicError("validation_error", f"{field}: {messages[0]}", details)
+
+
+def sendable(text: Any) -> str:
+    """What a client sent may hold half a surrogate pair, which cannot be sent back."""
+    return str(text).encode("utf-8", "replace").decode()
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> Any:
+    """CSRF_FAILURE_VIEW: people at the console get Django's page, everybody else the envelope."""
+    from django.views.csrf import csrf_failure as page
+
+    if request.path.startswith("/admin/"):
+        return page(request, reason)
+    return json_response(PublicError("method_not_allowed", "Nothing can be sent here."))
 
 
 def server_error(request: HttpRequest) -> JsonResponse:

@@ -1,4 +1,4 @@
-"""/health, for probes and people, and the start page."""
+"""/health, for probes and people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models.functions import Now
-from django.views.generic import TemplateView
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -128,10 +127,3 @@ def check_workers() -> tuple[bool, str]:
     hosts = WorkerHost.objects.filter(seen_at__gt=Now() - timedelta(seconds=30)).count()
     waiting = CoverJob.objects.filter(status=JobStatus.QUEUED).exists()
     return bool(hosts) or not waiting, f"{hosts} alive" + (", jobs are waiting" if waiting and not hosts else "")
-
-
-class StartView(TemplateView):
-    """`GET /`: what this is, and where to go."""
-
-    template_name = "voiceproject/start.html"
-    extra_context = {"version": __version__}

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.core.files import File
+from django.core.files.storage import default_storage
 from django.db import models, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Now
@@ -63,6 +64,20 @@ class JobQuerySet(models.QuerySet):
     def for_tenant(self, user: Any) -> Self:
         """What this tenant may see: its own."""
         return self.filter(tenant=user)
+
+
+def delete_folder(folder: str) -> None:
+    """Deletes all files of a storage's folder, and the folder itself where the storage knows folders."""
+    try:
+        _, files = default_storage.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in files:
+        default_storage.delete(f"{folder}/{name}")
+    try:
+        default_storage.delete(folder)
+    except OSError:
+        pass  # Somebody has put a file there this moment; the sweep of orphans finds it.
 
 
 class Job(models.Model):
@@ -144,6 +159,9 @@ class Job(models.Model):
             )
             if tenant is None:
                 return None
+            # Counted again under the lock: the statement that took it may have seen an older state.
+            if cls.objects.filter(tenant=tenant.pk, status=JobStatus.RUNNING).count() >= tenant_limit:
+                return None
             job = (
                 cls.objects.filter(tenant=tenant.user_id, status=JobStatus.QUEUED)
                 .order_by("-priority", "created_at", "pk")
@@ -183,7 +201,7 @@ class Job(models.Model):
         """Puts a finished file where every host finds it. False, and nothing kept, when the job is no longer ours."""
         storage = getattr(self, field).storage
         with path.open("rb") as file:
-            stored = storage.save(f"{self._meta.app_label}/{self.pk}/{self.attempt}-{name}", File(file))
+            stored = storage.save(f"{self.folder}/{self.attempt}-{name}", File(file))
         if self._mine().update(**{field: stored, "updated_at": Now(), "revision": F("revision") + 1}):
             setattr(self, field, stored)
             return True
@@ -217,9 +235,12 @@ class Job(models.Model):
                 revision=F("revision") + 1,
             )
         )
-        self.refresh_from_db()
+        try:
+            self.refresh_from_db()
+        except type(self).DoesNotExist:
+            return False
         if canceled:
-            self.delete_files(self.output_fields())
+            self.delete_files(self.output_fields(), status=JobStatus.CANCELED)
         return bool(canceled)
 
     def hand_back(self) -> bool:
@@ -277,11 +298,16 @@ class Job(models.Model):
         """The files that a canceled job does not keep. Subclasses leave their inputs out."""
         return cls.file_fields()
 
-    def delete_files(self, fields: list[str] | None = None) -> None:
-        """Empties these file fields (default: all) in the row, then deletes what they named."""
-        fields = self.file_fields() if fields is None else fields
+    @property
+    def folder(self) -> str:
+        """Where the job's files stand in the storage."""
+        return f"{self._meta.app_label}/{self.pk}"
+
+    def delete_files(self, fields: list[str], **condition: Any) -> None:
+        """Empties these file fields in the row, then deletes what they named; nothing where `condition` is not so."""
         stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
-        type(self).objects.filter(pk=self.pk).update(**dict.fromkeys(fields, ""))
+        if not type(self).objects.filter(pk=self.pk, **condition).update(**dict.fromkeys(fields, "")):
+            return
         for name in fields:
             setattr(self, name, "")
         for storage, name in stored:
@@ -290,11 +316,26 @@ class Job(models.Model):
     def remove(self) -> None:
         """Deletes the job for good, its files too; a live one is canceled first."""
         self.cancel()
-        files = [(getattr(self, name).storage, getattr(self, name).name) for name in self.file_fields()]
-        self.delete()
-        for storage, name in files:
-            if name:
-                storage.delete(name)
+        type(self).objects.filter(pk=self.pk).delete()
+        delete_folder(self.folder)
+
+    @classmethod
+    def sweep_orphans(cls, older_than_seconds: float) -> int:
+        """Deletes the folders of jobs that have no row, left by a process that was killed between the two; how many."""
+        count = 0
+        try:
+            folders, _ = default_storage.listdir(cls._meta.app_label)
+        except FileNotFoundError:
+            return 0
+        limit = timezone.now() - timedelta(seconds=older_than_seconds)
+        for name in folders:
+            folder = f"{cls._meta.app_label}/{name}"
+            _, files = default_storage.listdir(folder)
+            young = any(default_storage.get_modified_time(f"{folder}/{file}") > limit for file in files)
+            if not young and not cls.objects.filter(pk=name).exists():
+                delete_folder(folder)
+                count += 1
+        return count
 
     @classmethod
     def expire(cls) -> int:
@@ -303,7 +344,8 @@ class Job(models.Model):
         count = 0
         for job in past:
             if cls.objects.filter(pk=job.pk, files_expired=False, status__in=TERMINAL).update(files_expired=True):
-                job.delete_files()
+                job.delete_files(cls.file_fields())
+                delete_folder(job.folder)
                 count += 1
         return count
 

@@ -18,7 +18,7 @@ class ErrorSerializer(serializers.Serializer):
 
 
 class EnvelopeSchema(AutoSchema):
-    """Adds the error answers. A view names those beyond the usual ones in `error_statuses`."""
+    """Adds the error answers. A view names unusual ones in `error_statuses`: action or method -> statuses."""
 
     ALWAYS = (400, 401, 403, 405, 429, 500, 503)
 
@@ -27,7 +27,8 @@ class EnvelopeSchema(AutoSchema):
         return ""
 
     def _statuses(self) -> set[int]:
-        statuses = {*self.ALWAYS, *getattr(self.view, "error_statuses", ())}
+        action = getattr(self.view, "action", "") or self.method.lower()
+        statuses = {*self.ALWAYS, *getattr(self.view, "error_statuses", {}).get(action, ())}
         if not getattr(self.view, "authentication_classes", ()):
             statuses -= {401, 403, 429}
         if self.method == "POST":

@@ -19,7 +19,8 @@ workers = settings.WEB_PROCESSES
 threads = settings.WEB_THREADS
 # A thread that waits for an engine is not dead: gthread workers report by themselves.
 timeout = 60
-graceful_timeout = 3
+# `quickstart` promises to end within seconds; a server in production lets running requests finish.
+graceful_timeout = 1 if os.environ.get("VOICEPROJECT_LIFELINE") else 30
 keepalive = 15
 # A hand-written request line or header may be long, but not this long.
 limit_request_line = 4094

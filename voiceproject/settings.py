@@ -12,10 +12,14 @@ import dj_database_url
 from corsheaders.defaults import default_headers
 
 from voiceproject import __version__
+from voiceproject.commands import CommandTemplate
 from voiceproject.env import BadSetting, Env, check_url, read_environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(read_environment(Path(os.environ.get("ENV_FILE", "") or BASE_DIR / ".env")))
+
+MAX_SECONDS = 30 * 24 * 3600
+MAX_HOURS = 10 * 365 * 24
 
 # --- The frame -------------------------------------------------------------------------------------------------------
 
@@ -115,8 +119,14 @@ if _database["ENGINE"].endswith("sqlite3"):
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
+    if ":" not in str(_database["NAME"]):  # Not :memory:
+        # It holds what tenants have written; SQLite's own files beside it get the same mode.
+        Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+        Path(_database["NAME"]).touch(mode=0o600)
     # Tests run several processes and threads on the same database: a file, not memory.
     _database["TEST"] = {"NAME": str(DATA_DIR / f"test-{os.getpid()}.sqlite3")}
+else:
+    _database.setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -155,7 +165,7 @@ AUTH_PASSWORD_VALIDATORS = [
 # --- Browsers --------------------------------------------------------------------------------------------------------
 
 CORS_ORIGINS = [
-    check_url("CORS_ORIGINS", origin, ("http", "https"))
+    check_url("CORS_ORIGINS", origin, ("http", "https"), origin=True)
     for origin in env.words("CORS_ORIGINS", ["http://localhost:3000"])
 ]
 CORS_ALLOWED_ORIGINS = CORS_ORIGINS
@@ -173,8 +183,12 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "voiceproject.errors.csrf_failure"
+# Not in a cookie: the console shows a new key's secret in a message.
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 CSRF_TRUSTED_ORIGINS = [
-    check_url("CSRF_TRUSTED_ORIGINS", origin, ("https", "http")) for origin in env.words("CSRF_TRUSTED_ORIGINS", [])
+    check_url("CSRF_TRUSTED_ORIGINS", origin, ("https", "http"), origin=True)
+    for origin in env.words("CSRF_TRUSTED_ORIGINS", [])
 ]
 if HTTPS:
     SECURE_SSL_REDIRECT = True
@@ -191,7 +205,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["voices.auth.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["voices.auth.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "rest_framework.parsers.JSONParser",
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "voiceproject.api.BoundedJSONParser",
                                "rest_framework.parsers.FormParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "voiceproject.api.IgnoreAccept",
     "DEFAULT_SCHEMA_CLASS": "voiceproject.schema.EnvelopeSchema",
@@ -212,6 +226,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "OAS_VERSION": "3.1.0",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -245,14 +260,14 @@ VOICE_ENGINE = env.text(
 )
 if VOICE_ENGINE == "gptsovits" and not SOVITS_BASE_URLS:
     SOVITS_BASE_URLS = ["http://localhost:9880"]
-SOVITS_TIMEOUT = env.number("SOVITS_TIMEOUT", 300)
+SOVITS_TIMEOUT = env.number("SOVITS_TIMEOUT", 300, maximum=MAX_SECONDS)
 SOVITS_REFERENCE_DIR = env.path("SOVITS_REFERENCE_DIR", DATA_DIR / "references")
 SOVITS_REFERENCE_DIR_ON_SERVER = env.text("SOVITS_REFERENCE_DIR_ON_SERVER", str(SOVITS_REFERENCE_DIR))
-SOVITS_QUEUE_SECONDS = env.number("SOVITS_QUEUE_SECONDS", 60)
+SOVITS_QUEUE_SECONDS = env.number("SOVITS_QUEUE_SECONDS", 60, maximum=MAX_SECONDS)
 SOVITS_MAX_WAITING = env.number("SOVITS_MAX_WAITING", 8)
 BUILTIN_CONCURRENCY = env.number("BUILTIN_CONCURRENCY", 1, maximum=64)
-SYNTHESIS_TIMEOUT_SECONDS = env.number("SYNTHESIS_TIMEOUT_SECONDS", 600)
-SYNTHESIS_TTL_HOURS = env.number("SYNTHESIS_TTL_HOURS", 24)
+SYNTHESIS_TIMEOUT_SECONDS = env.number("SYNTHESIS_TIMEOUT_SECONDS", 600, maximum=MAX_SECONDS)
+SYNTHESIS_TTL_HOURS = env.number("SYNTHESIS_TTL_HOURS", 24, maximum=MAX_HOURS)
 
 # --- Covers ----------------------------------------------------------------------------------------------------------
 
@@ -265,15 +280,28 @@ COVER_INFER_CMD_TEMPLATE = env.text(
     "{python_exec} gpu_scripts/builtin_infer.py --reference {reference_voice} --input {input_vocal} "
     "--output {output_vocal} --pitch {pitch_shift}",
 )
+COVER_SEPARATE_PLACEHOLDERS = frozenset(
+    {"python_exec", "project_root", "song_input", "vocal_output", "inst_output", "uvr_model"}
+)
+COVER_INFER_PLACEHOLDERS = frozenset(
+    {"python_exec", "project_root", "reference_voice", "input_vocal", "output_vocal", "model_id", "pitch_shift",
+     "reference_text_file", "lyrics_file"}
+)  # fmt: skip
+for _name, _template, _placeholders in (
+    ("COVER_SEPARATE_CMD_TEMPLATE", COVER_SEPARATE_CMD_TEMPLATE, COVER_SEPARATE_PLACEHOLDERS),
+    ("COVER_INFER_CMD_TEMPLATE", COVER_INFER_CMD_TEMPLATE, COVER_INFER_PLACEHOLDERS),
+):
+    for _problem in CommandTemplate(_template, _placeholders).problems:
+        raise BadSetting(_name, _problem)
 GPT_SOVITS_PYTHON = env.text("GPT_SOVITS_PYTHON", sys.executable)
 GPT_SOVITS_PROJECT_ROOT = env.path("GPT_SOVITS_PROJECT_ROOT", BASE_DIR)
 COVER_UVR_MODEL = env.text("COVER_UVR_MODEL", "HP2_all_vocals")
 COVER_MAX_UPLOAD_SIZE = env.number("COVER_MAX_UPLOAD_SIZE", 100 * 1024 * 1024)
-COVER_MAX_DURATION_SECONDS = env.number("COVER_MAX_DURATION_SECONDS", 480)
-COVER_RESULT_TTL_HOURS = env.number("COVER_RESULT_TTL_HOURS", 24)
+COVER_MAX_DURATION_SECONDS = env.number("COVER_MAX_DURATION_SECONDS", 480, maximum=MAX_SECONDS)
+COVER_RESULT_TTL_HOURS = env.number("COVER_RESULT_TTL_HOURS", 24, maximum=MAX_HOURS)
 COVER_CONCURRENCY = env.number("COVER_CONCURRENCY", 1, maximum=64)
-COVER_STAGE_TIMEOUT_SECONDS = env.number("COVER_STAGE_TIMEOUT_SECONDS", 3600)
-COVER_TIMEOUT_SECONDS = env.number("COVER_TIMEOUT_SECONDS", 7200)
+COVER_STAGE_TIMEOUT_SECONDS = env.number("COVER_STAGE_TIMEOUT_SECONDS", 3600, maximum=MAX_SECONDS)
+COVER_TIMEOUT_SECONDS = env.number("COVER_TIMEOUT_SECONDS", 7200, maximum=MAX_SECONDS)
 COVER_MAX_ATTEMPTS = env.number("COVER_MAX_ATTEMPTS", 3)
 COVER_MAX_QUEUED = env.number("COVER_MAX_QUEUED", 100)
 COVER_MAX_RUNNING = env.number("COVER_MAX_RUNNING", 4)
@@ -282,7 +310,7 @@ COVER_SCRATCH_MAX_BYTES = env.number("COVER_SCRATCH_MAX_BYTES", 8 * 1024**3)
 # --- Workers ---------------------------------------------------------------------------------------------------------
 
 WORKER_HOST = env.text("WORKER_HOST", socket.gethostname())
-WORKER_HEARTBEAT_TIMEOUT_SECONDS = env.number("WORKER_HEARTBEAT_TIMEOUT_SECONDS", 30, minimum=5)
+WORKER_HEARTBEAT_TIMEOUT_SECONDS = env.number("WORKER_HEARTBEAT_TIMEOUT_SECONDS", 30, minimum=5, maximum=MAX_SECONDS)
 WORKER_LOOK_SECONDS = 2
 WEB_PROCESSES = env.number("WEB_PROCESSES", 1, maximum=64)
 WEB_THREADS = env.number("WEB_THREADS", 16, minimum=4, maximum=256)

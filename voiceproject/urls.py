@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import path
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularJSONAPIView
 
 from covers.views import CoverJobViewSet
-from voiceproject.health import HealthView, StartView
+from voiceproject.health import HealthView
+from voiceproject.pages import DocsView, RedocView, StartView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
 API = "api/v1"
@@ -16,13 +17,8 @@ urlpatterns = [
     path("", StartView.as_view(), name="start"),
     path("health", HealthView.as_view(), name="health"),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
-    path("docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
-    # The package's own page asks another host for fonts.
-    path(
-        "redoc",
-        SpectacularRedocView.as_view(url_name="schema", template_name="voiceproject/redoc.html"),
-        name="redoc",
-    ),
+    path("docs", DocsView.as_view(), name="docs"),
+    path("redoc", RedocView.as_view(), name="redoc"),
     path("admin/", admin.site.urls),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),

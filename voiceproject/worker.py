@@ -23,11 +23,10 @@ import dramatiq  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.db import close_old_connections, connection  # noqa: E402
 from django.db.models.functions import Now  # noqa: E402
-from dramatiq.errors import BrokerError  # noqa: E402
 
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
-from voiceproject.broker import broker  # noqa: E402
+from voiceproject.broker import UNREACHABLE, broker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voices.engines.gptsovits import sweep_references  # noqa: E402
@@ -36,32 +35,41 @@ from voices.models import Synthesis  # noqa: E402
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 3600.0
-ABANDONED_SECONDS = 24 * 3600.0
+# Longer than anything may work on a file.
+ABANDONED_SECONDS = 2.0 * max(3600, settings.SYNTHESIS_TIMEOUT_SECONDS)
 
 
 def look() -> None:
     """One look: every step is safe to repeat, and to do on many hosts at once."""
     WorkerHost.objects.update_or_create(name=settings.WORKER_HOST, defaults={"seen_at": Now()})
     CoverJob.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.COVER_MAX_ATTEMPTS)
-    # A synthesis lives in a web process that does not beat; past its deadline nobody waits for it any more.
-    Synthesis.recover(settings.SYNTHESIS_TIMEOUT_SECONDS + 60, 1)
+    Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, 1)
     CoverJob.expire()
     Synthesis.expire()
     sweep_scratch(settings.SCRATCH_DIR, cover_tasks.scratch_in_use)
     if cover_tasks.has_room():
         try:
             cover_tasks.run_covers.send()
-        except (BrokerError, OSError) as error:
+        except UNREACHABLE as error:
             # Work goes on without a broker: the claim bounds how many of these threads find any.
             log.warning("the broker cannot be reached: %s", error)
-            threading.Thread(target=cover_tasks.run_covers.fn, name="covers", daemon=True).start()
+            threading.Thread(target=run_covers_here, name="covers", daemon=True).start()
+
+
+def run_covers_here() -> None:
+    try:
+        cover_tasks.run_covers.fn()
+    finally:
+        connection.close()
 
 
 def sweep_files() -> None:
-    """Removes what killed web processes left of uploads, and references that no synthesis has used for a day."""
+    """Removes what killed processes left: parts of uploads, files of jobs that are not there, unused references."""
     for path in settings.UPLOAD_DIR.iterdir():
         if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    CoverJob.sweep_orphans(ABANDONED_SECONDS)
+    Synthesis.sweep_orphans(ABANDONED_SECONDS)
     if settings.VOICE_ENGINE == "gptsovits" and settings.SOVITS_REFERENCE_DIR.is_dir():
         sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)
 

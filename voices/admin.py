@@ -42,7 +42,9 @@ class ApiKeyAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if change:
-            super().save_model(request, obj, form, change)
+            # Only what was changed: the key may have been revoked or used since the page was opened.
+            if form.changed_data:
+                obj.save(update_fields=form.changed_data)
             return
         fields = {name: form.cleaned_data[name] for name in ("scopes", "expires_at")}
         key, secret = ApiKey.objects.issue(obj.user, obj.name, **fields)

@@ -32,6 +32,8 @@ class FiniteFloatField(serializers.FloatField):
 
 
 class SynthesizeSerializer(StrictSerializer):
+    """What to say, and in whose voice."""
+
     not_yet = {"voice_id": "Saved voices are not offered by this server; send reference_audio."}
 
     text = TextField(max_length=MAX_TEXT_CHARACTERS, help_text="What to say, 1 to 5000 characters.")

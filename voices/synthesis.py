@@ -19,6 +19,7 @@ from django.db import connection
 
 from voiceproject import audio
 from voiceproject.errors import EngineTimeout, PublicError
+from voiceproject.pulse import Pulse
 from voices.engines import Engine, SynthesisRequest
 from voices.models import Synthesis
 
@@ -109,11 +110,11 @@ def perform(synthesis: Synthesis, request: SynthesisRequest) -> Speech:
     started = time.monotonic()
     deadline = started + settings.SYNTHESIS_TIMEOUT_SECONDS
     try:
-        with held_request():
-            samples, rate = _speak(synthesis, request, deadline)
+        with held_request(), Pulse(synthesis) as pulse:
+            samples, rate = _speak(synthesis, request, deadline, pulse)
         encoded = audio.encode(samples, rate, synthesis.response_format)
         speech = Speech(samples, rate, encoded)
-        name = f"{synthesis._meta.app_label}/{synthesis.pk}/{synthesis.attempt}-audio.{synthesis.response_format}"
+        name = f"{synthesis.folder}/{synthesis.attempt}-audio.{synthesis.response_format}"
         storage = synthesis.audio.storage
         stored = storage.save(name, ContentFile(encoded))
     except PublicError as error:
@@ -135,25 +136,22 @@ def perform(synthesis: Synthesis, request: SynthesisRequest) -> Speech:
     return speech
 
 
-def _speak(synthesis: Synthesis, request: SynthesisRequest, deadline: float) -> tuple[np.ndarray, int]:
+def _speak(synthesis: Synthesis, request: SynthesisRequest, deadline: float, pulse: Pulse) -> tuple[np.ndarray, int]:
     parts: list[np.ndarray] = []
     rate = 0
     spoken = 0
-
-    def canceled() -> bool:
-        return not synthesis.beat(progress=min(99, 100 * spoken // len(synthesis.text)))
-
-    for piece in get_engine().synthesize(request, deadline, canceled):
+    for piece in get_engine().synthesize(request, deadline, pulse.gone):
         rate = rate or piece.sample_rate
         samples = piece.samples
         if piece.sample_rate != rate:
             samples = soxr.resample(samples, piece.sample_rate, rate)
         parts.append(samples)
         spoken += len(piece.text)
+        pulse.progress = min(99, 100 * spoken // len(synthesis.text))
         if time.monotonic() > deadline:
             raise EngineTimeout
     # The engine has asked between the sentences, and made no more of them; this is also the answer for the last one.
-    if canceled():
+    if pulse.gone():
         raise PublicError("job_canceled", "This synthesis was canceled.")
     if not parts or not sum(map(len, parts)):
         raise PublicError("engine_error", "The speech engine made no audio.")

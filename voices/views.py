@@ -45,6 +45,7 @@ AUDIO_HEADERS = {
 
 class SynthesizeView(BodyLimitMixin, APIView):
     required_scope = "synthesize"
+    error_statuses = {"post": (409, 502, 504)}
 
     @extend_schema(
         operation_id="synthesize",
@@ -132,6 +133,7 @@ class SynthesisViewSet(
     serializer_class = SynthesisSerializer
     pagination_class = CursorPages
     queryset = Synthesis.objects.none()
+    error_statuses = {"cancel": (409,), "audio": (409, 410, 416)}
 
     def get_queryset(self) -> QuerySet[Synthesis]:
         return Synthesis.objects.for_tenant(self.request.user)

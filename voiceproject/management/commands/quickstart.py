@@ -18,6 +18,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
+from voiceproject.settings import env
 from voices.models import ApiKey
 
 DEMO_USER = "demo"
@@ -135,7 +136,7 @@ def children(host: str, port: int, worker: bool) -> dict[str, list[str]]:
 def environment(host: str) -> dict[str, str]:
     """The children's environment. A server that was told to listen to others answers to the name they use for it."""
     values = dict(os.environ)
-    if "ALLOWED_HOSTS" not in values and host not in settings.ALLOWED_HOSTS:
+    if not env.values.get("ALLOWED_HOSTS") and host not in settings.ALLOWED_HOSTS:
         names = ["*"] if host in ("0.0.0.0", "::") else [*settings.ALLOWED_HOSTS, f"[{host}]" if ":" in host else host]
         values["ALLOWED_HOSTS"] = ",".join(names)
     return values

@@ -1,0 +1,275 @@
+"""The first command of the README, as a stranger runs it: the whole product in real processes, until Ctrl-C."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import soundfile as sf
+from django.conf import settings
+
+from tests.conftest import needs
+from tests.test_covers import until
+
+BASE_DIR = Path(settings.BASE_DIR)
+REFERENCE = BASE_DIR / "voiceproject" / "samples" / "reference.flac"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Quickstart:
+    """`manage.py quickstart` with a data folder of its own; `output` is what it has printed so far."""
+
+    def __init__(self, data: Path, *arguments: str, **environment: str) -> None:
+        self.port = free_port()
+        self.base = f"http://127.0.0.1:{self.port}"
+        self.log = data.with_suffix(f".{self.port}.log")
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "quickstart", "--port", str(self.port), *arguments],
+                cwd=BASE_DIR,
+                env={**kept, "DATA_DIR": str(data), "ENV_FILE": os.devnull, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def key(self) -> str:
+        return re.findall(r"vck_[\w-]{40,}", self.output)[0]
+
+    def ready(self) -> Quickstart:
+        until(lambda: self.process.poll() is not None or self.answers(), 60)
+        assert self.process.poll() is None, self.output
+        return self
+
+    def answers(self) -> bool:
+        try:
+            return requests.get(f"{self.base}/health", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    def tree(self) -> list[int]:
+        """Every process whose environment names this data folder's log: itself and all that it started."""
+        wanted = f"DATA_DIR={self.log.with_suffix('').with_suffix('')}\0".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                # A zombie has an empty environment: only what still runs is found.
+                if entry.name.isdigit() and wanted in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def stop(self, number: int = signal.SIGINT) -> float:
+        """Ctrl-C; how many seconds it took to end."""
+        started = time.monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+        return time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def page_origin() -> Iterator[dict[str, Any]]:
+    """A web site on another origin: serves one page, and collects what the page reports."""
+    reports: list[dict[str, Any]] = []
+    pages: dict[str, bytes] = {"/reference.flac": REFERENCE.read_bytes()}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = pages.get(self.path)
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Type", "text/html" if self.path == "/" else "audio/flac")
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def do_POST(self) -> None:
+            reports.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {"origin": f"http://127.0.0.1:{server.server_port}", "pages": pages, "reports": reports}
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("quickstart") / "data"
+
+
+@pytest.fixture(scope="module")
+def quickstart(data: Path, page_origin: dict[str, Any]) -> Iterator[Quickstart]:
+    running = Quickstart(data, CORS_ORIGINS=page_origin["origin"]).ready()
+    yield running
+    running.stop(signal.SIGKILL)
+
+
+def test_the_three_printed_lines_work_as_pasted(quickstart: Quickstart, tmp_path: Path) -> None:
+    needs("curl")
+    lines = re.findall(r"^curl .*$", quickstart.output, re.MULTILINE)
+    assert len(lines) == 3
+    shutil.copytree(BASE_DIR / "voiceproject" / "samples", tmp_path / "voiceproject" / "samples")
+
+    def paste(line: str) -> str:
+        return subprocess.run(
+            ["bash", "-c", line], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120
+        ).stdout
+
+    paste(lines[0])
+    speech, rate = sf.read(tmp_path / "hello.wav")
+    assert 1.0 < len(speech) / rate < 5.0
+    assert np.sqrt(np.mean(speech**2)) > 0.01
+    job = json.loads(paste(lines[1]))
+    assert job["status"] == "queued"
+    assert [item["job_id"] for item in json.loads(paste(lines[2]))["results"]] == [job["job_id"]]
+
+    def finished() -> dict[str, Any] | None:
+        state = requests.get(job["links"]["self"], headers={"X-API-Key": quickstart.key}, timeout=10).json()
+        return state if state["status"] in ("succeeded", "failed") else None
+
+    done = until(finished, 180)
+    assert done["status"] == "succeeded", done
+    content = requests.get(done["links"]["result"], headers={"X-API-Key": quickstart.key}, timeout=60).content
+    (tmp_path / "cover.wav").write_bytes(content)
+    info, original = sf.info(tmp_path / "cover.wav"), sf.info(BASE_DIR / "voiceproject" / "samples" / "song.ogg")
+    assert (info.samplerate, info.channels) == (44_100, 2)
+    assert info.duration == pytest.approx(original.duration, abs=0.01)
+    cover, _ = sf.read(tmp_path / "cover.wav")
+    assert 0.05 < np.max(np.abs(cover)) < 10 ** (-1 / 20)
+
+
+def test_a_refused_upload_is_answered_and_not_cut_off(quickstart: Quickstart) -> None:
+    url = f"{quickstart.base}/api/v1/voice/synthesize"
+    files = {"reference_audio": ("big.wav", b"\0" * (11 * 1024 * 1024 + 1024 * 1024))}
+    for headers, status in (({"X-API-Key": quickstart.key}, 413), ({}, 401), ({"X-API-Key": "vck_wrong"}, 401)):
+        response = requests.post(url, data={"text": "hello"}, files=files, headers=headers, timeout=60)
+        assert response.status_code == status
+        assert response.json()["success"] is False
+
+
+def test_the_javascript_example_runs_in_a_browser_on_another_origin(
+    quickstart: Quickstart, page_origin: dict[str, Any], tmp_path: Path
+) -> None:
+    needs("chromium")
+    page_origin["pages"]["/"] = (
+        """<script type="module">
+        const report = (what) => fetch('/', {method: 'POST', body: JSON.stringify(what)});
+        try {
+          const audioFile = new File([await (await fetch('/reference.flac')).blob()], 'reference.flac');
+          const formData = new FormData();
+          formData.append('text', 'Hello, this is a test');
+          formData.append('reference_audio', audioFile);
+          formData.append('language', 'en');
+          formData.append('speed', '1.0');
+          formData.append('temperature', '0.7');
+          const response = await fetch('URL/api/v1/voice/synthesize', {
+            method: 'POST',
+            headers: {'X-API-Key': 'KEY'},
+            body: formData,
+          });
+          const audioBlob = await response.blob();
+          const decoded = await new OfflineAudioContext(1, 24000, 24000).decodeAudioData(await audioBlob.arrayBuffer());
+          const refused = await fetch('URL/api/v1/voice/synthesize', {method: 'POST', headers: {'X-API-Key': 'wrong'}});
+          await report({status: response.status, type: audioBlob.type, duration: decoded.duration,
+                        header: response.headers.get('X-Audio-Duration'), engine: response.headers.get('X-Engine'),
+                        refused: refused.status, error: (await refused.json()).error});
+        } catch (error) { await report({failed: String(error)}); }
+        </script>""".replace("URL", quickstart.base)
+        .replace("KEY", quickstart.key)
+        .encode()
+    )
+    browser = subprocess.Popen(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         f"--user-data-dir={tmp_path / 'profile'}", page_origin["origin"] + "/"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        (report,) = until(lambda: page_origin["reports"], 120)
+    finally:
+        os.killpg(browser.pid, signal.SIGKILL)
+        browser.wait()
+    assert "failed" not in report, report
+    assert (report["status"], report["type"], report["engine"]) == (200, "audio/wav", "builtin")
+    assert report["duration"] == pytest.approx(float(report["header"]), abs=0.01)
+    assert (report["refused"], report["error"]) == (401, "invalid_api_key")
+
+
+def test_the_console_takes_the_printed_login(quickstart: Quickstart) -> None:
+    password = re.findall(r"admin / (\S+)", quickstart.output)[0]
+    session = requests.Session()
+    login = f"{quickstart.base}/admin/login/"
+    session.get(login, timeout=10)
+    form = {
+        "username": "admin",
+        "password": password,
+        "csrfmiddlewaretoken": session.cookies["csrftoken"],
+        "next": "/admin/",
+    }
+    page = session.post(login, data=form, headers={"Referer": login}, timeout=10)
+    assert page.ok
+    assert "Log out" in page.text
+    assert 'href="/static/admin/css/base.css"' in page.text
+    assert session.get(f"{quickstart.base}/static/admin/css/base.css", timeout=10).ok
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_ctrl_c_ends_everything_and_a_later_run_keeps_what_there_was(quickstart: Quickstart, data: Path) -> None:
+    key = quickstart.key
+    assert len(quickstart.tree()) >= 4
+    assert quickstart.stop() < 5
+    assert quickstart.process.returncode == 0
+    assert "Stopped." in quickstart.output
+    until(lambda: not quickstart.tree(), 2)
+    later = Quickstart(data, "--no-worker").ready()
+    try:
+        assert re.findall(r"vck_[\w-]{40,}", later.output) == []
+        assert key[:12] in later.output
+        assert "create_api_key demo" in later.output
+        listed = requests.get(f"{later.base}/api/v1/cover/jobs", headers={"X-API-Key": key}, timeout=10).json()
+        assert len(listed["results"]) == 1
+        assert not any(b"dramatiq" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in later.tree())
+        taken = subprocess.run(
+            [sys.executable, "manage.py", "quickstart", "--port", str(later.port)],
+            cwd=BASE_DIR, env={**os.environ, "DATA_DIR": str(data)}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert taken.returncode == 1
+        assert "--port" in taken.stderr
+        # Whatever becomes of it, it leaves nothing behind.
+        later.process.kill()
+        later.process.wait()
+        until(lambda: not later.tree(), 10)
+    finally:
+        later.stop(signal.SIGKILL)
