@@ -40,8 +40,8 @@ class Person:
         return Reference(samples, SAMPLE_RATE, digest, transcript, language)
 
 
-WOMAN = Person("joe", pitch=1.35, formants=1.2)
-MAN = Person("heart", pitch=0.52, formants=0.85)
+WOMAN = Person("heart", pitch=1.2, formants=1.15)
+MAN = Person("joe", pitch=0.72, formants=0.85)
 
 
 @lru_cache(maxsize=2)

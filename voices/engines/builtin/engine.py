@@ -29,7 +29,7 @@ from .world import Analysis, Float32, Float64
 log = logging.getLogger(__name__)
 
 MODULES = {"en": "english", "ja": "japanese", "zh": "chinese"}
-PRECOMPUTED = Path(__file__).parent / "data"
+PRECOMPUTED = Path(__file__).parent / "features"
 # Part of the name of every kept file: raise it when the features change.
 FEATURES_VERSION = 1
 CALIBRATION_SEED = 20
@@ -177,17 +177,17 @@ class Synthesizer:
 
     def choose_base(self, language: str, profile: VoiceProfile) -> Base:
         """The language's female or male base voice, whichever the reference is nearer to."""
-        names = self._module(language).NAMES
+        names = self.module(language).NAMES
         return self.base(names[0] if profile.femininity > 0 else names[-1], language)
 
     def base(self, name: str, language: str) -> Base:
         """A base voice, loaded once; its statistics from the package, the cache folder, or made now (seconds)."""
         if name not in self._bases:
-            voice = self._module(language).load(name)
+            voice = self.module(language).load(name)
             self._bases[name] = load_base(voice, self.cache_dir)
         return self._bases[name]
 
-    def _module(self, language: str) -> ModuleType:
+    def module(self, language: str) -> ModuleType:
         if language not in MODULES:
             raise EngineError(f"The built-in engine has no voice for the language {language!r}.")
         return importlib.import_module(f".{MODULES[language]}", __package__)

@@ -1,0 +1,32 @@
+"""Makes the features of base voices that the package carries, so that no first request has to wait for them.
+
+    python -m bench.bases
+
+Run it whenever a base voice, its calibration sentences or FEATURES_VERSION change: the files are named by all three,
+and what is not in the package is made at the first request and kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+from voices.engines.builtin import engine
+
+
+def main() -> None:
+    synthesizer = engine.Synthesizer()
+    kept = set()
+    for language in engine.MODULES:
+        module = synthesizer.module(language)
+        for name in dict.fromkeys(module.NAMES):
+            voice = module.load(name)
+            path = engine.PRECOMPUTED / engine.base_file(voice)
+            if not path.exists():
+                engine.write_base(engine.make_base(voice), path)
+                path.chmod(0o644)
+            kept.add(path)
+            print(f"{language} {name}: {path.name}, {path.stat().st_size / 1000:.0f} kB", flush=True)
+    for path in set(engine.PRECOMPUTED.glob("base-*.npz")) - kept:
+        path.unlink()
+
+
+if __name__ == "__main__":
+    main()
