@@ -6,7 +6,6 @@ the cover pipeline runs them, one process each, so that time and peak memory are
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -57,12 +56,22 @@ CONVERSIONS = (
     ("flite rms", "en_US_f_Allison", 0, 18),
 )
 
+METER = """
+import resource, subprocess, sys, time
+started = time.perf_counter()
+code = subprocess.call([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+sys.exit(code)
+"""
+
 
 @dataclass(frozen=True)
 class Cost:
-    """What one command took: wall time over the duration of its audio, and its greatest resident memory in MB."""
+    """What one command took: wall time, and time of all cores together, over the duration of its audio; peak memory."""
 
     rtf: float
+    cores: float
     megabytes: float
 
 
@@ -146,8 +155,8 @@ def long_songs(people: dict[str, corpus.Speaker], work: Path) -> bool:
         apart = separate(long, work / "song.wav", work / "vocal.wav", work / "inst.wav")
         sung = infer(sf.read(work / "vocal.wav")[0], work, 0)
         print(
-            f"{minutes} min: separate RTF {apart.rtf:.2f}, {apart.megabytes:.0f} MB; "
-            f"infer RTF {sung.rtf:.2f}, {sung.megabytes:.0f} MB",
+            f"{minutes} min: separate RTF {apart.rtf:.2f} (cores {apart.cores:.2f}), {apart.megabytes:.0f} MB; "
+            f"infer RTF {sung.rtf:.2f} (cores {sung.cores:.2f}), {sung.megabytes:.0f} MB",
             flush=True,
         )
         limit = 1200 if minutes == 4 else 1500
@@ -198,14 +207,16 @@ def infer(vocal: Audio, work: Path, semitones: int) -> Cost:
 
 
 def measured(arguments: list[str], seconds: float) -> Cost:
-    """Runs a script; SystemExit with its words where it fails."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{arguments[0]} ended with {process.returncode}")
-    return Cost((time.perf_counter() - started) / seconds, usage.ru_maxrss / 1024)
+    """Runs a script; SystemExit where it fails.
+
+    Between this process and the script's stands a small one: Linux counts what a process held before `exec` into its
+    peak, which would be this one's songs.
+    """
+    done = subprocess.run([sys.executable, "-c", METER, *arguments], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{arguments[0]} ended with {done.returncode}")
+    elapsed, busy, kilobytes = map(float, done.stdout.split())
+    return Cost(elapsed / seconds, busy / seconds, kilobytes / 1024)
 
 
 def pitch_error(before: Audio, after: Audio, semitones: float) -> tuple[float, float]:
