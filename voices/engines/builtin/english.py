@@ -127,7 +127,8 @@ class Joe:
 
 def load(name: str) -> BaseVoice:
     """The base voice of that name (a second for joe, less for heart)."""
-    return {"heart": Heart, "joe": Joe}[name]()
+    voices: dict[str, type[Heart] | type[Joe]] = {"heart": Heart, "joe": Joe}
+    return voices[name]()
 
 
 def to_espeak(phonemes_: str) -> str:

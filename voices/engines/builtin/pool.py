@@ -92,16 +92,20 @@ class Pool:
     def close(self) -> None:
         with self._lock:
             self._open = False
-            children = [*self._idle, *self._busy]
+            idle, busy = self._idle.copy(), self._busy.copy()
             self._idle.clear()
             for ticket in self._waiting:
                 ticket.set()
-        for child in children:
+        for child in idle:
             child.end()
+        for child in busy:
+            child.kill()  # its request's thread sees the end of the pipe and does the rest
 
     def _take_slot(self, deadline: float) -> None:
         with self._lock:
-            if self._open and self._free_slots and not self._waiting:
+            if not self._open:
+                raise EngineUnavailable("The speech engine is shutting down.")
+            if self._free_slots and not self._waiting:
                 self._free_slots -= 1
                 return
             ticket = threading.Event()
@@ -216,8 +220,11 @@ class Child:
             raise PublicError(answer["error"], answer["message"], answer["details"])
         return answer, data
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def end(self) -> None:
-        """Kills the process, if it still runs, and waits for its end. Harmless when repeated."""
+        """Kills the process, if it still runs, waits for its end and closes the pipes. Harmless when repeated."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
