@@ -160,7 +160,8 @@ def test_abandoned_uploads_and_references_are_swept_by_age(settings: Any) -> Non
     settings.VOICE_ENGINE = "gptsovits"
     settings.SOVITS_REFERENCE_DIR = settings.DATA_DIR / "references"
     settings.SOVITS_REFERENCE_DIR.mkdir(exist_ok=True)
-    kept, gone = [], []
+    kept: list[Path] = []
+    gone: list[Path] = []
     for folder, name in ((settings.UPLOAD_DIR, "part.upload"), (settings.SOVITS_REFERENCE_DIR, "ab12.wav")):
         for age, names in ((3600, kept), (2 * 86400, gone)):
             path = Path(folder, f"{age}-{name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
@@ -23,7 +23,7 @@ class StartView(TemplateView):
     template_name = "voiceproject/start.html"
     extra_context = {"version": __version__}
 
-    def http_method_not_allowed(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
+    def http_method_not_allowed(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         response = json_response(PublicError("method_not_allowed", "This is a page to look at."))
         response["Allow"] = "GET, HEAD"
         return response

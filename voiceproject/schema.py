@@ -22,7 +22,7 @@ class EnvelopeSchema(AutoSchema):
 
     ALWAYS = (400, 401, 403, 405, 429, 500, 503)
 
-    def get_description(self) -> str:
+    def get_description(self) -> str:  # type: ignore[override] # drf-spectacular calls it without arguments
         # Operations say what they do in extend_schema; a view's docstring is for who reads the code.
         return ""
 
