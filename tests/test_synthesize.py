@@ -229,6 +229,12 @@ def test_an_engine_that_fails_is_told_by_its_code_and_kept_as_failed(
     assert api.get(f"/api/v1/voice/syntheses/{row.pk}/audio").json()["error"] == "job_failed"
 
 
+def test_what_the_engine_refuses_to_speak_is_not_kept(post: Callable[..., Any], engine: FakeEngine) -> None:
+    engine.failure = PublicError("validation_error", "text: Not in this alphabet.", {"text": ["Not in this alphabet."]})
+    assert post().status_code == 400
+    assert not Synthesis.objects.exists()
+
+
 def test_syntheses_are_listed_downloaded_and_deleted(
     post: Callable[..., Any], api: APIClient, leftovers: Callable[[], list[str]]
 ) -> None:

@@ -145,7 +145,7 @@ class CursorPages(pagination.CursorPagination):
         try:
             cursor = super().decode_cursor(request)
             if cursor is not None and cursor.position is not None:
-                position = parse_datetime(cursor.position)
+                position = parse_datetime(str(cursor.position))
                 if position is None:
                     raise ValueError
                 position.astimezone(UTC)

@@ -223,9 +223,7 @@ def child_environment(
     """
     source = os.environ if source is None else source
     patterns = (*PASSED_ENVIRONMENT, *passed)
-    environment = {
-        name: value for name, value in source.items() if any(fnmatch.fnmatchcase(name, p) for p in patterns)
-    }
+    environment = {name: value for name, value in source.items() if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
     if not {"LANG", "LC_ALL", "LC_CTYPE"} & environment.keys():
         environment["LANG"] = "C.UTF-8"
     environment |= {"TMPDIR": os.fspath(scratch_dir), "PYTHONUNBUFFERED": "1"}

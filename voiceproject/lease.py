@@ -131,9 +131,7 @@ class Leases:
 
     def expected_wait_seconds(self) -> float:
         """About how long until somebody who comes now is served."""
-        return max(
-            1.0, math.ceil(self._usual_call_seconds * (self.waiting() + 1) / max(1, len(self.servers)))
-        )
+        return max(1.0, math.ceil(self._usual_call_seconds * (self.waiting() + 1) / max(1, len(self.servers))))
 
     # --- taking ---------------------------------------------------------------------------------------------
 
@@ -148,13 +146,9 @@ class Leases:
             others = others.filter(id__lt=waiter)
         rows = list(self._rows().annotate(clock=Now(), others_wait=Exists(others)))
         if len(rows) < len(self.servers):
-            EngineLease.objects.bulk_create(
-                [EngineLease(server=name) for name in self.servers], ignore_conflicts=True
-            )
+            EngineLease.objects.bulk_create([EngineLease(server=name) for name in self.servers], ignore_conflicts=True)
             rows = list(self._rows().annotate(clock=Now(), others_wait=Exists(others)))
-        set_aside = [
-            row for row in rows if row.set_aside_until is not None and row.set_aside_until > row.clock
-        ]
+        set_aside = [row for row in rows if row.set_aside_until is not None and row.set_aside_until > row.clock]
         if len(set_aside) == len(rows) and all(row.unreachable for row in rows):
             seconds = min((row.set_aside_until - row.clock).total_seconds() for row in rows)
             raise EngineUnavailable(retry_after=max(1.0, seconds))
@@ -199,9 +193,7 @@ class Leases:
     def _line_up(self, admitted: bool) -> int:
         line = EngineWaiter.objects.filter(queue=self.queue)
         line.filter(expires_at__lt=Now() - timedelta(seconds=WAITER_SECONDS)).delete()
-        place = EngineWaiter.objects.create(
-            queue=self.queue, expires_at=Now() + timedelta(seconds=WAITER_SECONDS)
-        ).pk
+        place = EngineWaiter.objects.create(queue=self.queue, expires_at=Now() + timedelta(seconds=WAITER_SECONDS)).pk
         # Counted after the row is there: of two who come at once, one sees the other.
         if not admitted and line.filter(id__lt=place, expires_at__gt=Now()).count() >= self.max_waiting:
             self._leave(place)

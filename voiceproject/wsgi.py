@@ -17,7 +17,7 @@ django.setup(set_prefix=False)
 class Application(WSGIHandler):
     """Django's handler, guarded against a charset that is none: `charset=hex` would fail before any middleware."""
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # type: ignore[override]
         content_type = environ.get("CONTENT_TYPE", "")
         _, _, charset = content_type.lower().partition("charset=")
         if charset and not _is_text_encoding(charset.split(";")[0].strip(" \"'")):

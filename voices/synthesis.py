@@ -118,6 +118,9 @@ def perform(synthesis: Synthesis, request: SynthesisRequest) -> Speech:
         storage = synthesis.audio.storage
         stored = storage.save(name, ContentFile(encoded))
     except PublicError as error:
+        if error.status == 400:
+            synthesis.delete()  # What the engine refuses to speak was never a synthesis.
+            raise
         code = {"engine_timeout": "timed_out", "storage_full": "storage_full"}.get(error.code, "engine_error")
         synthesis.fail(code, error.message, detail=repr(error.__cause__ or ""))
         raise

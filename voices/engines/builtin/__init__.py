@@ -17,10 +17,7 @@ SENTENCE_PAUSE_SECONDS = 0.35
 CLAUSE_PAUSE_SECONDS = 0.12
 SENTENCE_ENDS = ".!?。！？…．"
 MAX_CHILD_BYTES = 1200 << 20
-LATE = (
-    "The text could not be spoken in time. Send a shorter text, or send the request with "
-    "'Prefer: respond-async' and fetch the audio when it is done."
-)
+LATE = "The text could not be spoken in time. Send a shorter text, or several."
 
 
 class BuiltinEngine:
