@@ -31,7 +31,7 @@ BETA = 0.8  # 1 moves the timbre a little further, and loses more of the words a
 HIGH_BAND_HZ = 11500.0
 SILENCE_RMS = 10 ** (-70 / 20)
 GATE_DB = 65.0  # further under the loud parts than this there is nothing to sing
-MAX_LEVEL_STEP = 2.0
+MAX_LEVEL_STEP = 4.0
 MIN_VOICED_FRAMES = 40
 
 Tell = Callable[[float], None]
@@ -198,7 +198,7 @@ def _excerpt(samples: Float32, start: int, stop: int) -> tuple[Float64, int]:
 
 
 def _follow_level(samples: Float32, original: Float32, level: float) -> Float32:
-    """Gives each moment the loudness it had, within 6 dB, and silence where there was silence."""
+    """Gives each moment the loudness it had, within 12 dB, and silence where there was silence."""
     width = 8 * FRAME
     # The running sum of uniform_filter1d may come out a hair under zero where silence follows sound.
     powers = [np.maximum(uniform_filter1d(np.square(x), width, mode="nearest"), 0) for x in (samples, original)]
