@@ -147,7 +147,7 @@ def chunk_spans(length: int) -> Iterator[tuple[int, int, int, int]]:
 def extract_vocal(mix: Float32, mono: bool, tell: Callable[[float], None]) -> Float32:
     """The voice in a stretch of song: float32 (n, 2) -> (n, 2). `mono`: there is no stereo image to use."""
     left, right = stft(mix[:, 0]), stft(mix[:, 1])
-    magnitude: Float32 = (np.abs(left) + np.abs(right)) / 2
+    magnitude = ((np.abs(left) + np.abs(right)) / 2).astype(np.float32, copy=False)
     band = ((BIN_HZ > LOWEST_HZ) & (BIN_HZ < HIGHEST_HZ)).astype(np.float32)
     mask: Float32 = np.tile(band, (len(magnitude), 1))
     if not mono:

@@ -111,7 +111,7 @@ def test_silence_stays_silent(converted):
 def timbre(samples: songs.Audio, rate: int) -> songs.Audio:
     """Mean cepstrum of voiced frames without the loudness: (39,)."""
     analysis = world.analyze(samples, rate, "singing")
-    return conversion.measure([analysis]).mean[1, 1:]
+    return conversion.measure([analysis]).mean[1, 1:].astype(np.float64)
 
 
 def test_the_timbre_moves_toward_the_reference(converted):
