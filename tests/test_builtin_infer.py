@@ -105,7 +105,7 @@ def test_silence_stays_silent(converted):
     folder, _ = converted
     margin = RATE // 20
     pause = read(folder / "out.wav")[PAUSE.start + margin : PAUSE.stop - margin]
-    assert np.max(np.abs(pause)) < 1e-4
+    assert np.max(np.abs(pause)) < 1e-8
 
 
 def timbre(samples: songs.Audio, rate: int) -> songs.Audio:
