@@ -82,8 +82,7 @@ TREES = {
         1,
     ),
     "a process whose first thread has ended": (
-        "import ctypes, threading\n"
-        "deaf(); threading.Thread(target=hang).start(); ctypes.CDLL(None).pthread_exit(None)",
+        "import ctypes, threading\ndeaf(); threading.Thread(target=hang).start(); ctypes.CDLL(None).pthread_exit(None)",
         1,
     ),
 }

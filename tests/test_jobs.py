@@ -89,8 +89,12 @@ def test_a_hosts_limit_holds_against_claims_at_the_same_time() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_tenants_limit_holds_against_claims_at_the_same_time() -> None:
     queued(count=6)
-    together(*[lambda n=n: claim(f"w{n}", f"h{n}", tenant_limit=2) for n in range(6)])
-    assert CoverJob.objects.filter(status=JobStatus.RUNNING).count() == 2
+    # A claim that meets the tenant's locked row passes it over, so that fewer may come through at the same moment.
+    taken = [job for job in together(*[lambda n=n: claim(f"w{n}", f"h{n}", tenant_limit=2) for n in range(6)]) if job]
+    assert 1 <= len(taken) <= 2
+    while job := claim("later", "h9", tenant_limit=2):
+        taken.append(job)
+    assert CoverJob.objects.filter(status=JobStatus.RUNNING).count() == len(taken) == 2
 
 
 def test_a_tenant_with_one_job_does_not_wait_for_one_with_a_hundred() -> None:

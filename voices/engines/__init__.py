@@ -69,9 +69,7 @@ class Engine(Protocol):
     name: str
     languages: frozenset[str]
 
-    def synthesize(
-        self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]
-    ) -> Iterator[Piece]:
+    def synthesize(self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]) -> Iterator[Piece]:
         """Yields a Piece a sentence. `deadline` is a time.monotonic() value, `canceled` is asked between sentences.
 
         Raises EngineError, EngineUnavailable, EngineBusy, EngineTimeout (voiceproject.errors).
