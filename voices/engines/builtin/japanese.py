@@ -20,7 +20,8 @@ _VOICES = {"ja_alpha": "jf_alpha", "ja_kumo": "jm_kumo"}
 NAMES = tuple(_VOICES)  # female, male
 REVISION = 1  # raise it when the reading or the settings change the sound
 
-# From Aozora Bunko, in the public domain: Natsume Soseki, "Kokoro" and "Botchan"; Miyazawa Kenji, "Ginga tetsudo".
+# The first six are from books in the public domain (Natsume Soseki, "Kokoro" and "Botchan"; Miyazawa Kenji, "Night on
+# the Galactic Railroad"), the others have the rarer sounds.
 CALIBRATION = [
     "私はその人を常に先生と呼んでいた。",
     "だからここでもただ先生と書くだけで本名は打ち明けない。",
