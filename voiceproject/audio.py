@@ -221,6 +221,11 @@ class StreamEncoder:
             self._file.close()
         return self._fresh()
 
+    def abandon(self) -> None:
+        """Ends the encoder of a stream that is not finished; nothing where it is."""
+        if self._file is not None:
+            self._file.close()
+
     def content(self) -> bytes:
         """After `close`: the whole as a file."""
         return self._buffer.getvalue()

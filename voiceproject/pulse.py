@@ -24,17 +24,18 @@ def hung_up(connection: Any) -> bool:
     """
     if (number := connection.fileno()) < 0:
         return True
+    poll = select.poll()
     if hasattr(select, "POLLRDHUP"):
         # The end of what the client sends is told even behind bytes that nobody has read: the next request of a
         # pipeline, the records of TLS.
-        poll = select.poll()
         poll.register(number, select.POLLRDHUP)
         return bool(poll.poll(0))
+    poll.register(number, select.POLLIN)
+    if not poll.poll(0):
+        return False  # Asked first: a socket with a time limit waits for that long in recv, whatever its flags.
     try:
-        # Without TLS's own recv, which knows no flags.
-        return not socket.socket.recv(connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
+        # Not TLS's own recv, which knows no flags.
+        return not socket.socket.recv(connection, 1, socket.MSG_PEEK)
     except OSError:
         return True
 

@@ -459,8 +459,9 @@ def split(
     language: `auto`, or a code that all of the text is in: other scripts are then still read in their own language
     (kana in a text said to be English), and a few Latin words stay inside a Chinese or Japanese sentence.
     max_chars: the longest piece, in characters (default: about 15 s of speech, by language). early: for an early first
-    sound a long first sentence is cut after its first clauses (about 4 s). mixed False leaves a sentence whole, under the language of most of it, for
-    engines that read several scripts at once. A text with nothing to speak gives an empty list.
+    sound a long first sentence is cut after its first clauses (about 4 s). mixed False leaves a sentence whole, under
+    the language of most of it, for engines that read several scripts at once. A text with nothing to speak gives an
+    empty list.
     """
     if max_chars is not None and max_chars < 1:
         raise ValueError("max_chars is at least 1")
