@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
+import json
 import logging
 import re
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
 from django.conf import settings
 from django.db.models.fields.files import FieldFile
 
+from covers import listening
 from covers.models import STAGES, CoverJob
 from voiceproject import audio, commands, storage
 from voiceproject.errors import PublicError
@@ -56,6 +60,19 @@ def template(kind: str) -> commands.CommandTemplate:
     if kind == "separate":
         return commands.CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
     return commands.CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
+
+
+def stems_key(job: CoverJob) -> str:
+    """SHA-256 over all that decides what the stems of a job are: the song's content, the command, its parameters."""
+    parts = [
+        job.song_hash,
+        settings.COVER_SEPARATE_CMD_TEMPLATE,
+        settings.COVER_UVR_MODEL,
+        str(settings.GPT_SOVITS_PROJECT_ROOT),
+        job.preview_seconds,
+        job.preview_start_seconds,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def run(job: CoverJob, stopping: threading.Event) -> None:
@@ -132,7 +149,27 @@ class _Cover:
         self.warnings: list[str] = []
 
     def run(self) -> None:
+        if not self.job.song:
+            self.run_remix()
+            return
         for stage in STAGES:
+            self.pulse.enter(stage)
+            getattr(self, stage)()
+
+    def run_remix(self) -> None:
+        """New gains for the stems of another job: nothing is separated or converted again."""
+        self.pulse.enter("preprocess")
+        source = CoverJob.objects.filter(pk=self.job.remix_of_id, files_expired=False).first()  # None if it was deleted
+        try:
+            for name in ("vocals", "instrumental", "converted"):
+                if source is None or not getattr(source, name):
+                    raise FileNotFoundError(name)
+                self.fetch(getattr(source, name), f"{name}.wav")
+        except FileNotFoundError as error:
+            message = "The job whose stems were to be mixed again has been deleted."
+            raise StageFailed("preprocess_failed", message, detail=repr(error)) from error
+        self.frames = audio.wav_info(self.folder / "vocals.wav").frames
+        for stage in ("mix", "finalize"):
             self.pulse.enter(stage)
             getattr(self, stage)()
 
@@ -155,6 +192,20 @@ class _Cover:
         sf.write(self.folder / "reference.wav", samples, rate, subtype="PCM_16")
         self.frames = info.frames
         (self.folder / "song.upload").unlink()
+        if self.job.preview_seconds:
+            self.cut_preview(self.job.preview_seconds)
+
+    def cut_preview(self, seconds: int) -> None:
+        """song.wav becomes its most vocal stretch; every attempt takes the same one."""
+        path = self.folder / "song.wav"
+        start = self.job.preview_start_seconds
+        if start is None:
+            start = listening.most_vocal_start(path, seconds)
+            self.note(preview_start_seconds=start)
+        first = min(round(start * SAMPLE_RATE), max(0, self.frames - seconds * SAMPLE_RATE))
+        cut, _ = sf.read(path, seconds * SAMPLE_RATE, first, dtype="float32", always_2d=True)
+        sf.write(path, cut, SAMPLE_RATE, subtype="FLOAT")
+        self.frames = len(cut)
 
     def separate(self) -> None:
         """vocals.wav and instrumental.wav: the song's stems, as long as the song."""
@@ -164,6 +215,8 @@ class _Cover:
         if self.job.vocals and self.job.instrumental:
             self.fetch(self.job.vocals, "vocals.wav")
             self.fetch(self.job.instrumental, "instrumental.wav")
+            return
+        if self.reuse_stems():
             return
         self.command(
             "separate",
@@ -180,11 +233,37 @@ class _Cover:
         self.keep("instrumental")
         (self.folder / "song.wav").unlink()
 
+    def reuse_stems(self) -> bool:
+        """The stems that another job of the tenant has of the same song, separated in the same way."""
+        self.job.stems_key = stems_key(self.job)
+        donors = CoverJob.objects.for_tenant(self.job.tenant_id).filter(
+            stems_key=self.job.stems_key, files_expired=False
+        )
+        donor = donors.exclude(pk=self.job.pk).exclude(vocals="").exclude(instrumental="").first()
+        self.note(stems_key=self.job.stems_key)
+        if donor is None:
+            return False
+        try:
+            for name in ("vocals", "instrumental"):
+                self.fetch(getattr(donor, name), f"{name}.wav")
+                if audio.wav_info(self.folder / f"{name}.wav").frames != self.frames:
+                    return False
+        except FileNotFoundError:
+            return False  # It was deleted this moment.
+        log.info("stems reused", extra={"donor": donor.pk})
+        self.keep("vocals")
+        self.keep("instrumental")
+        (self.folder / "song.wav").unlink()
+        return True
+
     def infer(self) -> None:
         """converted.wav: the vocals in the reference's voice."""
         if self.job.converted:
             self.fetch(self.job.converted, "converted.wav")
             return
+        if self.job.pitch_auto:
+            shift = listening.home_shift(self.folder / "vocals.wav", self.folder / "reference.wav")
+            self.note(pitch_shift=shift)
         for name, text in (("reference_text", self.job.reference_text), ("lyrics", self.job.lyrics)):
             (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
         self.command(
@@ -295,6 +374,11 @@ class _Cover:
             else:
                 file.truncate(self.frames)
         fitted.replace(path)
+
+    def note(self, **fields: Any) -> None:
+        """Writes what was found into the row, and into `job`."""
+        if not self.job.note(**fields):
+            raise NotOurs
 
     def keep(self, field: str, path: Path | None = None) -> None:
         path = path or self.folder / f"{field}.wav"

@@ -16,6 +16,18 @@ from voices.serializers import FiniteFloatField
 from voices.synthesis import check_model
 
 RESULT_FORMATS = ("wav", "flac", "mp3")
+RETRYABLE = (JobStatus.FAILED, JobStatus.CANCELED)
+
+
+@extend_schema_field({"oneOf": [{"type": "integer", "minimum": -24, "maximum": 24}, {"enum": ["auto"]}]})
+class PitchShiftField(serializers.IntegerField):
+    """Semitones, or None for `auto`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=-24, max_value=24, **kwargs)
+
+    def run_validation(self, data: Any = serializers.empty) -> int | None:
+        return None if data == "auto" else super().run_validation(data)
 
 
 class CreateCoverSerializer(StrictSerializer):
@@ -23,7 +35,6 @@ class CreateCoverSerializer(StrictSerializer):
 
     not_yet = {
         "voice_id": "Saved voices are not offered by this server; send reference_voice.",
-        "preview_seconds": "Previews are not offered by this server.",
         "callback_url": "Webhooks are not offered by this server; poll the job instead.",
     }
 
@@ -38,8 +49,13 @@ class CreateCoverSerializer(StrictSerializer):
     model_id = serializers.CharField(
         required=False, allow_blank=True, default="", max_length=100, help_text="One of GET /voice/models."
     )
-    pitch_shift = serializers.IntegerField(
-        default=0, min_value=-24, max_value=24, help_text="Semitones by which the melody is moved."
+    pitch_shift = PitchShiftField(
+        default=0,
+        help_text="Semitones by which the melody is moved, -24 to 24; `auto` moves it by whole octaves or fifths to where "
+        "the reference's voice is at home.",
+    )
+    preview_seconds = serializers.IntegerField(
+        required=False, allow_null=True, min_value=10, max_value=60, help_text="Only the most vocal stretch, so long."
     )
     response_format = serializers.ChoiceField(RESULT_FORMATS, default="wav", help_text="What /result serves.")
     reference_text = TextField(
@@ -53,11 +69,6 @@ class CreateCoverSerializer(StrictSerializer):
     )
     vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
-
-    def to_internal_value(self, data: Any) -> Any:
-        if hasattr(data, "get") and data.get("pitch_shift") == "auto":
-            raise serializers.ValidationError({"pitch_shift": ["auto is not offered by this server; send -24 to 24."]})
-        return super().to_internal_value(data)
 
     def validate_model_id(self, model_id: str) -> str:
         return check_model(model_id)
@@ -74,11 +85,21 @@ class CreateCoverSerializer(StrictSerializer):
         return text
 
 
+class RemixSerializer(StrictSerializer):
+    """How to mix the stems of a finished job again."""
+
+    response_format = serializers.ChoiceField(RESULT_FORMATS, default="wav", help_text="What /result serves.")
+    vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
+    instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
+
+
 class CoverLinksSerializer(serializers.Serializer):
     self = serializers.URLField()
     result = serializers.URLField(allow_null=True)
     cancel = serializers.URLField(allow_null=True)
     events = serializers.URLField(allow_null=True)
+    retry = serializers.URLField(allow_null=True)
+    remix = serializers.URLField(allow_null=True)
     vocals = serializers.URLField(allow_null=True)
     instrumental = serializers.URLField(allow_null=True)
     converted = serializers.URLField(allow_null=True)
@@ -94,14 +115,23 @@ class CoverJobSerializer(serializers.ModelSerializer):
     warning = serializers.CharField(allow_null=True)
     attempts = serializers.IntegerField(source="attempt")
     queue_position = serializers.SerializerMethodField(help_text="1 is next; null in lists and when not queued")
+    expected_start_at = serializers.SerializerMethodField(
+        help_text="A guess from the queue and how long the last jobs took; null in lists and when not queued"
+    )
+    pitch_shift = serializers.IntegerField(
+        allow_null=True, help_text="Semitones; null while `auto` has not listened to the song yet"
+    )
+    remix_of = serializers.UUIDField(
+        source="remix_of_id", allow_null=True, help_text="The job whose stems were mixed again"
+    )
     links = serializers.SerializerMethodField()
 
     class Meta:
         model = CoverJob
         fields = (
-            "job_id", "task_id", "status", "stage", "progress", "model_id", "voice_id", "pitch_shift", "input_kind",
-            "response_format", "vocal_gain_db", "instrumental_gain_db", "error", "error_message", "warning", "attempts",
-            "queue_position", "created_at", "updated_at", "started_at", "finished_at", "expires_at", "duration_seconds",
+            "job_id", "task_id", "status", "stage", "progress", "model_id", "voice_id", "pitch_shift", "pitch_auto",
+            "input_kind", "preview_seconds", "preview_start_seconds", "remix_of", "response_format", "vocal_gain_db", "instrumental_gain_db", "error", "error_message", "warning", "attempts",
+            "queue_position", "expected_start_at", "created_at", "updated_at", "started_at", "finished_at", "expires_at", "duration_seconds",
             "links",
         )  # fmt: skip
         read_only_fields = fields
@@ -112,11 +142,14 @@ class CoverJobSerializer(serializers.ModelSerializer):
 
     @extend_schema_field(serializers.IntegerField(allow_null=True))
     def get_queue_position(self, job: CoverJob) -> int | None:
-        if job.status != JobStatus.QUEUED or self.context.get("in_list"):
+        return None if self.context.get("in_list") else job.queue_position()
+
+    @extend_schema_field(serializers.DateTimeField(allow_null=True))
+    def get_expected_start_at(self, job: CoverJob) -> str | None:
+        if self.context.get("in_list") or job.status != JobStatus.QUEUED:
             return None
-        queued = CoverJob.objects.filter(status=JobStatus.QUEUED)
-        ahead = queued.filter(priority__gt=job.priority).count()
-        return 1 + ahead + queued.filter(priority=job.priority, created_at__lt=job.created_at).count()
+        start = job.expected_start()
+        return start and serializers.DateTimeField().to_representation(start)
 
     @extend_schema_field(CoverLinksSerializer)
     def get_links(self, job: CoverJob) -> dict[str, str | None]:
@@ -130,6 +163,8 @@ class CoverJobSerializer(serializers.ModelSerializer):
             "self": link("detail"),
             "result": link("result") if job.status == JobStatus.SUCCEEDED and job.result else None,
             "cancel": link("cancel") if live else None,
-            "events": None,
+            "events": link("events") if live else None,
+            "retry": link("retry") if job.status in RETRYABLE and not job.files_expired else None,
+            "remix": link("remix") if job.status == JobStatus.SUCCEEDED and job.result else None,
             **{stem: link("stem", stem) if getattr(job, stem) else None for stem in STEMS},
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import tempfile
 import uuid
 from pathlib import Path
@@ -9,8 +11,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.files import File
-from django.db import transaction
 from django.db.models import QuerySet
+from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -18,18 +20,18 @@ from rest_framework import mixins, status, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from covers.events import MAX_WAIT_SECONDS, JobEvents, wait_for_end
 from covers.models import STEMS, CoverJob
-from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer
+from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import wake_workers
 from voiceproject import audio
-from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
+from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
 from voiceproject.errors import PublicError
 from voiceproject.jobs import LIVE, JobStatus
 from voiceproject.logging import current
-from voiceproject.models import Tenant
 from voiceproject.storage import fetch
 from voices.auth import credentials
-from voices.synthesis import held_request, upload_path
+from voices.synthesis import held_request, hold, too_many_waiting, upload_path
 
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
 
@@ -45,9 +47,17 @@ class CoverJobViewSet(
     serializer_class = CoverJobSerializer
     pagination_class = CursorPages
     queryset = CoverJob.objects.none()
-    error_statuses = {"cancel": (409,), "result": (409, 410, 416), "stem": (409, 410, 416)}
+    error_statuses = {
+        "cancel": (409,),
+        "retry": (409, 410),
+        "remix": (409, 410),
+        "result": (409, 410, 416),
+        "stem": (409, 410, 416),
+    }
 
     def get_max_body_bytes(self) -> int:
+        if self.action != "create":
+            return settings.MAX_UPLOAD_SIZE
         return settings.MAX_UPLOAD_SIZE + settings.COVER_MAX_UPLOAD_SIZE
 
     def get_queryset(self) -> QuerySet[CoverJob]:
@@ -82,6 +92,7 @@ class CoverJobViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         song, reference = upload_path(fields.pop("song")), upload_path(fields.pop("reference_voice"))
+        fields["pitch_auto"] = fields["pitch_shift"] is None
         with held_request():
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
             audio.load_reference(reference, field="reference_voice")
@@ -103,26 +114,36 @@ class CoverJobViewSet(
                 with path.open("rb") as file:
                     stored.append(storage.save(f"covers/{job.pk}/0-{field}", File(file)))
                 setattr(job, field, stored[-1])
-            with transaction.atomic():
-                Tenant.objects.get_or_create(user=tenant)
-                Tenant.objects.select_for_update().get(user=tenant)
-                queued = CoverJob.objects.for_tenant(tenant).filter(status=JobStatus.QUEUED).count()
-                if queued >= settings.COVER_MAX_QUEUED:
-                    raise PublicError(
-                        "too_many_jobs",
-                        f"You have {queued} jobs waiting; wait for some to end, or cancel some.",
-                        {"limit": settings.COVER_MAX_QUEUED, "found": queued},
-                        retry_after=30,
-                    )
+            with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED):
                 job.save(force_insert=True)
         except BaseException:
             for name in stored:
                 storage.delete(name)
             raise
+        return self._accepted(request, job)
+
+    def _accepted(self, request: Request, job: CoverJob) -> Response:
+        """202 for a job that was queued this moment, or how far it came while `Prefer: wait` held the answer."""
         wake_workers()
         job.refresh_from_db()
+        headers = self._wait(request, job)
         data = self.get_serializer(job).data
-        return Response(data, status=status.HTTP_202_ACCEPTED, headers={"Location": data["links"]["self"]})
+        headers["Location"] = data["links"]["self"]
+        return Response(data, status=status.HTTP_202_ACCEPTED, headers=headers)
+
+    def _wait(self, request: Request, job: CoverJob) -> dict[str, str]:
+        """Holds a request with `Prefer: wait=N` until the job ends or N seconds pass; the headers that say so."""
+        wished = preferences(request).get("wait", "")
+        if not re.fullmatch(r"\d{1,9}", wished):
+            return {}
+        seconds = min(int(wished), MAX_WAIT_SECONDS)
+        slot = hold() if job.status in LIVE else None
+        if slot is not None:
+            try:
+                wait_for_end(job, seconds, request.META.get("gunicorn.socket"))
+            finally:
+                slot()
+        return {"Preference-Applied": f"wait={seconds}"} if slot or job.status not in LIVE else {}
 
     @extend_schema(
         operation_id="list_covers", summary="Your cover jobs, newest first", parameters=[JobFilters], tags=["cover"]
@@ -132,7 +153,9 @@ class CoverJobViewSet(
 
     @extend_schema(operation_id="get_cover", summary="One cover job", tags=["cover"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        return super().retrieve(request, *args, **kwargs)
+        job = self.get_object()
+        headers = self._wait(request, job)
+        return Response(self.get_serializer(job).data, headers=headers)
 
     @extend_schema(
         operation_id="delete_cover", summary="Delete a job and all its files; a live one is canceled", tags=["cover"]
@@ -156,6 +179,88 @@ class CoverJobViewSet(
         if not job.cancel(settings.COVER_RESULT_TTL_HOURS) and job.status != JobStatus.CANCELED:
             raise PublicError("job_finished", "The job has ended already.", {"status": job.status})
         return Response(self.get_serializer(job).data)
+
+    @extend_schema(
+        operation_id="retry_cover",
+        summary="Try a failed or canceled job again",
+        description="It goes on after the last stage that was finished; a canceled job has kept none. 409 `conflict` "
+        "while it is alive or once it has succeeded, 410 `result_expired` when its files are gone.",
+        request=None,
+        responses={202: CoverJobSerializer},
+        tags=["cover"],
+    )
+    def retry(self, request: Request, pk: str) -> Response:
+        tenant, _ = credentials(request)
+        job = self.get_object()
+        if job.files_expired:
+            raise PublicError("result_expired", "The files of this job were deleted after their time; submit it again.")
+        with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED):
+            retried = job.retry()
+        if not retried:
+            message = "Only a failed or canceled job can be tried again."
+            raise PublicError("conflict", message, {"status": job.status})
+        return self._accepted(request, job)
+
+    @extend_schema(
+        operation_id="remix_cover",
+        summary="Mix a finished job again with other gains",
+        description="A new job, made of the stems of this one: nothing is separated or converted again.",
+        request={"application/json": RemixSerializer, "multipart/form-data": RemixSerializer},
+        responses={202: CoverJobSerializer},
+        tags=["cover"],
+    )
+    def remix(self, request: Request, pk: str) -> Response:
+        tenant, key = credentials(request)
+        source = self.get_object()
+        serializer = RemixSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        source.raise_unless_succeeded()
+        if source.remix_of is not None:
+            source = source.remix_of  # Where the stems are.
+            source.raise_unless_succeeded()
+        if not all(getattr(source, stem) for stem in STEMS):
+            raise PublicError("conflict", "This job has no stems that could be mixed again.")
+        copied = ("song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind", "preview_seconds",
+                  "preview_start_seconds", "duration_seconds")  # fmt: skip
+        job = CoverJob(
+            tenant=tenant,
+            api_key=key,
+            request_id=current("request_id"),
+            remix_of=source,
+            **{name: getattr(source, name) for name in copied},
+            **serializer.validated_data,
+        )
+        with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED):
+            job.save(force_insert=True)
+        return self._accepted(request, job)
+
+    @extend_schema(
+        operation_id="cover_events",
+        summary="A job's changes as Server-Sent Events",
+        description="The job's JSON at once and after each change; `id` is its revision, which `Last-Event-ID` may give "
+        "back to go on from there. A comment line every 15 seconds keeps the connection; it is closed when the job has "
+        "ended (204 for who has seen its end already).",
+        parameters=[OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER)],
+        responses={
+            (200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description="`id: 7`, `data: {the job}`"),
+            204: OpenApiResponse(description="The job has ended, and `Last-Event-ID` is its last revision"),
+        },
+        tags=["cover"],
+    )
+    def events(self, request: Request, pk: str) -> HttpResponseBase:
+        job = self.get_object()
+        seen = request.headers.get("Last-Event-ID", "")
+        last = int(seen) if re.fullmatch(r"\d{1,9}", seen) else -1
+        if job.status not in LIVE and last >= job.revision:
+            return HttpResponse(status=204)  # Tells an EventSource not to connect again.
+        slot = hold()
+        if slot is None:
+            raise too_many_waiting()
+        render = functools.partial(CoverJobSerializer, context=self.get_serializer_context())
+        response = StreamingHttpResponse(JobEvents(job, last, render, slot), content_type="text/event-stream")
+        response["Cache-Control"] = "no-cache, no-transform"
+        response["X-Accel-Buffering"] = "no"  # nginx would hold events back
+        return response
 
     @extend_schema(
         operation_id="get_cover_result",

@@ -76,6 +76,16 @@ class BodyLimitMixin:
         return self.max_body_bytes or settings.MAX_UPLOAD_SIZE
 
 
+def preferences(request: Request) -> dict[str, str]:
+    """The `Prefer` header (RFC 7240): names in lower case -> values; parameters behind a `;` are left out."""
+    found: dict[str, str] = {}
+    for part in request.headers.get("Prefer", "").split(","):
+        name, _, value = part.partition(";")[0].partition("=")
+        found.setdefault(name.strip().lower(), value.strip().strip('"'))
+    found.pop("", None)
+    return found
+
+
 class StrictSerializer(serializers.Serializer):
     """Refuses what it does not know: an unknown field, a field sent twice, a field that is not served yet.
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -123,6 +125,26 @@ class Job(models.Model):
     def __str__(self) -> str:
         return f"{self._meta.verbose_name} {self.pk}"
 
+    @classmethod
+    @contextmanager
+    def admission(cls, tenant: Any, max_queued: int) -> Iterator[None]:
+        """A transaction in which one more job of the tenant may be queued. Raises PublicError too_many_jobs.
+
+        The tenant's row is locked in it, so that those who submit at the same time count each other.
+        """
+        Tenant.objects.get_or_create(user=tenant)
+        with transaction.atomic():
+            Tenant.objects.select_for_update().get(user=tenant)
+            queued = cls.objects.filter(tenant=tenant, status=JobStatus.QUEUED).count()
+            if queued >= max_queued:
+                raise PublicError(
+                    "too_many_jobs",
+                    f"You have {queued} jobs waiting; wait for some to end, or cancel some.",
+                    {"limit": max_queued, "found": queued},
+                    retry_after=30,
+                )
+            yield
+
     # --- transitions: each returns whether it happened ---
 
     @classmethod
@@ -208,6 +230,14 @@ class Job(models.Model):
         storage.delete(stored)
         return False
 
+    def note(self, **fields: Any) -> bool:
+        """Writes what the work has found out. False, and nothing written, when the job is no longer ours."""
+        if not self._mine().update(**fields, updated_at=Now(), revision=F("revision") + 1):
+            return False
+        for name, value in fields.items():
+            setattr(self, name, value)
+        return True
+
     def succeed(self, ttl_hours: float, **fields: Any) -> bool:
         return self._finish(JobStatus.SUCCEEDED, progress=100, expires_at=Now() + timedelta(hours=ttl_hours), **fields)
 
@@ -275,6 +305,21 @@ class Job(models.Model):
                 count += 1
                 log.warning("took over a job of a lost worker", extra={"job": job.pk, "worker": job.worker})
         return count
+
+    def queue_position(self) -> int | None:
+        """1 for the job that is taken next; None when it is not queued.
+
+        As claims take turns between tenants: before the third job of one, at most three of each other one are taken,
+        and more only where they are more urgent.
+        """
+        if self.status != JobStatus.QUEUED:
+            return None
+        queued = type(self).objects.filter(status=JobStatus.QUEUED).order_by()
+        sooner = Q(priority__gt=self.priority) | Q(priority=self.priority, created_at__lt=self.created_at)
+        own = queued.filter(sooner, tenant=self.tenant_id).count() + 1
+        others = queued.filter(priority__gte=self.priority).exclude(tenant=self.tenant_id).values("tenant")
+        counts = others.annotate(n=Count("pk"), urgent=Count("pk", filter=Q(priority__gt=self.priority)))
+        return own + sum(max(row["urgent"], min(row["n"], own)) for row in counts)
 
     def raise_unless_succeeded(self) -> None:
         """PublicError that says why there is no result (yet, any more, or ever)."""

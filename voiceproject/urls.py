@@ -45,6 +45,9 @@ urlpatterns = [
     path(f"{API}/cover/jobs/<uuid:pk>/result", CoverJobViewSet.as_view({"get": "result"}), name="cover-result"),
     path(f"{API}/cover/jobs/<uuid:pk>/stems/<str:stem>", CoverJobViewSet.as_view({"get": "stem"}), name="cover-stem"),
     path(f"{API}/cover/jobs/<uuid:pk>/cancel", CoverJobViewSet.as_view({"post": "cancel"}), name="cover-cancel"),
+    path(f"{API}/cover/jobs/<uuid:pk>/retry", CoverJobViewSet.as_view({"post": "retry"}), name="cover-retry"),
+    path(f"{API}/cover/jobs/<uuid:pk>/remix", CoverJobViewSet.as_view({"post": "remix"}), name="cover-remix"),
+    path(f"{API}/cover/jobs/<uuid:pk>/events", CoverJobViewSet.as_view({"get": "events"}), name="cover-events"),
 ]
 
 handler400 = "voiceproject.errors.bad_request"

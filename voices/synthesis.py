@@ -6,7 +6,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,13 +86,32 @@ _held = threading.BoundedSemaphore(max(1, settings.WEB_THREADS - 4))
 @contextmanager
 def held_request() -> Iterator[None]:
     """Counts a request that waits long; refuses it (503) when too many do already. Holds no database connection."""
-    if not _held.acquire(blocking=False):
-        raise PublicError("too_many_waiting", "Too many requests wait here already. Try again later.", retry_after=5)
+    slot = hold()
+    if slot is None:
+        raise too_many_waiting()
     try:
-        _close_connection()
         yield
     finally:
-        _held.release()
+        slot()
+
+
+def hold() -> Callable[[], None] | None:
+    """The right to wait long, as what gives it back (once, however often it is called); None when too many wait."""
+    if not _held.acquire(blocking=False):
+        return None
+    held = [True]
+
+    def give_back() -> None:
+        if held:
+            held.clear()
+            _held.release()
+
+    _close_connection()
+    return give_back
+
+
+def too_many_waiting() -> PublicError:
+    return PublicError("too_many_waiting", "Too many requests wait here already. Try again later.", retry_after=5)
 
 
 def _close_connection() -> None:
