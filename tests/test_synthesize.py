@@ -99,7 +99,7 @@ BOUNDS = [
     ("language", "ja", "xx", 200),
     ("response_format", "flac", "aiff", 200),
     ("model_id", "default", "another", 200),
-    ("stream", "false", "true", 200),
+    ("stream", "false", "odd", 200),
 ]
 
 

@@ -182,11 +182,30 @@ def test_a_hard_cut_never_breaks_a_character() -> None:
             assert not piece.endswith("\u200d")
 
 
-def test_the_first_piece_can_be_shorter() -> None:
-    text = "We came home late, had some soup, read a little, and went to bed."
-    pieces = texts(text, first_max_chars=20)
-    assert pieces[0] == "We came home late,"
-    assert len(pieces) == 2
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("We came home late, had some soup, read a little, and went to bed before the others had even left.",
+         "We came home late, had some soup, read a little,"),
+        ("The old man in the harbour looked at the boats and he remembered how many there were in those years.",
+         "The old man in the harbour looked at the boats"),
+        ("It cost 1,250,000 dollars in those early years before anybody there had thought of it, or so they say.",
+         "It cost 1,250,000 dollars in those early years before anybody there had thought of it,"),
+        ("我们昨天晚上很晚才回家，喝了一点汤，看了一会儿书，然后就去睡觉了。", "我们昨天晚上很晚才回家，"),
+        ("昨日の夜は遅く帰ってきて、スープを飲んで、少し本を読んでから寝ました。", "昨日の夜は遅く帰ってきて、"),
+        # Not long, or with no clause that ends early: left whole.
+        ("We came home late, had some soup, and went to bed.", "We came home late, had some soup, and went to bed."),
+        ("One of the oldest stories of that long valley tells of a miller with three remarkably tall sons.",
+         "One of the oldest stories of that long valley tells of a miller with three remarkably tall sons."),
+    ],
+)  # fmt: skip
+def test_a_long_first_sentence_is_cut_at_a_clause_for_an_early_sound(text: str, first: str) -> None:
+    second = "Later, when all of it was over, and the others had left the house, we told them, of course."
+    pieces = texts(f"{text} {second}", early=True)
+    assert pieces[0] == first
+    assert pieces[-1] == second, "only the first sentence is cut"
+    assert spoken_characters("".join(pieces)) == spoken_characters(text + second)
+    assert texts(f"{text} {second}")[0] == text
 
 
 def test_pieces_are_never_empty_and_never_too_long() -> None:
@@ -208,7 +227,7 @@ def test_nothing_that_can_be_spoken_is_lost() -> None:
         language = source.choice(["auto", "en", "zh", "ja"])
         limit = source.choice([None, 1, 7, 40])
         for mixed in (True, False):
-            pieces = split(text, language, max_chars=limit, first_max_chars=source.choice([None, 5]), mixed=mixed)
+            pieces = split(text, language, max_chars=limit, early=source.choice([False, True]), mixed=mixed)
             said = "\n".join(piece.text for piece in pieces)
             assert spoken_characters(said) == spoken_characters(text)
             assert bool(pieces) == has_speech(text)

@@ -38,8 +38,10 @@ from voiceproject.uploads import BLOCK_FRAMES, Bounds, Source, opened
 __all__ = [
     "CONTENT_TYPES",
     "EXTENSIONS",
+    "STREAMED_FORMATS",
     "AudioInfo",
     "MixInfo",
+    "StreamEncoder",
     "decode_song",
     "encode",
     "encode_file",
@@ -60,6 +62,8 @@ CONTENT_TYPES = {
     "pcm": "audio/pcm",
 }
 EXTENSIONS = {"wav": "wav", "mp3": "mp3", "flac": "flac", "opus": "ogg", "pcm": "pcm"}
+# FLAC is not among them: without its length in front, libsndfile and what stands on it refuse to read it.
+STREAMED_FORMATS = ("wav", "pcm", "mp3", "opus")
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,80 @@ def encode(samples: Samples, rate: int, format: str) -> bytes:
     return buffer.getvalue()
 
 
+class StreamEncoder:
+    """One continuous stream of audio, encoded while it is made; at its end it is a file as well.
+
+    `write` and `close` return the bytes that can be sent by then. What differs from a file is only what a file
+    says of its length in front: a WAV stream states the greatest length there is, which players take for
+    unknown; an MP3 stream has a constant bit rate, from which its length can be estimated, and no LAME tag, so
+    that about 0.1 s of encoder delay and padding is heard as silence. `content()` is the file, with its length.
+    Audio that was written and not yet returned is at most 0.1 s long.
+
+    rate: of the samples, in Hz; format: one of STREAMED_FORMATS, with the rates of `encode`; mono.
+    """
+
+    def __init__(self, rate: int, format: str) -> None:
+        if format not in STREAMED_FORMATS:
+            raise ValueError(f"{format} cannot be streamed")
+        self._format = format
+        self._buffer = io.BytesIO()
+        self._sent = 0
+        self._resampler = self._file = None
+        if format == "pcm":
+            return
+        target = _encodable_rate(rate, format)
+        if target != rate:
+            self._resampler = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+        options: dict[str, Any] = {}
+        if format == "mp3":
+            # 64 kbit/s up to 24 kHz, 96 kbit/s above: MPEG 1 and 2 have other bit rates.
+            options = {"bitrate_mode": "CONSTANT", "compression_level": 0.6 if target <= 24_000 else 0.8}
+        self._file = _writer(self._buffer, target, 1, format, **options)
+        if format == "opus":
+            # libsndfile would keep a second of audio back until its page is full. soundfile has no name for this.
+            latency = sf._ffi.new("double *", OGG_PAGE_MILLISECONDS)
+            sf._snd.sf_command(self._file._file, _SET_OGG_PAGE_LATENCY_MS, latency, sf._ffi.sizeof("double"))
+
+    def write(self, samples: Samples) -> bytes:
+        """Takes float32 (n,), clipped to [-1, 1]."""
+        if self._format == "pcm":
+            self._buffer.write(encode(samples, 0, "pcm"))
+        else:
+            self._encode(np.asarray(samples, dtype=np.float32), last=False)
+        return self._fresh()
+
+    def close(self) -> bytes:
+        if self._file is not None:
+            if self._resampler is not None:
+                self._encode(np.zeros(0, np.float32), last=True)
+            self._file.close()
+        return self._fresh()
+
+    def abandon(self) -> None:
+        """Ends the encoder of a stream that is not finished; nothing where it is."""
+        if self._file is not None:
+            self._file.close()
+
+    def content(self) -> bytes:
+        """After `close`: the whole as a file."""
+        return self._buffer.getvalue()
+
+    def _encode(self, samples: Samples, *, last: bool) -> None:
+        assert self._file is not None
+        if self._resampler is not None:
+            samples = self._resampler.resample_chunk(samples, last=last)
+        for start in range(0, len(samples), BLOCK_FRAMES):
+            self._file.write(np.clip(samples[start : start + BLOCK_FRAMES], -1, 1))
+
+    def _fresh(self) -> bytes:
+        """What has been added to the buffer; what was rewritten in front of it has been sent as it was."""
+        data = bytes(self._buffer.getbuffer()[self._sent :])
+        if self._sent == 0 and self._format == "wav" and data:
+            data = data[:4] + _UNKNOWN_LENGTH + data[8:40] + _UNKNOWN_LENGTH + data[44:]
+        self._sent += len(data)
+        return data
+
+
 def encode_file(wav_path: str | os.PathLike[str], out_path: str | os.PathLike[str], format: str) -> AudioInfo:
     """Encode a WAV file of our own as `encode` does, a block at a time; format: wav, flac, mp3 or opus."""
     with sf.SoundFile(wav_path) as source:
@@ -268,6 +346,9 @@ def _scale_wav(path: str | os.PathLike[str], factor: float) -> None:
 
 
 _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+OGG_PAGE_MILLISECONDS = 60.0
+_SET_OGG_PAGE_LATENCY_MS = 0x1302  # libsndfile's SFC_SET_OGG_PAGE_LATENCY_MS
+_UNKNOWN_LENGTH = b"\xff\xff\xff\xff"
 _WRITTEN = {
     "wav": ("WAV", "PCM_16"),
     "flac": ("FLAC", "PCM_16"),
@@ -284,6 +365,6 @@ def _encodable_rate(rate: int, format: str) -> int:
     return rate
 
 
-def _writer(target: Any, rate: int, channels: int, format: str) -> sf.SoundFile:
+def _writer(target: Any, rate: int, channels: int, format: str, **options: Any) -> sf.SoundFile:
     container, subtype = _WRITTEN[format]
-    return sf.SoundFile(target, "w", rate, channels, subtype, format=container)
+    return sf.SoundFile(target, "w", rate, channels, subtype, format=container, **options)

@@ -8,6 +8,7 @@ Django and REST framework are imported only inside the functions that answer a r
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,16 @@ class EngineTimeout(PublicError):
 
     def __init__(self, message: str = "The speech engine did not finish in time.", **kwargs: Any) -> None:
         super().__init__("engine_timeout", message, **kwargs)
+
+
+class StreamBroken(ConnectionResetError):
+    """Raised out of a streamed body that will not be whole: the server must cut it off, never end it in good order.
+
+    An OSError like that of a client who has gone, which a server takes without a word: what went wrong has been logged.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the stream broke off")
 
 
 def envelope(error: PublicError) -> dict[str, Any]:

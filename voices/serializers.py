@@ -10,6 +10,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
+from voiceproject.audio import STREAMED_FORMATS
 from voiceproject.jobs import JobStatus
 from voices.models import Synthesis
 from voices.synthesis import check_language, check_model
@@ -63,17 +64,20 @@ class SynthesizeSerializer(StrictSerializer):
     response_format = serializers.ChoiceField(
         FORMATS, default="wav", help_text="pcm is signed 16-bit little-endian mono at X-Audio-Sample-Rate."
     )
-    stream = serializers.BooleanField(default=False, help_text="Only false is offered by this server.")
+    stream = serializers.BooleanField(
+        default=False, help_text="true sends the audio as it is made, sentence by sentence; not as flac."
+    )
 
     def validate_text(self, text: str) -> str:
         if not has_speech(text):
             raise serializers.ValidationError("There is nothing to speak in this text: it has no letters or digits.")
         return text
 
-    def validate_stream(self, stream: bool) -> bool:
-        if stream:
-            raise serializers.ValidationError("Streaming is not offered by this server; leave it out.")
-        return stream
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if fields["stream"] and fields["response_format"] not in STREAMED_FORMATS:
+            message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
+            raise serializers.ValidationError({"response_format": [message]})
+        return fields
 
     def validate_language(self, language: str) -> str:
         return check_language("language", language)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from django.core.files.base import ContentFile
 from django.db import connection
 
 from voiceproject import audio
-from voiceproject.errors import EngineTimeout, PublicError
+from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
+from voiceproject.logging import bind, current
 from voiceproject.pulse import Pulse
 from voices.engines import Engine, SynthesisRequest
 from voices.models import Synthesis
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "default"
 
@@ -85,80 +89,201 @@ def held_request() -> Iterator[None]:
     if not _held.acquire(blocking=False):
         raise PublicError("too_many_waiting", "Too many requests wait here already. Try again later.", retry_after=5)
     try:
-        if not connection.in_atomic_block:
-            connection.close()
+        _close_connection()
         yield
     finally:
         _held.release()
 
 
+def _close_connection() -> None:
+    if not connection.in_atomic_block:
+        connection.close()
+
+
 @dataclass(frozen=True)
 class Speech:
-    """samples: float32 (n,) mono, -1..1; sample_rate in Hz; encoded: the file as the client asked for it."""
+    """sample_rate in Hz, of what the engine made; encoded: the file as the client asked for it."""
 
-    samples: np.ndarray
+    duration_seconds: float
     sample_rate: int
     encoded: bytes
 
-    @property
-    def duration_seconds(self) -> float:
-        return len(self.samples) / self.sample_rate
 
+def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> Speech:
+    """Speaks a running synthesis' text, encodes and stores the audio, and ends the job.
 
-def perform(synthesis: Synthesis, request: SynthesisRequest) -> Speech:
-    """Speaks a running synthesis' text, encodes and stores the audio, and ends the job. Raises PublicError."""
-    started = time.monotonic()
-    deadline = started + settings.SYNTHESIS_TIMEOUT_SECONDS
-    try:
-        with held_request(), Pulse(synthesis) as pulse:
-            samples, rate = _speak(synthesis, request, deadline, pulse)
-        encoded = audio.encode(samples, rate, synthesis.response_format)
-        speech = Speech(samples, rate, encoded)
-        name = f"{synthesis.folder}/{synthesis.attempt}-audio.{synthesis.response_format}"
-        storage = synthesis.audio.storage
-        stored = storage.save(name, ContentFile(encoded))
-    except PublicError as error:
-        if error.status == 400:
-            synthesis.delete()  # What the engine refuses to speak was never a synthesis.
-            raise
-        code = {"engine_timeout": "timed_out", "storage_full": "storage_full"}.get(error.code, "engine_error")
-        synthesis.fail(code, error.message, detail=repr(error.__cause__ or ""))
-        raise
-    except BaseException as error:
-        synthesis.fail("engine_error", detail=repr(error))
-        raise
-    if not synthesis.succeed(
-        settings.SYNTHESIS_TTL_HOURS,
-        audio=stored,
-        duration_seconds=speech.duration_seconds,
-        sample_rate=rate,
-        engine_seconds=time.monotonic() - started,
-    ):
-        storage.delete(stored)
-        raise PublicError("job_canceled", "This synthesis was canceled.")
+    client: the socket of whoever waits, where there is one; the work stops when it hangs up. Raises PublicError.
+    """
+    work = _Work(synthesis, request)
+    with work.ended():
+        with held_request(), Pulse(synthesis, client=client) as pulse:
+            parts = list(work.pieces(pulse))
+        speech = Speech(
+            work.seconds, work.sample_rate, audio.encode(np.concatenate(parts), work.sample_rate, work.format)
+        )
+        work.succeed(speech.encoded)
     return speech
 
 
-def _speak(synthesis: Synthesis, request: SynthesisRequest, deadline: float, pulse: Pulse) -> tuple[np.ndarray, int]:
-    parts: list[np.ndarray] = []
-    rate = 0
-    spoken = 0
-    for piece in get_engine().synthesize(request, deadline, pulse.gone):
-        rate = rate or piece.sample_rate
-        samples = piece.samples
-        if piece.sample_rate != rate:
-            samples = soxr.resample(samples, piece.sample_rate, rate)
-        parts.append(samples)
-        spoken += len(piece.text)
-        pulse.progress = min(99, 100 * spoken // len(synthesis.text))
-        if time.monotonic() > deadline:
-            raise EngineTimeout
-    # The engine has asked between the sentences, and made no more of them; this is also the answer for the last one.
-    if pulse.gone():
-        raise PublicError("job_canceled", "This synthesis was canceled.")
-    if not parts or not sum(map(len, parts)):
-        raise PublicError("engine_error", "The speech engine made no audio.")
-    return np.concatenate(parts), rate
+STREAM_BLOCK_BYTES = 32 * 1024  # so much the client must take within the time that a silent connection may last
+
+
+class SpeechStream:
+    """A running synthesis whose audio is sent while it is made: an iterator of bytes, to be closed in any case.
+
+    Made like this, it has spoken its first piece: what fails before that raises PublicError here. What fails later, or
+    is canceled, ends the iteration with StreamBroken, so that the client sees the end of the stream missing; the job
+    has then ended as it would have without a stream. A client that hangs up cancels the job. At its end the audio is
+    stored as any other is, before the last block is given out.
+
+    sample_rate in Hz; request and client as for `perform`.
+    """
+
+    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> None:
+        self._request_id = current("request_id")
+        self._synthesis = synthesis
+        self._work = _Work(synthesis, request)
+        self._blocks = self._make(client)
+        self._first: bytes | None = next(self._blocks)
+        self.sample_rate = self._work.sample_rate
+
+    def __iter__(self) -> SpeechStream:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        with self._bound():
+            try:
+                return next(self._blocks)
+            except StopIteration:
+                raise
+            except Exception as error:
+                public = as_public_error(error)
+                if public.code == "job_canceled":
+                    log.info("a stream ends early: %s", public.message)
+                else:
+                    log.error("a stream broke off: %s", public, exc_info=error)
+                raise StreamBroken from error
+
+    def close(self) -> None:
+        with self._bound():
+            self._blocks.close()
+
+    def _bound(self) -> AbstractContextManager[None]:
+        # The response is sent after the middleware has been left.
+        return bind(request_id=self._request_id, synthesis=self._synthesis.pk)
+
+    def _make(self, client: Any) -> Generator[bytes, None, None]:
+        work = self._work
+        encoder: audio.StreamEncoder | None = None
+        try:
+            with work.ended(), held_request(), Pulse(self._synthesis, client=client) as pulse:
+                for samples in work.pieces(pulse):
+                    encoder = encoder or audio.StreamEncoder(work.sample_rate, work.format)
+                    yield from self._sent(encoder.write(samples))
+                assert encoder is not None
+                end = encoder.close()
+                work.succeed(encoder.content())
+                log.info("streamed %.1f s of audio in %.1f s", work.seconds, time.monotonic() - work.started)
+                yield from self._sent(end)
+        finally:
+            if encoder is not None:
+                encoder.abandon()
+
+    @staticmethod
+    def _sent(data: bytes) -> Iterator[bytes]:
+        # A client may take its time: nothing is held for it meanwhile.
+        _close_connection()
+        for start in range(0, len(data), STREAM_BLOCK_BYTES):
+            yield data[start : start + STREAM_BLOCK_BYTES]
+
+
+class _Work:
+    """One running synthesis on its way to an end. seconds, sample_rate: of what has been made so far."""
+
+    def __init__(self, synthesis: Synthesis, request: SynthesisRequest) -> None:
+        self.synthesis = synthesis
+        self.request = request
+        self.format = synthesis.response_format
+        self.started = time.monotonic()
+        self.deadline = self.started + settings.SYNTHESIS_TIMEOUT_SECONDS
+        self.sample_rate = 0
+        self._frames = 0
+
+    @property
+    def seconds(self) -> float:
+        return self._frames / self.sample_rate if self.sample_rate else 0.0
+
+    def pieces(self, pulse: Pulse) -> Iterator[np.ndarray]:
+        """The text's audio, float32 (n,), a piece after the other, all at one sample rate. Raises PublicError."""
+        spoken = 0
+        for piece in get_engine().synthesize(self.request, self.deadline, pulse.gone):
+            self.sample_rate = self.sample_rate or piece.sample_rate
+            samples = piece.samples
+            if piece.sample_rate != self.sample_rate:
+                samples = soxr.resample(samples, piece.sample_rate, self.sample_rate)
+            spoken += len(piece.text)
+            pulse.progress = min(99, 100 * spoken // len(self.synthesis.text))
+            self._frames += len(samples)
+            if time.monotonic() > self.deadline:
+                raise EngineTimeout
+            if len(samples):
+                yield samples
+            # What follows would be made for nobody. The engine asks as well, while it waits.
+            if pulse.gone():
+                break
+        # The engine has made no more if it was told so; this is also the answer for the last sentence.
+        if pulse.gone():
+            if not pulse.client_left.is_set():
+                raise PublicError("job_canceled", "This synthesis was canceled.")
+            self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+            raise PublicError("job_canceled", "The client has gone away.")
+        if not self._frames:
+            raise PublicError("engine_error", "The speech engine made no audio.")
+
+    def succeed(self, content: bytes) -> None:
+        """Stores the audio and ends the job. Raises PublicError job_canceled where it has ended otherwise."""
+        storage = self.synthesis.audio.storage
+        name = f"{self.synthesis.folder}/{self.synthesis.attempt}-audio.{self.format}"
+        stored = storage.save(name, ContentFile(content))
+        if not self.synthesis.succeed(
+            settings.SYNTHESIS_TTL_HOURS,
+            audio=stored,
+            duration_seconds=self.seconds,
+            sample_rate=self.sample_rate,
+            engine_seconds=self._elapsed,
+        ):
+            storage.delete(stored)
+            raise PublicError("job_canceled", "This synthesis was canceled.")
+
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """Ends the job as what is raised within says."""
+        try:
+            yield
+        except GeneratorExit:  # a stream that nobody takes any more
+            if self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS):
+                log.info("the client went away from a stream")
+            raise
+        except Exception as error:
+            public = as_public_error(error)
+            if public.status == 400 and not self._frames:
+                self.synthesis.delete()  # What the engine refuses to speak was never a synthesis.
+                raise
+            code = {"engine_timeout": "timed_out", "storage_full": "storage_full"}.get(public.code, "engine_error")
+            message = public.message if isinstance(error, PublicError) else ""
+            cause = error.__cause__ if isinstance(error, PublicError) else error
+            self.synthesis.fail(code, message, detail=repr(cause or ""), engine_seconds=self._elapsed)
+            raise
+        except BaseException as error:
+            self.synthesis.fail("engine_error", detail=repr(error), engine_seconds=self._elapsed)
+            raise
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
 
 
 def upload_path(upload: Any) -> Path:

@@ -14,6 +14,8 @@ from functools import lru_cache
 
 # A quarter of a minute of speech, about: a Han character or a kana says as much as three or four letters.
 DEFAULT_MAX_CHARS = {"en": 220, "zh": 45, "yue": 45, "ja": 55, "ko": 80, "und": 200}
+# Four seconds, about: what somebody who listens already should wait for at first.
+EARLY_MAX_CHARS = {"en": 60, "zh": 16, "yue": 16, "ja": 20, "ko": 28, "und": 60}
 
 EMBEDDED_WORDS = 3  # so many Latin words in a row stay inside a Chinese or Japanese sentence
 EMBEDDED_LETTERS_PER_CHARACTER = 1.5  # and no more Latin letters than this for each Han character or kana
@@ -49,6 +51,9 @@ _STARTERS = frozenset(
         "the a an it its he she we they you i in on at this that these those there here but and so if when while "
         "what who where why how my our your his her their after before then now as for with from no not yes most"
     )
+)
+_CLAUSE_STARTERS = frozenset(
+    str.split("and but or nor so yet because although though while when whenever where which who whose if unless until")
 )
 _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
 _WORD_BEFORE_DOT = re.compile(r"[^\W\d_](?:[^\W\d_]|\.(?=[^\W\d_])|['’](?=\w))*\Z")
@@ -286,17 +291,22 @@ def _may_cut(text: str, index: int) -> bool:
     return not ("\u1100" <= before <= "\u11ff" and "\u1100" <= after <= "\u11ff")  # Hangul in parts
 
 
+def _clause_ends(text: str, index: int) -> bool:
+    """Whether a comma or its like stands before text[index], and belongs to nothing behind it."""
+    return (
+        text[index - 1] in _COMMAS
+        and text[index] not in _CLOSERS
+        and text[index] not in _COMMAS
+        and not (text[index].isdigit() and text[index - 1] in ",，:：·")
+    )
+
+
 def _cut_point(text: str, start: int, limit: int) -> int:
     """Where to end a piece that starts at `start` and should not be longer than `limit` characters."""
     stop = start + limit
     least = start + max(1, limit // 4)
     for index in range(stop, least, -1):
-        if (
-            text[index - 1] in _COMMAS
-            and text[index] not in _CLOSERS
-            and text[index] not in _COMMAS
-            and not (text[index].isdigit() and text[index - 1] in ",，:：·")
-        ):
+        if _clause_ends(text, index):
             return index
     for index in range(stop, least, -1):
         if text[index].isspace() or text[index - 1].isspace():
@@ -314,17 +324,35 @@ def _cut_point(text: str, start: int, limit: int) -> int:
     return index
 
 
-def _fit(text: str, limit: int, first_limit: int | None) -> Iterator[str]:
+def _early_cut(text: str, limit: int) -> int:
+    """Where to cut a sentence whose beginning is wanted soon: the end of a clause, else 0 (between other words a voice
+    does not pause). limit: for the piece in front, in characters; twice as much where no clause ends earlier.
+    """
+    least = limit // 4
+    if len(text) <= limit + least:
+        return 0
+    for index in range(limit, least, -1):
+        if _clause_ends(text, index):
+            return index
+    for index in range(limit, least, -1):
+        word = _WORD.match(text, index)
+        if text[index - 1].isspace() and word and word.group() in _CLAUSE_STARTERS:
+            return index
+    for index in range(limit + 1, min(2 * limit, len(text) - least)):
+        if _clause_ends(text, index):
+            return index
+    return 0
+
+
+def _fit(text: str, limit: int) -> Iterator[str]:
     start = 0
-    bound = min(limit, first_limit) if first_limit else limit
-    while len(text) - start > bound:
+    while len(text) - start > limit:
         rest = len(text) - start
         # What is a little too long is cut near its middle rather than into a whole and a crumb.
-        middle = max(bound * 3 // 4, min(bound, (rest + 1) // 2 + bound // 8))
-        aim = bound if first_limit or rest > 2 * bound else middle
-        end = _cut_point(text, start, min(aim, rest - 1))
+        middle = max(limit * 3 // 4, min(limit, (rest + 1) // 2 + limit // 8))
+        end = _cut_point(text, start, min(limit if rest > 2 * limit else middle, rest - 1))
         yield text[start:end]
-        start, bound, first_limit = end, limit, None
+        start = end
     if start < len(text):
         yield text[start:]
 
@@ -423,19 +451,20 @@ def split(
     text: str,
     language: str = "auto",
     max_chars: int | None = None,
-    first_max_chars: int | None = None,
+    early: bool = False,
     mixed: bool = True,
 ) -> list[Sentence]:
     """Cuts a text into sentences, each of one language. Nothing that can be spoken is lost; the order is the text's.
 
     language: `auto`, or a code that all of the text is in: other scripts are then still read in their own language
     (kana in a text said to be English), and a few Latin words stay inside a Chinese or Japanese sentence.
-    max_chars: the longest piece, in characters (default: about 15 s of speech, by language); first_max_chars: of the
-    first one, for an early first sound. mixed False leaves a sentence whole, under the language of most of it, for
-    engines that read several scripts at once. A text with nothing to speak gives an empty list.
+    max_chars: the longest piece, in characters (default: about 15 s of speech, by language). early: for an early first
+    sound a long first sentence is cut after its first clauses (about 4 s). mixed False leaves a sentence whole, under
+    the language of most of it, for engines that read several scripts at once. A text with nothing to speak gives an
+    empty list.
     """
-    if any(bound is not None and bound < 1 for bound in (max_chars, first_max_chars)):
-        raise ValueError("max_chars and first_max_chars are at least 1")
+    if max_chars is not None and max_chars < 1:
+        raise ValueError("max_chars is at least 1")
     sentences = list(_sentences(text))
     kana = [any(_script(char) == _KANA for char in sentence) for sentence in sentences]
     found: list[tuple[str, str]] = []
@@ -464,7 +493,9 @@ def split(
     fitted: list[Sentence] = []
     for piece in pieces:
         limit = max_chars or DEFAULT_MAX_CHARS.get(piece.language, DEFAULT_MAX_CHARS["en"])
-        for part in _fit(piece.text, limit, first_max_chars if not fitted else None):
+        soon = min(limit, EARLY_MAX_CHARS.get(piece.language, EARLY_MAX_CHARS["en"]))
+        cut = _early_cut(piece.text, soon) if early and not fitted else 0
+        for part in (*_fit(piece.text[:cut], limit), *_fit(piece.text[cut:], limit)):
             part = part.strip()
             if has_speech(part):
                 fitted.append(Sentence(part, piece.language))

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Avg, QuerySet
 from django.db.models.functions import Now
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -36,7 +36,7 @@ from voices.serializers import (
 
 AUDIO_HEADERS = {
     "X-Synthesis-ID": (OpenApiTypes.UUID, "Id of this synthesis; see GET /voice/syntheses/{id}"),
-    "X-Audio-Duration": (OpenApiTypes.FLOAT, "Seconds"),
+    "X-Audio-Duration": (OpenApiTypes.FLOAT, "Seconds; not with stream=true"),
     "X-Audio-Sample-Rate": (OpenApiTypes.INT, "Hz"),
     "X-Engine": (OpenApiTypes.STR, "builtin or gptsovits"),
     "X-Reference-Window": (OpenApiTypes.STR, "<start>-<end> in seconds: the part of the reference that was used"),
@@ -50,6 +50,12 @@ class SynthesizeView(BodyLimitMixin, APIView):
     @extend_schema(
         operation_id="synthesize",
         summary="Text to speech in the voice of a reference",
+        description=(
+            "With `stream=true` the body is sent while it is made, and `X-Audio-Duration` is left out. What fails "
+            "before the first sentence is an ordinary error. What fails later cuts the body off: it then has no last "
+            "chunk, and the synthesis says why. A client that hangs up cancels the synthesis, streamed or not. "
+            "The whole audio is at `GET /voice/syntheses/{id}/audio` afterwards."
+        ),
         request={"multipart/form-data": SynthesizeSerializer},
         responses={
             (200, content_type): OpenApiResponse(OpenApiTypes.BINARY, description="The audio")
@@ -61,7 +67,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         ],
         tags=["voice"],
     )
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: Request) -> HttpResponseBase:
         tenant, key = credentials(request)
         serializer = SynthesizeSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -99,23 +105,33 @@ class SynthesizeView(BodyLimitMixin, APIView):
             response_format=fields["response_format"],
             engine=engine.name,
         )
-        speech = journey.perform(
-            synthesis,
-            SynthesisRequest(
-                synthesis.text,
-                synthesis.language,
-                reference,
-                synthesis.speed,
-                synthesis.temperature,
-                synthesis.seed,
-                synthesis.model_id or None,
-            ),
+        spoken = SynthesisRequest(
+            synthesis.text,
+            synthesis.language,
+            reference,
+            synthesis.speed,
+            synthesis.temperature,
+            synthesis.seed,
+            synthesis.model_id or None,
+            early=fields["stream"],
         )
-        response = HttpResponse(speech.encoded, content_type=audio.CONTENT_TYPES[synthesis.response_format])
+        client = request.META.get("gunicorn.socket")
+        content_type = audio.CONTENT_TYPES[synthesis.response_format]
+        response: HttpResponseBase
+        if fields["stream"]:
+            stream = journey.SpeechStream(synthesis, spoken, client)
+            response = StreamingHttpResponse(stream, content_type=content_type)
+            response["X-Audio-Sample-Rate"] = str(stream.sample_rate)
+            # A proxy that gathers the answer first would undo it.
+            response["X-Accel-Buffering"] = "no"
+            response["Cache-Control"] = "no-store, no-transform"
+        else:
+            speech = journey.perform(synthesis, spoken, client)
+            response = HttpResponse(speech.encoded, content_type=content_type)
+            response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
+            response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
         response["Content-Disposition"] = f'attachment; filename="{synthesis.pk}.{synthesis.response_format}"'
         response["X-Synthesis-ID"] = str(synthesis.pk)
-        response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
-        response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
         response["X-Engine"] = engine.name
         if window is not None:
             response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"

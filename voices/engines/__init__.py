@@ -34,7 +34,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class SynthesisRequest:
-    """One text to speak. speed 0.5-2 (2 is twice as fast); temperature 0.1-1; seed None draws one."""
+    """One text to speak. speed 0.5-2 (2 is twice as fast); temperature 0.1-1; seed None draws one.
+
+    early: somebody listens already, so a long first sentence is cut at a clause (voices.text.split).
+    """
 
     text: str
     language: str
@@ -43,6 +46,7 @@ class SynthesisRequest:
     temperature: float = 0.7
     seed: int | None = None
     model_id: str | None = None
+    early: bool = False
 
 
 @dataclass(frozen=True)

@@ -426,7 +426,7 @@ class GptSovitsSynthesis(Iterator[Piece]):
                 "This engine does not speak that language.",
                 {"language": [f"One of {', '.join(sorted(LANGUAGES))}."]},
             )
-        sentences = split(self._request.text, language)
+        sentences = split(self._request.text, language, early=self._request.early)
         if not sentences:
             raise PublicError("validation_error", "There is nothing to speak.", {"text": ["It has no letters."]})
         if any(sentence.language not in LANGUAGES for sentence in sentences):

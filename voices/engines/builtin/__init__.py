@@ -10,7 +10,7 @@ from voiceproject.errors import EngineTimeout, PublicError
 from voices.engines import EngineHealth, Piece, SynthesisRequest
 from voices.text import split
 
-from .pool import Deadline, Pool
+from .pool import Canceled, Deadline, Pool
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
 SENTENCE_PAUSE_SECONDS = 0.35
@@ -44,7 +44,7 @@ class BuiltinEngine:
         does not speak, invalid_audio where no voice is in the reference; EngineTimeout, EngineError,
         EngineUnavailable.
         """
-        sentences = split(request.text, request.language)
+        sentences = split(request.text, request.language, early=request.early)
         if not sentences:
             raise _unspeakable("There is nothing in this text that can be spoken.")
         foreign = sorted({s.language for s in sentences} - LANGUAGES)
@@ -70,7 +70,9 @@ class BuiltinEngine:
                 "pause_seconds": pause,
             }
             try:
-                piece = self._pool.speak(order, request.reference, deadline)
+                piece = self._pool.speak(order, request.reference, deadline, canceled)
+            except Canceled:
+                return
             except Deadline as error:
                 raise EngineTimeout(LATE) from error
             except PublicError as error:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,15 @@ log = logging.getLogger(__name__)
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 THREADS = "2"
 MAX_LINE_BYTES = 1 << 20
+CANCEL_CHECK_SECONDS = 0.5
 
 
 class Deadline(Exception):
     """The request's time is up."""
+
+
+class Canceled(Exception):
+    """Nobody wants the sentence any more, and it was not begun."""
 
 
 class ChildEnded(Exception):
@@ -52,12 +58,19 @@ class Pool:
         self._waiting: deque[threading.Event] = deque()
         self._open = True
 
-    def speak(self, order: dict[str, Any], reference: Reference, deadline: float) -> Piece:
+    def speak(
+        self,
+        order: dict[str, Any],
+        reference: Reference,
+        deadline: float,
+        canceled: Callable[[], bool] = lambda: False,
+    ) -> Piece:
         """One sentence (`order`: the arguments of Synthesizer.speak) in the voice of the reference.
 
-        Raises Deadline, EngineError where the child fails, EngineUnavailable once closed, PublicError as the engine.
+        canceled: asked while the sentence waits for its turn. Raises Deadline, Canceled, EngineError where the child
+        fails, EngineUnavailable once closed, PublicError as the engine.
         """
-        self._take_slot(deadline)
+        self._take_slot(deadline, canceled)
         child: Child | None = None
         try:
             child = self._take_child()
@@ -101,7 +114,7 @@ class Pool:
         for child in busy:
             child.kill()  # its request's thread sees the end of the pipe and does the rest
 
-    def _take_slot(self, deadline: float) -> None:
+    def _take_slot(self, deadline: float, canceled: Callable[[], bool]) -> None:
         with self._lock:
             if not self._open:
                 raise EngineUnavailable("The speech engine is shutting down.")
@@ -110,7 +123,11 @@ class Pool:
                 return
             ticket = threading.Event()
             self._waiting.append(ticket)
-        ticket.wait(max(0.0, deadline - time.monotonic()))
+        given_up: type[Exception] = Deadline
+        while (left := deadline - time.monotonic()) > 0 and not ticket.wait(min(left, CANCEL_CHECK_SECONDS)):
+            if canceled():
+                given_up = Canceled
+                break
         with self._lock:
             if not self._open:
                 raise EngineUnavailable("The speech engine is shutting down.")
@@ -118,7 +135,7 @@ class Pool:
             if ticket not in self._waiting:
                 return
             self._waiting.remove(ticket)
-        raise Deadline
+        raise given_up
 
     def _give_slot(self) -> None:
         with self._lock:
