@@ -216,12 +216,8 @@ def _serve(main: Callable[[list[str]], None]) -> None:
         job = json.loads(line)
         _server.job_id = job["id"]
         os.environ["REQUEST_ID"] = job.get("request_id", "")
-        try:
-            os.chdir(job.get("cwd", folder))
-            code, message, good = _run_job(main, job["argv"])
-        except _Ended as end:
-            _server.tell(done=True, exit_code=end.code, message="it was told to end", last=True)
-            raise
+        os.chdir(job.get("cwd", folder))
+        code, message, good = _run_job(main, job["argv"])
         if message:
             print(message, file=sys.stderr)
         sys.stdout.flush()
