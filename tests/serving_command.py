@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gpu_scripts"))
 
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> None:
 
 def habit(arguments: argparse.Namespace) -> None:
     ready = f"{arguments.output}.ready"
-    answers = cast(BinaryIO, script_io._server._answers) if script_io._server else sys.stdout.buffer
+    answers = script_io._server._answers if script_io._server else sys.stdout.buffer
     match arguments.habit:
         case "tell":
             progress = script_io.Progress()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -276,20 +275,6 @@ def test_a_full_disk_fails_one_job_and_no_other(
     tasks.run_covers.fn()
     assert api.get(first["links"]["self"]).json()["error"] == "storage_full"
     assert api.get(second["links"]["self"]).json()["status"] == "succeeded"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.django_db(transaction=True)
