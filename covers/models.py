@@ -53,13 +53,14 @@ class CoverJob(Job):
         ]
 
     def expected_start(self) -> datetime | None:
-        """When a queued job may start, from its place and the time that the last jobs took; None where nothing is known.
+        """When a queued job may start, by its place and the time that the last jobs took; None where nothing is known.
 
         Counts COVER_CONCURRENCY jobs at a time on each host that was heard of lately.
         """
         position = self.queue_position()
         ended = CoverJob.objects.filter(status=JobStatus.SUCCEEDED, started_at__isnull=False).order_by("-created_at")
-        times = [end - start for start, end in ended.values_list("started_at", "finished_at")[:RECENT_JOBS] if end]
+        spans = ended.values_list("started_at", "finished_at")[:RECENT_JOBS]
+        times = [end - start for start, end in spans if start and end]
         hosts = WorkerHost.objects.filter(seen_at__gt=timezone.now() - timedelta(seconds=30)).count()
         if position is None or not times or not hosts:
             return None

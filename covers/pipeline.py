@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from django.db.models.fields.files import FieldFile
 
 from covers import listening
 from covers.models import STAGES, CoverJob
-from voiceproject import audio, commands, storage
+from voiceproject import audio, commands, resident, storage
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
@@ -39,7 +38,6 @@ SAMPLE_RATE = 44_100
 STARTS = {"preprocess": 0, "separate": 5, "infer": 45, "mix": 90, "finalize": 97, "end": 100}
 
 MAX_WAVEFORM_DRIFT_SECONDS = 2.0
-_OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|std::bad_alloc|Unable to allocate", re.IGNORECASE)
 
 
 class StageFailed(Exception):
@@ -73,6 +71,17 @@ def stems_key(job: CoverJob) -> str:
         job.preview_start_seconds,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@functools.cache
+def residents() -> resident.Pool:
+    """The commands that stay between jobs of this process, where COVER_RESIDENT says so."""
+    return resident.Pool(
+        settings.SCRATCH_DIR,
+        max_children=settings.COVER_CONCURRENCY,
+        max_jobs=settings.COVER_RESIDENT_JOBS,
+        idle_seconds=settings.COVER_RESIDENT_IDLE_SECONDS,
+    )
 
 
 def run(job: CoverJob, stopping: threading.Event) -> None:
@@ -159,10 +168,10 @@ class _Cover:
     def run_remix(self) -> None:
         """New gains for the stems of another job: nothing is separated or converted again."""
         self.pulse.enter("preprocess")
-        source = CoverJob.objects.filter(pk=self.job.remix_of_id, files_expired=False).first()  # None if it was deleted
+        source = self.job.remix_of if self.job.remix_of_id else None  # None if it was deleted
         try:
             for name in ("vocals", "instrumental", "converted"):
-                if source is None or not getattr(source, name):
+                if source is None or source.files_expired or not getattr(source, name):
                     raise FileNotFoundError(name)
                 self.fetch(getattr(source, name), f"{name}.wav")
         except FileNotFoundError as error:
@@ -224,7 +233,6 @@ class _Cover:
                 "song_input": str(self.folder / "song.wav"),
                 "vocal_output": str(self.folder / "vocals.wav"),
                 "inst_output": str(self.folder / "instrumental.wav"),
-                "uvr_model": settings.COVER_UVR_MODEL,
             },
         )
         for name in ("vocals", "instrumental"):
@@ -313,15 +321,18 @@ class _Cover:
 
     def command(self, kind: str, values: dict[str, str]) -> None:
         code = _code_of_stage(kind)
-        argv = template(kind).argv(
-            {
-                "python_exec": settings.GPT_SOVITS_PYTHON,
-                "project_root": str(settings.GPT_SOVITS_PROJECT_ROOT),
-                **values,
-            }
-        )
+        lasting = {
+            "python_exec": settings.GPT_SOVITS_PYTHON,
+            "project_root": str(settings.GPT_SOVITS_PROJECT_ROOT),
+            "uvr_model": settings.COVER_UVR_MODEL,
+        }
+        argv = template(kind).argv(lasting | values)
+        run: Callable[..., commands.CommandResult] = commands.run
+        if settings.COVER_RESIDENT:
+            serving = template(kind).serving(lasting | values, frozenset(lasting))
+            run = functools.partial(residents().run, serving=serving)
         try:
-            result = commands.run(
+            result = run(
                 argv,
                 cwd=self.folder,
                 env=commands.child_environment(self.folder, {"REQUEST_ID": self.job.request_id}),
@@ -341,12 +352,12 @@ class _Cover:
         except commands.CommandOutputTooLarge as error:
             raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
         except commands.CommandFailed as error:
-            if error.returncode == -9 or _OUT_OF_MEMORY.search(error.stderr_tail):
+            if error.out_of_memory:
                 code = "out_of_memory"
             elif "No space left on device" in error.stderr_tail:
                 code = "storage_full"
             raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
-        self.warnings += re.findall(r"^WARNING:? (.+)$", result.stderr_tail, re.MULTILINE)
+        self.warnings += result.warnings
 
     def fit(self, code: str, name: str) -> None:
         """A command's output is checked, and cut or filled to the song's very length."""

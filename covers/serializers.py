@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.urls import reverse
@@ -51,8 +52,8 @@ class CreateCoverSerializer(StrictSerializer):
     )
     pitch_shift = PitchShiftField(
         default=0,
-        help_text="Semitones by which the melody is moved, -24 to 24; `auto` moves it by whole octaves or fifths to where "
-        "the reference's voice is at home.",
+        help_text="Semitones by which the melody is moved, -24 to 24; `auto` moves it by whole octaves or fifths to "
+        "where the reference's voice is at home.",
     )
     preview_seconds = serializers.IntegerField(
         required=False, allow_null=True, min_value=10, max_value=60, help_text="Only the most vocal stretch, so long."
@@ -130,9 +131,10 @@ class CoverJobSerializer(serializers.ModelSerializer):
         model = CoverJob
         fields = (
             "job_id", "task_id", "status", "stage", "progress", "model_id", "voice_id", "pitch_shift", "pitch_auto",
-            "input_kind", "preview_seconds", "preview_start_seconds", "remix_of", "response_format", "vocal_gain_db", "instrumental_gain_db", "error", "error_message", "warning", "attempts",
-            "queue_position", "expected_start_at", "created_at", "updated_at", "started_at", "finished_at", "expires_at", "duration_seconds",
-            "links",
+            "input_kind", "preview_seconds", "preview_start_seconds", "remix_of", "response_format", "vocal_gain_db",
+            "instrumental_gain_db", "error", "error_message", "warning", "attempts", "queue_position",
+            "expected_start_at", "created_at", "updated_at", "started_at", "finished_at", "expires_at",
+            "duration_seconds", "links",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -145,7 +147,7 @@ class CoverJobSerializer(serializers.ModelSerializer):
         return None if self.context.get("in_list") else job.queue_position()
 
     @extend_schema_field(serializers.DateTimeField(allow_null=True))
-    def get_expected_start_at(self, job: CoverJob) -> str | None:
+    def get_expected_start_at(self, job: CoverJob) -> datetime | str | None:
         if self.context.get("in_list") or job.status != JobStatus.QUEUED:
             return None
         start = job.expected_start()

@@ -237,9 +237,9 @@ class CoverJobViewSet(
     @extend_schema(
         operation_id="cover_events",
         summary="A job's changes as Server-Sent Events",
-        description="The job's JSON at once and after each change; `id` is its revision, which `Last-Event-ID` may give "
-        "back to go on from there. A comment line every 15 seconds keeps the connection; it is closed when the job has "
-        "ended (204 for who has seen its end already).",
+        description="The job's JSON at once and after each change; `id` is its revision, which `Last-Event-ID` may "
+        "give back to go on from there. A comment line every 15 seconds keeps the connection; it is closed when the "
+        "job has ended (204 for who has seen its end already).",
         parameters=[OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER)],
         responses={
             (200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description="`id: 7`, `data: {the job}`"),

@@ -51,9 +51,10 @@ def test_prefer_wait_holds_the_answer_until_the_job_ends(submit: Submit, api: AP
 
 def test_prefer_wait_on_submission_ends_with_its_time(api: APIClient) -> None:
     answer = api.post(
-        URL, {"song": upload(wav_bytes(song(), RATE)), "reference_voice": upload(wav_bytes(song(4, 16_000, 1), 16_000))},
+        URL,
+        {"song": upload(wav_bytes(song(), RATE)), "reference_voice": upload(wav_bytes(song(4, 16_000, 1), 16_000))},
         headers={"Prefer": "respond-async, wait=1"},
-    )  # fmt: skip
+    )
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     assert answer["Preference-Applied"] == "wait=1"
 
