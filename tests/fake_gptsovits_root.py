@@ -413,6 +413,7 @@ def _say(
     """float32 (n,) at `rate`: the base voice, played so much faster that it is `pitch` times as high."""
     import soxr
 
+    pitch *= generator.uniform(0.98, 1.02)  # no two takes are equally high
     samples, base_rate = _base_voice(voice).speak(text, speed / pitch, generator, temperature)
     return np.asarray(soxr.resample(samples, base_rate * pitch, rate), np.float32)
 
@@ -493,7 +494,7 @@ class Roformer_Loader:
         open(model_path).close()
         if not os.path.exists(config_path) and "bs_roformer" not in model_path.lower():
             raise ValueError("Error: Unknown model type.")
-        self.config = {"instruments": ["vocals", "other"], "target_instrument": "vocals"}
+        self.config: dict[str, Any] = {"instruments": ["vocals", "other"], "target_instrument": "vocals"}
         if os.path.exists(config_path):
             self.config = yaml.safe_load(Path(config_path).read_text())["training"]
         _log("separator", kind="Roformer_Loader", model=model_path, device=device, is_half=is_half)
@@ -505,7 +506,7 @@ class Roformer_Loader:
         target = self.config["target_instrument"]
         if target is not None:
             other = next(stem for stem in self.config["instruments"] if stem != target)
-            stems = {target: voice, other: rest} if target == "vocals" else {target: rest, other: voice}
+            stems = {str(target): voice, other: rest} if target == "vocals" else {str(target): rest, other: voice}
         first = target or self.config["instruments"][0]
         for stem, samples in stems.items():
             root = vocal_root if stem == first else others_root
