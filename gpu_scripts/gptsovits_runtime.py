@@ -64,7 +64,6 @@ _OUT_OF_MEMORY = re.compile(
 )
 _BROKEN_CUDA = re.compile(r"CUDA error|CUDA failure|device-side assert|CUDNN_STATUS_EXECUTION", re.IGNORECASE)
 
-_STARTED_IN = Path.cwd()
 # Never closed: the log handlers that the engine makes keep what stdout was at that time.
 _SINK = open(os.devnull, "w")  # noqa: SIM115
 
@@ -77,27 +76,30 @@ class Weights:
     sovits: Path
 
 
-def absolute(path: str | os.PathLike[str]) -> Path:
-    """A path as it was meant when the process started: the engine needs another working folder."""
-    return Path(os.path.normpath(_STARTED_IN / path))
-
-
-def enter(project_root: Path) -> None:
-    """Makes `project_root` the working folder and puts it first on sys.path, once: the engine captures both at import.
+@contextlib.contextmanager
+def inside(project_root: Path) -> Iterator[None]:
+    """In `project_root` (absolute) as the working folder, with it first on sys.path: the engine captures both when it
+    is imported, and opens files by relative paths later too. The former working folder is back afterwards.
 
     Raises ScriptError (2): it is no GPT-SoVITS.
     """
     if not (project_root / "GPT_SoVITS" / "TTS_infer_pack" / "TTS.py").is_file():
         raise ScriptError(script_io.BAD_ARGUMENTS, f"{project_root} is not the root of a GPT-SoVITS (no TTS.py)")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    os.chdir(project_root)
     for folder in (str(project_root / "GPT_SoVITS"), str(project_root)):
         if folder not in sys.path:
             sys.path.insert(0, folder)
+    before = os.getcwd()
+    os.chdir(project_root)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.chdir(before)
 
 
 def check_device(device: str) -> None:
-    """Raises ScriptError (7, 2) where torch cannot use `device`: the engine would take the CPU without a word."""
+    """Raises ScriptError (8, 2) where torch cannot use `device`: the engine would take the CPU without a word."""
     if device == "cpu":
         return
     if not re.fullmatch(r"cuda(:\d+)?", device):
@@ -122,7 +124,7 @@ def quiet() -> Iterator[None]:
 
 
 def failure(error: BaseException, secrets: tuple[str, ...] = (), doing: str = "GPT-SoVITS failed") -> ScriptError:
-    """What went wrong in the engine as a ScriptError (10, 11): its kind, its place, and its own words unless they
+    """What went wrong in the engine as a ScriptError (7, 11): its kind, its place, and its own words unless they
     repeat what it was asked to speak."""
     chain: list[BaseException] = []
     link: BaseException | None = error
@@ -132,7 +134,7 @@ def failure(error: BaseException, secrets: tuple[str, ...] = (), doing: str = "G
     # Its clean-up loads the models again, and where that fails too, the first error is only in the chain.
     for link in chain:
         if type(link).__name__ == "OutOfMemoryError" or _OUT_OF_MEMORY.search(str(link)):
-            return ScriptError(script_io.OUT_OF_GPU_MEMORY, f"{doing}: the GPU is out of memory")
+            return ScriptError(script_io.OUT_OF_MEMORY, f"{doing}: the GPU is out of memory")
     message = " ".join(str(error).split())[:200]
     words = {word for secret in secrets for word in re.findall(r"\w{4,}|[^\W\d_a-zA-Z]{2,}", secret)}
     if any(word in message for word in words):
@@ -147,7 +149,7 @@ class Runtime:
 
     project_root: the engine's; device: `cuda`, `cuda:N` or `cpu`, and never another than that; is_half: 16-bit floats,
     on a GPU only; default_version: whose pretrained weights `default` means, by default the first that are there.
-    Models are loaded by the first `load` or `speak`. Raises ScriptError: 2 not its root, 7 no CUDA, 11 it cannot be
+    Models are loaded by the first `load` or `speak`. Raises ScriptError: 2 not its root, 8 no CUDA, 11 it cannot be
     imported.
 
     broken: the CUDA context is lost, and only a new process helps.
@@ -160,7 +162,7 @@ class Runtime:
         is_half: bool = True,
         default_version: str = "",
     ) -> None:
-        self.root = absolute(project_root)
+        self.root = Path(os.path.abspath(project_root))
         self.device = device
         self.is_half = is_half and device != "cpu"
         self.default_version = default_version
@@ -168,14 +170,14 @@ class Runtime:
         if default_version and default_version not in PRETRAINED_WEIGHTS:
             known = ", ".join(PRETRAINED_WEIGHTS)
             raise ScriptError(script_io.BAD_ARGUMENTS, f"there is no version {default_version!r}, only {known}")
-        enter(self.root)
-        check_device(device)
-        try:
-            with quiet():
-                from process_ckpt import get_sovits_version_from_path_fast
-                from TTS_infer_pack.TTS import TTS, TTS_Config
-        except Exception as error:
-            raise failure(error, doing="GPT-SoVITS cannot be imported") from error
+        with inside(self.root):
+            check_device(device)
+            try:
+                with quiet():
+                    from process_ckpt import get_sovits_version_from_path_fast
+                    from TTS_infer_pack.TTS import TTS, TTS_Config
+            except Exception as error:
+                raise failure(error, doing="GPT-SoVITS cannot be imported") from error
         self._tts_class, self._config_class = TTS, TTS_Config
         self._version_of = get_sovits_version_from_path_fast
         self._tts: Any = None
@@ -224,7 +226,7 @@ class Runtime:
 
         `default` (or nothing) are the pretrained ones; any other id is a key of weight.json, else the folder
         trained/<id>, else <id> with an epoch after it under GPT_weights* and SoVITS_weights*, the newest.
-        Raises ScriptError: 9 unknown, 8 known but a file is missing, 2 one path without the other.
+        Raises ScriptError: 10 unknown, 9 known but a file is missing, 2 one path without the other.
         """
         if gpt_weights or sovits_weights:
             if not (gpt_weights and sovits_weights):
@@ -322,13 +324,13 @@ class Runtime:
     def load(self, weights: Weights) -> None:
         """Makes `weights` the ones that speak; nothing is done where they do already.
 
-        Raises ScriptError: 8 a file is missing (also one that its version needs beside the weights), 10, 11.
+        Raises ScriptError: 9 a file is missing (also one that its version needs beside the weights), 7, 11.
         """
         self._check_files(weights)
         if self.loaded == weights:
             return
         try:
-            with quiet():
+            with quiet(), inside(self.root):
                 if self._tts is None:
                     self._tts = self._start(weights)
                 else:
@@ -422,7 +424,7 @@ class Runtime:
         `find`, switched to first; pause_seconds: silence after each part that text_split_method cuts (`cut0`: none).
 
         Raises ScriptError: 2 bad numbers, or a language that the version does not speak; 5 a reference that cannot be
-        read or used; 12 nothing to speak in the text; 8, 9, 10; 11 it failed, or gave silence or nothing.
+        read or used; 12 nothing to speak in the text; 7, 9, 10; 11 it failed, or gave silence or nothing.
         """
         if not any(char.isalnum() for char in text):
             raise ScriptError(script_io.UNSPEAKABLE, "the text has no letter and no digit")
@@ -431,7 +433,7 @@ class Runtime:
             raise ScriptError(script_io.BAD_ARGUMENTS, "speed, temperature, top_k or top_p is out of range")
         if not -1 <= seed <= MAX_SEED:
             raise ScriptError(script_io.BAD_ARGUMENTS, f"the seed must be within -1 and {MAX_SEED}")
-        reference = absolute(reference_wav_path)
+        reference = Path(os.path.abspath(reference_wav_path))
         check_reference(reference)
         self.load(self.find(model_id, gpt_weights, sovits_weights))
         language, prompt_language = language.lower(), prompt_language.lower()
@@ -468,7 +470,7 @@ class Runtime:
             "return_fragment": False,
         }
         try:
-            with quiet():
+            with quiet(), inside(self.root):
                 pieces = list(self._tts.run(request))  # to the end: it raises only after a second of silence
         except Exception as error:
             # It may stand between two references, or without models where loading them again failed too.
