@@ -186,6 +186,10 @@ class Runtime:
         self._prompt_language = ""
         self._folder = tempfile.TemporaryDirectory(prefix="gptsovits-")
 
+    def close(self) -> None:
+        """Removes its temporary files; it cannot speak afterwards."""
+        self._folder.cleanup()
+
     # --- which weights --------------------------------------------------------------------------------------
 
     @property
