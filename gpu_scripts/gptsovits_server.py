@@ -56,6 +56,7 @@ from gptsovits_runtime import MAX_REFERENCE_SECONDS, MAX_SEED, MIN_REFERENCE_SEC
 from script_io import ScriptError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 log = logging.getLogger("gptsovits_server")
 
@@ -433,7 +434,9 @@ class Service:
             form = await asyncio.wait_for(request.form(max_files=1, max_fields=20), UPLOAD_SECONDS)
         except asyncio.TimeoutError:  # noqa: UP041 (it is another one before Python 3.11)
             raise Refusal(400, "bad_request", f"The request did not arrive within {UPLOAD_SECONDS} s.") from None
-        except HTTPException as error:
+        except ClientDisconnect as error:
+            raise Refusal(499, "gone", "The client has gone away.") from error
+        except (HTTPException, ValueError, KeyError) as error:  # which one depends on the version of starlette
             raise Refusal(400, "bad_request", "The form cannot be read.") from error
         try:
             return await asyncio.to_thread(parse, form, self._root)
