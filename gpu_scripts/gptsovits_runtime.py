@@ -349,7 +349,6 @@ class Runtime:
         except ScriptError:
             raise
         except Exception as error:
-            self._gpt = self._sovits = None
             raise self._failed(error, doing="the weights cannot be loaded") from error
         self._gpt, self._sovits = weights.gpt, weights.sovits
         self._forget_prompt()
