@@ -338,7 +338,7 @@ class Runtime:
                 if self._tts is None:
                     self._tts = self._start(weights)
                 else:
-                    # What is half switched counts as not loaded; the next call then loads both again.
+                    # What failed half way counts as not loaded, and the next call loads it again.
                     if self._gpt != weights.gpt:
                         self._gpt = None
                         self._tts.init_t2s_weights(str(weights.gpt))
