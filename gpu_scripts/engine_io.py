@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 RATE = 44100
 MAX_SEMITONES = 24
 SILENCE_RMS = 10 ** (-70 / 20)
+ENDED = frozenset((130, 143))  # what SIGINT and SIGTERM raise SystemExit with, see script_io
 MAX_DRIFT_SECONDS = 0.25  # engines round to frames of 10 to 12 ms; a greater difference means that they lost something
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemory|can't allocate memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|Failed to allocate memory",
@@ -196,7 +197,7 @@ def inside(root: Path, name: str, environment: dict[str, str] | None = None) -> 
     except ScriptError:
         raise
     except SystemExit as error:
-        if error.code in {130, 143}:  # SIGINT and SIGTERM, see script_io
+        if error.code in ENDED:
             raise
         said = "; ".join(list(_prints.lines)[-3:]) or "it said nothing"
         check_memory(said)
@@ -215,6 +216,26 @@ def inside(root: Path, name: str, environment: dict[str, str] | None = None) -> 
         _network_allowed = True
         sys.argv = arguments
         os.chdir(folder)
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """An engine loads weights in this block, which libraries do that know of many ways to fail: ScriptError (8), unless
+    memory, the GPU or the installation is the reason."""
+    try:
+        yield
+    except (ScriptError, ImportError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            if error.code in ENDED:
+                raise
+            reason = "; ".join(list(_prints.lines)[-3:])
+        check_memory(reason)
+        if _BROKEN_CUDA.search(reason):
+            raise
+        raise ScriptError(script_io.NO_WEIGHTS, f"{what} cannot be loaded: {reason[:300]}") from error
 
 
 def check_memory(text: str) -> None:

@@ -40,7 +40,6 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +53,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEATURES_RATE = 16000  # both resample to it; RVC-Project does so with 16-bit floats, so it is done here
-# What loading an empty, cut or foreign .pth throws.
-UNLOADABLE = (KeyError, IndexError, TypeError, ValueError, AttributeError, EOFError, RuntimeError, UnpicklingError)
 EMBEDDINGS = {"v1": 256, "v2": 768}
 APPLIO_EMBEDDERS = {
     "contentvec": "contentvec",
@@ -331,16 +328,8 @@ def convert(
     soundfile.write(source, vocal, FEATURES_RATE, subtype="FLOAT")
     tell = engine_io.share_of(progress, 0, 1)
     with engine_io.inside(project.root, project.name, project.environment(voice)) as prints:
-        try:
+        with engine_io.loading(str(voice.weights)):
             version = project.load(voice, arguments)
-        except UNLOADABLE as error:
-            reason = f"{type(error).__name__}: {error}"
-            engine_io.check_memory(reason)
-            if "CUDA" in reason:
-                raise
-            raise ScriptError(
-                script_io.NO_WEIGHTS, f"{voice.weights} is no voice that {project.name} can load ({reason})"
-            ) from error
         tell(0.2)
         index = usable_index(voice.index, version, folder) if arguments.index_rate > 0 else ""
         engine_io.set_seed(arguments.seed)

@@ -193,7 +193,8 @@ def convert(
 
         if Path(inference.__file__).resolve() != root / "inference.py":
             raise ScriptError(script_io.BAD_ARGUMENTS, f"this process has loaded {inference.__file__}, not {root}")
-        models.load(inference, call, engine_io.stamp(arguments.checkpoint, arguments.config))
+        with engine_io.loading("seed-vc's models"):
+            models.load(inference, call, engine_io.stamp(arguments.checkpoint, arguments.config))
         if any("Skipped loading some keys" in line for line in prints):
             models.key = None
             raise ScriptError(script_io.NO_WEIGHTS, "the weights do not fit this version of seed-vc")

@@ -178,20 +178,15 @@ def loaded_separator(arguments: argparse.Namespace, kind: str, folder: str) -> A
             **more,
         )
         separator.download_file_if_not_exists = only_if_there
-        try:
-            separator.load_model(model_filename=arguments.model)
-        except ValueError as error:
-            if "not found in supported model files" in str(error):
+        with engine_io.loading(arguments.model):  # the library calls sys.exit(1) where a model does not fit
+            try:
+                separator.load_model(model_filename=arguments.model)
+            except ValueError as error:
+                if "not found in supported model files" not in str(error):
+                    raise
                 raise ScriptError(
                     script_io.UNKNOWN_MODEL, f"audio-separator knows no model {arguments.model!r}"
                 ) from error
-            raise ScriptError(script_io.NO_WEIGHTS, f"{arguments.model} cannot be loaded: {error}") from error
-        except SystemExit as error:
-            if error.code in {130, 143}:
-                raise
-            raise ScriptError(
-                script_io.NO_WEIGHTS, f"{arguments.model} cannot be loaded: it is damaged or of another version"
-            ) from error
         on_cpu = "CUDAExecutionProvider" not in (separator.onnx_execution_provider or [])
         if kind == "cuda" and on_cpu and arguments.model.lower().endswith(".onnx"):
             raise ScriptError(script_io.NO_CUDA, "ONNX Runtime has no CUDA here: install onnxruntime-gpu")
@@ -263,8 +258,7 @@ def by_demucs(mix: Float32, arguments: argparse.Namespace, progress: Progress) -
 def loaded_demucs(arguments: argparse.Namespace) -> Any:
     global _demucs, _demucs_key
     try:
-        from demucs.api import LoadModelError, Separator  # type: ignore[import-not-found]
-        from demucs.repo import ModelLoadingError  # type: ignore[import-not-found]
+        from demucs.api import Separator  # type: ignore[import-not-found]
     except ImportError as error:
         raise ScriptError(script_io.ENGINE_FAILED, f"demucs 4.1 or newer is needed here: {error}") from error
 
@@ -279,12 +273,8 @@ def loaded_demucs(arguments: argparse.Namespace) -> Any:
         _demucs, _demucs_key = None, ()
         # Named like this, it is looked for in the Hugging Face cache alone, and not in an older place on the net.
         model, repo = (name, folder) if is_local else (f"hf://{name}", None)
-        try:
+        with engine_io.loading(f"{name} from {folder if is_local else 'the Hugging Face cache'}"):
             _demucs = Separator(model=model, repo=repo)
-        except (ModelLoadingError, LoadModelError, OSError, KeyError, RuntimeError) as error:
-            engine_io.check_memory(f"{type(error).__name__}: {error}")
-            where = folder if is_local else "the Hugging Face cache"
-            raise ScriptError(script_io.NO_WEIGHTS, f"{name} cannot be loaded from {where}: {error}") from error
         if "vocals" not in _demucs.model.sources:
             raise ScriptError(script_io.UNKNOWN_MODEL, f"{name} does not separate vocals")
         _demucs_key = key
