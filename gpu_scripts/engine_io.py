@@ -340,6 +340,14 @@ class Clip:
         return resampled(both, self.rate, rate)
 
 
+def made(path: Path) -> Clip:
+    """A file that an engine wrote. Raises ScriptError (11): it cannot be read, or holds NaN."""
+    try:
+        return Clip(path)
+    except ScriptError as error:
+        raise ScriptError(script_io.ENGINE_FAILED, f"what the engine made is of no use: {error}") from error
+
+
 def level(samples: Float32) -> float:
     """Root mean square."""
     import numpy as np

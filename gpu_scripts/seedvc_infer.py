@@ -204,8 +204,7 @@ def convert(
     made = sorted(out.glob("*.wav"))
     if len(made) != 1:
         raise ScriptError(script_io.ENGINE_FAILED, f"seed-vc left {len(made)} files where one was expected")
-    clip = engine_io.Clip(made[0])
-    return clip.mono(RATE)
+    return engine_io.made(made[0]).mono(RATE)
 
 
 def fullest(samples: Float32, seconds: float) -> Float32:

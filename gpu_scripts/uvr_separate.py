@@ -147,7 +147,7 @@ def by_audio_separator(mix: Float32, arguments: argparse.Namespace, progress: Pr
             path = Path(folder) / Path(name).name
             stem = match[1].lower() if match else Path(name).stem.lower()
             # Some versions list a stem that is nearly silent and do not write it.
-            stems[stem] = engine_io.Clip(path).stereo() if path.is_file() else np.zeros_like(mix)
+            stems[stem] = engine_io.made(path).stereo() if path.is_file() else np.zeros_like(mix)
     stems = {stem: engine_io.exactly(checked(samples, len(mix), stem), len(mix)) for stem, samples in stems.items()}
     return at_one_level(mix * gain, stems, 1 / gain)
 
