@@ -171,6 +171,8 @@ def as_public_error(exc: Exception) -> PublicError:
     from django.http.multipartparser import MultiPartParserError
     from rest_framework import exceptions
 
+    from voiceproject.storage import is_disk_full
+
     match exc:
         case PublicError():
             return exc
@@ -196,7 +198,7 @@ def as_public_error(exc: Exception) -> PublicError:
             return PublicError("validation_error", "The request's body did not arrive, or broke off.")
         case BadRequest() | SuspiciousOperation():
             return PublicError("validation_error", "The request is malformed.")
-        case OSError(errno=28):  # ENOSPC
+        case _ if is_disk_full(exc):
             return PublicError("storage_full", "The server's disk is full. Try again later.", retry_after=60)
         case _:
             return PublicError(

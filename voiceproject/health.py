@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from datetime import timedelta
 from typing import Any
 
@@ -119,7 +120,11 @@ def check_broker() -> str:
 
 
 def check_storage() -> str:
-    return "ok" if os.access(settings.MEDIA_ROOT, os.W_OK) else "not writable"
+    """Room for one more upload of the largest size is the least that a server needs."""
+    if not os.access(settings.MEDIA_ROOT, os.W_OK):
+        return "not writable"
+    free = shutil.disk_usage(settings.MEDIA_ROOT).free
+    return "ok" if free > settings.MAX_UPLOAD_SIZE + settings.COVER_MAX_UPLOAD_SIZE else "nearly full"
 
 
 def check_workers() -> tuple[bool, str]:

@@ -20,6 +20,7 @@ from django.db import connection
 from voiceproject import audio
 from voiceproject.errors import EngineTimeout, PublicError
 from voiceproject.pulse import Pulse
+from voiceproject.storage import is_disk_full
 from voices.engines import Engine, SynthesisRequest
 from voices.models import Synthesis
 
@@ -125,7 +126,7 @@ def perform(synthesis: Synthesis, request: SynthesisRequest) -> Speech:
         synthesis.fail(code, error.message, detail=repr(error.__cause__ or ""))
         raise
     except BaseException as error:
-        synthesis.fail("engine_error", detail=repr(error))
+        synthesis.fail("storage_full" if is_disk_full(error) else "engine_error", detail=repr(error))
         raise
     if not synthesis.succeed(
         settings.SYNTHESIS_TTL_HOURS,
