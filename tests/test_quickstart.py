@@ -66,8 +66,12 @@ class Quickstart:
         return re.findall(r"vck_[\w-]{40,}", self.output)[0]
 
     def ready(self) -> Quickstart:
-        until(lambda: self.process.poll() is not None or self.answers(), 60)
-        assert self.process.poll() is None, self.output
+        try:
+            until(lambda: self.process.poll() is not None or self.answers(), 60)
+            assert self.process.poll() is None, self.output
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
         return self
 
     def answers(self) -> bool:

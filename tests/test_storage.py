@@ -74,6 +74,11 @@ def test_every_word_for_a_full_disk_is_understood(error: Exception) -> None:
     assert as_public_error(error).code == "storage_full"
 
 
+def test_a_database_that_another_process_holds_for_long_is_no_crash() -> None:
+    error = as_public_error(OperationalError("database is locked"))
+    assert (error.code, error.status) == ("too_many_waiting", 503)
+
+
 def test_health_tells_of_a_disk_that_is_nearly_full_or_read_only(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

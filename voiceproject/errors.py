@@ -167,6 +167,7 @@ def as_public_error(exc: Exception) -> PublicError:
         TooManyFieldsSent,
         TooManyFilesSent,
     )
+    from django.db import OperationalError
     from django.http import Http404, UnreadablePostError
     from django.http.multipartparser import MultiPartParserError
     from rest_framework import exceptions
@@ -200,6 +201,8 @@ def as_public_error(exc: Exception) -> PublicError:
             return PublicError("validation_error", "The request is malformed.")
         case _ if is_disk_full(exc):
             return PublicError("storage_full", "The server's disk is full. Try again later.", retry_after=60)
+        case OperationalError() if "database is locked" in str(exc):
+            return PublicError("too_many_waiting", "The database is busy. Try again later.")
         case _:
             return PublicError(
                 "internal_error", "Something went wrong here. Report the X-Request-ID of this answer to the operator."

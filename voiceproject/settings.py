@@ -34,6 +34,8 @@ CACHE_DIR = DATA_DIR / "cache"
 try:
     for folder in (DATA_DIR, SCRATCH_DIR, UPLOAD_DIR, CACHE_DIR, DATA_DIR / "media", DATA_DIR / "static"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"nothing can be written to {folder}")
 except OSError as error:
     raise BadSetting("DATA_DIR", f"cannot be used: {error}") from None
 
