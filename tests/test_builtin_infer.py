@@ -89,8 +89,8 @@ def test_the_melody_stays_within_ten_cents(converted):
     assert result.returncode == 0, result.stderr
     cents = cents_apart(vocal(), read(folder / "out.wav")[:, 0])
     assert np.median(np.abs(cents)) < 10
-    # The rest are edges of voicing, where the tracker itself jumps. How many differs with the processor, as onnxruntime's
-    # speech under the song does: .87 on one, .83 on another.
+    # The rest are edges of voicing, where the tracker itself jumps. How many they are differs with the processor, since
+    # onnxruntime's speech, which is sung here, does.
     assert np.mean(np.abs(cents) < 50) > 0.8
 
 

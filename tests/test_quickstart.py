@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -147,7 +146,6 @@ def test_the_three_printed_lines_work_as_pasted(quickstart: Quickstart, tmp_path
     needs("curl")
     lines = re.findall(r"^curl .*$", quickstart.output, re.MULTILINE)
     assert len(lines) == 3
-    shutil.copytree(BASE_DIR / "voiceproject" / "samples", tmp_path / "voiceproject" / "samples")
 
     def paste(line: str) -> str:
         return subprocess.run(

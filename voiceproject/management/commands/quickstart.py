@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -54,16 +54,16 @@ class Command(BaseCommand):
         secret = self.first_key()
         self.first_admin()
         key = secret or "YOUR-KEY"
-        samples = sample_folder()
+        song, voice = sample("song.ogg"), sample("reference.flac")
         say("\nTry it, in another terminal:\n")
         say(
             f'curl -f -X POST {base}/api/v1/voice/synthesize -H "X-API-Key: {key}" '
             f'-F "text=Hello, this is my new voice." '
-            f"-F reference_audio=@{samples / 'reference.flac'} -o hello.wav\n"
+            f"-F reference_audio=@{voice} -o hello.wav\n"
         )
         say(
-            f'curl -f -X POST {base}/api/v1/cover/jobs -H "X-API-Key: {key}" -F song=@{samples / "song.ogg"} '
-            f"-F reference_voice=@{samples / 'reference.flac'}\n"
+            f'curl -f -X POST {base}/api/v1/cover/jobs -H "X-API-Key: {key}" -F song=@{song} '
+            f"-F reference_voice=@{voice}\n"
         )
         say(f'curl -f {base}/api/v1/cover/jobs -H "X-API-Key: {key}"\n')
         if host not in ("127.0.0.1", "localhost", "::1"):
@@ -96,13 +96,9 @@ class Command(BaseCommand):
         self.stdout.write(f"  Login       {ADMIN_USER} / {password}   (shown this once)")
 
 
-def sample_folder() -> Path:
-    """The samples, named relative to where the user stands if that is shorter."""
-    folder = settings.BASE_DIR / "voiceproject" / "samples"
-    try:
-        return folder.relative_to(Path.cwd())
-    except ValueError:
-        return folder
+def sample(name: str) -> str:
+    """A file that the project carries, as a shell takes it in whatever folder the other terminal stands."""
+    return shlex.quote(str(settings.BASE_DIR / "voiceproject" / "samples" / name))
 
 
 def check_free(host: str, port: int) -> None:
@@ -114,7 +110,7 @@ def check_free(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise CommandError(f"Cannot listen on {host}:{port}: {error}. Choose another with --port.") from None
+        raise CommandError(f"Cannot listen on {host}:{port}: {error}. Choose another with --port or --host.") from None
 
 
 def children(host: str, port: int, worker: bool) -> dict[str, list[str]]:
