@@ -292,7 +292,7 @@ def test_ctrl_c_ends_everything_and_a_later_run_goes_on_until_it_is_killed(quick
         assert "create_api_key demo" in later.output
         taken = subprocess.run(
             [sys.executable, "manage.py", "quickstart", "--port", str(later.port)],
-            cwd=BASE_DIR, env={**os.environ, "DATA_DIR": str(data)}, capture_output=True, text=True, timeout=60,
+            cwd=BASE_DIR, env={**os.environ, "DATA_DIR": str(data)}, capture_output=True, text=True, timeout=180,
         )  # fmt: skip
         assert taken.returncode == 1
         assert re.fullmatch(r"CommandError: Cannot listen on .*--port.*\n", taken.stderr)
