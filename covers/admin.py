@@ -11,8 +11,7 @@ from voiceproject.console import JobAdmin
 @admin.register(CoverJob)
 class CoverJobAdmin(JobAdmin):
     list_display = (
-        "id", "tenant", "status", "stage", "progress_bar", "error", "attempt", "worker",
-        "duration_seconds", "created_at",
+        "short_id", "tenant", "status", "stage", "progress_bar", "error", "attempt", "length", "created_at", "worker",
     )  # fmt: skip
     list_filter = ("status", "stage", "error", "host", "created_at")
     players = ("song", "reference_voice", *STEMS, "result")

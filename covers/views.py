@@ -27,7 +27,7 @@ from covers.tasks import wake_workers
 from voiceproject import audio
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
 from voiceproject.errors import PublicError
-from voiceproject.jobs import LIVE, JobStatus
+from voiceproject.jobs import LIVE, JobStatus, delete_folder
 from voiceproject.logging import current
 from voiceproject.storage import fetch
 from voices.auth import credentials
@@ -107,18 +107,15 @@ class CoverJobViewSet(
             duration_seconds=info.duration_seconds,
             **fields,
         )
-        stored: list[str] = []
         storage = job.song.storage
         try:
             for field, path in (("song", song), ("reference_voice", reference)):
                 with path.open("rb") as file:
-                    stored.append(storage.save(f"covers/{job.pk}/0-{field}", File(file)))
-                setattr(job, field, stored[-1])
+                    setattr(job, field, storage.save(f"{job.folder}/0-{field}", File(file)))
             with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED):
                 job.save(force_insert=True)
         except BaseException:
-            for name in stored:
-                storage.delete(name)
+            delete_folder(job.folder)
             raise
         return self._accepted(request, job)
 

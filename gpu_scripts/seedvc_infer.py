@@ -19,9 +19,9 @@ both on together does so under GPL-3, which the licence of this file allows.
 
 stdout: lines `PROGRESS 0.42`. stderr: `WARNING ...`, `engine: ...`; one line on failure. With `--serve` job after job
 in one process, see script_io.run. Exit codes: 0 done; 2 bad arguments; 3 unreadable input; 4 the vocal is silent; 5 no
-voice in the reference; 6 the output cannot be written; 7 out of memory (the GPU's or the computer's: the line says which);
-8 no such GPU; 9 files of the models are missing; 11 the engine failed, or made silence, NaN or another length; 130, 143
-interrupted.
+voice in the reference; 6 the output cannot be written; 7 out of memory (the GPU's or the computer's: the
+line says which); 8 no such GPU; 9 files of the models are missing; 11 the engine failed, or made silence, NaN or a
+wrong length; 130, 143 interrupted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Fixtures: tenants with keys, a client, an engine that is quick, files to send.
 
-The engine is a fake here: a tone, a tenth of a second for each character. Everything around it is real.
+The engine is a fake here: a tone, a tenth of a second for each character of a sentence up to thirty.
+Everything around it is real.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class FakeEngine:
             self.before_piece(index)
             if self.failure:
                 raise self.failure
-            seconds = 0.1 * len(sentence.text) / request.speed
+            seconds = min(3.0, 0.1 * len(sentence.text)) / request.speed
             time = np.arange(int(seconds * self.sample_rate)) / self.sample_rate
             yield Piece((0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32), self.sample_rate, sentence.text)
 

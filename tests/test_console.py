@@ -155,4 +155,6 @@ def test_every_page_of_the_console_opens(operator: Client, job: CoverJob) -> Non
     for page in pages:
         response = operator.get(page)
         assert response.status_code == 200, page
-        assert "<b>bold</b>" not in response.content.decode()
+        html = response.content.decode()
+        assert "<b>bold</b>" not in html
+        assert " object at 0x" not in html, page

@@ -24,7 +24,7 @@ from rest_framework.test import APIClient
 
 from covers import pipeline, tasks
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
+from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
 from voiceproject import checks
 
 QUICK = Path(__file__).with_name("quick_command.py")
@@ -574,7 +574,7 @@ def test_a_song_has_at_most_its_seconds_and_bytes(
     settings.COVER_MAX_DURATION_SECONDS = 3
     assert submit().status_code == 202
     before = leftovers()
-    longer = submit(song=upload(wav_bytes(song(3.1), RATE)))
+    longer = submit(song=upload(wav_bytes(song(3 + 1 / RATE), RATE)))
     assert (longer.status_code, longer.json()["error"], longer.json()["details"]["reason"]) == (
         400,
         "invalid_audio",
@@ -587,6 +587,89 @@ def test_a_song_has_at_most_its_seconds_and_bytes(
     larger = submit()
     assert (larger.status_code, larger.json()["details"]) == (413, {"field": "song", "limit": size - 1, "found": size})
     assert len(leftovers()) == len(before) + 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("field", "seconds", "error"),
+    [
+        ("song", 0.999, "invalid_audio"),
+        ("song", 1.0, None),
+        ("reference_voice", 2.999, "reference_too_short"),
+        ("reference_voice", 3.0, None),
+        ("reference_voice", 60.0, None),
+        ("reference_voice", 60.001, "reference_too_long"),
+    ],
+)
+def test_a_cover_bounds_the_seconds_of_both_its_files(
+    submit: Callable[..., Any], leftovers: Callable[[], list[str]], field: str, seconds: float, error: str | None
+) -> None:
+    response = submit(**{field: upload(wav_bytes(speech_like(seconds, 8_000), 8_000))})
+    if error is None:
+        assert response.status_code == 202, response.content
+        return
+    body = response.json()
+    assert (response.status_code, body["error"], body["details"]["field"]) == (400, error, field)
+    assert body["details"]["found"] == pytest.approx(seconds, abs=1e-3)
+    assert leftovers() == []
+
+
+@pytest.mark.django_db
+def test_a_covers_reference_may_be_as_large_as_the_limit_and_not_a_byte_larger(
+    submit: Callable[..., Any], settings: Any, reference_wav: bytes, leftovers: Callable[[], list[str]]
+) -> None:
+    settings.MAX_UPLOAD_SIZE = len(reference_wav)
+    assert submit().status_code == 202
+    before = leftovers()
+    settings.MAX_UPLOAD_SIZE -= 1
+    refused = submit()
+    assert (refused.status_code, refused.json()["error"]) == (413, "file_too_large")
+    assert refused.json()["details"]["field"] == "reference_voice"
+    assert leftovers() == before
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("field", ["song", "reference_voice"])
+def test_two_files_in_one_field_of_a_cover_are_refused(
+    submit: Callable[..., Any], leftovers: Callable[[], list[str]], reference_wav: bytes, field: str
+) -> None:
+    response = submit(**{field: [upload(reference_wav, "a.wav"), upload(reference_wav, "b.wav")]})
+    assert (response.status_code, response.json()["error"]) == (400, "validation_error")
+    assert list(response.json()["details"]) == [field]
+    assert leftovers() == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../etc/cron.d/x",
+        "/etc/passwd",
+        "..\\\\x.wav",
+        '"; rm -rf ~; .wav',
+        "x" * 300 + ".wav",
+        "歌.wav",
+        "-i",
+        "..",
+    ],
+)
+def test_no_file_name_of_a_client_reaches_the_disk(
+    api: APIClient, reference_wav: bytes, leftovers: Callable[[], list[str]], name: str
+) -> None:
+    # As bytes, since the test client would send a tame name.
+    body = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
+        % (field, name.replace('"', '\\"').encode(), reference_wav)
+        for field in (b"song", b"reference_voice")
+    )
+    response = api.post(URL, body + b"--b--\r\n", content_type="multipart/form-data; boundary=b")
+    if name == "..":  # Django makes no file of a part without a name.
+        assert (response.status_code, response.json()["error"]) == (400, "validation_error")
+        assert leftovers() == []
+        return
+    assert response.status_code == 202, response.content
+    folder = Path(django_settings.MEDIA_ROOT, "covers", response.json()["job_id"])
+    assert leftovers() == [str(folder / "0-reference_voice"), str(folder / "0-song")]
 
 
 @pytest.mark.django_db(transaction=True)

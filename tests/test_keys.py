@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +18,10 @@ from django.utils import timezone
 from model_bakery import baker
 from rest_framework.test import APIClient
 
+import voiceproject.urls
+from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant
-from voices.models import ApiKey
+from voices.models import ApiKey, Synthesis
 
 URL = "/api/v1/voice/models"
 
@@ -48,6 +52,7 @@ def test_no_key_and_a_key_elsewhere_are_401(tenant: Tenant, engine: FakeEngine) 
     ):
         assert (response.status_code, response.json()["error"]) == (401, "missing_api_key")
         assert response["WWW-Authenticate"]
+    assert "revoke" in APIClient().get(f"{URL}?key={tenant.secret}").json()["message"]
 
 
 def test_unknown_expired_and_revoked_keys_read_alike(tenant: Tenant, engine: FakeEngine) -> None:
@@ -86,6 +91,44 @@ def test_a_missing_scope_is_named(db: None, engine: FakeEngine, scope: str, meth
     response = getattr(Tenant("carol", scopes=scopes).client, method)(path)
     assert (response.status_code, response.json()["error"]) == (403, "permission_denied")
     assert response.json()["details"] == {"scope": scope}
+
+
+METHODS = ("get", "head", "post", "put", "patch", "delete")
+API_ROUTES = [str(route.pattern) for route in voiceproject.urls.urlpatterns if str(route.pattern).startswith("api/")]
+
+
+def test_every_route_wants_a_key_whatever_the_method(db: None, engine: FakeEngine) -> None:
+    assert len(API_ROUTES) > 10
+    for route in API_ROUTES:
+        path = f"/{route.replace('<uuid:pk>', str(uuid.uuid4())).replace('<str:stem>', 'vocals')}"
+        for method in METHODS:
+            assert getattr(APIClient(), method)(path).status_code == 401, (method, path)
+        assert APIClient(headers={"X-API-Key": "vck_wrong"}).get(path).status_code == 401, path
+
+
+def test_no_route_shows_or_changes_what_is_another_tenants(tenant: Tenant, other: Tenant, engine: FakeEngine) -> None:
+    jobs = [baker.make(model, tenant=tenant.user, status="running", attempt=1) for model in (CoverJob, Synthesis)]
+    before = [list(model.objects.values()) for model in (CoverJob, Synthesis)]
+    narrow = Tenant("carol", scopes=["usage"])
+    for job, route, method in itertools.product(jobs, API_ROUTES, METHODS):
+        if "<uuid:" not in route:
+            continue
+        path = f"/{route.replace('<uuid:pk>', str(job.pk)).replace('<str:stem>', 'vocals')}"
+        assert getattr(other.client, method)(path).status_code in (404, 405), (method, path)
+        assert getattr(narrow.client, method)(path).status_code in (403, 404), (method, path)
+    for path in ("/api/v1/cover/jobs", "/api/v1/voice/syntheses"):
+        assert other.client.get(path).json()["results"] == []
+    assert [list(model.objects.values()) for model in (CoverJob, Synthesis)] == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/media/covers", "/static/../manage.py", "/static/%2e%2e/manage.py", "/static//etc/passwd", "/data/db.sqlite3",
+     "/api/v1/cover/jobs/../../../health", "/api/v1/cover/jobs/%2e%2e%2f", "/api/v1/cover/jobs/x/stems/..%2fsong"],
+)  # fmt: skip
+def test_no_path_leads_to_a_file_of_the_server(tenant: Tenant, engine: FakeEngine, path: str) -> None:
+    response = tenant.client.get(path)
+    assert (response.status_code, response.json()["error"]) == (404, "not_found")
 
 
 def test_authentication_costs_one_query(tenant: Tenant, engine: FakeEngine, django_assert_num_queries: Any) -> None:

@@ -223,19 +223,19 @@ def test_a_stem_that_is_no_audio_is_the_engines_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_an_eight_minute_mix_takes_little_memory(tmp_path: Path) -> None:
-    minutes = np.tile(band(10), (48, 1))
-    stems = Stems(tmp_path, np.tile(voice(10, 24_000), 48), minutes[:, 0] * 0.5, minutes, rate=24_000)
+def test_memory_does_not_grow_with_the_length_of_a_mix(tmp_path: Path) -> None:
+    minutes = np.tile(band(10), (12, 1))  # 21 MB for each of its sides
+    stems = Stems(tmp_path, np.tile(voice(10, 24_000), 12), minutes[:, 0] * 0.5, minutes, rate=24_000)
     program = (
         PEAK_MB + "import sys\n"
         "from voiceproject.mixing import mix\n"
         "before = peak_mb()\n"
-        "info = mix(*sys.argv[1:5], frames=480 * 44100)\n"
+        "info = mix(*sys.argv[1:5], frames=120 * 44100)\n"
         "print(peak_mb() - before, info.loudness_lufs)\n"
     )
     command = [sys.executable, "-c", program, *map(str, stems.paths), str(stems.out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=True)
     grown_mb, level = done.stdout.split()
-    assert int(grown_mb) < 60
+    assert int(grown_mb) < 40  # 24, measured; any one side of any of the three, kept whole, would be 21 more
     assert float(level) <= -13.9
-    assert sf.info(stems.out).frames == 480 * RATE
+    assert sf.info(stems.out).frames == 120 * RATE

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,11 +23,13 @@ import requests
 import soundfile as sf
 from django.conf import settings
 
-from tests.conftest import needs
-from tests.test_covers import until
+from tests.conftest import needs, speech_like, wav_bytes
+from tests.fake_gptsovits import FakeGptSovits, pitch_of
+from tests.test_covers import processes_of, until
 
 BASE_DIR = Path(settings.BASE_DIR)
-REFERENCE = BASE_DIR / "voiceproject" / "samples" / "reference.flac"
+SAMPLES = BASE_DIR / "voiceproject" / "samples"
+REFERENCE = SAMPLES / "reference.flac"
 
 
 def free_port() -> int:
@@ -63,14 +65,18 @@ class Quickstart:
         return re.findall(r"vck_[\w-]{40,}", self.output)[0]
 
     def ready(self) -> Quickstart:
-        until(lambda: self.process.poll() is not None or self.answers(), 60)
-        assert self.process.poll() is None, self.output
+        try:
+            until(lambda: self.process.poll() is not None or self.answers(), 60)
+            assert self.process.poll() is None, self.output
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
         return self
 
     def answers(self) -> bool:
         try:
-            return requests.get(f"{self.base}/health", timeout=5).ok
-        except requests.ConnectionError:
+            return requests.get(f"{self.base}/health", timeout=20).ok
+        except requests.RequestException:
             return False
 
     def tree(self) -> list[int]:
@@ -140,7 +146,6 @@ def test_the_three_printed_lines_work_as_pasted(quickstart: Quickstart, tmp_path
     needs("curl")
     lines = re.findall(r"^curl .*$", quickstart.output, re.MULTILINE)
     assert len(lines) == 3
-    shutil.copytree(BASE_DIR / "voiceproject" / "samples", tmp_path / "voiceproject" / "samples")
 
     def paste(line: str) -> str:
         return subprocess.run(
@@ -163,7 +168,7 @@ def test_the_three_printed_lines_work_as_pasted(quickstart: Quickstart, tmp_path
     assert done["status"] == "succeeded", done
     content = requests.get(done["links"]["result"], headers={"X-API-Key": quickstart.key}, timeout=60).content
     (tmp_path / "cover.wav").write_bytes(content)
-    info, original = sf.info(tmp_path / "cover.wav"), sf.info(BASE_DIR / "voiceproject" / "samples" / "song.ogg")
+    info, original = sf.info(tmp_path / "cover.wav"), sf.info(SAMPLES / "song.ogg")
     assert (info.samplerate, info.channels) == (44_100, 2)
     assert info.duration == pytest.approx(original.duration, abs=0.01)
     cover, _ = sf.read(tmp_path / "cover.wav")
@@ -262,35 +267,67 @@ def speak_at_length(quickstart: Quickstart) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
-def test_ctrl_c_ends_everything_and_a_later_run_keeps_what_there_was(quickstart: Quickstart, data: Path) -> None:
-    key = quickstart.key
-    assert len(quickstart.tree()) >= 4
+def test_ctrl_c_ends_everything_and_a_later_run_goes_on_until_it_is_killed(quickstart: Quickstart, data: Path) -> None:
+    key = {"X-API-Key": quickstart.key}
+    jobs = f"{quickstart.base}/api/v1/cover/jobs"
+    with (SAMPLES / "song.ogg").open("rb") as song, REFERENCE.open("rb") as reference:
+        files = {"song": song, "reference_voice": reference}
+        job = requests.post(jobs, files=files, headers=key, timeout=30).json()["job_id"]
     speaking = threading.Thread(target=speak_at_length, args=(quickstart,), daemon=True)
     speaking.start()
-    listed = f"{quickstart.base}/api/v1/voice/syntheses?status=running"
-    until(lambda: requests.get(listed, headers={"X-API-Key": key}, timeout=10).json()["results"], 20)
-    assert quickstart.stop() < 5
+    for running in (jobs, f"{quickstart.base}/api/v1/voice/syntheses"):
+        until(lambda url=running: requests.get(f"{url}?status=running", headers=key, timeout=10).json()["results"], 20)
+    # The promise is five seconds, on a machine that is not busy with other things.
+    busy = os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
+    assert quickstart.stop() < (15 if busy else 5)
     speaking.join(10)
     assert quickstart.process.returncode == 0
     assert "Stopped." in quickstart.output
     until(lambda: not quickstart.tree(), 2)
-    later = Quickstart(data, "--no-worker").ready()
+
+    later = Quickstart(data).ready()
     try:
         assert re.findall(r"vck_[\w-]{40,}", later.output) == []
-        assert key[:8] in later.output
+        assert quickstart.key[:8] in later.output
         assert "create_api_key demo" in later.output
-        listed = requests.get(f"{later.base}/api/v1/cover/jobs", headers={"X-API-Key": key}, timeout=10).json()
-        assert len(listed["results"]) == 1
-        assert not any(b"dramatiq" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in later.tree())
         taken = subprocess.run(
             [sys.executable, "manage.py", "quickstart", "--port", str(later.port)],
-            cwd=BASE_DIR, env={**os.environ, "DATA_DIR": str(data)}, capture_output=True, text=True, timeout=60,
+            cwd=BASE_DIR, env={**os.environ, "DATA_DIR": str(data)}, capture_output=True, text=True, timeout=180,
         )  # fmt: skip
         assert taken.returncode == 1
-        assert "--port" in taken.stderr
-        # Whatever becomes of it, it leaves nothing behind.
+        assert re.fullmatch(r"CommandError: Cannot listen on .*--port.*\n", taken.stderr)
+        url = f"{later.base}/api/v1/cover/jobs/{job}"
+        until(lambda: processes_of(job), 60)
+        assert requests.get(url, headers=key, timeout=10).json()["status"] == "running"
+        # Whatever becomes of it, it leaves nothing behind: not the worker, not the command of its job.
+        assert len(later.tree()) >= 5
         later.process.kill()
         later.process.wait()
-        until(lambda: not later.tree(), 10)
+        until(lambda: not later.tree() and not processes_of(job), 15)
     finally:
         later.stop(signal.SIGKILL)
+
+
+def test_an_env_file_with_a_key_and_the_url_of_gpt_sovits_just_works(tmp_path: Path) -> None:
+    key = "only-tenant-" + "k" * 20
+    with FakeGptSovits() as fake:
+        environment = tmp_path / "env"
+        environment.write_text(f"API_KEY={key}\nSOVITS_BASE_URL={fake.url}\n")
+        alone = Quickstart(tmp_path / "data", "--no-worker", "--host", "0.0.0.0", ENV_FILE=str(environment)).ready()
+        try:
+            assert "engine: gptsovits" in alone.output
+            assert "nothing encrypts" in alone.output
+            assert not any(b"dramatiq" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in alone.tree())
+            response = requests.post(
+                f"http://127.0.0.2:{alone.port}/api/v1/voice/synthesize",
+                data={"text": "Hello there."},
+                files={"reference_audio": wav_bytes(speech_like(4.0, pitch=200.0), 16_000)},
+                headers={"X-API-Key": key},
+                timeout=60,
+            )
+            assert (response.status_code, response.headers["X-Engine"]) == (200, "gptsovits"), response.text
+            samples, rate = sf.read(io.BytesIO(response.content))
+            assert pitch_of(samples, rate) == pytest.approx(200, rel=0.02)
+        finally:
+            alone.stop(signal.SIGKILL)
+        until(lambda: not alone.tree(), 15)

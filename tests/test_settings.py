@@ -124,6 +124,7 @@ MALFORMED = [
     ("COVER_CONCURRENCY", "1.5"),
     ("BUILTIN_CONCURRENCY", "1000"),
     ("DATA_DIR", "/proc/no/such"),
+    ("DATA_DIR", "/sys/kernel"),  # It is there, and nobody, not even root, can write to it.
     ("CORS_ORIGINS", "http://localhost:3000/path"),
     ("SYNTHESIS_TIMEOUT_SECONDS", "999999999999999999"),
     ("SYNTHESIS_TTL_HOURS", "999999999"),

@@ -175,6 +175,64 @@ def test_what_is_missing_unknown_or_odd_is_named(
     assert not Synthesis.objects.exists()
 
 
+ODD_TEXTS = {
+    "zero width": ("\u200b\u200d\u2060\ufeff" * 100, 400),
+    "a combining accent on nothing": ("\u0301" * 100, 400),
+    "private use": ("\ue000\uf8ff\U0010fffd", 400),
+    "replacement character": ("\ufffd", 400),
+    "direction marks alone": ("\u202e\u202c\u2066\u2069", 400),
+    "null byte": ("Hello\0there", 400),
+    "escape sequence": ("Hello \x1b[31mthere", 400),
+    "5000 emoji": ("\U0001f600" * 5000, 400),
+    "a family of emoji": ("\U0001f468\u200d\U0001f469\u200d\U0001f467", 400),
+    "5000 characters outside of the first plane": ("\U00020000" * 5000, 200),
+    "5001 characters outside of the first plane": ("\U00020000" * 5001, 400),
+    "5000 characters, of which 4999 are accents": ("a" + "\u0301" * 4999, 200),
+    "an accent by itself behind its letter": ("Cafe\u0301", 200),
+    "direction marks around words": ("\u202eHello\u202c there", 200),
+    "zero width within words": ("Hel\u200blo", 200),
+    "line ends of every kind": ("One.\r\nTwo.\rThree.\u2028Four.\u2029Five.\x85", 200),
+    "markup": ("<speak>Hello &amp; <break time='9999s'/></speak>", 200),
+    "a format string": ("Hello {text} %s %(x)s ${HOME}", 200),
+}
+
+
+@pytest.mark.parametrize("name", ODD_TEXTS)
+def test_odd_texts_are_spoken_or_refused_and_never_crash(
+    post: Callable[..., Any], engine: FakeEngine, leftovers: Callable[[], list[str]], name: str
+) -> None:
+    text, status = ODD_TEXTS[name]
+    response = post(text=text)
+    assert response.status_code == status, response.content[:300]
+    if status == 200:
+        assert [request.text for request in engine.requests] == [text.strip()]
+    else:
+        assert list(response.json()["details"]) == ["text"]
+        assert engine.requests == []
+        assert leftovers() == []
+
+
+@pytest.mark.parametrize("text", [b"\xed\xa0\xbd", b"\xff\xfe", b"\xc0\x80"], ids=repr)
+def test_bytes_that_are_no_utf_8_are_refused(api: APIClient, engine: FakeEngine, text: bytes) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\n' + text + b"\r\n--b--\r\n"
+    response = api.post(URL, body, content_type="multipart/form-data; boundary=b")
+    assert response.status_code == 400
+    assert set(response.json()["details"]) == {"text", "reference_audio"}
+
+
+@pytest.mark.parametrize("text", ["مرحبا بالعالم", "שלום", "Привет", "안녕하세요", "สวัสดี"])
+def test_a_script_that_the_builtin_engine_cannot_read_is_refused_by_name(
+    api: APIClient, reference_wav: bytes, leftovers: Callable[[], list[str]], text: str
+) -> None:
+    """By the real engine, which refuses before it starts any process."""
+    journey.get_engine.cache_clear()
+    response = api.post(URL, {"text": text, "reference_audio": upload(reference_wav)})
+    assert (response.status_code, response.json()["error"]) == (400, "validation_error"), response.content
+    assert list(response.json()["details"]) == ["text"]
+    assert leftovers() == []
+    assert not Synthesis.objects.exists()
+
+
 def test_two_files_in_one_field_are_refused(
     api: APIClient, engine: FakeEngine, reference_wav: bytes, leftovers: Callable[[], list[str]]
 ) -> None:

@@ -64,6 +64,14 @@ class JobAdmin(admin.ModelAdmin):
         # For the actions alone: saving the page of one job would write its whole row back, state included.
         return obj is None and super().has_change_permission(request)
 
+    @admin.display(description="id", ordering="id")
+    def short_id(self, job: Job) -> str:
+        return str(job.pk)[:8]  # All of it is on the job's own page; here it would take the room of four columns.
+
+    @admin.display(description="length", ordering="duration_seconds")
+    def length(self, job: Any) -> str:
+        return "" if job.duration_seconds is None else f"{job.duration_seconds:.1f} s"
+
     @admin.display(description="listen")
     def listen(self, job: Job) -> SafeString | str:
         rows = [

@@ -178,9 +178,12 @@ def as_public_error(exc: Exception) -> PublicError:
         TooManyFieldsSent,
         TooManyFilesSent,
     )
+    from django.db import OperationalError
     from django.http import Http404, UnreadablePostError
     from django.http.multipartparser import MultiPartParserError
     from rest_framework import exceptions
+
+    from voiceproject.storage import is_disk_full
 
     match exc:
         case PublicError():
@@ -207,8 +210,10 @@ def as_public_error(exc: Exception) -> PublicError:
             return PublicError("validation_error", "The request's body did not arrive, or broke off.")
         case BadRequest() | SuspiciousOperation():
             return PublicError("validation_error", "The request is malformed.")
-        case OSError(errno=28):  # ENOSPC
+        case _ if is_disk_full(exc):
             return PublicError("storage_full", "The server's disk is full. Try again later.", retry_after=60)
+        case OperationalError() if "database is locked" in str(exc):
+            return PublicError("too_many_waiting", "The database is busy. Try again later.")
         case _:
             return PublicError(
                 "internal_error", "Something went wrong here. Report the X-Request-ID of this answer to the operator."

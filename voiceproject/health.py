@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from datetime import timedelta
 from typing import Any
 
@@ -122,9 +123,15 @@ def check_broker() -> str:
 
 
 def check_storage() -> str:
+    """Room for one more upload of the largest size is the least that a server needs."""
     if isinstance(default_storage, BucketStorage):
-        return "ok" if default_storage.reachable(BUCKET_SECONDS) else "unreachable"
-    return "ok" if os.access(settings.MEDIA_ROOT, os.W_OK) else "not writable"
+        if not default_storage.reachable(BUCKET_SECONDS):
+            return "unreachable"
+    elif not os.access(settings.MEDIA_ROOT, os.W_OK):
+        return "not writable"
+    # Uploads go through a local folder, wherever they are kept.
+    free = shutil.disk_usage(settings.UPLOAD_DIR).free
+    return "ok" if free > settings.MAX_UPLOAD_SIZE + settings.COVER_MAX_UPLOAD_SIZE else "nearly full"
 
 
 def check_workers() -> tuple[bool, str]:

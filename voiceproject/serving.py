@@ -13,10 +13,10 @@ import selectors
 import signal
 import socket
 import struct
-import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -161,13 +161,16 @@ def on_starting(server: Any) -> None:
     end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def end_with_parent(end: Any) -> None:
-    """Under `quickstart`, standard input is a pipe from it: its end means that it is gone, however it went."""
+def end_with_parent(end: Callable[[], None]) -> None:
+    """Under `quickstart`, standard input is a pipe from it: its end means that it is gone, however it went.
+
+    The descriptor is read, not `sys.stdin`, in whose place multiprocessing puts the null device.
+    """
     if not os.environ.get("VOICEPROJECT_LIFELINE"):
         return
 
     def wait() -> None:
-        while os.read(sys.stdin.fileno(), 64):
+        while os.read(0, 64):
             pass
         end()
 

@@ -35,6 +35,8 @@ CACHE_DIR = DATA_DIR / "cache"
 try:
     for folder in (DATA_DIR, SCRATCH_DIR, UPLOAD_DIR, CACHE_DIR, DATA_DIR / "media", DATA_DIR / "static"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"nothing can be written to {folder}")
 except OSError as error:
     raise BadSetting("DATA_DIR", f"cannot be used: {error}") from None
 
@@ -135,7 +137,7 @@ REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix"))
 
 STORAGE_URL = env.text("STORAGE_URL")
 STORAGE_PRESIGNED_REDIRECTS = env.flag("STORAGE_PRESIGNED_REDIRECTS", False)
-_files: dict[str, Any] = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
+_files: dict[str, Any] = {"BACKEND": "voiceproject.storage.WholeFileStorage"}
 if STORAGE_URL:
     try:
         _files = {"BACKEND": "voiceproject.storage.BucketStorage", "OPTIONS": s3_options(STORAGE_URL)}
@@ -231,15 +233,19 @@ SPECTACULAR_SETTINGS = {
     "and every answer carries `X-Request-ID`.",
     "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
+    "SORT_OPERATIONS": False,  # As they stand in urls.py: what is used first comes first.
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
     "OAS_VERSION": "3.1.0",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"JobStatus": "voiceproject.jobs.JobStatus", "Language": "voices.serializers.LANGUAGES"},
+    "ENUM_NAME_OVERRIDES": {
+        "JobStatus": "voiceproject.jobs.JobStatus",
+        "Language": "voices.serializers.LANGUAGES",
+        "CoverFormat": "covers.serializers.RESULT_FORMATS",
+    },
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},

@@ -5,19 +5,41 @@ Nothing here or elsewhere asks a stored file for its `.path`. A name holds the a
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from django.core.files.storage import Storage
+from django.core.files.storage import FileSystemStorage, Storage
+from django.db import OperationalError
 from django.utils.deconstruct import deconstructible
 from storages.backends.s3 import S3Storage
 
 BLOCK_BYTES = 256 * 1024
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 PRESIGNED_SECONDS = 300
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room left: the file system's, or SQLite's word for it."""
+    return (isinstance(error, OSError) and error.errno in DISK_FULL) or (
+        isinstance(error, OperationalError) and "disk is full" in str(error)
+    )
+
+
+class WholeFileStorage(FileSystemStorage):
+    """Files in a folder. One that cannot be written to its end, on a full disk for instance, is not left there."""
+
+    def _save(self, name: str, content: Any) -> str:
+        try:
+            return super()._save(name, content)  # type: ignore[misc, no-any-return]
+        except BaseException:
+            # Names are never used twice, so this is what the failed write has made of it.
+            self.delete(name)
+            raise
 
 
 @deconstructible

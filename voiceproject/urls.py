@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.templatetags.static import static
 from django.urls import path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from covers.views import CoverJobViewSet
@@ -19,13 +21,14 @@ admin.site.index_title = "Console"
 urlpatterns = [
     path("", StartView.as_view(), name="start"),
     path("health", HealthView.as_view(), name="health"),
+    path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
     path("docs", DocsView.as_view(), name="docs"),
     path("redoc", RedocView.as_view(), name="redoc"),
     path("admin/", admin.site.urls),
+    path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),
-    path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
     path(f"{API}/voice/syntheses", SynthesisViewSet.as_view({"get": "list"}), name="syntheses"),
     path(
         f"{API}/voice/syntheses/<uuid:pk>",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import threading
 import time
 import uuid
@@ -30,6 +31,7 @@ from covers.models import CoverJob  # noqa: E402
 from voiceproject.broker import UNREACHABLE, broker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
+from voiceproject.serving import end_with_parent  # noqa: E402
 from voices.engines.gptsovits import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
 
@@ -109,6 +111,9 @@ class WorkerLife(dramatiq.Middleware):
         cover_tasks.worker_name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.look = Look()
         self.look.start()
+        # Dramatiq's own main process passes the signal on to its workers, which hand their jobs back.
+        main = os.getppid()
+        end_with_parent(lambda: os.kill(main if os.getppid() == main else os.getpid(), signal.SIGTERM))
         log.info("worker started", extra={"worker": cover_tasks.worker_name})
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:

@@ -15,7 +15,7 @@ from voices.models import ApiKey, Synthesis
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):
-    list_display = ("name", "prefix", "user", "scopes", "state", "last_used_at", "created_at")
+    list_display = ("name", "prefix", "user", "scope_names", "state", "last_used_at", "created_at")
     list_filter = ("revoked_at", "expires_at")
     search_fields = ("name", "prefix", "user__username")
     list_select_related = ("user",)
@@ -23,14 +23,21 @@ class ApiKeyAdmin(admin.ModelAdmin):
     readonly_fields = ("prefix", "created_at", "last_used_at", "revoked_at")
     actions = ("revoke",)
 
+    @admin.display(description="scopes")
+    def scope_names(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
+
     @admin.display(description="state")
     def state(self, key: ApiKey) -> str:
         if key.revoked_at:
             return "revoked"
         return "valid" if key.is_valid(timezone.now()) else "expired"
 
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
+        return ("user", "name", "scopes", "expires_at", *(self.readonly_fields if obj else ()))
+
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        return (*self.readonly_fields, "user") if obj else self.readonly_fields
+        return (*self.readonly_fields, "user") if obj else ()
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
@@ -62,6 +69,6 @@ class ApiKeyAdmin(admin.ModelAdmin):
 
 @admin.register(Synthesis)
 class SynthesisAdmin(JobAdmin):
-    list_display = ("id", "tenant", "status", "error", "engine", "language", "duration_seconds", "created_at")
+    list_display = ("short_id", "tenant", "status", "error", "engine", "language", "length", "created_at")
     list_filter = ("status", "error", "engine", "language", "created_at")
     players = ("audio",)

@@ -22,6 +22,11 @@ class ApiKeyAuthentication(BaseAuthentication):
         if not secret:
             scheme, _, credential = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
             secret = credential.strip() if scheme.lower() == "bearer" else ""
+        if not secret and any(ApiKey.MARK in value for value in request.META.get("QUERY_STRING", "").split("&")):
+            message = (
+                "Keys in a URL are refused, since URLs are logged: revoke this one, and send another as X-API-Key."
+            )
+            raise PublicError("missing_api_key", message)
         if not secret:
             raise PublicError("missing_api_key", "Send your key as X-API-Key or as Authorization: Bearer.")
         key = ApiKey.objects.find(secret)
