@@ -134,22 +134,16 @@ def measure(base: str, log: Path, mark: str, folder: Path, options: argparse.Nam
     if options.song_seconds:
         song = folder / "song.wav"
         long_song(song, options.song_seconds)
-        for what in (
-            f"a cover of {options.song_seconds:g} s of stereo",
-            "the same song once more: its stems are there",
-        ):
+        for what in (f"a cover of {options.song_seconds:g} s of stereo", "the same song again, its stems kept"):
             began = time.monotonic()
             with song.open("rb") as file:
                 files = {"song": file, "reference_voice": reference}
                 job = requests.post(f"{base}/api/v1/cover/jobs", headers=headers, files=files, timeout=300)
             job.raise_for_status()
-            while (state := requests.get(job.json()["links"]["self"], headers=headers, timeout=60).json())[
-                "status"
-            ] in (
-                "queued",
-                "running",
-            ):
+            state = job.json()
+            while state["status"] in ("queued", "running"):
                 time.sleep(0.25)
+                state = requests.get(state["links"]["self"], headers=headers, timeout=60).json()
             if state["status"] != "succeeded":
                 raise SystemExit(f"the cover {state['status']}: {state['error']}")
             show(what, time.monotonic() - began, options.song_seconds, memory)
