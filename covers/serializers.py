@@ -12,8 +12,8 @@ from covers.models import STEMS, CoverJob
 from covers.pipeline import template
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.jobs import JobStatus
+from voices import registry
 from voices.serializers import FiniteFloatField
-from voices.synthesis import check_model
 
 RESULT_FORMATS = ("wav", "flac", "mp3")
 
@@ -60,7 +60,8 @@ class CreateCoverSerializer(StrictSerializer):
         return super().to_internal_value(data)
 
     def validate_model_id(self, model_id: str) -> str:
-        return check_model(model_id)
+        registry.for_cover(model_id)
+        return model_id
 
     def validate_lyrics(self, text: str) -> str:
         return self._used_by_command("lyrics_file", text)

@@ -36,9 +36,8 @@ from voices.engines.gptsovits import (
     GptSovitsEngine,
     best_window,
     least_seconds,
-    store_reference,
-    sweep_references,
 )
+from voices.engines.protocols import store_reference, sweep_references
 
 TEXT = "This is one sentence of a dozen words, which anybody can speak."
 
@@ -53,8 +52,9 @@ Engines = Callable[..., GptSovitsEngine]
 
 
 @pytest.fixture
-def engine_for(tmp_path: Path, transactional_db: None) -> Engines:
+def engine_for(tmp_path: Path, transactional_db: None) -> Iterator[Engines]:
     """An engine for servers' URLs; leases with short times."""
+    made: list[GptSovitsEngine] = []
 
     def make(
         *urls: str,
@@ -63,19 +63,26 @@ def engine_for(tmp_path: Path, transactional_db: None) -> Engines:
         max_waiting: int = 16,
         set_aside_seconds: float = 1.0,
         folder: Path | None = None,
+        **options: Any,
     ) -> GptSovitsEngine:
         folder = folder or tmp_path / "references"
-        return GptSovitsEngine(
+        engine = GptSovitsEngine(
             urls,
             timeout_seconds=timeout_seconds,
             reference_dir=folder,
             reference_dir_on_server=str(folder),
             queue_seconds=queue_seconds,
             max_waiting=max_waiting,
-            lease_factory=lambda servers, **options: Leases(servers, set_aside_seconds=set_aside_seconds, **options),
+            lease_factory=lambda servers, **bounds: Leases(servers, set_aside_seconds=set_aside_seconds, **bounds),
+            **options,
         )
+        made.append(engine)
+        return engine
 
-    return make
+    yield make
+    for engine in made:
+        engine.close()
+    until(lambda: not any(thread.name.startswith("probe ") for thread in threading.enumerate()))
 
 
 def voice(pitch: float = 120.0, seconds: float = 5.0, rate: int = 24_000, **fields: Any) -> Reference:
@@ -501,7 +508,7 @@ def test_what_the_server_says_is_logged_in_short(
 def test_an_endless_answer_is_cut_off(
     fake: FakeGptSovits, engine_for: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voices.engines.gptsovits.MAX_ANSWER_BYTES", 500_000)
+    monkeypatch.setattr("voices.engines.protocols.MAX_ANSWER_BYTES", 500_000)
     fake.moods.append("oversize")
     assert failure(engine_for(fake.url)).code == "engine_error"
     assert fake.oversize_mib < 40, "what the sockets hold, and no more"

@@ -23,8 +23,6 @@ from voiceproject.pulse import Pulse
 from voices.engines import Engine, SynthesisRequest
 from voices.models import Synthesis
 
-DEFAULT_MODEL = "default"
-
 
 @functools.cache
 def get_engine() -> Engine:
@@ -39,32 +37,13 @@ def get_engine() -> Engine:
             reference_dir_on_server=settings.SOVITS_REFERENCE_DIR_ON_SERVER,
             queue_seconds=settings.SOVITS_QUEUE_SECONDS,
             max_waiting=settings.SOVITS_MAX_WAITING,
+            protocol=settings.SOVITS_PROTOCOL,
+            token=settings.SOVITS_TOKEN,
+            pinned=settings.SOVITS_PINNED_MODELS,
         )
     from voices.engines.builtin import BuiltinEngine
 
     return BuiltinEngine(settings.CACHE_DIR / "builtin", concurrency=settings.BUILTIN_CONCURRENCY)
-
-
-def models() -> list[dict[str, Any]]:
-    """What `model_id` may name, as `GET /voice/models` lists it."""
-    engine = get_engine()
-    return [
-        {
-            "id": DEFAULT_MODEL,
-            "name": f"{engine.name}'s default voice model",
-            "engine": engine.name,
-            "languages": sorted(engine.languages - {"auto"}),
-        }
-    ]
-
-
-def check_model(model_id: str) -> str:
-    """The model's id as given, or a validation error that lists the known ones."""
-    known = [model["id"] for model in models()]
-    if model_id and model_id not in known:
-        message = f"There is no such model; known are: {', '.join(known)}."
-        raise PublicError("validation_error", f"model_id: {message}", {"model_id": [message]})
-    return model_id
 
 
 def check_language(field: str, language: str) -> str:
