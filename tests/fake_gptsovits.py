@@ -266,6 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
         match self.fake.switch_mood:
             case "reset":
                 self._hang_up(reset=True)
+                return
             case "hang":
                 self.fake._woken.wait()
                 self.fake._woken.clear()
