@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connection
 
 
 @register()
@@ -81,6 +82,9 @@ def pinned_models(app_configs: Any, databases: Any = None, **kwargs: Any) -> lis
     from voices.models import DEFAULT_MODEL, EngineModel
 
     pinned = set(settings.SOVITS_PINNED_MODELS.values()) - {DEFAULT_MODEL}
+    # `migrate` runs this too, before it has made the table.
+    if not pinned or EngineModel._meta.db_table not in connection.introspection.table_names():
+        return []
     missing = sorted(pinned - set(EngineModel.objects.filter(enabled=True).values_list("model_id", flat=True)))
     return [
         Warning(f"SOVITS_PINNED_MODELS names {name}, which the console does not offer.", id="voiceproject.W005")

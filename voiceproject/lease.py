@@ -1,7 +1,7 @@
 """One call at a time per engine server, over all threads and processes of this project.
 
-A lease is a row that one owner holds until it releases it or its time runs out; a thread renews it while the
-owner's call runs. A server whose last call may still be running there (a time-out, a broken connection, an
+A lease is a row that one owner holds until it releases it or its time runs out; a thread renews those of this
+process while their calls run. A server whose last call may still be running there (a time-out, a broken connection, an
 owner that died) is marked `needs_probe`: whoever takes it next has to get an answer from it first, and says
 so with `Lease.answered()`. All times are the database's clock. No transaction is open while anyone waits or
 calls.
@@ -30,7 +30,7 @@ from typing import Any
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
-from django.db.models import F, OuterRef, Subquery
+from django.db.models import Exists, F, OuterRef, Subquery
 from django.db.models.functions import Now
 
 from voiceproject.bell import Bell
@@ -105,6 +105,8 @@ class Leases:
         self._lock = threading.Lock()
         self._probed: set[str] = set()  # servers that a thread of this process probes
         self._closed = threading.Event()
+        self._held: set[Lease] = set()
+        self._keeper: threading.Thread | None = None
         self._bell = Bell(settings.CACHE_DIR / "bell", self._wake_one)
 
     def acquire(
@@ -216,7 +218,7 @@ class Leases:
         if acceptable and all(_is_set_aside(row) and row.unreachable for row in acceptable):
             seconds = min((row.set_aside_until - row.clock).total_seconds() for row in acceptable)
             raise EngineUnavailable(retry_after=max(1.0, seconds))
-        line = self._in_order()
+        line = self._in_order() if any(row.others_wait for row in rows) else []
         before = next((index for index, (pk, _) in enumerate(line) if pk == place), len(line))
         free = [row for row in rows if _is_free(row) and not _is_set_aside(row)]
         served, left = _assigned(line[:before], free)
@@ -267,16 +269,43 @@ class Leases:
         return EngineLease.objects.filter(server__in=self.servers)
 
     def _all_rows(self) -> list[Any]:
-        """The row of each server, made where it is missing, with the database's clock."""
-        rows = list(self._rows().annotate(clock=Now()))
+        """The row of each server, made where it is missing, with the database's clock, and whether anybody waits."""
+        rows = list(self._rows().annotate(clock=Now(), others_wait=Exists(self._line())))
         if len(rows) < len(self.servers):
             EngineLease.objects.bulk_create([EngineLease(server=name) for name in self.servers], ignore_conflicts=True)
-            rows = list(self._rows().annotate(clock=Now()))
+            return self._all_rows()
         return rows
 
     @property
     def _lifetime(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
+
+    def hold(self, lease: Lease) -> None:
+        """Renews the lease from now on, until it is let go."""
+        with self._lock:
+            self._held.add(lease)
+            if self._keeper is None or not self._keeper.is_alive():
+                self._keeper = threading.Thread(target=self._renew, name="leases", daemon=True)
+                self._keeper.start()
+
+    def let_go(self, lease: Lease) -> None:
+        with self._lock:
+            self._held.discard(lease)
+
+    def _renew(self) -> None:
+        """One thread for all leases of this process: starting one for each would cost more than the lease itself."""
+        while True:
+            time.sleep(self.lease_seconds / 3)
+            with self._lock:
+                held = list(self._held)
+                if not held:
+                    self._keeper = None
+                    return
+            try:
+                for lease in held:
+                    lease.renew()
+            finally:
+                connection.close()  # this thread's own
 
     # --- probing --------------------------------------------------------------------------------------------
 
@@ -424,9 +453,8 @@ class Lease:
         self.loaded = loaded
         self._leases = leases
         self._taken_at = time.monotonic()
-        self._released = threading.Event()
-        self._keeper = threading.Thread(target=self._renew, name=f"lease {server}", daemon=True)
-        self._keeper.start()
+        self._released = False
+        leases.hold(self)
 
     def __enter__(self) -> Lease:
         return self
@@ -456,10 +484,10 @@ class Lease:
         needs_probe: its next user must probe first; set_aside: nobody is to try for a while;
         unreachable: nothing took the connection.
         """
-        if self._released.is_set():
+        if self._released:
             return
-        self._released.set()
-        self._keeper.join()
+        self._released = True
+        self._leases.let_go(self)
         seconds = time.monotonic() - self._taken_at
         usual = {} if needs_probe else {"usual_seconds": F("usual_seconds") * 0.8 + seconds * 0.2}
         aside = Now() + timedelta(seconds=self._leases.set_aside_seconds) if set_aside else None
@@ -476,16 +504,13 @@ class Lease:
             log.warning("The lease on %s had run out and was taken over", self.server)
         self._leases.wake()
 
-    def _renew(self) -> None:
-        pause = self._leases.lease_seconds / 3
+    def renew(self) -> None:
+        """Called by its keeper. A failure is logged; the next one may come in time."""
         try:
-            while not self._released.wait(pause):
-                try:
-                    if not self._mine.update(expires_at=Now() + self._leases._lifetime, updated_at=Now()):
-                        log.warning("The lease on %s ran out while its call was running", self.server)
-                        return
-                except DatabaseError:
-                    log.warning("The lease on %s could not be renewed", self.server, exc_info=True)
-                    connection.close()
-        finally:
-            connection.close()  # this thread's own
+            renewed = self._mine.update(expires_at=Now() + self._leases._lifetime, updated_at=Now())
+            if not renewed and not self._released:
+                log.warning("The lease on %s ran out while its call was running", self.server)
+                self._leases.let_go(self)
+        except DatabaseError:
+            log.warning("The lease on %s could not be renewed", self.server, exc_info=True)
+            connection.close()

@@ -64,7 +64,8 @@ def held_request() -> Iterator[None]:
     if not _held.acquire(blocking=False):
         raise PublicError("too_many_waiting", "Too many requests wait here already. Try again later.", retry_after=5)
     try:
-        if not connection.in_atomic_block:
+        # SQLite's are no scarce thing, and cost more to open than most queries.
+        if connection.vendor != "sqlite" and not connection.in_atomic_block:
             connection.close()
         yield
     finally:
