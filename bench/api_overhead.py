@@ -135,7 +135,7 @@ def throughput(callers: list[Caller], seconds: float) -> tuple[float, list[float
 
 
 def cpu_seconds(parent: int) -> float:
-    """What the children of a process have used so far: gunicorn's workers. It tells more than time on a busy machine."""
+    """What a process's children have used so far: gunicorn's workers. On a busy machine it tells more than time."""
     ticks = 0
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -270,11 +271,22 @@ class Leases:
 
     def _all_rows(self) -> list[Any]:
         """The row of each server, made where it is missing, with the database's clock, and whether anybody waits."""
-        rows = list(self._rows().annotate(clock=Now(), others_wait=Exists(self._line())))
+        rows = list(self._rows_and_line.all())
         if len(rows) < len(self.servers):
             EngineLease.objects.bulk_create([EngineLease(server=name) for name in self.servers], ignore_conflicts=True)
             return self._all_rows()
         return rows
+
+    # Built once: at each look that costs more than the database's own work.
+    @cached_property
+    def _rows_and_line(self):  # type: ignore[no-untyped-def]
+        return self._rows().annotate(clock=Now(), others_wait=Exists(self._line()))
+
+    @cached_property
+    def _line_by_turns(self):  # type: ignore[no-untyped-def]
+        served = EngineTurn.objects.filter(queue=self.queue, tenant=OuterRef("tenant")).values("served_at")[:1]
+        line = self._line().annotate(served=Subquery(served)).order_by(F("served").asc(nulls_first=True), "pk")
+        return line.values_list("pk", "tenant", "servers")
 
     @property
     def _lifetime(self) -> timedelta:
@@ -352,17 +364,10 @@ class Leases:
 
     def _in_order(self) -> list[tuple[int, frozenset[str]]]:
         """Those who wait, as they will be served: the row's key, and the servers that would do."""
-        served = EngineTurn.objects.filter(queue=self.queue, tenant=OuterRef("tenant")).values("served_at")[:1]
-        waiters = (
-            self._line()
-            .annotate(served=Subquery(served))
-            .order_by(F("served").asc(nulls_first=True), "pk")
-            .values_list("pk", "tenant", "servers")
-        )
         # Round by round: the first of each tenant, then the second of each.
         seen: Counter[str] = Counter()
         rounds: list[tuple[int, int, int, frozenset[str]]] = []
-        for index, (pk, tenant, servers) in enumerate(waiters):
+        for index, (pk, tenant, servers) in enumerate(self._line_by_turns.all()):
             rounds.append((seen[tenant], index, pk, frozenset(servers)))
             seen[tenant] += 1
         return [(pk, servers) for _, _, pk, servers in sorted(rounds, key=lambda waiter: waiter[:2])]
