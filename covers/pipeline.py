@@ -29,6 +29,8 @@ from voiceproject import audio, commands, resident, storage
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
+from voices import registry
+from voices.engines import Model
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ SAMPLE_RATE = 44_100
 STARTS = {"preprocess": 0, "separate": 5, "infer": 45, "mix": 90, "finalize": 97, "end": 100}
 
 MAX_WAVEFORM_DRIFT_SECONDS = 2.0
+# Any of them tells the infer command which model to use.
+MODEL_PLACEHOLDERS = frozenset({"model_id", "gpt_weights", "sovits_weights", "voice_weights", "voice_index"})
 
 
 class StageFailed(Exception):
@@ -161,6 +165,9 @@ class _Cover:
         if not self.job.song:
             self.run_remix()
             return
+        self.pulse.check()
+        if not self.job.converted:
+            self.model()  # Known now, and not after an hour of separating.
         for stage in STAGES:
             self.pulse.enter(stage)
             getattr(self, stage)()
@@ -274,13 +281,21 @@ class _Cover:
             self.note(pitch_shift=shift)
         for name, text in (("reference_text", self.job.reference_text), ("lyrics", self.job.lyrics)):
             (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
+        model = self.model()
+        if model.id != "default" and not MODEL_PLACEHOLDERS & template("infer").placeholders:
+            self.warnings.append("The cover engine of this server makes no use of model_id.")
         self.command(
             "infer",
             {
                 "reference_voice": str(self.folder / "reference.wav"),
                 "input_vocal": str(self.folder / "vocals.wav"),
                 "output_vocal": str(self.folder / "converted.wav"),
-                "model_id": self.job.model_id or "default",
+                "model_id": model.id,
+                "gpt_weights": model.gpt_weights,
+                "sovits_weights": model.sovits_weights,
+                "voice_weights": model.voice_weights,
+                "voice_index": model.voice_index,
+                "model_version": model.version,
                 "pitch_shift": str(self.job.pitch_shift),
                 "reference_text_file": str(self.folder / "reference_text.txt"),
                 "lyrics_file": str(self.folder / "lyrics.txt"),
@@ -318,6 +333,14 @@ class _Cover:
         log.info("cover succeeded")
 
     # --- tools ---
+
+    def model(self) -> Model:
+        """What the job's model_id names now: an operator may have taken it away since the job was submitted."""
+        try:
+            return registry.for_cover(self.job.model_id) or Model("default")
+        except PublicError as error:
+            message = f"The model {self.job.model_id or 'default'} is not offered any more."
+            raise StageFailed("inference_failed", message, detail=str(error)) from error
 
     def command(self, kind: str, values: dict[str, str]) -> None:
         code = _code_of_stage(kind)

@@ -13,8 +13,8 @@ from covers.models import STEMS, CoverJob
 from covers.pipeline import template
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.jobs import JobStatus
+from voices import registry
 from voices.serializers import FiniteFloatField
-from voices.synthesis import check_model
 
 RESULT_FORMATS = ("wav", "flac", "mp3")
 RETRYABLE = (JobStatus.FAILED, JobStatus.CANCELED)
@@ -72,7 +72,8 @@ class CreateCoverSerializer(StrictSerializer):
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
 
     def validate_model_id(self, model_id: str) -> str:
-        return check_model(model_id)
+        registry.for_cover(model_id)
+        return model_id
 
     def validate_lyrics(self, text: str) -> str:
         return self._used_by_command("lyrics_file", text)

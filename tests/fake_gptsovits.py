@@ -3,10 +3,12 @@
 What it does was observed on the real server: one event loop that answers nothing while it speaks; no
 /health; a cache of the prompt that is keyed by the reference's path alone; 200 with a second of silence for
 a failed synthesis; one 400 for nearly everything; streams that are not locked against each other, so that
-two at once swap their voices; work that goes on after its client has gone.
+two at once swap their voices; work that goes on after its client has gone; weights that are switched for
+everybody, and by a failed switch for whoever starts it next.
 
-It speaks a tone of the pitch of the reference file that it has read, as long as its text, as loud as its
-seed says. So `pitch_of` its audio tells whose voice it was.
+It speaks a tone of the pitch of the reference file that it has read, times `ratios[SoVITS weights]`, as long
+as its text, as loud as its seed says. So `pitch_of` its audio tells whose voice it was, and by which weights. What
+it remembers of a reference that was read with other weights comes out an octave too low.
 
     with FakeGptSovits() as fake: ...                                   in this process
     python -m tests.fake_gptsovits --port 9880 --seconds 0.5            by itself, with /_fake/log and
@@ -29,6 +31,7 @@ import time
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import soundfile
@@ -95,7 +98,9 @@ class FakeGptSovits:
     mood: how it answers /tts, see `_answer_tts`; moods: how it answers the next ones, one each, before
     `mood` again; seconds: how long it works on a call; unlocked: calls overlap, as streams do in the real
     one; api: `v2` or `old`; log: a dict for every call of /tts with its body, `arrived`, `started`, `ended`
-    (time.monotonic()) and `pitch`.
+    (time.monotonic()), `pitch`, and `weights` (GPT, SoVITS) that spoke; ratios: the SoVITS weights that there are,
+    and how much higher each speaks; gpts: the GPT weights that there are; switches: the paths that were to be
+    loaded, in order; configured: what its tts_infer.yaml has.
     """
 
     def __init__(self, port: int = 0, seconds: float = 0.0, version: str = "v2") -> None:
@@ -112,6 +117,12 @@ class FakeGptSovits:
         self.keep_alive_seconds = 5.0
         self.redirect_to = ""
         self.oversize_mib = 0  # how much of an `oversize` answer was taken from it
+        self.gpts = {"gpt-base", "gpt-anna", "gpt-ben"}
+        self.ratios = {"sovits-base": 1.0, "sovits-anna": 1.25, "sovits-ben": 1.6}
+        self.weights = ["gpt-base", "sovits-base"]
+        self.configured = list(self.weights)
+        self.switches: list[str] = []
+        self.switch_mood = "load"  # or `reset`, `hang`: how the next switches go
         self._woken = threading.Event()  # ends a hang
         self._loop = threading.Lock()  # the event loop, which everything needs
         self._prompt: dict[str, Any] = {"path": None, "pitch": 0.0}
@@ -166,6 +177,21 @@ class FakeGptSovits:
             raise TtsFailed("参考音频在3~10秒范围外，请更换！")
         self._prompt["pitch"] = pitch_of(samples.mean(axis=1), rate)
         self._prompt["path"] = path
+        self._prompt["weights"] = self.weights[1]
+
+    def voice(self) -> float:
+        """The pitch that comes out now."""
+        matched = self._prompt.get("weights") == self.weights[1]
+        return self._prompt["pitch"] * self.ratios[self.weights[1]] * (1.0 if matched else 0.5)
+
+    def switch(self, kind: int, path: str) -> str:
+        """Loads GPT (0) or SoVITS (1) weights; what went wrong. Its configuration has the path in any case."""
+        self.switches.append(path)
+        self.configured[kind] = path
+        if path not in (self.gpts, self.ratios)[kind]:
+            return f"[Errno 2] No such file or directory: '{path}'"
+        self.weights[kind] = path
+        return ""
 
     def speech(self, body: dict[str, Any], share: float = 1.0) -> tuple[int, np.ndarray]:
         """Sample rate and int16 (n,) in the voice of whatever reference is set now; a second of silence for
@@ -178,8 +204,8 @@ class FakeGptSovits:
         generator = np.random.default_rng(body["seed"] if body["seed"] != -1 else None)
         peak = 0.3 + 0.5 * generator.random()
         # It starts in full voice, as a cut piece of speech may: whoever joins pieces has to see to it.
-        abrupt = round(self.sample_rate / max(60.0, self._prompt["pitch"]) / 20)
-        voice = tone(self._prompt["pitch"], seconds + 1 / self.sample_rate * abrupt, self.sample_rate, peak)[abrupt:]
+        abrupt = round(self.sample_rate / max(60.0, self.voice()) / 20)
+        voice = tone(self.voice(), seconds + 1 / self.sample_rate * abrupt, self.sample_rate, peak)[abrupt:]
         voice += body["temperature"] * 0.01 * peak * generator.standard_normal(len(voice)).astype(np.float32)
         pause = np.zeros(int(self.sample_rate * body["fragment_interval"]), np.float32)
         return self.sample_rate, (np.clip(np.concatenate([voice, pause]), -1, 1) * 32767).astype(np.int16)
@@ -223,10 +249,31 @@ class _Handler(BaseHTTPRequestHandler):
                 self.fake.probes += 1
                 routes = ["/"] if self.fake.api == "old" else ["/tts", "/control", "/set_refer_audio"]
                 self._json(200, {"openapi": "3.1.0", "paths": {route: {} for route in routes}})
+            elif path in ("/set_gpt_weights", "/set_sovits_weights") and self.fake.api == "v2":
+                self._switch(path)
             elif path == "/tts" and self.fake.api == "v2":
                 self._json(400, {"message": "ref_audio_path is required"})
             else:
                 self._json(404, {"detail": "Not Found"})
+
+    def _switch(self, path: str) -> None:
+        kind = "gpt" if "gpt" in path else "sovits"
+        wanted = parse_qs(urlsplit(self.path).query).get("weights_path", [""])[0]
+        if not wanted:
+            self._json(400, {"message": f"{kind} weight path is required"})
+            return
+        problem = self.fake.switch(int(kind == "sovits"), wanted)
+        match self.fake.switch_mood:
+            case "reset":
+                self._hang_up(reset=True)
+                return
+            case "hang":
+                self.fake._woken.wait()
+                self.fake._woken.clear()
+        if problem:
+            self._json(400, {"message": f"change {kind} weight failed", "Exception": problem})
+        else:
+            self._json(200, {"message": "success"})
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -265,7 +312,8 @@ class _Handler(BaseHTTPRequestHandler):
             fake.work()
             # Whose reference is set by now is whose voice it is.
             rate, samples = fake.speech(body, 0.1 if mood == "short" else 1.0)
-            call["pitch"] = fake._prompt["pitch"]
+            call["pitch"] = fake.voice()
+            call["weights"] = tuple(fake.weights)
             call["ended"] = time.monotonic()
             self._send(mood, rate, samples, body)
         except TtsFailed as error:

@@ -8,6 +8,7 @@ voice it was.
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import logging
 import math
@@ -27,18 +28,19 @@ import pytest
 import soundfile
 
 from tests.fake_gptsovits import FakeGptSovits, pitch_of, tone
+from tests.fake_own_server import FakeOwnServer
 from tests.test_lease import child, in_thread, until
 from voiceproject.errors import PublicError
-from voiceproject.lease import Leases
+from voiceproject.lease import UNKNOWN, Leases
+from voiceproject.logging import bind
 from voiceproject.models import EngineLease, EngineWaiter
-from voices.engines import Piece, Reference, SynthesisRequest
+from voices.engines import Model, Piece, Reference, SynthesisRequest
 from voices.engines.gptsovits import (
     GptSovitsEngine,
     best_window,
     least_seconds,
-    store_reference,
-    sweep_references,
 )
+from voices.engines.protocols import store_reference, sweep_references
 
 TEXT = "This is one sentence of a dozen words, which anybody can speak."
 
@@ -53,8 +55,9 @@ Engines = Callable[..., GptSovitsEngine]
 
 
 @pytest.fixture
-def engine_for(tmp_path: Path, transactional_db: None) -> Engines:
+def engine_for(tmp_path: Path, transactional_db: None) -> Iterator[Engines]:
     """An engine for servers' URLs; leases with short times."""
+    made: list[GptSovitsEngine] = []
 
     def make(
         *urls: str,
@@ -63,19 +66,26 @@ def engine_for(tmp_path: Path, transactional_db: None) -> Engines:
         max_waiting: int = 16,
         set_aside_seconds: float = 1.0,
         folder: Path | None = None,
+        **options: Any,
     ) -> GptSovitsEngine:
         folder = folder or tmp_path / "references"
-        return GptSovitsEngine(
+        engine = GptSovitsEngine(
             urls,
             timeout_seconds=timeout_seconds,
             reference_dir=folder,
             reference_dir_on_server=str(folder),
             queue_seconds=queue_seconds,
             max_waiting=max_waiting,
-            lease_factory=lambda servers, **options: Leases(servers, set_aside_seconds=set_aside_seconds, **options),
+            lease_factory=lambda servers, **bounds: Leases(servers, set_aside_seconds=set_aside_seconds, **bounds),
+            **options,
         )
+        made.append(engine)
+        return engine
 
-    return make
+    yield make
+    for engine in made:
+        engine.close()
+    until(lambda: not any(thread.name.startswith("probe ") for thread in threading.enumerate()))
 
 
 def voice(pitch: float = 120.0, seconds: float = 5.0, rate: int = 24_000, **fields: Any) -> Reference:
@@ -501,7 +511,7 @@ def test_what_the_server_says_is_logged_in_short(
 def test_an_endless_answer_is_cut_off(
     fake: FakeGptSovits, engine_for: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voices.engines.gptsovits.MAX_ANSWER_BYTES", 500_000)
+    monkeypatch.setattr("voices.engines.protocols.MAX_ANSWER_BYTES", 500_000)
     fake.moods.append("oversize")
     assert failure(engine_for(fake.url)).code == "engine_error"
     assert fake.oversize_mib < 40, "what the sockets hold, and no more"
@@ -744,6 +754,351 @@ def test_a_time_out_is_not_tried_on_another_server(engine_for: Engines) -> None:
         assert len(one.log) + len(two.log) == 1
 
 
+def test_a_server_that_failed_comes_back_without_anybodys_request(engine_for: Engines) -> None:
+    dead = refused_url()
+    with FakeGptSovits() as good:
+        engine = engine_for(dead, good.url, set_aside_seconds=0.2)
+        while not EngineLease.objects.filter(unreachable=True).exists():
+            speak(engine)
+        with FakeGptSovits(port=urlsplit(dead).port or 0) as back:
+            until(lambda: not EngineLease.objects.filter(needs_probe=True).exists())
+            assert back.probes == 1 and back.log == []
+            state = Leases([dead]).states()[dead]
+            assert not state.set_aside and not state.needs_probe
+
+
+def test_a_crowd_of_one_tenant_does_not_hold_up_a_sentence_of_another(fake: FakeGptSovits, engine_for: Engines) -> None:
+    fake.moods.append("hang")
+    engine = engine_for(fake.url, max_waiting=6)
+    crowd = [in_thread(lambda: speak(engine, ask(reference=voice(100), tenant="crowd"))) for _ in range(6)]
+    until(lambda: EngineWaiter.objects.count() == 5 and len(fake.log) == 1)
+    one = in_thread(lambda: speak(engine_for(fake.url), ask(reference=voice(200), tenant="one")))
+    until(lambda: EngineWaiter.objects.count() == 6)
+    fake.wake()
+    for thread in [*crowd, one]:
+        thread.join()
+    assert [round(call["pitch"], -2) for call in fake.log] == [100, 200, *[100] * 5]
+
+
+# --- models -------------------------------------------------------------------------------------------------
+
+BASE = Model("default", "gpt-base", "sovits-base")
+ANNA = Model("anna", "gpt-anna", "sovits-anna")
+BEN = Model("ben", "gpt-ben", "sovits-ben")
+
+
+def with_model(model: Model | None, reference: Reference | None = None, **fields: Any) -> SynthesisRequest:
+    return ask(reference=reference, model_id=model and model.id, model=model, **fields)
+
+
+def get(url: str) -> int:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    connection.request("GET", f"{parts.path}?{parts.query}")
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_the_fakes_weights_are_everybodys(fake: FakeGptSovits, tmp_path: Path) -> None:
+    path = tmp_path / "voice.wav"
+    soundfile.write(path, tone(120, 4, 16_000), 16_000)
+
+    def heard() -> float:
+        _, content = post(fake.url, **plain(path))
+        return pitch_of(np.frombuffer(content[44:], np.int16).astype(np.float32), 32_000)
+
+    assert heard() == pytest.approx(120, rel=0.03)
+    assert get(f"{fake.url}/set_sovits_weights?weights_path=sovits-anna") == 200
+    assert heard() == pytest.approx(75, rel=0.03), "what it remembers of the path was made with other weights"
+    assert get(f"{fake.url}/set_sovits_weights?weights_path=nowhere.pth") == 400
+    assert (fake.weights[1], fake.configured[1]) == ("sovits-anna", "nowhere.pth")
+    assert get(f"{fake.url}/set_gpt_weights") == 400
+
+
+def test_a_models_weights_are_loaded_once_and_the_defaults_brought_back(
+    fake: FakeGptSovits, engine_for: Engines
+) -> None:
+    engine = engine_for(fake.url)
+    for model, ratio in ((ANNA, 1.25), (ANNA, 1.25), (BASE, 1.0), (BEN, 1.6), (ANNA, 1.25), (BASE, 1.0)):
+        # The same reference all the time: what was computed of it for one model serves no other.
+        assert pitch(speak(engine, with_model(model))) == pytest.approx(120 * ratio, rel=0.03)
+        assert fake.log[-1]["weights"] == (model.gpt_weights, model.sovits_weights)
+    assert [name for name in fake.switches if name.startswith("sovits")] == [
+        "sovits-anna", "sovits-base", "sovits-ben", "sovits-anna", "sovits-base",
+    ]  # fmt: skip
+    assert len(fake.switches) == 10
+
+
+def test_another_process_knows_what_is_loaded(fake: FakeGptSovits, engine_for: Engines) -> None:
+    speak(engine_for(fake.url), with_model(ANNA))
+    speak(engine_for(fake.url), with_model(ANNA))
+    assert fake.switches == ["gpt-anna", "sovits-anna"]
+
+
+def test_threads_with_different_models_never_speak_with_each_others(fake: FakeGptSovits, engine_for: Engines) -> None:
+    fake.unlocked = True  # only the client keeps them apart
+    fake.seconds = 0.02
+    heard: dict[str, list[float]] = {"anna": [], "ben": [], "default": []}
+
+    def work(model: Model, engine: GptSovitsEngine) -> None:
+        for _ in range(3):
+            heard[model.id].append(pitch(speak(engine, with_model(model, tenant=model.id))))
+
+    engines = [engine_for(fake.url) for _ in range(2)]
+    threads = [
+        in_thread(lambda model=model, number=number: work(model, engines[number % 2]))  # type: ignore[misc]
+        for number, model in enumerate((ANNA, BEN, BASE))
+    ]
+    for thread in threads:
+        thread.join()
+    assert fake.overlaps() == 0
+    for model_id, ratio in (("anna", 1.25), ("ben", 1.6), ("default", 1.0)):
+        assert heard[model_id] == pytest.approx([120 * ratio] * 3, rel=0.03)
+
+
+def test_a_switch_that_fails_is_an_engine_error_and_nothing_is_taken_for_loaded(
+    fake: FakeGptSovits, engine_for: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = engine_for(fake.url)
+    speak(engine, with_model(ANNA))
+    for lost in (Model("lost", "gpt-ben", "gone.pth"), Model("lost", "gone.ckpt", "sovits-ben")):
+        with caplog.at_level(logging.ERROR):
+            error = failure(engine, with_model(lost))
+        assert (error.code, error.status) == ("engine_error", 502)
+        assert "gone" in caplog.text and "gone" not in error.message
+        assert EngineLease.objects.get().loaded == UNKNOWN
+        # Half of it may have been switched: both are loaded again for the next.
+        assert pitch(speak(engine, with_model(ANNA))) == pytest.approx(150, rel=0.03)
+        assert fake.log[-1]["weights"] == ("gpt-anna", "sovits-anna")
+    assert fake.configured == ["gpt-anna", "sovits-anna"], "it starts with weights that exist again"
+
+
+@pytest.mark.parametrize("mood", ["reset", "hang"])
+def test_after_a_switch_whose_end_is_not_known_the_weights_are_loaded_again(
+    fake: FakeGptSovits, engine_for: Engines, mood: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voices.engines.gptsovits.SWITCH_SECONDS", 0.5)
+    engine = engine_for(fake.url)
+    speak(engine, with_model(BASE))
+    fake.switch_mood = mood
+    assert failure(engine, with_model(ANNA)).code == {"reset": "engine_unavailable", "hang": "engine_timeout"}[mood]
+    fake.switch_mood = "load"
+    fake.wake()
+    assert pitch(speak(engine, with_model(BASE))) == pytest.approx(120, rel=0.03)
+    assert fake.log[-1]["weights"] == ("gpt-base", "sovits-base")
+
+
+def test_after_a_time_out_the_weights_are_loaded_again(fake: FakeGptSovits, engine_for: Engines) -> None:
+    # The server may have been restarted because of it.
+    speak(engine_for(fake.url), with_model(ANNA))
+    fake.moods.append("hang")
+    assert failure(engine_for(fake.url, timeout_seconds=0.4), with_model(ANNA)).code == "engine_timeout"
+    fake.weights[:] = ["gpt-base", "sovits-base"]
+    fake.wake()
+    assert pitch(speak(engine_for(fake.url), with_model(ANNA))) == pytest.approx(150, rel=0.03)
+
+
+def test_work_goes_to_the_server_that_has_the_weights(engine_for: Engines) -> None:
+    with FakeGptSovits() as one, FakeGptSovits() as two:
+        engine = engine_for(one.url, two.url)
+        for model in (ANNA, BEN, ANNA, BEN, BEN, ANNA):
+            speak(engine, with_model(model))
+        assert len(one.switches) == len(two.switches) == 2
+        assert len(one.log) == len(two.log) == 3
+
+
+def test_a_pinned_server_speaks_with_its_model_alone_and_is_never_switched(engine_for: Engines) -> None:
+    with FakeGptSovits() as free, FakeGptSovits() as pinned:
+        pinned.weights[:] = ["gpt-anna", "sovits-anna"]
+        engine = engine_for(free.url, pinned.url, pinned={pinned.url: "anna"})
+        for model in (None, ANNA, None, ANNA):
+            speak(engine, with_model(model))
+        assert [call["weights"] for call in free.log] == [("gpt-base", "sovits-base")] * 2
+        assert [call["weights"] for call in pinned.log] == [("gpt-anna", "sovits-anna")] * 2
+        assert free.switches == pinned.switches == []
+        # Who waits for the one does not hold up the other.
+        pinned.moods.append("hang")
+        waiting = [in_thread(lambda: speak(engine, with_model(Model("anna")))) for _ in range(2)]
+        until(lambda: len(pinned.log) == 3 and EngineWaiter.objects.count() == 1)
+        speak(engine, with_model(None))
+        assert len(free.log) == 3
+        pinned.wake()
+        for thread in waiting:
+            thread.join()
+
+
+def test_a_server_that_was_switched_does_not_speak_for_a_default_that_nobody_knows(
+    fake: FakeGptSovits, engine_for: Engines
+) -> None:
+    engine = engine_for(fake.url)
+    assert engine.serves(ANNA, BASE) and not engine.serves(ANNA, None)
+    assert engine.serves(ANNA, None, offers_default=False)
+    speak(engine, with_model(ANNA))
+    error = failure(engine, with_model(None))  # the operator has deleted the row meanwhile
+    assert (error.code, error.status) == ("not_configured", 503)
+    assert len(fake.log) == 1
+
+
+def test_a_model_that_no_server_has_is_not_spoken_with(fake: FakeGptSovits, engine_for: Engines) -> None:
+    bare = Model("bare")
+    assert failure(engine_for(fake.url), with_model(bare)).code == "not_configured"
+    assert not engine_for(fake.url).serves(bare, BASE)
+    assert not engine_for(fake.url, pinned={fake.url: "anna"}).serves(None, None)
+    with pytest.raises(ValueError):
+        speak(engine_for(fake.url), ask(model_id="anna"))
+
+
+V1, V3 = Model("old", version="v1"), Model("new", version="v3")
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "field"),
+    [
+        (V1, {"text": "今日天氣好好。", "language": "yue"}, "language"),
+        (V1, {"text": "안녕하세요, 반갑습니다.", "language": "auto"}, "text"),
+        (V1, {"text": TEXT, "reference_language": "ko"}, "reference_language"),
+        (V1, {"text": TEXT, "transcript": "안녕하세요."}, "reference_text"),
+        (Model("anna", languages=frozenset({"en"})), {"text": "今天天气很好。", "language": "auto"}, "text"),
+        (Model("anna", languages=frozenset({"en"})), {"text": "今天天气很好。", "language": "zh"}, "language"),
+        (V3, {"text": TEXT}, "reference_text"),
+        (V3, {"text": TEXT, "transcript": "  "}, "reference_text"),
+    ],
+)
+def test_what_a_models_version_cannot_do_is_refused(model: Model, fields: dict[str, Any], field: str) -> None:
+    fields = {"language": "en", "transcript": None, "reference_language": "auto"} | fields
+    with pytest.raises(PublicError) as caught:
+        GptSovitsEngine.check(model=model, **fields)
+    assert (caught.value.code, list(caught.value.details)) == ("validation_error", [field])
+    # And nothing of that is, where it can.
+    able = Model("able", version="v2")
+    assert GptSovitsEngine.check(model=able, **fields)
+
+
+def test_version_3_speaks_where_the_words_of_the_reference_are_known() -> None:
+    assert GptSovitsEngine.check(TEXT, "en", "What I say.", "auto", V3)
+
+
+# --- our own server -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own() -> Iterator[FakeOwnServer]:
+    with FakeOwnServer(token="s3cret") as server:
+        yield server
+
+
+@pytest.fixture
+def own_engine(own: FakeOwnServer, engine_for: Engines, tmp_path: Path) -> Callable[..., GptSovitsEngine]:
+    def make(**options: Any) -> GptSovitsEngine:
+        options = {"protocol": "voiceproject", "token": "s3cret", "folder": tmp_path / "never"} | options
+        return engine_for(own.url, **options)
+
+    return make
+
+
+def test_our_own_server_gets_everything_with_the_request(
+    own: FakeOwnServer, own_engine: Callable[..., GptSovitsEngine], tmp_path: Path
+) -> None:
+    reference = voice(150, transcript="Was ich sage: “so”.", language="en")
+    request = ask(reference=reference, speed=1.25, temperature=0.4, seed=7, model_id="anna", model=ANNA)
+    with bind(request_id="abc-1"):
+        pieces = speak(own_engine(), request)
+    assert pitch(pieces) == pytest.approx(150, rel=0.03)
+    fields = dict(own.log[0])
+    headers, audio = fields.pop("headers"), fields.pop("reference_audio")
+    assert (headers["Authorization"], headers["X-Request-ID"]) == ("Bearer s3cret", "abc-1")
+    assert fields == {
+        "text": TEXT, "language": "en", "reference_text": "Was ich sage: “so”.", "reference_language": "en",
+        "speed": "1.25", "temperature": "0.4", "seed": "7", "model_id": "anna", "gpt_weights": "gpt-anna",
+        "sovits_weights": "sovits-anna",
+    }  # fmt: skip
+    with soundfile.SoundFile(io.BytesIO(audio)) as file:
+        assert (file.format, file.subtype, file.channels, file.samplerate) == ("WAV", "PCM_16", 1, 24_000)
+        assert len(file) == 5 * 24_000
+    assert not (tmp_path / "never").exists(), "no folder is needed"
+    # Without weights the model is one that the server knows by name; without a model it is its own.
+    speak(own_engine(), with_model(Model("theirs")))
+    speak(own_engine())
+    assert [(call["model_id"], "gpt_weights" in call) for call in own.log[1:]] == [
+        ("theirs", False),
+        ("default", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mood", "code"),
+    [
+        ("bad_request", "engine_error"), ("unknown_model", "engine_error"), ("too_large", "engine_error"),
+        ("synthesis_failed", "engine_error"), ("silence", "engine_error"), ("out_of_memory", "engine_error"),
+        ("unspeakable", "validation_error"), ("stopping", "engine_unavailable"),
+        ("unauthorized", "engine_unavailable"), ("busy", "engine_busy"),
+    ],
+)  # fmt: skip
+def test_each_refusal_of_our_own_server_is_told_apart(
+    own: FakeOwnServer, own_engine: Callable[..., GptSovitsEngine], caplog: pytest.LogCaptureFixture, mood: str,
+    code: str
+) -> None:  # fmt: skip
+    own.moods.append(mood)
+    error = failure(own_engine(queue_seconds=0.3, set_aside_seconds=0.6))
+    assert error.code == code
+    assert "something about" not in error.message
+    assert len(own.log) == 1
+    if mood != "silence":
+        assert f"something about {mood}" in caplog.text
+    until(lambda: not Leases([own.url]).states()[own.url].set_aside)
+    assert pitch(speak(own_engine())) == pytest.approx(120, rel=0.03)
+
+
+def test_a_queue_that_others_have_filled_is_waited_for(
+    own: FakeOwnServer, own_engine: Callable[..., GptSovitsEngine]
+) -> None:
+    own.moods.extend(["busy", "busy"])
+    assert len(speak(own_engine(set_aside_seconds=0.1))) == 1
+    assert len(own.log) == 3
+
+
+def test_a_wrong_token_is_the_operators_to_mend(
+    own: FakeOwnServer, own_engine: Callable[..., GptSovitsEngine], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = own_engine(token="wrong")
+    assert failure(engine).code == "engine_unavailable"
+    assert "401" in caplog.text
+
+
+def test_after_a_time_out_our_own_server_is_used_once_it_is_idle(
+    own: FakeOwnServer, own_engine: Callable[..., GptSovitsEngine]
+) -> None:
+    own.moods.append("hang")
+    assert failure(own_engine(timeout_seconds=0.4)).code == "engine_timeout"
+    # It answers while it works: that is no sign that it is done.
+    assert failure(own_engine(queue_seconds=0.6)).code == "engine_busy"
+    assert own.probes >= 1 and len(own.log) == 1
+    own.woken.set()
+    assert len(speak(own_engine())) == 1
+    assert len(own.log) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "available", "detail"),
+    [("ready", True, "ready"), ("busy", True, "busy"), ("stopping", False, "it is stopping")],
+)
+def test_health_of_our_own_server(
+    own: FakeOwnServer, own_engine: Callable[..., GptSovitsEngine], status: str, available: bool, detail: str
+) -> None:
+    own.status = status
+    health = own_engine().health()
+    assert (health.available, health.detail) == (available, detail)
+
+
+def test_health_says_that_the_protocol_is_the_other_one(
+    fake: FakeGptSovits, own: FakeOwnServer, engine_for: Engines
+) -> None:
+    health = engine_for(fake.url, protocol="voiceproject").health()
+    assert not health.available and "api_v2.py" in health.detail and "SOVITS_PROTOCOL" in health.detail
+    assert not engine_for(own.url).health().available
+
+
 # --- connections --------------------------------------------------------------------------------------------
 
 
@@ -819,6 +1174,7 @@ def test_health_of_a_server_that_works_for_us_is_busy_and_fine(fake: FakeGptSovi
     until(lambda: len(fake.log) == 1)
     health = engine_for(fake.url).health()  # as another process sees it
     assert (health.available, health.detail, health.extra["waiting"]) == (True, "busy", 0)
+    assert health.extra["queue_length"] == 1 and health.extra["expected_wait_seconds"] > 0
     fake.wake()
     thread.join()
 

@@ -90,6 +90,15 @@ def test_the_engine_follows_from_its_url_unless_it_is_named(
     assert shown == {"VOICE_ENGINE": engine, "SOVITS_BASE_URLS": urls}
 
 
+def test_servers_are_pinned_to_models(tmp_path: Path) -> None:
+    pins = {"SOVITS_PINNED_MODELS": "http://b:2/ = anna, http://u:p%3D@c:3=default"}
+    urls = {"SOVITS_BASE_URL": "http://a:1, http://b:2, http://u:p%3D@c:3"}
+    shown = loaded(tmp_path, "SOVITS_PINNED_MODELS", **pins, **urls)["SOVITS_PINNED_MODELS"]
+    assert shown == {"http://b:2": "anna", "http://u:p%3D@c:3": "default"}
+    result = start(tmp_path, **urls, SOVITS_PINNED_MODELS="http://b:2=../anna")
+    assert result.returncode == 1 and result.stderr.startswith("SOVITS_PINNED_MODELS: ")
+
+
 @pytest.mark.parametrize(
     "value", ['["https://a.example", "http://b.example:3000"]', "https://a.example, http://b.example:3000/"]
 )
@@ -130,6 +139,10 @@ MALFORMED = [
     ("SYNTHESIS_TTL_HOURS", "999999999"),
     ("COVER_SEPARATE_CMD_TEMPLATE", "{python_exec} x.py {unknown}"),
     ("COVER_INFER_CMD_TEMPLATE", "{python_exec} 'x.py"),
+    ("SOVITS_PROTOCOL", "grpc"),
+    ("SOVITS_TOKEN", "two words"),
+    ("SOVITS_PINNED_MODELS", "http://gpu:9880=anna"),
+    ("SOVITS_PINNED_MODELS", "anna"),
     ("API_KEY", "your-api-key-here-please"),
     ("API_KEY", "fifteen-letters"),
     ("API_KEY", "aaaaaaaaaaaaaaaaaaaa"),

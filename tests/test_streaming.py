@@ -44,6 +44,7 @@ from voices.engines import Piece, Reference
 from voices.engines.builtin import BuiltinEngine
 from voices.engines.builtin.pool import Canceled, Pool
 from voices.models import Synthesis
+from voices.text import split
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -145,7 +146,7 @@ def test_the_first_sentence_is_sent_before_the_second_is_made(
     response.close()
     assert asked == [0, 1, 2]
     row.refresh_from_db()
-    expected = 0.1 * sum(len(request) for request in TEXT.split(". ")) + 0.2
+    expected = sum(min(3.0, 0.1 * len(sentence.text)) for sentence in split(TEXT, "auto", early=True))
     assert row.status == "succeeded"
     assert row.duration_seconds == pytest.approx(expected, abs=0.02)
     assert row.sample_rate == 24_000
@@ -232,7 +233,7 @@ def test_five_thousand_characters_are_streamed_whole(stream: Callable[..., Any],
     assert row.status == "succeeded"
     assert len(row.text) >= 4999
     assert sf.info(io.BytesIO(body)).duration == pytest.approx(row.duration_seconds, abs=0.001)
-    assert row.duration_seconds == pytest.approx(0.1 * len(text), rel=0.03)
+    assert row.duration_seconds == pytest.approx(3.0 * 79, rel=0.03)
 
 
 def test_the_builtin_engine_is_heard_before_it_has_read_on(

@@ -382,8 +382,11 @@ def test_expired_audio_is_gone_and_says_so(
 def test_models_and_the_engines_state_are_told(api: APIClient, engine: FakeEngine) -> None:
     models = api.get("/api/v1/voice/models").json()["models"]
     assert models == [
-        {"id": "default", "name": "builtin's default voice model", "engine": "builtin", "languages": ["en", "ja", "zh"]}
-    ]
+        {
+            "id": "default", "name": "builtin's default voice model", "engine": "builtin", "version": "",
+            "languages": ["en", "ja", "zh"], "uses": ["synthesis", "covers"],
+        }
+    ]  # fmt: skip
     state = api.get("/api/v1/voice/health").json()
     assert (state["engine"], state["available"], state["queue_length"]) == ("builtin", True, 0)
 

@@ -67,7 +67,8 @@ class Pulse(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        while not self.left.is_set():
+        # Not at once: what is done before the first beat costs no connection and no write.
+        while not self.left.wait(BEAT_SECONDS):
             if self.client is not None and hung_up(self.client):
                 self.client_left.set()
             try:
@@ -79,7 +80,6 @@ class Pulse(threading.Thread):
                 # A database that is away for a moment loses no job: the heartbeat has a time-out for that.
                 log.warning("a heartbeat failed", exc_info=True)
                 connection.close()
-            self.left.wait(BEAT_SECONDS)
         connection.close()
 
     def gone(self) -> bool:

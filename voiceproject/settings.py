@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import sys
@@ -275,6 +276,17 @@ VOICE_ENGINE = env.text(
 )
 if VOICE_ENGINE == "gptsovits" and not SOVITS_BASE_URLS:
     SOVITS_BASE_URLS = ["http://localhost:9880"]
+SOVITS_PROTOCOL = env.text("SOVITS_PROTOCOL", "api_v2", choices=("api_v2", "voiceproject"))
+SOVITS_TOKEN = env.text("SOVITS_TOKEN")
+if not SOVITS_TOKEN.isascii() or not (SOVITS_TOKEN + "x").isprintable() or " " in SOVITS_TOKEN:
+    raise BadSetting("SOVITS_TOKEN", "must be printable ASCII without spaces, since it travels in a header")
+SOVITS_PINNED_MODELS: dict[str, str] = {}
+for _pin in env.words("SOVITS_PINNED_MODELS", []):
+    _url, _, _model = _pin.rpartition("=")
+    _url = _url.strip().rstrip("/")
+    if _url not in SOVITS_BASE_URLS or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", _model.strip()):
+        raise BadSetting("SOVITS_PINNED_MODELS", "must be URL=model, with URLs as they stand in SOVITS_BASE_URL")
+    SOVITS_PINNED_MODELS[_url] = _model.strip()
 SOVITS_TIMEOUT = env.number("SOVITS_TIMEOUT", 300, maximum=MAX_SECONDS)
 SOVITS_REFERENCE_DIR = env.path("SOVITS_REFERENCE_DIR", DATA_DIR / "references")
 SOVITS_REFERENCE_DIR_ON_SERVER = env.text("SOVITS_REFERENCE_DIR_ON_SERVER", str(SOVITS_REFERENCE_DIR))
@@ -300,7 +312,8 @@ COVER_SEPARATE_PLACEHOLDERS = frozenset(
 )
 COVER_INFER_PLACEHOLDERS = frozenset(
     {"python_exec", "project_root", "reference_voice", "input_vocal", "output_vocal", "model_id", "pitch_shift",
-     "reference_text_file", "lyrics_file"}
+     "reference_text_file", "lyrics_file", "gpt_weights", "sovits_weights", "voice_weights", "voice_index",
+     "model_version"}
 )  # fmt: skip
 for _name, _template, _placeholders in (
     ("COVER_SEPARATE_CMD_TEMPLATE", COVER_SEPARATE_CMD_TEMPLATE, COVER_SEPARATE_PLACEHOLDERS),

@@ -32,7 +32,7 @@ from voiceproject.broker import UNREACHABLE, broker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voiceproject.serving import end_with_parent  # noqa: E402
-from voices.engines.gptsovits import sweep_references  # noqa: E402
+from voices.engines.protocols import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
 
 log = logging.getLogger(__name__)

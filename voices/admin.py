@@ -10,7 +10,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from voiceproject.console import JobAdmin
-from voices.models import ApiKey, Synthesis
+from voices import registry
+from voices.forms import LanguagesField, ScopesField
+from voices.models import DEFAULT_MODEL, ApiKey, EngineModel, Synthesis
 
 
 @admin.register(ApiKey)
@@ -42,8 +44,6 @@ class ApiKeyAdmin(admin.ModelAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         if "scopes" in form.base_fields:
-            from voices.forms import ScopesField
-
             form.base_fields["scopes"] = ScopesField()
         return form
 
@@ -65,6 +65,47 @@ class ApiKeyAdmin(admin.ModelAdmin):
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         count = sum(key.revoke() for key in queryset)
         messages.success(request, f"{count} keys revoked.")
+
+
+@admin.register(EngineModel)
+class EngineModelAdmin(admin.ModelAdmin):
+    list_display = ("model_id", "name", "engine", "version", "speaks", "enabled")
+    list_filter = ("engine", "enabled")
+    search_fields = ("model_id", "name")
+    fieldsets = (
+        (None, {"fields": ("model_id", "name", "engine", "enabled")}),
+        ("GPT-SoVITS", {"fields": ("gpt_weights", "sovits_weights", "version", "languages")}),
+        ("RVC", {"fields": ("voice_weights", "voice_index")}),
+    )
+    actions = ("enable", "disable")
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        if "languages" in form.base_fields:
+            form.base_fields["languages"] = LanguagesField()
+        return form
+
+    @admin.display(description="can speak here", boolean=True)
+    def speaks(self, model: EngineModel) -> bool:
+        return registry.speaks(model.model_id)
+
+    def save_model(self, request: HttpRequest, obj: EngineModel, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if obj.enabled and obj.engine == EngineModel.Engine.GPTSOVITS and not registry.speaks(obj.model_id):
+            messages.warning(
+                request,
+                f"{obj} can be used for covers only. To speak with it, the server has to be told its weights, and the "
+                f"model {DEFAULT_MODEL} needs weights too, so that its own can be brought back; or pin a server to it "
+                "(SOVITS_PINNED_MODELS).",
+            )
+
+    @admin.action(description="Offer the selected models", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[EngineModel]) -> None:
+        messages.success(request, f"{queryset.update(enabled=True)} models are offered.")
+
+    @admin.action(description="Offer the selected models no longer", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: QuerySet[EngineModel]) -> None:
+        messages.success(request, f"{queryset.update(enabled=False)} models are offered no longer.")
 
 
 @admin.register(Synthesis)

@@ -10,14 +10,19 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from voiceproject.jobs import Job
+from voices.engines import Model
 
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
 BOOTSTRAP_USERNAME = "api"
+DEFAULT_MODEL = "default"
+MODEL_LANGUAGES = ("zh", "en", "ja", "yue", "ko")
 
 
 def all_scopes() -> list[str]:
@@ -101,6 +106,82 @@ class ApiKey(models.Model):
             ApiKey.objects.filter(
                 Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1)), pk=self.pk
             ).update(last_used_at=Now())
+
+
+class EngineModel(models.Model):
+    """A trained model that operators offer; `model_id` of a request names it. What it may do is in voices.registry."""
+
+    class Engine(models.TextChoices):
+        GPTSOVITS = "gptsovits", "GPT-SoVITS"
+        RVC = "rvc", "RVC"
+        OTHER = "other", "other"
+
+    class Version(models.TextChoices):
+        V1 = "v1"
+        V2 = "v2"
+        V2_PRO = "v2Pro"
+        V2_PRO_PLUS = "v2ProPlus"
+        V3 = "v3"
+        V4 = "v4"
+
+    # It becomes an argument of commands and a name on GPU machines: no dots, no slashes, no dash in front.
+    model_id = models.CharField(
+        max_length=100,
+        unique=True,
+        validators=[RegexValidator(r"\A[A-Za-z0-9_][A-Za-z0-9_-]*\Z", "Letters, digits, - and _ only.")],
+        help_text="What clients send. `default` is what they get when they send nothing.",
+    )
+    name = models.CharField(max_length=100, help_text="For people")
+    engine = models.CharField(max_length=16, choices=Engine, default=Engine.GPTSOVITS)
+    gpt_weights = models.CharField(
+        max_length=500, blank=True, help_text="The .ckpt, as the GPT-SoVITS server sees it (relative to its own folder)"
+    )
+    sovits_weights = models.CharField(max_length=500, blank=True, help_text="The .pth that belongs to it")
+    voice_weights = models.CharField(max_length=500, blank=True, help_text="RVC's .pth, as the workers see it")
+    voice_index = models.CharField(max_length=500, blank=True, help_text="RVC's .index, if there is one")
+    version = models.CharField(max_length=16, choices=Version, blank=True, help_text="Of GPT-SoVITS; v1 lacks yue, ko")
+    languages = models.JSONField(default=list, blank=True, help_text="What it speaks; none: all of its version")
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ("model_id",)
+        verbose_name = "model"
+
+    def __str__(self) -> str:
+        return self.model_id
+
+    def clean(self) -> None:
+        if bool(self.gpt_weights) != bool(self.sovits_weights):
+            raise ValidationError("GPT weights and SoVITS weights are given together.")
+        if self.engine == self.Engine.RVC and not self.voice_weights:
+            raise ValidationError({"voice_weights": "RVC needs them."})
+        for field in ("gpt_weights", "sovits_weights", "voice_weights", "voice_index"):
+            path = getattr(self, field)
+            if path.startswith("-") or not path.isprintable():
+                raise ValidationError({field: "A path does not begin with a dash, and has printable characters only."})
+        if not isinstance(self.languages, list) or set(self.languages) - set(MODEL_LANGUAGES):
+            raise ValidationError({"languages": f"A list of some of: {', '.join(MODEL_LANGUAGES)}."})
+        lacking = sorted(set(self.languages) & {"yue", "ko"})
+        if self.version == self.Version.V1 and lacking:
+            raise ValidationError({"languages": f"v1 does not speak {', '.join(lacking)}."})
+
+    def spoken_languages(self) -> set[str]:
+        """Without `auto`; empty where nothing is known."""
+        if self.languages or self.engine != self.Engine.GPTSOVITS:
+            return set(self.languages)
+        return set(MODEL_LANGUAGES) - ({"yue", "ko"} if self.version == self.Version.V1 else set())
+
+    def as_model(self) -> Model:
+        return Model(
+            id=self.model_id,
+            gpt_weights=self.gpt_weights,
+            sovits_weights=self.sovits_weights,
+            voice_weights=self.voice_weights,
+            voice_index=self.voice_index,
+            version=self.version,
+            languages=frozenset(self.languages),
+        )
 
 
 class Synthesis(Job):

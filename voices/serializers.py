@@ -12,8 +12,9 @@ from rest_framework import serializers
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.audio import STREAMED_FORMATS
 from voiceproject.jobs import JobStatus
+from voices import registry, synthesis
 from voices.models import Synthesis
-from voices.synthesis import check_language, check_model
+from voices.synthesis import check_language
 from voices.text import has_speech
 
 LANGUAGES = ["auto", "zh", "en", "ja", "yue", "ko"]
@@ -73,20 +74,25 @@ class SynthesizeSerializer(StrictSerializer):
             raise serializers.ValidationError("There is nothing to speak in this text: it has no letters or digits.")
         return text
 
-    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
-        if fields["stream"] and fields["response_format"] not in STREAMED_FORMATS:
-            message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
-            raise serializers.ValidationError({"response_format": [message]})
-        return fields
-
     def validate_language(self, language: str) -> str:
         return check_language("language", language)
 
     def validate_reference_language(self, language: str) -> str:
         return check_language("reference_language", language)
 
-    def validate_model_id(self, model_id: str) -> str:
-        return check_model(model_id)
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Adds `model`: what model_id names (voices.engines.Model or None)."""
+        if fields["stream"] and fields["response_format"] not in STREAMED_FORMATS:
+            message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
+            raise serializers.ValidationError({"response_format": [message]})
+        fields["model"] = registry.for_synthesis(fields["model_id"])
+        check = getattr(synthesis.get_engine(), "check", None)
+        if check is not None:
+            check(
+                fields["text"], fields["language"], fields["reference_text"], fields["reference_language"],
+                fields["model"],
+            )  # fmt: skip
+        return fields
 
 
 class SynthesisLinksSerializer(serializers.Serializer):
@@ -128,8 +134,12 @@ class SynthesisSerializer(serializers.ModelSerializer):
 class ModelSerializer(serializers.Serializer):
     id = serializers.CharField()
     name = serializers.CharField()
-    engine = serializers.CharField()
+    engine = serializers.CharField(help_text="What speaks or sings with it: builtin, gptsovits, rvc, other")
+    version = serializers.CharField(help_text="Of GPT-SoVITS, such as v2Pro; empty where it is not known")
     languages = serializers.ListField(child=serializers.CharField())
+    uses = serializers.ListField(
+        child=serializers.ChoiceField(("synthesis", "covers")), help_text="What this server takes it for"
+    )
 
 
 class ModelListSerializer(serializers.Serializer):

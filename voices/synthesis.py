@@ -27,8 +27,6 @@ from voices.models import Synthesis
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "default"
-
 
 @functools.cache
 def get_engine() -> Engine:
@@ -43,32 +41,13 @@ def get_engine() -> Engine:
             reference_dir_on_server=settings.SOVITS_REFERENCE_DIR_ON_SERVER,
             queue_seconds=settings.SOVITS_QUEUE_SECONDS,
             max_waiting=settings.SOVITS_MAX_WAITING,
+            protocol=settings.SOVITS_PROTOCOL,
+            token=settings.SOVITS_TOKEN,
+            pinned=settings.SOVITS_PINNED_MODELS,
         )
     from voices.engines.builtin import BuiltinEngine
 
     return BuiltinEngine(settings.CACHE_DIR / "builtin", concurrency=settings.BUILTIN_CONCURRENCY)
-
-
-def models() -> list[dict[str, Any]]:
-    """What `model_id` may name, as `GET /voice/models` lists it."""
-    engine = get_engine()
-    return [
-        {
-            "id": DEFAULT_MODEL,
-            "name": f"{engine.name}'s default voice model",
-            "engine": engine.name,
-            "languages": sorted(engine.languages - {"auto"}),
-        }
-    ]
-
-
-def check_model(model_id: str) -> str:
-    """The model's id as given, or a validation error that lists the known ones."""
-    known = [model["id"] for model in models()]
-    if model_id and model_id not in known:
-        message = f"There is no such model; known are: {', '.join(known)}."
-        raise PublicError("validation_error", f"model_id: {message}", {"model_id": [message]})
-    return model_id
 
 
 def check_language(field: str, language: str) -> str:
@@ -115,7 +94,8 @@ def too_many_waiting() -> PublicError:
 
 
 def _close_connection() -> None:
-    if not connection.in_atomic_block:
+    # SQLite's are no scarce thing, and cost more to open than most queries.
+    if connection.vendor != "sqlite" and not connection.in_atomic_block:
         connection.close()
 
 

@@ -22,6 +22,7 @@ from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_respo
 from voiceproject.errors import PublicError
 from voiceproject.jobs import LIVE, JobStatus
 from voiceproject.logging import current
+from voices import registry
 from voices import synthesis as journey
 from voices.auth import credentials
 from voices.engines import Reference, SynthesisRequest
@@ -114,6 +115,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
             synthesis.seed,
             synthesis.model_id or None,
             early=fields["stream"],
+            tenant=str(tenant.pk),
+            model=fields["model"],
         )
         client = request.META.get("gunicorn.socket")
         content_type = audio.CONTENT_TYPES[synthesis.response_format]
@@ -215,7 +218,7 @@ class ModelsView(BodyLimitMixin, APIView):
         operation_id="list_models", summary="What model_id may be", responses=ModelListSerializer, tags=["voice"]
     )
     def get(self, request: Request) -> Response:
-        return Response({"models": journey.models()})
+        return Response({"models": registry.models()})
 
 
 class EngineStateView(BodyLimitMixin, APIView):
@@ -240,8 +243,9 @@ class EngineStateView(BodyLimitMixin, APIView):
                 "latency_ms": health.latency_ms,
                 "detail": health.detail,
                 "languages": sorted(engine.languages),
-                "models": journey.models(),
-                "queue_length": waiting,
-                "expected_wait_seconds": round(waiting * mean, 1),
+                "models": registry.models(),
+                # An engine whose servers are shared by many processes knows its own line.
+                "queue_length": health.extra.get("queue_length", waiting),
+                "expected_wait_seconds": health.extra.get("expected_wait_seconds", round(waiting * mean, 1)),
             }
         )

@@ -33,10 +33,29 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Model:
+    """A trained model of the operator's registry (voices.registry).
+
+    Paths are as the machine sees them that loads them, empty where there are none; version: of GPT-SoVITS (`v2Pro`),
+    empty if not known; languages: those that it speaks, empty for all of its engine and version.
+    """
+
+    id: str
+    gpt_weights: str = ""
+    sovits_weights: str = ""
+    voice_weights: str = ""
+    voice_index: str = ""
+    version: str = ""
+    languages: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class SynthesisRequest:
     """One text to speak. speed 0.5-2 (2 is twice as fast); temperature 0.1-1; seed None draws one.
 
     early: somebody listens already, so a long first sentence is cut at a clause (voices.text.split).
+    model: what the registry has under model_id, None for the engine's own default; tenant: any name of who asks, since
+    engines that have a line serve tenants by turns.
     """
 
     text: str
@@ -47,6 +66,8 @@ class SynthesisRequest:
     seed: int | None = None
     model_id: str | None = None
     early: bool = False
+    tenant: str = ""
+    model: Model | None = None
 
 
 @dataclass(frozen=True)

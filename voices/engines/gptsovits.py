@@ -1,48 +1,51 @@
-"""GPT-SoVITS over HTTP: the client of its `api_v2.py` (https://github.com/RVC-Boss/GPT-SoVITS).
+"""GPT-SoVITS (https://github.com/RVC-Boss/GPT-SoVITS) over HTTP, through one or several servers.
 
-That server keeps its reference, its prompt and its weights in the process, and interleaved calls have
-swapped voices. So one call of one sentence is in flight per server, under a lease, and never a streamed one.
-It reads the reference from its own disk and remembers it by its path alone, so a reference's file name is
-the hash of its content. It has no `/health`, and while it works it answers nothing at all: slow is not dead.
-A failed synthesis may well be a 200 with a second of silence: an answer is believed when it is audio.
+A server keeps its reference, its prompt and its weights in the process, and interleaved calls have swapped voices. So
+one call of one sentence is in flight per server, under a lease, and never a streamed one; the weights of a model are
+switched under the same lease as the sentence that needs them. What goes over the wire is in `protocols.py`.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import io
-import json
 import logging
-import os
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
-from voices.engines import EngineHealth, Piece, Reference, SynthesisRequest
-from voices.engines.servers import Answer, CallFailed, Server
+from voices.engines import EngineHealth, Model, Piece, Reference, SynthesisRequest
+from voices.engines.protocols import (
+    SWITCH_SECONDS,
+    ApiV2,
+    EngineProtocol,
+    ServerReport,
+    Utterance,
+    VoiceProject,
+    weights_key,
+)
+from voices.engines.servers import CallFailed, Server
 from voices.text import Sentence, detect_language, split
 
 log = logging.getLogger(__name__)
 
 MIN_REFERENCE_SECONDS = 3.0
 MAX_REFERENCE_SECONDS = 10.0
-MAX_ANSWER_BYTES = 16 * 1024 * 1024  # 170 s at 48 kHz; a sentence is a tenth of it
-MAX_PROBE_BYTES = 1024 * 1024
 HEALTH_SECONDS = 1.8
 OTHER_PROBE_SECONDS = 2.0  # how long to wait for a server that may still work, where there are others
 EDGE_FADE_SECONDS = 0.005
-SILENCE = 1.5 / 32768  # a peak of one step of 16 bits is no sound
+UNKNOWN_WEIGHTS = "?"  # as voiceproject.lease has it
 
 LANGUAGES = frozenset({"auto", "zh", "en", "ja", "yue", "ko"})
+V1_LANGUAGES = LANGUAGES - {"yue", "ko"}
+VERSIONS = ("v1", "v2", "v2Pro", "v2ProPlus", "v3", "v4")
+NEED_TRANSCRIPT = frozenset({"v3", "v4"})
 
 
 class Lease(Protocol):
@@ -50,10 +53,12 @@ class Lease(Protocol):
 
     server: str
     needs_probe: bool
+    loaded: str
 
     def __enter__(self) -> Lease: ...
     def __exit__(self, *error: Any) -> None: ...
     def answered(self) -> None: ...
+    def remember(self, loaded: str) -> None: ...
     def release(self, *, needs_probe: bool, set_aside: bool = False, unreachable: bool = False) -> None: ...
 
 
@@ -64,14 +69,20 @@ class Leases(Protocol):
         self,
         wait_until: float,
         *,
+        tenant: str = "",
+        servers: Collection[str] = (),
         admitted: bool = False,
         prefer: str | None = None,
+        rank: Callable[[str, str], int] = ...,
         avoid: frozenset[str] = frozenset(),
         canceled: Callable[[], bool] = ...,
     ) -> Lease | None: ...
+    def probe_back(self, server: str, probe: Callable[[], bool | None]) -> None: ...
     def states(self) -> Mapping[str, Any]: ...
     def waiting(self) -> int: ...
     def expected_wait_seconds(self) -> float: ...
+    def retry_after_seconds(self) -> float: ...
+    def close(self) -> None: ...
 
 
 # --- references ---------------------------------------------------------------------------------------------
@@ -126,113 +137,6 @@ def _edges_faded(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.f
     return faded
 
 
-def store_reference(samples: NDArray[np.float32], sample_rate: int, folder: Path) -> str:
-    """Writes mono 16-bit WAV into `folder` once, under the SHA-256 of its bytes; returns the file's name.
-
-    Raises PublicError: storage_full, not_configured.
-    """
-    buffer = io.BytesIO()
-    steps = np.clip(np.round(samples.astype(np.float64) * 32767.0), -32768, 32767).astype(np.int16)
-    soundfile.write(buffer, steps, sample_rate, format="WAV", subtype="PCM_16")
-    content = buffer.getvalue()
-    name = f"{hashlib.sha256(content).hexdigest()}.wav"
-    final = folder / name
-    try:
-        try:
-            os.utime(final)  # what is still used is not old
-            return name
-        except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{name}.{os.getpid()}.{threading.get_ident()}"
-        try:
-            with open(partial, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, final)  # over nothing, or over the same bytes from another process
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        log.exception("The reference cannot be written to %s", folder)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise PublicError("storage_full", "There is no room left for reference audio.") from error
-        raise PublicError("not_configured", "The folder for reference audio cannot be written.") from error
-    return name
-
-
-def sweep_references(folder: Path, older_than_seconds: float) -> int:
-    """Removes the reference files that no synthesis has used for so long; returns how many."""
-    removed = 0
-    for path in [*folder.glob("*.wav"), *folder.glob(".*.wav.*")]:
-        try:
-            if time.time() - path.stat().st_mtime > older_than_seconds:
-                path.unlink()
-                removed += 1
-        except FileNotFoundError:
-            continue
-    return removed
-
-
-# --- answers ------------------------------------------------------------------------------------------------
-
-
-def _hidden(text: str, secrets: Sequence[str]) -> str:
-    for secret in secrets:
-        for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]):
-            text = text.replace(form, "[text]") if len(form) > 3 else text
-    return text
-
-
-def _log_excerpt(answer: Answer, secrets: Sequence[str]) -> str:
-    """What the server said of its failure, short, in one line, and without what it was asked to speak."""
-    text = answer.body[:20_000].decode("utf-8", "replace")
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        parsed = None
-    if isinstance(parsed, dict):
-        detail = parsed.get("detail")
-        if isinstance(detail, list):  # a validation error repeats its input
-            parts = [f"{item.get('loc')} {item.get('msg')}" for item in detail if isinstance(item, dict)]
-            text = "; ".join(parts)
-        else:
-            text = "; ".join(f"{key}={parsed[key]}" for key in ("message", "Exception", "detail") if key in parsed)
-    return repr(_hidden(text, secrets)[:300])
-
-
-def read_speech(answer: Answer) -> tuple[NDArray[np.float32], int]:
-    """The audio of a 200 answer: float32 (n,) mono, and its sample rate in Hz.
-
-    Raises EngineError where it is none, or silent.
-    """
-    if not answer.content_type.startswith("audio/"):
-        raise EngineError() from ValueError(f"content type {answer.content_type!r}")
-    body = answer.body
-    # Sizes are checked first: a WAV that is cut short would be read as far as it goes.
-    if (
-        len(body) < 44
-        or body[:4] != b"RIFF"
-        or body[8:12] != b"WAVE"
-        or int.from_bytes(body[4:8], "little") > len(body) - 8
-    ):
-        raise EngineError() from ValueError("not a whole WAV file")
-    try:
-        with soundfile.SoundFile(io.BytesIO(body)) as file:
-            if file.subtype not in ("PCM_16", "PCM_24", "PCM_32", "FLOAT") or file.channels > 2:
-                raise EngineError() from ValueError(f"{file.channels} channels of {file.subtype}")
-            rate = file.samplerate
-            samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
-    except (soundfile.LibsndfileError, ValueError, RuntimeError) as error:
-        raise EngineError() from error
-    if not 8000 <= rate <= 192000:
-        raise EngineError() from ValueError(f"{rate} Hz")
-    if not np.isfinite(samples).all():
-        raise EngineError() from ValueError("samples that are no numbers")
-    if not len(samples) or float(np.abs(samples).max()) < SILENCE:
-        raise EngineError() from ValueError("silence, which is how this engine reports a failed synthesis")
-    return np.clip(samples, -1.0, 1.0).astype(np.float32), rate
-
-
 def least_seconds(text: str, speed: float) -> float:
     """The time under which nobody has spoken all of this text: about twice as fast as a fast speaker."""
     seconds = 0.0
@@ -256,10 +160,11 @@ def voiced_seconds(samples: NDArray[np.float32], sample_rate: int) -> float:
 class GptSovitsEngine:
     """Speaks through one or several GPT-SoVITS servers, a sentence at a time, each under a lease.
 
-    base_urls: of api_v2.py; timeout_seconds: for one sentence; reference_dir: where we write references, and
-    reference_dir_on_server: the same folder as the server sees it; queue_seconds: the longest wait for a
-    first turn, max_waiting: how many may wait at once; lease_factory: called as (servers, max_waiting=...),
-    gives `Leases`.
+    base_urls: of the servers; timeout_seconds: for one sentence; reference_dir: where we write references for
+    api_v2.py, and reference_dir_on_server: the same folder as the server sees it; queue_seconds: the longest wait for
+    a first turn, max_waiting: how many may wait at once; lease_factory: called as (servers, max_waiting=...), gives
+    `Leases`; protocol: `api_v2` or `voiceproject` (protocols.py), token: of the latter; pinned: base URL -> the one
+    model that this server speaks with, whose weights it was started with and keeps.
     """
 
     name = "gptsovits"
@@ -274,6 +179,10 @@ class GptSovitsEngine:
         queue_seconds: float,
         max_waiting: int,
         lease_factory: Callable[..., Leases] | None = None,
+        *,
+        protocol: str = "api_v2",
+        token: str = "",
+        pinned: Mapping[str, str] | None = None,
     ) -> None:
         if lease_factory is None:
             # Only here, since it is rows of Django's: the module itself can be imported without.
@@ -284,11 +193,37 @@ class GptSovitsEngine:
         self._servers = {server.name: server for server in servers}
         if not self._servers:
             raise ValueError("no server is given")
+        self._protocol: EngineProtocol = VoiceProject(token)
+        if protocol == "api_v2":
+            self._protocol = ApiV2(reference_dir, reference_dir_on_server)
+        self._pinned = {Server(url).name: model_id for url, model_id in (pinned or {}).items()}
         self._timeout_seconds = timeout_seconds
-        self._reference_dir = Path(reference_dir)
-        self._reference_dir_on_server = reference_dir_on_server.rstrip("/\\")
         self._queue_seconds = queue_seconds
         self._leases = lease_factory(list(self._servers), max_waiting=max_waiting)
+
+    def serves(self, model: Model | None, default: Model | None, offers_default: bool = True) -> bool:
+        """Whether any server can speak with this model (None: the default).
+
+        default: the registry's row of that name, if there is one. Where the default is offered and its weights are not
+        known, no server's weights are switched, since nothing could bring its own back.
+        """
+        if not self.servers_for(model):
+            return False
+        is_default = model is None or model.id == "default"
+        pinned = not is_default and model is not None and model.id in self._pinned.values()
+        if is_default or pinned or not self._protocol.switches:
+            return True
+        return not offers_default or bool(weights_key(default))
+
+    def servers_for(self, model: Model | None) -> list[str]:
+        """The servers that may speak with this model: those pinned to it, and those pinned to none, if they can."""
+        model_id = model.id if model else "default"
+        can_load = self._protocol.can_load(model)
+        return [
+            name
+            for name in self._servers
+            if self._pinned.get(name) == model_id or (name not in self._pinned and can_load)
+        ]
 
     def synthesize(
         self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]
@@ -296,9 +231,47 @@ class GptSovitsEngine:
         """As voices.engines.Engine; what is wrong with the request is raised here, before anything is spoken.
 
         Raises PublicError also with reference_too_short, reference_too_long (longer than 10 s with a
-        transcript) and validation_error (a text that no language of this engine has).
+        transcript) and as `check` does.
         """
         return GptSovitsSynthesis(self, request, deadline, canceled)
+
+    @staticmethod
+    def check(
+        text: str,
+        language: str,
+        transcript: str | None,
+        reference_language: str,
+        model: Model | None,
+        early: bool = False,
+    ) -> list[Sentence]:
+        """The sentences to speak (early: see voices.text.split).
+
+        PublicError validation_error: a language that the model does not speak, a text with nothing in it to speak, no
+        transcript where the model needs one.
+        """
+        version = model.version if model else ""
+        known = V1_LANGUAGES if version == "v1" else LANGUAGES
+        speaks = known & (model.languages | {"auto"}) if model and model.languages else known
+        name = f"The model {model.id}" + (f" ({version})" if version else "") if model else "This engine"
+        language, reference_language = language.lower(), reference_language.lower()
+        if language not in speaks:
+            raise _refused("language", f"{name} does not speak that; it speaks: {', '.join(sorted(speaks))}.")
+        if reference_language not in known:
+            raise _refused("reference_language", f"{name} does not know that; it knows: {', '.join(sorted(known))}.")
+        if version in NEED_TRANSCRIPT and not (transcript or "").strip():
+            advice = "send reference_text, and a reference of 3 to 10 seconds."
+            raise _refused("reference_text", f"{name} needs the words of the reference: {advice}")
+        if prompt_language(transcript, reference_language) not in known | {"und"}:
+            raise _refused("reference_text", f"{name} does not know the language that this is in.")
+        sentences = split(text, language, early=early)
+        if not sentences:
+            raise _refused("text", "There is nothing to speak: it has no letters.")
+        if any(sentence.language not in LANGUAGES for sentence in sentences):
+            raise _refused("text", "It has letters of a language that this engine does not speak.")
+        foreign = sorted({sentence.language for sentence in sentences} - speaks)
+        if foreign:
+            raise _refused("text", f"{name} does not speak what is in it: {', '.join(foreign)}.")
+        return sentences
 
     @staticmethod
     def reference_window(reference: Reference) -> tuple[float, float] | None:
@@ -323,14 +296,14 @@ class GptSovitsEngine:
         """Asks all servers for /openapi.json at once, except those that work for us and could not answer."""
         try:
             states: Mapping[str, Any] = self._leases.states()
-            waiting = self._leases.waiting()
+            waiting, expected = self._leases.waiting(), self._leases.expected_wait_seconds()
         except Exception:  # the database's own check reports that it is down
             log.warning("The leases cannot be read", exc_info=True)
-            states, waiting = {}, 0
-        found: dict[str, tuple[bool, float | None, str]] = {}
+            states, waiting, expected = {}, 0, 0.0
+        found: dict[str, ServerReport] = {}
 
         def ask(server: Server) -> None:
-            found[server.name] = self._ask(server)
+            found[server.name] = self._protocol.report(server, time.monotonic() + HEALTH_SECONDS)
 
         threads = []
         for server in self._servers.values():
@@ -358,33 +331,36 @@ class GptSovitsEngine:
             extra={
                 "servers": [{"available": ok, "latency_ms": ms, "detail": text} for ok, ms, text in all_found],
                 "waiting": waiting,
+                "queue_length": waiting + sum(state.held for state in states.values()),
+                "expected_wait_seconds": round(expected, 1),
             },
         )
 
-    @staticmethod
-    def _ask(server: Server) -> tuple[bool, float | None, str]:
-        """Whether it can work, the milliseconds of the answer, and a word for a person."""
-        start = time.monotonic()
-        try:
-            answer = server.request("GET", "/openapi.json", None, start + HEALTH_SECONDS, MAX_PROBE_BYTES)
-        except CallFailed as failure:
-            if isinstance(failure.error, EngineTimeout):
-                return False, None, "no answer within 2 s: busy or down"
-            return False, None, "cannot be reached" if failure.unreachable else "broke off its answer"
-        milliseconds = round((time.monotonic() - start) * 1000, 1)
-        try:
-            paths = json.loads(answer.body)["paths"] if answer.status == 200 else {}
-        except (ValueError, KeyError, TypeError, RecursionError):
-            paths = {}
-        if "/tts" in paths:
-            return True, milliseconds, "ready"
-        if "/" in paths:
-            return (
-                False,
-                milliseconds,
-                "this is GPT-SoVITS's older api.py, which is not supported: run its api_v2.py",
-            )
-        return False, milliseconds, "something answers, but not GPT-SoVITS's api_v2.py"
+    def close(self) -> None:
+        """Ends what goes on behind the requests."""
+        self._leases.close()
+
+    def probe_back(self, server: Server) -> None:
+        """Has a server that failed asked from time to time, behind the requests, until it answers."""
+
+        def probe() -> bool | None:
+            try:
+                self._protocol.fence(server, time.monotonic() + OTHER_PROBE_SECONDS)
+            except CallFailed as failure:
+                return False if failure.unreachable else None
+            return True
+
+        self._leases.probe_back(server.name, probe)
+
+
+def _refused(field: str, message: str) -> PublicError:
+    return PublicError("validation_error", f"{field}: {message}", {field: [message]})
+
+
+def prompt_language(transcript: str | None, language: str) -> str:
+    """The language of the reference's words: as given, or told from them; `auto` where there are none."""
+    words = (transcript or "").strip()
+    return detect_language(words) if language == "auto" and words else language
 
 
 class GptSovitsSynthesis(Iterator[Piece]):
@@ -408,8 +384,19 @@ class GptSovitsSynthesis(Iterator[Piece]):
         self._server: str | None = None  # the one that spoke last: another may have other weights
         self._admitted = False
         self.seed = request.seed % 2**32 if request.seed is not None else random.SystemRandom().randrange(2**31)
-        self._sentences = self._checked_text()
+        if request.model is None and request.model_id not in (None, "", "default"):
+            raise ValueError("a model that nobody has looked up")
+        self._model = request.model
+        transcript = request.reference.transcript
+        self._sentences = engine.check(
+            request.text, request.language, transcript, request.reference.language, self._model, request.early
+        )
+        language = prompt_language(transcript, request.reference.language.lower())
+        self._prompt_language = language if language in LANGUAGES else "auto"
         self.reference_window = engine.reference_window(request.reference)
+        self._suitable = engine.servers_for(self._model)
+        if not self._suitable:
+            raise PublicError("not_configured", "No server of the speech engine is set up for this model.")
         self._pieces = self._speak_all()
 
     def __next__(self) -> Piece:
@@ -418,42 +405,21 @@ class GptSovitsSynthesis(Iterator[Piece]):
     def close(self) -> None:
         self._pieces.close()
 
-    def _checked_text(self) -> list[Sentence]:
-        language = self._request.language.lower()
-        if language not in LANGUAGES:
-            raise PublicError(
-                "validation_error",
-                "This engine does not speak that language.",
-                {"language": [f"One of {', '.join(sorted(LANGUAGES))}."]},
-            )
-        sentences = split(self._request.text, language, early=self._request.early)
-        if not sentences:
-            raise PublicError("validation_error", "There is nothing to speak.", {"text": ["It has no letters."]})
-        if any(sentence.language not in LANGUAGES for sentence in sentences):
-            raise PublicError(
-                "validation_error",
-                "This engine does not speak a language of this text.",
-                {"text": ["A part of it is in an alphabet that this engine does not read."]},
-            )
-        return sentences
-
-    def _reference_path(self) -> str:
-        """Where the server finds the reference."""
+    def _reference(self) -> Any:
         reference = self._request.reference
         samples = reference.samples
         if self.reference_window is not None:
             start, end = (round(at * reference.sample_rate) for at in self.reference_window)
             samples = _edges_faded(samples[start:end], reference.sample_rate)
-        name = store_reference(samples, reference.sample_rate, self._engine._reference_dir)
-        return f"{self._engine._reference_dir_on_server}/{name}"
+        return self._engine._protocol.reference(samples, reference.sample_rate, self._model)
 
     def _speak_all(self) -> Generator[Piece, None, None]:
-        path = self._reference_path()
+        reference = self._reference()
         sample_rate = 0
         for sentence in self._sentences:
             if self._canceled():
                 return
-            piece = self._speak(sentence, path)
+            piece = self._speak(self._utterance(sentence, reference))
             if piece is None:
                 return
             if sample_rate and piece.sample_rate != sample_rate:
@@ -462,31 +428,30 @@ class GptSovitsSynthesis(Iterator[Piece]):
             sample_rate = piece.sample_rate
             yield piece
 
-    def _payload(self, sentence: Sentence, path: str) -> dict[str, Any]:
-        reference = self._request.reference
-        transcript = (reference.transcript or "").strip()
-        prompt_language = reference.language.lower()
-        if prompt_language == "auto" and transcript:
-            prompt_language = detect_language(transcript)
-        return {
-            "text": sentence.text,
-            "text_lang": sentence.language,
-            "ref_audio_path": path,
-            "prompt_text": transcript,
-            "prompt_lang": prompt_language if prompt_language in LANGUAGES else "auto",
-            "temperature": self._request.temperature,
-            "speed_factor": self._request.speed,
-            "seed": self.seed,
-            "text_split_method": "cut0",
-            "batch_size": 1,
-            "media_type": "wav",
-            "streaming_mode": False,
-        }
+    def _utterance(self, sentence: Sentence, reference: Any) -> Utterance:
+        return Utterance(
+            text=sentence.text,
+            language=sentence.language,
+            reference=reference,
+            transcript=(self._request.reference.transcript or "").strip(),
+            prompt_language=self._prompt_language,
+            speed=self._request.speed,
+            temperature=self._request.temperature,
+            seed=self.seed,
+            model=self._model,
+        )
 
-    def _speak(self, sentence: Sentence, path: str) -> Piece | None:
+    def _rank(self, server: str, loaded: str) -> int:
+        """Servers that need no switch first, then those where nothing is lost by one."""
+        key = weights_key(self._model)
+        if not key or server in self._engine._pinned or loaded == key:
+            return 0
+        return 1 if loaded in ("", UNKNOWN_WEIGHTS) else 2
+
+    def _speak(self, utterance: Utterance) -> Piece | None:
         """One sentence, on the server that is free first and can be reached. None when canceled."""
         engine = self._engine
-        alone = len(engine._servers) == 1
+        alone = len(self._suitable) == 1
         failed: set[str] = set()
         wait_until = self._deadline
         if not self._admitted:
@@ -497,8 +462,11 @@ class GptSovitsSynthesis(Iterator[Piece]):
             try:
                 lease = engine._leases.acquire(
                     wait_until,
+                    tenant=self._request.tenant,
+                    servers=self._suitable,
                     admitted=self._admitted,
                     prefer=self._server,
+                    rank=self._rank,
                     avoid=frozenset(failed),
                     canceled=self._canceled,
                 )
@@ -516,57 +484,73 @@ class GptSovitsSynthesis(Iterator[Piece]):
                         self._fence(server, wait_until if alone else time.monotonic() + OTHER_PROBE_SECONDS)
                         lease.answered()
                     self._admitted = True
-                    return self._call(server, self._payload(sentence, path))
+                    self._load(server, lease)
+                    return self._call(server, utterance)
                 except CallFailed as failure:
-                    lease.release(
-                        needs_probe=failure.unsettled or lease.needs_probe,
-                        set_aside=failure.unreachable or (failure.unsettled and not alone),
-                        unreachable=failure.unreachable,
-                    )
+                    set_aside = failure.unreachable or failure.refused or (failure.unsettled and not alone)
+                    in_doubt = failure.unsettled or failure.unreachable or lease.needs_probe
+                    lease.release(needs_probe=in_doubt, set_aside=set_aside, unreachable=failure.unreachable)
+                    if set_aside and in_doubt:
+                        engine.probe_back(server)
+                    if failure.refused and isinstance(failure.error, EngineBusy):
+                        # Somebody else has filled its queue: as good as a server that is held.
+                        continue
                     failed.add(lease.server)
                     if not isinstance(failure.error, EngineUnavailable | EngineBusy) or len(failed) == len(
-                        engine._servers
+                        self._suitable
                     ):
                         raise failure.error from failure
                     log.warning("%s is set aside", lease.server)
-                except EngineError:
+                except PublicError:
                     # It answered in full, so nothing goes on there; only the answer was no speech.
                     lease.release(needs_probe=False)
                     raise
 
     def _fence(self, server: Server, until: float) -> None:
-        """Waits for any answer: the server does one thing at a time, so what began before has then ended."""
+        """Waits until nothing that began before runs on the server any more."""
         try:
-            server.request("GET", "/openapi.json", None, min(until, self._deadline), MAX_PROBE_BYTES)
+            self._engine._protocol.fence(server, min(until, self._deadline))
         except CallFailed as failure:
             if not isinstance(failure.error, EngineTimeout):
                 raise
-            error: PublicError = EngineBusy(retry_after=self._engine._leases.expected_wait_seconds())
+            error: PublicError = EngineBusy(retry_after=self._engine._leases.retry_after_seconds())
             if time.monotonic() >= self._deadline:
                 error = EngineTimeout()
             raise CallFailed(error, unsettled=True) from failure
 
-    def _call(self, server: Server, payload: dict[str, Any]) -> Piece:
+    def _load(self, server: Server, lease: Lease) -> None:
+        """Brings the model's weights onto the server, where it keeps what it was last given."""
+        engine = self._engine
+        if not engine._protocol.switches or server.name in engine._pinned:
+            return
+        key = weights_key(self._model)
+        if not key:
+            if lease.loaded:
+                log.error(
+                    "%s was given other weights, and those it had before are not known: fill in the model `default`, "
+                    "or restart the server with its own weights and delete its lease",
+                    server.name,
+                )
+                raise PublicError("not_configured", "The default model of the speech engine is not known any more.")
+            return
+        if lease.loaded == key or self._model is None:
+            return
+        lease.remember(UNKNOWN_WEIGHTS)  # so that whoever comes after an end half-way knows
+        engine._protocol.load(server, self._model, min(self._deadline, time.monotonic() + SWITCH_SECONDS))
+        lease.remember(key)
+
+    def _call(self, server: Server, utterance: Utterance) -> Piece:
         """One sentence, said again with another seed if too little of it was said."""
-        samples, sample_rate = self._tts(server, payload)
-        least = least_seconds(payload["text"], self._request.speed)
+        samples, sample_rate = self._tts(server, utterance)
+        least = least_seconds(utterance.text, utterance.speed)
         if voiced_seconds(samples, sample_rate) < least:
             log.warning("%s spoke %.2f s where at least %.2f s were expected", server.name,
                         voiced_seconds(samples, sample_rate), least)  # fmt: skip
-            again, rate = self._tts(server, payload | {"seed": (self.seed + 1) % 2**32})
+            again, rate = self._tts(server, replace(utterance, seed=(self.seed + 1) % 2**32))
             if rate == sample_rate and voiced_seconds(again, rate) > voiced_seconds(samples, sample_rate):
                 samples = again
-        return Piece(_edges_faded(samples, sample_rate), sample_rate, payload["text"])
+        return Piece(_edges_faded(samples, sample_rate), sample_rate, utterance.text)
 
-    def _tts(self, server: Server, payload: dict[str, Any]) -> tuple[NDArray[np.float32], int]:
+    def _tts(self, server: Server, utterance: Utterance) -> tuple[NDArray[np.float32], int]:
         deadline = min(self._deadline, time.monotonic() + self._engine._timeout_seconds)
-        answer = server.request("POST", "/tts", payload, deadline, MAX_ANSWER_BYTES)
-        if answer.status != 200:
-            secrets = (payload["text"], payload["prompt_text"])
-            log.error("%s answered %d: %s", server.name, answer.status, _log_excerpt(answer, secrets))
-            raise EngineError()
-        try:
-            return read_speech(answer)
-        except EngineError as error:
-            log.error("%s answered 200 with %s", server.name, error.__cause__)
-            raise
+        return self._engine._protocol.speak(server, utterance, deadline)

@@ -15,6 +15,7 @@ import ssl
 import threading
 import time
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -30,14 +31,18 @@ STALE_SECONDS = 1.0  # a kept connection that breaks so soon had been closed bef
 class CallFailed(Exception):
     """A call went wrong. error: what the client is told.
 
-    unsettled: the server may still be working on it; unreachable: nothing took the connection.
+    unsettled: the server may still be working on it; unreachable: nothing took the connection; refused: it answered
+    that it takes no work now.
     """
 
-    def __init__(self, error: PublicError, *, unsettled: bool = False, unreachable: bool = False) -> None:
+    def __init__(
+        self, error: PublicError, *, unsettled: bool = False, unreachable: bool = False, refused: bool = False
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.unsettled = unsettled
         self.unreachable = unreachable
+        self.refused = refused
 
 
 class _WasClosed(Exception):
@@ -49,6 +54,15 @@ class Answer:
     status: int
     content_type: str
     body: bytes
+    retry_after: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """The object that the body is; empty where it is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -95,13 +109,17 @@ class Server:
         self._lock = threading.Lock()
 
     def request(
-        self, method: str, path: str, payload: dict[str, Any] | None, deadline: float, max_bytes: int
+        self,
+        method: str,
+        path: str,
+        deadline: float,
+        max_bytes: int,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """The whole answer, at most max_bytes of body. Raises CallFailed; deadline: time.monotonic()."""
-        body = json.dumps(payload).encode() if payload is not None else None
-        headers = dict(self._headers)
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+        headers = {**self._headers, **(headers or {})}
         connection = self._kept()
         if connection is not None:
             try:
@@ -152,7 +170,7 @@ class Server:
         method: str,
         path: str,
         body: bytes | None,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         deadline: float,
         max_bytes: int,
     ) -> Answer:
@@ -164,7 +182,7 @@ class Server:
             sock = connection.sock
             sock.settimeout(max(0.001, deadline - time.monotonic()))
             connection.response_class = _response_until(deadline)
-            connection.request(method, self._path + path, body, headers)
+            connection.request(method, self._path + path, body, dict(headers))
             response = connection.getresponse()
             answering = True
             chunks, size = [], 0
@@ -177,7 +195,12 @@ class Server:
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
             keep = not response.will_close
-            return Answer(response.status, response.headers.get_content_type(), b"".join(chunks))
+            return Answer(
+                response.status,
+                response.headers.get_content_type(),
+                b"".join(chunks),
+                response.headers.get("Retry-After", ""),
+            )
         except TimeoutError as error:
             raise CallFailed(EngineTimeout(), unsettled=True) from error
         except (OSError, http.client.HTTPException) as error:

@@ -1,0 +1,244 @@
+"""What the API costs above a direct call to GPT-SoVITS, and how much of several servers' capacity it can use.
+
+    .venv/bin/python -m bench.api_overhead [--calls 100] [--seconds 10] [--servers 4] [--parallel 16] [--processes 1]
+
+The servers are stand-ins that are busy for 50 ms with each sentence, one at a time, and answer with 3 s of audio, so
+that what is measured is this product and not speech. The API runs under gunicorn as in production, on a data folder of
+its own. Direct calls and calls of the API take turns, and both throughputs are measured in the same run: compare
+numbers of one run only. Needs nothing beyond requirements.txt. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import io
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+ROOT = Path(__file__).resolve().parent.parent
+SENTENCE_SECONDS = 0.05
+TEXT = "This is one sentence of a dozen words, which anybody can speak."
+
+
+def tone(seconds: float, rate: int) -> bytes:
+    at = np.arange(round(seconds * rate)) / rate
+    buzz = sum(np.sin(2 * np.pi * 120 * k * at) / k for k in range(1, 12))
+    buffer = io.BytesIO()
+    sf.write(buffer, 0.2 * buzz * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * at)), rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def serve(port: int) -> None:
+    """A stand-in for api_v2.py on a port, until it is ended."""
+    speech = tone(3.0, 32_000)
+    at_work = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.answer("application/json", b'{"paths": {"/tts": {}}}')
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            with at_work:
+                time.sleep(SENTENCE_SECONDS)
+            self.answer("audio/wav", speech)
+
+        def answer(self, content_type: str, content: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+
+
+class Caller:
+    """Calls of one kind over one kept connection."""
+
+    def __init__(self, port: int, path: str, body: bytes, headers: dict[str, str]) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self.path, self.body, self.headers = path, body, headers
+
+    def call(self) -> float:
+        """Seconds that it took; raises where the answer is no audio."""
+        started = time.perf_counter()
+        self.connection.request("POST", self.path, self.body, self.headers)
+        response = self.connection.getresponse()
+        content = response.read()
+        if response.status != 200 or content[:4] != b"RIFF":
+            raise RuntimeError(f"{response.status}: {content[:300]!r}")
+        return time.perf_counter() - started
+
+
+def direct(port: int) -> Caller:
+    payload = {"text": TEXT, "text_lang": "en", "prompt_lang": "en", "ref_audio_path": "/x.wav"}
+    return Caller(port, "/tts", json.dumps(payload).encode(), {"Content-Type": "application/json"})
+
+
+def through_api(port: int, key: str, reference: bytes) -> Caller:
+    boundary = uuid.uuid4().hex
+    fields = {"text": TEXT, "language": "en", "reference_text": "What I say in it.", "reference_language": "en"}
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    ]
+    head = 'Content-Disposition: form-data; name="reference_audio"; filename="reference.wav"\r\nContent-Type: audio/wav'
+    parts += [f"--{boundary}\r\n{head}\r\n\r\n".encode(), reference, f"\r\n--{boundary}--\r\n".encode()]
+    headers = {"X-API-Key": key, "Content-Type": f"multipart/form-data; boundary={boundary}"}
+    return Caller(port, "/api/v1/voice/synthesize", b"".join(parts), headers)
+
+
+def throughput(callers: list[Caller], seconds: float) -> tuple[float, list[float], int]:
+    """Calls a second of all callers together, the seconds of each call, and how many failed."""
+    times: list[float] = []
+    errors: list[str] = []
+    end = time.perf_counter() + seconds
+
+    def work(caller: Caller) -> None:
+        while time.perf_counter() < end:
+            try:
+                times.append(caller.call())
+            except (RuntimeError, OSError, http.client.HTTPException) as error:
+                errors.append(str(error))
+                caller.connection.close()
+
+    started = time.perf_counter()
+    threads = [threading.Thread(target=work, args=(caller,)) for caller in callers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in sorted(set(errors))[:5]:
+        print(f"error: {error}", file=sys.stderr)
+    return len(times) / (time.perf_counter() - started), times, len(errors)
+
+
+def cpu_seconds(parent: int) -> float:
+    """What a process's children have used so far: gunicorn's workers. On a busy machine it tells more than time."""
+    ticks = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise SystemExit(f"nothing listens on port {port}") from None
+            time.sleep(0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=100, help="for the latency, of each kind")
+    parser.add_argument("--seconds", type=float, default=10, help="for each throughput")
+    parser.add_argument("--servers", type=int, default=4)
+    parser.add_argument("--parallel", type=int, default=16)
+    parser.add_argument("--processes", type=int, default=1, help="web processes")
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve)
+        return
+    ports = [free_port() for _ in range(options.servers)]
+    port = free_port()
+    started: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ, "DATA_DIR": folder, "ENV_FILE": os.devnull, "LOG_LEVEL": "WARNING",
+            "SOVITS_BASE_URL": ",".join(f"http://127.0.0.1:{at}" for at in ports),
+            "SOVITS_MAX_WAITING": str(2 * options.parallel), "WEB_THREADS": str(options.parallel + 8),
+            "WEB_PROCESSES": str(options.processes),
+        }  # fmt: skip
+        manage = [sys.executable, "manage.py"]
+        subprocess.run([*manage, "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+        made = subprocess.run(
+            [*manage, "create_api_key", "bench", "--create-user"],
+            cwd=ROOT, env=environment, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        key = next(word for word in made.stdout.split() if word.startswith("vck_"))
+        commands = [["bench.api_overhead", "--serve", str(at)] for at in ports]
+        serving = ["--config", "python:voiceproject.serving", "--bind", f"127.0.0.1:{port}"]
+        commands.append(["gunicorn", "voiceproject.wsgi", *serving])
+        try:
+            for command in commands:
+                started.append(subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=environment))
+            for at in (*ports, port):
+                wait_for(at)
+            measure(ports, port, key, started[-1].pid, options)
+        finally:
+            for process in reversed(started):
+                process.terminate()
+            for process in started:
+                process.wait(60)
+
+
+def measure(ports: list[int], port: int, key: str, gunicorn: int, options: argparse.Namespace) -> None:
+    reference = tone(5.0, 24_000)
+    straight, api = direct(ports[0]), through_api(port, key, reference)
+    for _ in range(10):  # the first calls load code and open connections
+        straight.call(), api.call()
+    before = cpu_seconds(gunicorn)
+    pairs = [(straight.call(), api.call()) for _ in range(options.calls)]
+    used = 1000 * (cpu_seconds(gunicorn) - before) / options.calls
+    print("| one at a time | p50 ms | p95 ms |\n|---|---|---|")
+    for name, times in (
+        ("a direct call", [pair[0] for pair in pairs]),
+        ("through the API", [pair[1] for pair in pairs]),
+    ):
+        print(f"| {name} | {1000 * statistics.median(times):.1f} | {1000 * np.percentile(times, 95):.1f} |")
+    added = [through - straight for straight, through in pairs]
+    print(f"| added | {1000 * statistics.median(added):.1f} | {1000 * np.percentile(added, 95):.1f} |")
+    print(f"\nCPU time of the API: {used:.1f} ms a call\n", flush=True)
+    most, _, failed = throughput([direct(at) for at in ports], options.seconds)
+    before = cpu_seconds(gunicorn)
+    got, times, errors = throughput(
+        [through_api(port, key, reference) for _ in range(options.parallel)], options.seconds
+    )
+    print(f"| {options.servers} servers | sentences/s | of their capacity | p50 ms | errors |\n|---|---|---|---|---|")
+    print(f"| direct, one caller each | {most:.1f} | 1 | | {failed} |")
+    p50 = 1000 * statistics.median(times)
+    used = 1000 * (cpu_seconds(gunicorn) - before) / max(1, len(times))
+    print(f"| {options.parallel} through the API | {got:.1f} | {got / most:.2f} | {p50:.0f} | {errors} |")
+    print(f"\nCPU time of the API: {used:.1f} ms a call", flush=True)
+
+
+if __name__ == "__main__":
+    main()
