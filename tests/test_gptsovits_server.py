@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ import soundfile as sf
 
 from tests import fake_gptsovits_root as fake
 from tests import speech
+from voiceproject.errors import EngineUnavailable
+from voices.engines import Model, Reference, SynthesisRequest
+from voices.engines.gptsovits import GptSovitsEngine
 
 SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "gptsovits_server.py"
 TOKEN = "a-token-of-this-test-alone"
@@ -435,3 +439,27 @@ def test_without_a_token_only_this_machine_is_served(own, root, tmp_path):
     refused(with_file.speak(reference_of()), 401, "unauthorized")
     with_file.headers = {"Authorization": "Bearer another-token-from-a-file"}
     refused(with_file.speak(reference_of(), text=""), 400, "bad_request")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_product_s_own_client_speaks_through_it(server: Running, tmp_path: Path) -> None:
+    at = np.arange(4 * 24_000)
+    reference = Reference((0.25 * np.sin(at * 0.05)).astype(np.float32), 24_000, "hash", None, "en")
+    engine = GptSovitsEngine(
+        [server.url], 60, tmp_path, str(tmp_path), 10, 4, protocol="voiceproject", token=TOKEN
+    )  # fmt: skip
+    assert engine.health().available
+    asked = SynthesisRequest(f"{TEXT} {TEXT}", "en", reference, seed=7)
+    pieces = list(engine.synthesize(asked, time.monotonic() + 120, lambda: False))
+    assert len(pieces) == 2
+    for piece in pieces:
+        assert np.sqrt(np.mean(piece.samples**2)) > 0.01
+        assert 1.0 < len(piece.samples) / piece.sample_rate < 6.0
+    anna = Model("anna", gpt_weights="", sovits_weights="")
+    other = list(engine.synthesize(replace(asked, model_id="anna", model=anna), time.monotonic() + 120, lambda: False))
+    assert speech.pitch(other[0].samples, other[0].sample_rate) < 0.85 * speech.pitch(
+        pieces[0].samples, pieces[0].sample_rate
+    )
+    wrong = GptSovitsEngine([server.url], 60, tmp_path, str(tmp_path), 10, 4, protocol="voiceproject", token="x" * 24)
+    with pytest.raises(EngineUnavailable):
+        list(wrong.synthesize(asked, time.monotonic() + 60, lambda: False))
