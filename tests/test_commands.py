@@ -281,7 +281,8 @@ def test_many_runs_leave_no_descriptor_thread_or_zombie(bench: Bench) -> None:
         ):
             with pytest.raises(CommandError):
                 bench.run_argv(argv, **options)
-    assert held() == before
+    # Less is fine: threads of earlier tests may end meanwhile.
+    assert all(now <= then for now, then in zip(held(), before, strict=True))
 
 
 # --- output ---
