@@ -25,6 +25,12 @@ UNREADABLE = 3
 SILENT = 4
 BAD_REFERENCE = 5
 UNWRITABLE = 6
+OUT_OF_MEMORY = 7  # the computer's or the GPU's
+NO_CUDA = 8
+NO_WEIGHTS = 9
+UNKNOWN_MODEL = 10
+ENGINE_FAILED = 11
+UNSPEAKABLE = 12
 
 
 class ScriptError(Exception):
