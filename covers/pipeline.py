@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-import re
 import shutil
 import threading
 import time
@@ -23,7 +22,7 @@ from django.conf import settings
 from django.db.models.fields.files import FieldFile
 
 from covers.models import STAGES, CoverJob
-from voiceproject import audio, commands
+from voiceproject import audio, commands, resident
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
@@ -36,7 +35,6 @@ SAMPLE_RATE = 44_100
 STARTS = {"preprocess": 0, "separate": 5, "infer": 45, "mix": 90, "finalize": 97, "end": 100}
 
 MAX_WAVEFORM_DRIFT_SECONDS = 2.0
-_OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|std::bad_alloc|Unable to allocate", re.IGNORECASE)
 
 
 class StageFailed(Exception):
@@ -57,6 +55,17 @@ def template(kind: str) -> commands.CommandTemplate:
     if kind == "separate":
         return commands.CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
     return commands.CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
+
+
+@functools.cache
+def residents() -> resident.Pool:
+    """The commands that stay between jobs of this process, where COVER_RESIDENT says so."""
+    return resident.Pool(
+        settings.SCRATCH_DIR,
+        max_children=settings.COVER_CONCURRENCY,
+        max_jobs=settings.COVER_RESIDENT_JOBS,
+        idle_seconds=settings.COVER_RESIDENT_IDLE_SECONDS,
+    )
 
 
 def run(job: CoverJob, stopping: threading.Event) -> None:
@@ -172,7 +181,6 @@ class _Cover:
                 "song_input": str(self.folder / "song.wav"),
                 "vocal_output": str(self.folder / "vocals.wav"),
                 "inst_output": str(self.folder / "instrumental.wav"),
-                "uvr_model": settings.COVER_UVR_MODEL,
             },
         )
         for name in ("vocals", "instrumental"):
@@ -235,15 +243,18 @@ class _Cover:
 
     def command(self, kind: str, values: dict[str, str]) -> None:
         code = _code_of_stage(kind)
-        argv = template(kind).argv(
-            {
-                "python_exec": settings.GPT_SOVITS_PYTHON,
-                "project_root": str(settings.GPT_SOVITS_PROJECT_ROOT),
-                **values,
-            }
-        )
+        lasting = {
+            "python_exec": settings.GPT_SOVITS_PYTHON,
+            "project_root": str(settings.GPT_SOVITS_PROJECT_ROOT),
+            "uvr_model": settings.COVER_UVR_MODEL,
+        }
+        argv = template(kind).argv(lasting | values)
+        run: Callable[..., commands.CommandResult] = commands.run
+        if settings.COVER_RESIDENT:
+            serving = template(kind).serving(lasting | values, frozenset(lasting))
+            run = functools.partial(residents().run, serving=serving)
         try:
-            result = commands.run(
+            result = run(
                 argv,
                 cwd=self.folder,
                 env=commands.child_environment(self.folder, {"REQUEST_ID": self.job.request_id}),
@@ -263,12 +274,12 @@ class _Cover:
         except commands.CommandOutputTooLarge as error:
             raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
         except commands.CommandFailed as error:
-            if error.returncode == -9 or _OUT_OF_MEMORY.search(error.stderr_tail):
+            if error.out_of_memory:
                 code = "out_of_memory"
             elif "No space left on device" in error.stderr_tail:
                 code = "storage_full"
             raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
-        self.warnings += re.findall(r"^WARNING:? (.+)$", result.stderr_tail, re.MULTILINE)
+        self.warnings += result.warnings
 
     def fit(self, code: str, name: str) -> None:
         """A command's output is checked, and cut or filled to the song's very length."""

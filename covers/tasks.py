@@ -14,6 +14,7 @@ from covers import pipeline
 from covers.models import CoverJob
 from voiceproject.broker import UNREACHABLE, broker
 from voiceproject.jobs import JobStatus
+from voiceproject.resident import folder_in_use
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ def has_room() -> bool:
 
 
 def scratch_in_use(name: str) -> bool:
-    """Whether a scratch folder belongs to an attempt that is running now."""
+    """Whether a scratch folder belongs to an attempt that is running now, or to a command that stays."""
+    if folder_in_use(settings.SCRATCH_DIR / name):
+        return True
     match = re.fullmatch(r"cover-([0-9a-f-]{36})-(\d+)", name)
     return (
         match is not None and CoverJob.objects.filter(pk=match[1], attempt=match[2], status=JobStatus.RUNNING).exists()

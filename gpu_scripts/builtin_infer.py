@@ -11,8 +11,8 @@ channels. Of a stereo vocal the middle is converted and placed in the centre.
 
 stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr: `WARNING ...`; one line on failure.
 Exit codes: 0 done; 1 unexpected; 2 bad arguments; 3 unreadable input, more than two channels, or no finite samples;
-4 nothing is sung in the vocal; 5 no voice in the reference; 6 the output cannot be written; 143 and 130 ended by
-SIGTERM and SIGINT (nothing is left behind).
+4 nothing is sung in the vocal; 5 no voice in the reference; 6 the output cannot be written; 7 out of memory; 143 and
+130 ended by SIGTERM and SIGINT (nothing is left behind). With `--serve` it takes job after job (script_io.run).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REFERENCE_SECONDS = 60
 MAX_SEMITONES = 24
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = script_io.OneLineParser(description="Sing a vocal in another voice.")
     parser.add_argument("--reference", type=Path, required=True)
     parser.add_argument("--input", type=Path, required=True)
@@ -45,14 +45,15 @@ def main() -> None:
     parser.add_argument("--model-id", default="", help="ignored: there is one method")
     parser.add_argument("--project-root", type=Path, default=Path(__file__).resolve().parent.parent)
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if not abs(arguments.pitch) <= MAX_SEMITONES:
         parser.error(f"--pitch must be within {-MAX_SEMITONES} and {MAX_SEMITONES}")
     if arguments.output.resolve() in {arguments.input.resolve(), arguments.reference.resolve()}:
         parser.error("--output must be another file than --input and --reference")
     if not (arguments.project_root / "voices" / "engines" / "builtin").is_dir():
         parser.error(f"--project-root {arguments.project_root} does not hold voices/engines/builtin")
-    sys.path.insert(0, str(arguments.project_root))
+    if str(arguments.project_root) not in sys.path:
+        sys.path.insert(0, str(arguments.project_root))
     from voices.engines.builtin import singing
 
     progress = Progress()

@@ -8,7 +8,8 @@ separators have models, and the caller passes the same arguments to all.
 
 stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr: `WARNING ...`; one line on failure.
 Exit codes: 0 done; 1 unexpected; 2 bad arguments; 3 unreadable input, more than two channels, or no finite samples;
-4 the song is silent; 6 an output cannot be written; 143 and 130 ended by SIGTERM and SIGINT (nothing is left behind).
+4 the song is silent; 6 an output cannot be written; 7 out of memory; 143 and 130 ended by SIGTERM and SIGINT (nothing
+is left behind). With `--serve` it takes job after job (script_io.run).
 
 Method, on chunks of 24 s: what is in the centre of the stereo image (C. Avendano, WASPAA 2003), and is not repeated
 elsewhere in the chunk (REPET-SIM: Z. Rafii, B. Pardo, ISMIR 2012), refined by a comb on the singer's F0 (harmonic
@@ -69,14 +70,14 @@ class Scan:
     mono: bool
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = script_io.OneLineParser(description="Separate a song into vocal and accompaniment.")
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--vocal", type=Path, required=True)
     parser.add_argument("--inst", type=Path, required=True)
     parser.add_argument("--model", default="", help="ignored: there is one method")
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if len({arguments.input.resolve(), arguments.vocal.resolve(), arguments.inst.resolve()}) < 3:
         parser.error("--input, --vocal and --inst must be three files")
     progress = Progress()

@@ -176,6 +176,8 @@ def song(lines: Sequence[tuple[str, Speech]], seed: int, semitones: float = 0.0,
         f0, times = pyworld.harvest(x, speech.rate, f0_floor=65.0, f0_ceil=500.0)
         spectrum = pyworld.cheaptrick(x, f0, times, speech.rate)
         aperiodicity = pyworld.d4c(x, f0, times, speech.rate)
+        # Harvest finds an F0 in fricatives as well; D4C tells them apart, and marks them as noise in all bands.
+        f0[aperiodicity[:, : aperiodicity.shape[1] // 4].min(axis=1) > 0.99] = 0.0
         begin, stop = speech.words[0].start, speech.words[-1].end
         knots, to = [max(0.0, begin - 0.06)], [0.0]
         notes: list[tuple[float, int]] = []

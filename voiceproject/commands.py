@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 MARK = "VOICEPROJECT_COMMAND_MARK"  # the environment variable that all processes of a command have
 
+SERVE = "--serve"  # asks a script to take job after job (resident.py)
+
 NOT_FOUND = 127  # what a shell answers for a missing program
 NOT_STARTED = 126
 
@@ -64,6 +66,13 @@ class CommandFailed(CommandError):
 
     returncode: int
 
+    _OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|std::bad_alloc|Unable to allocate", re.IGNORECASE)
+
+    @property
+    def out_of_memory(self) -> bool:
+        """The kernel's way to end what takes too much is SIGKILL; all others say so."""
+        return self.returncode == -signal.SIGKILL or self._OUT_OF_MEMORY.search(self.stderr_tail) is not None
+
 
 class CommandTimedOut(CommandError):
     """It outlived its deadline, or was silent for too long."""
@@ -85,6 +94,7 @@ class CommandResult:
     stderr_tail: str
     seconds: float
     peak_rss_bytes: int  # of the largest process of the tree
+    warnings: tuple[str, ...] = ()  # its lines `WARNING text` on stderr: the first 20, printable text
 
 
 # ------------------------------------------------------------------------------
@@ -197,6 +207,30 @@ class CommandTemplate:
             raise ValueError("a value contains a null character")
         return [self._program(argv[0]), *argv[1:]]
 
+    def serving(self, values: Mapping[str, str], lasting: frozenset[str]) -> tuple[list[str], list[str]] | None:
+        """(the command that takes job after job, the arguments of the job that `values` are of), or None where the
+        program itself is another for each job. Raises as `argv` does.
+
+        lasting: the placeholders that have the same value for all jobs. The command is the program, its script,
+        `--serve`, and those arguments that are the same for all jobs, for what a script has to know before it loads
+        anything; a job's arguments are everything after the script.
+        """
+        argv = self.argv(values)
+        after = self._script + 1
+
+        def lasts(parts: list[str]) -> bool:
+            return set(parts[1::2]) <= lasting
+
+        if not all(map(lasts, self._arguments[:after])):
+            return None
+        kept: list[str] = []
+        for argument, parts in zip(argv[after:], self._arguments[after:], strict=True):
+            if lasts(parts):
+                kept.append(argument)
+            elif kept and kept[-1].startswith("--") and "=" not in kept[-1]:
+                kept.pop()  # the option whose value changes
+        return [*argv[:after], SERVE, *kept], argv[after:]
+
     @staticmethod
     def _fill(parts: list[str], values: Mapping[str, str]) -> str:
         return "".join(values[part] if place % 2 else part for place, part in enumerate(parts))
@@ -301,22 +335,47 @@ def folder_bytes(folder: str | os.PathLike[str]) -> int:
 # Output
 
 
-class _Output(threading.Thread):
+class Lines:
+    """Cuts what comes in pieces into lines, of which no more than `limit` bytes are kept."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._line = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that are complete now, without their ends."""
+        *lines, self._line = (self._line + data).split(b"\n")
+        self._line = self._line[: self._limit]
+        return lines
+
+
+def printable(data: bytes) -> str:
+    """Bad UTF-8 and nulls replaced, escape sequences and control characters gone, lines end with a newline."""
+    text = data.decode("utf-8", "replace").replace("\0", "\ufffd")
+    text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)", "", text)
+    text = re.sub(r"\r\n?", "\n", text)
+    return "".join(c if c.isprintable() or c in "\n\t" else " " if c.isspace() else "" for c in text)
+
+
+class Output(threading.Thread):
     """Drains a command's stdout and stderr in a thread of its own, so that nothing the runner does (a slow
     query) blocks the command. Memory is constant, whatever is written."""
 
     _PROGRESS = re.compile(rb"PROGRESS\s+(\d{0,9}(?:\.\d{0,30})?)\s*")
-    _LINE_BYTES = 256
+    _WARNING = re.compile(rb"WARNING:? (.+?)\s*")
+    _MAX_WARNINGS = 20
     _READ_BYTES = 65536
 
-    def __init__(self, stdout: IO[bytes], stderr: IO[bytes], tail_bytes: int) -> None:
+    def __init__(self, stdout: IO[bytes], stderr: IO[bytes], tail_bytes: int, line_bytes: int = 256) -> None:
         super().__init__(name="command-output", daemon=True)
         self.progress = 0.0
         self.last_heard = time.monotonic()
+        self.warnings: list[str] = []
         self._stdout, self._stderr = stdout, stderr
+        self._stdout_lines, self._stderr_lines = Lines(line_bytes), Lines(1024)
         self._tail_bytes = tail_bytes
         self._tail = bytearray()
-        self._line = b""
+        self._lock = threading.RLock()
         self._close_by: float | None = None
 
     def run(self) -> None:
@@ -329,61 +388,79 @@ class _Output(threading.Thread):
             if self._close_by is not None and (not ready or time.monotonic() > self._close_by):
                 return  # a process that could not be ended holds the pipe open
             for fd, _ in ready:
-                data = os.read(fd, self._READ_BYTES)
+                try:
+                    data = os.read(fd, self._READ_BYTES)
+                except BlockingIOError:
+                    continue  # it was read meanwhile
                 if not data:
                     poller.unregister(fd)
                     del streams[fd]
-                    continue
                 self.last_heard = time.monotonic()
-                if fd == self._stdout.fileno():
-                    self._read_progress(data)
-                else:
-                    self._tail += data
-                    if len(self._tail) > 2 * self._tail_bytes + self._READ_BYTES:
-                        del self._tail[: -self._tail_bytes]
+                with self._lock:
+                    if fd == self._stdout.fileno():
+                        self._read_stdout(data)
+                    else:
+                        self._read_stderr(data)
 
-    def _read_progress(self, data: bytes) -> None:
-        *lines, self._line = (self._line + data).split(b"\n")
-        self._line = self._line[: self._LINE_BYTES]
-        for line in lines:
+    def _read_stdout(self, data: bytes) -> None:
+        """data: nothing at the end of the stream."""
+        for line in self._stdout_lines.feed(data or b"\n"):
             if line.startswith(b"PROGRESS") and (match := self._PROGRESS.fullmatch(line)):
                 with contextlib.suppress(ValueError):
                     self.progress = max(self.progress, min(1.0, float(match[1])))
+
+    def _read_stderr(self, data: bytes) -> None:
+        self._tail += data
+        if len(self._tail) > 2 * self._tail_bytes + self._READ_BYTES:
+            del self._tail[: -self._tail_bytes]
+        self._read_warnings(data)
+
+    def _read_warnings(self, data: bytes) -> None:
+        for line in self._stderr_lines.feed(data or b"\n"):
+            if line.startswith(b"WARNING") and (match := self._WARNING.fullmatch(line)):
+                self._warn(printable(match[1]))
+
+    def _warn(self, text: str) -> None:
+        if len(self.warnings) < self._MAX_WARNINGS:
+            self.warnings.append(text)
 
     def close(self) -> None:
         """Called when the command has ended: reads what is left in the pipes, for a second at most."""
         self._close_by = time.monotonic() + 1.0
         if self.ident is not None:
             self.join()
-        self._read_progress(b"\n")
+        self._read_stdout(b"")
+        self._read_stderr(b"")
         self._stdout.close()
         self._stderr.close()
 
     def tail(self) -> str:
-        """The end of stderr as printable text: bad UTF-8 and nulls replaced, control characters gone."""
-        data = bytes(self._tail[-self._tail_bytes :]) if self._tail_bytes else b""
-        if len(self._tail) > self._tail_bytes:
-            data = data.lstrip(bytes(range(0x80, 0xC0)))  # the rest of a character that was cut
-        text = data.decode("utf-8", "replace").replace("\0", "\ufffd")
-        text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)", "", text)
-        text = re.sub(r"\r\n?", "\n", text)
-        return "".join(c if c.isprintable() or c in "\n\t" else " " if c.isspace() else "" for c in text)
+        """The end of stderr as printable text."""
+        with self._lock:
+            data = bytes(self._tail[-self._tail_bytes :]) if self._tail_bytes else b""
+            if len(self._tail) > self._tail_bytes:
+                data = data.lstrip(bytes(range(0x80, 0xC0)))  # the rest of a character that was cut
+        return printable(data)
 
 
 # ------------------------------------------------------------------------------
 # Running
 
 
-class _Guarded:
+class Guarded:
     """A command under its guard, from its start to its end."""
 
-    def __init__(self, argv: list[str], cwd: str, env: dict[str, str], *limits: float, tail_bytes: int):
-        """limits: grace and deadline in seconds, memory in bytes, as the guard takes them."""
+    output: Output
+
+    def __init__(self, argv: list[str], cwd: str, env: dict[str, str], *limits: float, stdin_fd: int = 0):
+        """limits: grace and deadline in seconds, memory in bytes, as the guard takes them. stdin_fd: what the command
+        reads, nothing by default. `output` has to be set and started by whoever makes this."""
         self.program = argv[0]
         self.mark = uuid.uuid4().hex
         self._status = b""
+        self._deadlines = 0
         self._status_fd, guard_fd = os.pipe()
-        command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(guard_fd)]
+        command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(guard_fd), str(stdin_fd)]
         try:
             self._process = subprocess.Popen(
                 [*command, *map(str, limits), cwd, *argv],
@@ -393,7 +470,7 @@ class _Guarded:
                 stderr=subprocess.PIPE,
                 cwd="/",  # a guard must not keep the scratch folder busy
                 env=env | {MARK: self.mark},
-                pass_fds=[guard_fd],
+                pass_fds=[guard_fd, stdin_fd] if stdin_fd else [guard_fd],
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
@@ -402,18 +479,50 @@ class _Guarded:
         finally:
             os.close(guard_fd)
         assert self._process.stdout is not None and self._process.stderr is not None
-        self.output = _Output(self._process.stdout, self._process.stderr, tail_bytes)
+        self.stdout, self.stderr = self._process.stdout, self._process.stderr
+        self.ended = False
 
-    def wait(self, until: float) -> bool:
-        """Reads what the guard says until then; True when it has said all, which is when it ends or dies."""
+    def wait(self, until: float, or_readable: int | None = None) -> bool:
+        """Reads what the guard says until then, or until a descriptor can be read; True when the guard has said all,
+        which is when it ends or dies."""
         poller = select.poll()
-        poller.register(self._status_fd, select.POLLIN)
-        while poller.poll(max(0.0, until - time.monotonic()) * 1000):
-            data = os.read(self._status_fd, 65536)
-            if not data:
-                return True
-            self._status += data
-        return False
+        for fd in {self._status_fd, self._status_fd if or_readable is None else or_readable}:
+            poller.register(fd, select.POLLIN)
+        while not self.ended and (ready := poller.poll(max(0.0, until - time.monotonic()) * 1000)):
+            if self._status_fd in dict(ready):
+                data = os.read(self._status_fd, 65536)
+                self.ended = not data
+                self._status += data
+            if or_readable in dict(ready):
+                break
+        return self.ended
+
+    def set_deadline(self, seconds: float) -> None:
+        """From now, in the guard. `has_deadline` tells whether it was in time for that."""
+        assert self._process.stdin is not None
+        self._deadlines += 1
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"deadline {seconds:.3f}\n".encode())
+
+    def has_deadline(self, within_seconds: float) -> bool:
+        """Waits for the guard to confirm the last `set_deadline`; False when it has ended the command instead, or is
+        about to."""
+        until = time.monotonic() + within_seconds
+        while self._status.count(b"until ") < self._deadlines:
+            if time.monotonic() >= until or self.wait(min(until, time.monotonic() + 0.02)):
+                return False
+        return True
+
+    @property
+    def pid(self) -> int:
+        """The command's, 0 as long as the guard has not said it."""
+        return int((self._said(b"pid") or ["0"])[0])
+
+    def ask_to_end(self) -> None:
+        assert self._process.stdin is not None
+        # A byte, not only the end of the pipe: a process forked from this one may hold its other end too.
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._process.stdin.write(b"x")
 
     def _said(self, word: bytes) -> list[str]:
         for line in self._status.split(b"\n"):
@@ -424,9 +533,7 @@ class _Guarded:
     def end(self, grace_seconds: float) -> tuple[int, int]:
         """Ends the command, its guard and the reading; returns the command's status and peak RSS."""
         assert self._process.stdin is not None
-        # A byte, not only the end of the pipe: a process forked from this one may hold its other end too.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(b"x")
+        self.ask_to_end()
         self._process.stdin.close()
         self.wait(time.monotonic() + grace_seconds + 0.3)
         done = self._said(b"done")
@@ -435,8 +542,7 @@ class _Guarded:
         self._process.wait()
         # A guard that said "done" left nothing but the unkillable. Otherwise the command's session is ended
         # too, whose number may be another's as soon as the command is known to have ended.
-        pid = self._said(b"pid")
-        left = guard.end_marked(f"{MARK}={self.mark}", int(pid[0]) if pid and not done else 0)
+        left = guard.end_marked(f"{MARK}={self.mark}", 0 if done else self.pid)
         if left:
             log.error("%r: processes %s could not be ended", self.program, left)
         self.output.close()
@@ -458,6 +564,66 @@ class _Guarded:
         if returncode.startswith("-"):
             return CommandFailed(f"it was killed by signal {returncode[1:]}")
         return CommandFailed(f"it exited with status {returncode}") if returncode != "0" else None
+
+
+class Watch:
+    """Looks after one command while it runs, with the limits and callbacks that `run` takes."""
+
+    def __init__(
+        self,
+        folders: Sequence[str | os.PathLike[str]],
+        *,
+        deadline_seconds: float,
+        on_progress: Callable[[float], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        poll_seconds: float = 0.25,
+        stop_every_seconds: float = 0.5,
+        max_output_bytes: int | None = None,
+        stall_seconds: float | None = None,
+    ) -> None:
+        self.folders = folders
+        self.started = time.monotonic()
+        self.deadline_seconds = deadline_seconds
+        self.on_progress, self.should_stop = on_progress, should_stop
+        self.poll_seconds, self.stop_every_seconds = poll_seconds, stop_every_seconds
+        self.max_output_bytes, self.stall_seconds = max_output_bytes, stall_seconds
+        self._reported = 0.0
+        self._next_stop = self.started if should_stop is not None else math.inf
+
+    def left_seconds(self) -> float:
+        return self.started + self.deadline_seconds - time.monotonic()
+
+    def report_progress(self, output: Output) -> None:
+        if self.on_progress is not None and output.progress > self._reported:
+            self._reported = output.progress
+            self.on_progress(self._reported)
+
+    def check_size(self) -> CommandError | None:
+        if self.max_output_bytes is None or sum(map(folder_bytes, self.folders)) <= self.max_output_bytes:
+            return None
+        return CommandOutputTooLarge(f"it wrote more than {self.max_output_bytes} bytes")
+
+    def wait(self, wait: Callable[[float], bool], output: Output, until: float = math.inf) -> CommandError | None:
+        """Waits until `wait(time)` says that it is over, or until then; a failure as soon as there is a reason to end
+        the command. Times are time.monotonic()'s."""
+        while True:
+            if self.should_stop is not None and time.monotonic() >= self._next_stop:
+                if self.should_stop():
+                    return CommandStopped("it was stopped")
+                self._next_stop = time.monotonic() + self.stop_every_seconds
+            wake = min(time.monotonic() + self.poll_seconds, self.started + self.deadline_seconds, self._next_stop)
+            if wait(min(wake, until)):
+                return None
+            self.report_progress(output)
+            now = time.monotonic()
+            if now - self.started >= self.deadline_seconds:
+                return CommandTimedOut(f"it took longer than {self.deadline_seconds:g} s")
+            if self.stall_seconds is not None and now - output.last_heard >= self.stall_seconds:
+                return CommandTimedOut(f"it was silent for {self.stall_seconds:g} s")
+            if failure := self.check_size():
+                return failure
+            if now >= until:
+                return None
 
 
 def run(
@@ -494,55 +660,32 @@ def run(
     Raises CommandFailed, CommandTimedOut, CommandStopped or CommandOutputTooLarge, each with the tail of
     stderr. Whatever the callbacks raise ends the command too, and is raised on.
     """
-    started = time.monotonic()
-    reported = 0.0
-
-    def report_progress() -> None:
-        nonlocal reported
-        if on_progress is not None and command.output.progress > reported:
-            reported = command.output.progress
-            on_progress(reported)
-
-    def check_size() -> CommandError | None:
-        folder = cwd if scratch_dir is None else scratch_dir
-        if max_output_bytes is None or folder_bytes(folder) <= max_output_bytes:
-            return None
-        return CommandOutputTooLarge(f"it wrote more than {max_output_bytes} bytes")
-
-    def watch() -> CommandError | None:
-        """Waits until the command has exited; a failure as soon as there is a reason to end it."""
-        next_stop = started if should_stop is not None else math.inf
-        while True:
-            if should_stop is not None and time.monotonic() >= next_stop:
-                if should_stop():
-                    return CommandStopped("it was stopped")
-                next_stop = time.monotonic() + stop_every_seconds
-            if command.wait(min(time.monotonic() + poll_seconds, started + deadline_seconds, next_stop)):
-                return None
-            report_progress()
-            now = time.monotonic()
-            if now - started >= deadline_seconds:
-                return CommandTimedOut(f"it took longer than {deadline_seconds:g} s")
-            if stall_seconds is not None and now - command.output.last_heard >= stall_seconds:
-                return CommandTimedOut(f"it was silent for {stall_seconds:g} s")
-            if failure := check_size():
-                return failure
-
+    watch = Watch(
+        [cwd if scratch_dir is None else scratch_dir],
+        deadline_seconds=deadline_seconds,
+        on_progress=on_progress,
+        should_stop=should_stop,
+        poll_seconds=poll_seconds,
+        stop_every_seconds=stop_every_seconds,
+        max_output_bytes=max_output_bytes,
+        stall_seconds=stall_seconds,
+    )
     # The guard's own deadline is for a runner that hangs or is paused; the runner's comes first.
     limits = (grace_seconds, deadline_seconds + 1.0, memory_bytes or 0)
-    command = _Guarded(list(argv), os.fspath(cwd), dict(env), *limits, tail_bytes=stderr_tail_bytes)
+    command = Guarded(list(argv), os.fspath(cwd), dict(env), *limits)
+    output = command.output = Output(command.stdout, command.stderr, stderr_tail_bytes)
     try:
-        command.output.start()
-        failure = watch()
+        output.start()
+        failure = watch.wait(command.wait, output)
     finally:
         returncode, peak_rss_bytes = command.end(grace_seconds)
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - watch.started
         details = {"program": argv[0], "returncode": returncode, "seconds": round(seconds, 3)}
         log.info("command ended", extra={"command": {**(log_context or {}), **details}})
-    failure = failure or command.failure(deadline_seconds) or check_size()
+    failure = failure or command.failure(deadline_seconds) or watch.check_size()
     if failure is not None:
         failure.returncode = returncode if failure.returncode is None else failure.returncode
-        failure.stderr_tail = command.output.tail()
+        failure.stderr_tail = output.tail()
         raise failure
-    report_progress()
-    return CommandResult(returncode, command.output.tail(), seconds, peak_rss_bytes)
+    watch.report_progress(output)
+    return CommandResult(returncode, output.tail(), seconds, peak_rss_bytes, tuple(output.warnings))

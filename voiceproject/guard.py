@@ -2,12 +2,14 @@
 
 Run as a plain script, with the standard library alone and outside any virtual environment:
 
-    python -I -S guard.py RUNNER_PID STATUS_FD GRACE_SECONDS DEADLINE_SECONDS MEMORY_BYTES CWD ARGV...
+    python -I -S guard.py RUNNER_PID STATUS_FD STDIN_FD GRACE_SECONDS DEADLINE_SECONDS MEMORY_BYTES CWD ARGV...
 
 Standard input is the lifeline: a pipe whose other end the runner holds. A byte on it, or its end (the runner
 closed it, or died, by SIGKILL too), ends the command with everything that came from it; so do SIGTERM, SIGINT
 and SIGHUP, a change of parent, and the deadline. When the command exits by itself, what it left running is
-ended too.
+ended too. Only the line "deadline SECONDS" ends nothing: it puts the deadline so far from now.
+
+STDIN_FD becomes the command's standard input; 0 gives it an empty one.
 
 On Linux the guard is a subreaper: a daemon that was forked twice, or a child in a session of its own, becomes
 the guard's child when its parent exits, so that all of them are found below the guard in /proc until none is
@@ -18,9 +20,10 @@ PR_SET_PDEATHSIG would do less: it fires when the *thread* that spawned the chil
 grandchildren.
 
 STATUS_FD gets lines: "pid N" (the command; its session and process group have the same number), "fail CODE
-REASON" (it could not be started; 127: not found, 126: anything else) and last "done RETURNCODE PEAK_RSS_BYTES
-LEFT WHY": RETURNCODE is negative for a signal, LEFT counts processes that even SIGKILL did not end within
-five seconds, WHY is "exited" (by itself), "deadline" or "asked".
+REASON" (it could not be started; 127: not found, 126: anything else), "until SECONDS" (the deadline was put
+there, while the command ran) and last "done RETURNCODE PEAK_RSS_BYTES LEFT WHY": RETURNCODE is negative for a
+signal, LEFT counts processes that even SIGKILL did not end within five seconds, WHY is "exited" (by itself),
+"deadline" or "asked".
 
 The runner imports `end_marked` from here, for when the guard itself was killed.
 """
@@ -29,6 +32,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import select
 import signal
@@ -153,18 +157,22 @@ class Guard:
         except OSError:
             self.asked_to_end = True  # nobody reads: the runner is gone
 
-    def start(self, argv: list[str], cwd: str, memory_bytes: int) -> None:
+    def start(self, argv: list[str], cwd: str, stdin_fd: int, memory_bytes: int) -> None:
         # A signal must not meet the child while it still has the guard's handlers, which would swallow it.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         pid = os.fork()  # safe here, unlike in the runner: this process has one thread
         if pid:
             self.command_pid = pid
+            if stdin_fd:
+                os.close(stdin_fd)  # the runner is to notice when the command no longer reads it
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             self.tell(f"pid {pid}")
             return
         try:
             os.setsid()
-            os.dup2(os.open(os.devnull, os.O_RDWR), LIFELINE_FD)
+            source = stdin_fd or os.open(os.devnull, os.O_RDWR)
+            os.dup2(source, LIFELINE_FD)
+            os.close(source)
             for number in (*HANDLED, signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)  # Python ignores the last two, and exec would keep that
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -217,7 +225,20 @@ class Guard:
             if self.asked_to_end or os.getppid() != self.runner_pid:
                 return "asked"
             if self.wait(min(POLL_SECONDS, left), lifeline=True):
-                self.asked_to_end = True
+                self.listen()
+
+    def listen(self) -> None:
+        """The runner wrote to the lifeline, or let go of it."""
+        said = os.read(LIFELINE_FD, 4096)
+        if not re.fullmatch(rb"(deadline \d{1,9}(\.\d{1,9})?\n)+", said):
+            self.asked_to_end = True
+            return
+        self.reap()
+        if self.returncode is not None:
+            return
+        for seconds in said.decode().split()[1::2]:
+            self.deadline = time.monotonic() + float(seconds)
+            self.tell(f"until {seconds}")
 
     def tree(self) -> dict[int, int]:
         """What is left of the command, {pid: process group}."""
@@ -252,11 +273,11 @@ class Guard:
 
 
 def main(arguments: list[str]) -> int:
-    runner_pid, status_fd, grace, deadline, memory_bytes, cwd, *argv = arguments
+    runner_pid, status_fd, stdin_fd, grace, deadline, memory_bytes, cwd, *argv = arguments
     guard = Guard(int(runner_pid), int(status_fd), float(grace), float(deadline))
     if ON_LINUX:
         become_subreaper()
-    guard.start(argv, cwd, int(memory_bytes))
+    guard.start(argv, cwd, int(stdin_fd), int(memory_bytes))
     why = guard.watch()
     left = guard.end_tree()
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1024 if ON_LINUX else 1)

@@ -305,6 +305,9 @@ COVER_TIMEOUT_SECONDS = env.number("COVER_TIMEOUT_SECONDS", 7200, maximum=MAX_SE
 COVER_MAX_ATTEMPTS = env.number("COVER_MAX_ATTEMPTS", 3)
 COVER_MAX_QUEUED = env.number("COVER_MAX_QUEUED", 100)
 COVER_MAX_RUNNING = env.number("COVER_MAX_RUNNING", 4)
+COVER_RESIDENT = env.flag("COVER_RESIDENT", False)
+COVER_RESIDENT_JOBS = env.number("COVER_RESIDENT_JOBS", 20)
+COVER_RESIDENT_IDLE_SECONDS = env.number("COVER_RESIDENT_IDLE_SECONDS", 600, maximum=MAX_SECONDS)
 COVER_SCRATCH_MAX_BYTES = env.number("COVER_SCRATCH_MAX_BYTES", 8 * 1024**3)
 
 # --- Workers ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from django.conf import settings  # noqa: E402
 from django.db import close_old_connections, connection  # noqa: E402
 from django.db.models.functions import Now  # noqa: E402
 
+from covers import pipeline  # noqa: E402
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
 from voiceproject.broker import UNREACHABLE, broker  # noqa: E402
@@ -47,6 +48,8 @@ def look() -> None:
     CoverJob.expire()
     Synthesis.expire()
     sweep_scratch(settings.SCRATCH_DIR, cover_tasks.scratch_in_use)
+    if settings.COVER_RESIDENT:
+        pipeline.residents().tidy()
     if cover_tasks.has_room():
         try:
             cover_tasks.run_covers.send()
@@ -112,6 +115,8 @@ class WorkerLife(dramatiq.Middleware):
         cover_tasks.stopping.set()
         if self.look:
             self.look.stopping.set()
+        if settings.COVER_RESIDENT:
+            pipeline.residents().close()
 
     def after_process_message(self, broker: dramatiq.Broker, message: Any, **kwargs: Any) -> None:
         close_old_connections()
