@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -55,12 +55,14 @@ SUNG_TRIM_DB = 36.0
 SPOKEN_TRIM_DB = 38.0
 SHORTEST_WINDOW_SECONDS = 0.05
 STRETCH_LIMIT = 3.5
+BORDER_PAUSE_FRAMES = 24
 
 LIFTER = 0.3
 RIDGE = 0.05
 EM_ROUNDS = 2
 
 SNAP_FRAMES = 12
+BEND_FRAMES = 2.0
 EDGE_FRAMES = 8  # of a held sound, that keep their rate
 
 BETA = 0.85
@@ -190,12 +192,12 @@ def resample(samples: NDArray[np.floating], rate: int, to_rate: int) -> Float32:
 def clean_f0(f0: Float64, audible: Bools) -> Float64:
     """F0 without what is too quiet or too short to be sung, short slips to the octave and short holes."""
     out = np.where(audible, f0, 0.0)
-    for start, stop in _runs(out > 0):
+    for start, stop in runs(out > 0):
         if stop - start < SHORTEST_VOICING:
             out[start:stop] = 0.0
-    for start, stop in _runs(out > 0):
+    for start, stop in runs(out > 0):
         _undo_octave_slips(out[start:stop])
-    for start, stop in _runs(out == 0):
+    for start, stop in runs(out == 0):
         if 0 < start and stop < len(out) and stop - start <= LONGEST_HOLE:
             out[start:stop] = np.exp(np.linspace(math.log(out[start - 1]), math.log(out[stop]), stop - start + 2)[1:-1])
     return out
@@ -219,6 +221,9 @@ def _f0_and_bands(samples: Float64) -> tuple[Float64, Float32]:
     f0, times = pyworld.harvest(
         samples, RATE, f0_floor=F0_FLOOR_HZ, f0_ceil=F0_CEILING_HZ, frame_period=FRAME_SECONDS * 1000
     )
+    # Harvest finds an F0 in fricatives too; D4C tells them apart, and calls them noise in every band.
+    noise = pyworld.d4c(samples, f0, times, RATE, fft_size=FFT_SIZE)[:, : FFT_SIZE // 8].min(axis=1)
+    f0[noise > 0.9] = 0.0
     power = pyworld.cheaptrick(samples, f0, times, RATE, fft_size=FFT_SIZE)
     return f0, np.log(np.maximum(power @ _mel_bands(), 1e-14)).astype(np.float32)
 
@@ -243,7 +248,7 @@ def _level(samples: Float32, count: int) -> Float64:
     return 10 * np.log10((power[high] - power[low]) / np.maximum(high - low, step) + 1e-12)
 
 
-def _runs(mask: Bools) -> Iterator[tuple[int, int]]:
+def runs(mask: Bools) -> Iterator[tuple[int, int]]:
     """(start, stop) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return iter(list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)))
@@ -311,7 +316,7 @@ def find_window(source: Frames, phrases: Sequence[Phrase], number: int) -> Windo
     inside = (round(phrase.start / FRAME_SECONDS) - first, round(phrase.end / FRAME_SECONDS) - first)
     islands = [
         (start, stop)
-        for start, stop in _runs(_closed(active, 10))
+        for start, stop in runs(closed(active, 10))
         if stop > inside[0] and start < inside[1]
     ]
     heard = sum(stop - start for start, stop in islands) * FRAME_SECONDS
@@ -339,10 +344,32 @@ def analyze_take(take: Take) -> Spoken:
     return Spoken(take, Frames(f0, bands, level).cut(start, stop), start)
 
 
-def _closed(mask: Bools, holes: int) -> Bools:
+def anchored(window: Window) -> bool:
+    """Whether at least half of its words are known in time, both sung and spoken."""
+    words, said = window.phrase.words, window.spoken.take.words
+    known = sum(one is not None and two is not None for one, two in zip(words, said, strict=False))
+    return len(words) == len(said) > 0 and 2 * known >= len(words)
+
+
+def voiced_share(frames: Frames) -> float:
+    """The share of the loud frames, vowels mostly, in which a voice is found."""
+    loud = frames.level > frames.loud - 15
+    return float(frames.voiced[loud].mean()) if loud.any() else 0.0
+
+
+def unsung_seconds(song: Song) -> float:
+    """How long there is singing outside of all phrases."""
+    source = song.source
+    sung = source.voiced & (source.level > source.loud - SUNG_TRIM_DB)
+    for window in song.windows:
+        sung[max(0, window.start - 20) : window.stop + 20] = False
+    return float(sum(stop - start for start, stop in runs(sung) if stop - start > 40) * FRAME_SECONDS)
+
+
+def closed(mask: Bools, holes: int) -> Bools:
     """The mask with its short holes filled."""
     out = mask.copy()
-    for start, stop in _runs(~mask):
+    for start, stop in runs(~mask):
         if 0 < start and stop < len(mask) and stop - start <= holes:
             out[start:stop] = True
     return out
@@ -425,9 +452,38 @@ class Song:
         decoys = [self._fit(window, other.spoken, anchored=False)[0] for other in others[:2]]
         return float((np.mean(decoys) - own) / np.mean(decoys))
 
-    def cost(self, window: Window, spoken: Spoken) -> float:
-        """How badly a take fits a window: the mean cost of a sung frame. `align` has to have been called."""
-        return self._fit(window, spoken)[0]
+    def with_better_borders(self, tell: Tell = lambda fraction: None) -> Song:
+        """For phrases whose times are a guess: moves the border of two to a pause beside it where both then fit better.
+
+        All takes have to be there, `align` still has to be called.
+        """
+        self._normalize()
+        rounds = 2
+        for number in range(rounds * (len(self.windows) - 1)):
+            self._move_border(number % (len(self.windows) - 1))
+            tell((number + 1) / (rounds * (len(self.windows) - 1)))
+        return self
+
+    def _move_border(self, number: int) -> None:
+        pair = self.windows[number : number + 2]
+        active = self.source.level[pair[0].start : pair[1].stop] > self.source.loud - SUNG_TRIM_DB
+        islands = [(pair[0].start + a, pair[0].start + b) for a, b in runs(closed(active, BORDER_PAUSE_FRAMES))]
+        best, chosen = sum(self._fit(w, w.takes[0], False)[0] * (w.stop - w.start) for w in pair), None
+        at = next((n for n, (a, b) in enumerate(islands) if a >= pair[1].start - BORDER_PAUSE_FRAMES), len(islands))
+        for border in (at - 2, at - 1, at + 1, at + 2):
+            if not 0 < border < len(islands):
+                continue
+            moved = [
+                replace(pair[0], stop=islands[border - 1][1]),
+                replace(pair[1], start=islands[border][0]),
+            ]
+            if any(w.stop - w.start < 0.35 * len(w.takes[0].frames) for w in moved):
+                continue
+            cost = sum(self._fit(w, w.takes[0], False)[0] * (w.stop - w.start) for w in moved)
+            if cost < 0.98 * best:
+                best, chosen = cost, moved
+        if chosen is not None:
+            self.windows[number : number + 2] = chosen
 
     # --- inside ---
 
@@ -551,8 +607,8 @@ def _viterbi(local: Float32, stay: Float32, skip: float, end: float) -> tuple[fl
 def time_map(window: Window, source: Frames) -> Float64:
     """For each sung frame of the window, the frame (a fraction) of the trimmed take that it is made from.
 
-    The path is kept at landmarks, where voicing changes or the spectrum moves fastest, and straight between them. A
-    change of voicing that is sung within 60 ms is met exactly. In a held voiced sound the edges keep their rate.
+    The path is kept to 10 ms of speech at landmarks, and straight between them. A change of voicing that is sung
+    within 60 ms is met exactly. In a held voiced sound the edges keep their rate.
     """
     spoken = window.spoken
     if spoken.path is None:
@@ -560,37 +616,35 @@ def time_map(window: Window, source: Frames) -> Float64:
     path, said = spoken.path, spoken.frames
     count, states = len(path), len(said)
     sung_voiced = source.voiced[window.start : window.stop]
-    # When each spoken frame is reached, and left: the middle of the frames that are made from it.
-    reached = np.interp(np.arange(states), *_centres(path))
-    turns = np.flatnonzero(np.diff(said.voiced.astype(np.int8))) + 1
+    turns: list[tuple[float, float]] = []
     sung_turns = np.flatnonzero(np.diff(sung_voiced.astype(np.int8))) + 1
-    landmarks: dict[int, float] = {}
-    for peak in _flux_peaks(said):
-        landmarks[int(peak)] = float(reached[peak])
-    for turn in turns:
+    frames, centres = _centres(path)
+    for turn in np.flatnonzero(np.diff(said.voiced.astype(np.int8))) + 1:
         if not path[0] < turn < path[-1]:
             continue
-        at = float((reached[turn - 1] + reached[turn]) / 2)
+        at = float(np.interp(turn - 0.5, frames, centres))
         same = sung_turns[sung_voiced[sung_turns] == said.voiced[turn]]
         if len(same):
             nearest = int(same[np.argmin(np.abs(same - at))])
             if abs(nearest - at) <= SNAP_FRAMES:
                 at = float(nearest)
-        landmarks[int(turn)] = at
+        if 0 < at < count - 1 and (not turns or at > turns[-1][0]):
+            turns.append((at, float(turn)))
     knots = [(0.0, float(path[0]))]
-    voicing_turns = set(turns.tolist())
-    for frame in sorted(landmarks):
-        at = landmarks[frame]
-        if not path[0] < frame < path[-1] or at >= count - 1:
-            continue
-        # A change of voicing wins over the landmarks that it would cross.
-        while len(knots) > 1 and at <= knots[-1][0] and frame in voicing_turns and int(knots[-1][1]) not in voicing_turns:
-            knots.pop()
-        if at > knots[-1][0] and frame > knots[-1][1]:
-            knots.append((at, float(frame)))
-    knots.append((float(count - 1), float(max(path[-1], knots[-1][1]))))
-    at, frames = _with_edges(knots, said.voiced)
-    return np.clip(np.interp(np.arange(count), at, frames), 0, states - 1)
+    bends = [(float(i), float(path[i])) for i in _bends(path)]
+    # A change of voicing wins over the landmarks beside it.
+    near = [(at, frame) for at, frame in bends if all(abs(at - t) > SNAP_FRAMES / 2 for t, _ in turns)]
+    voicing = set(turns)
+    for at, frame in sorted([*near, *turns]):
+        if (at, frame) in voicing:
+            while len(knots) > 1 and knots[-1] not in voicing and knots[-1][1] >= frame:
+                knots.pop()
+        if at > knots[-1][0] and knots[-1][1] <= frame <= path[-1]:
+            knots.append((at, frame))
+    if knots[-1][0] < count - 1:
+        knots.append((float(count - 1), float(max(path[-1], knots[-1][1]))))
+    sung, at_frames = _with_edges(knots, said.voiced)
+    return np.clip(np.interp(np.arange(count), sung, at_frames), 0, states - 1)
 
 
 def _centres(path: NDArray[np.intp]) -> tuple[Float64, Float64]:
@@ -599,18 +653,21 @@ def _centres(path: NDArray[np.intp]) -> tuple[Float64, Float64]:
     return frames.astype(np.float64), first + (counts - 1) / 2
 
 
-def _flux_peaks(said: Frames) -> NDArray[np.intp]:
-    """Frames at which the spectrum changes fastest, 40 ms apart at least."""
-    cepstra = gaussian_filter1d(_cepstra(said.bands), 1.5, axis=0)
-    flux = np.linalg.norm(np.gradient(cepstra, axis=0), axis=1)
-    loud = said.level > said.loud - SPOKEN_TRIM_DB
-    threshold = np.median(flux[loud]) if loud.any() else 0.0
-    peaks = np.flatnonzero((flux[1:-1] >= flux[:-2]) & (flux[1:-1] > flux[2:]) & (flux[1:-1] > threshold)) + 1
+def _bends(path: NDArray[np.intp]) -> list[int]:
+    """Sung frames at which straight lines have to bend to stay close to the path (Ramer, Douglas and Peucker)."""
     kept: list[int] = []
-    for peak in sorted(peaks.tolist(), key=lambda p: -flux[p]):
-        if all(abs(peak - other) >= 8 for other in kept):
-            kept.append(peak)
-    return np.asarray(sorted(kept), np.intp)
+    open_ = [(0, len(path) - 1)]
+    while open_:
+        first, last = open_.pop()
+        if last - first < 2:
+            continue
+        line = np.linspace(path[first], path[last], last - first + 1)
+        away = np.abs(path[first : last + 1] - line)
+        middle = int(np.argmax(away))
+        if away[middle] > BEND_FRAMES:
+            kept.append(first + middle)
+            open_ += [(first, first + middle), (first + middle, last)]
+    return sorted(kept)
 
 
 def _with_edges(knots: list[tuple[float, float]], voiced: Bools) -> tuple[list[float], list[float]]:
@@ -630,10 +687,13 @@ def _with_edges(knots: list[tuple[float, float]], voiced: Bools) -> tuple[list[f
 # --- rendering ------------------------------------------------------------------------------------------------
 
 
-def render(window: Window, source: Frames, semitones: float) -> tuple[Float32, int]:
+def render(
+    window: Window, source: Frames, semitones: float, times: Float64 | None = None
+) -> tuple[Float32, int]:
     """The phrase, sung: (samples (n,), their rate), from the window's first frame to its last one.
 
     The melody is the source's moved by `semitones`, the dynamics are the source's, the sounds the take's.
+    times: another map than `time_map`, in its form.
     """
     take, rate = window.spoken.take, window.spoken.take.rate
     x = np.ascontiguousarray(take.samples, np.float64)
@@ -641,14 +701,15 @@ def render(window: Window, source: Frames, semitones: float) -> tuple[Float32, i
     # F0 of the analysis at 16 kHz serves here as well.
     f0 = np.zeros(len(x) * 200 // rate + 1)
     f0[window.spoken.start : window.spoken.start + len(said)] = said.f0[: max(0, len(f0) - window.spoken.start)]
-    times = np.arange(len(f0)) * FRAME_SECONDS
+    moments = np.arange(len(f0)) * FRAME_SECONDS
     size = pyworld.get_cheaptrick_fft_size(rate, F0_FLOOR_HZ)
     cut = slice(window.spoken.start, window.spoken.start + len(said))
-    envelope = np.log(np.maximum(pyworld.cheaptrick(x, f0, times, rate, fft_size=size)[cut], 1e-14)).astype(np.float32)
-    noise = pyworld.d4c(x, f0, times, rate, fft_size=size)[cut].astype(np.float32)
+    envelope = np.log(np.maximum(pyworld.cheaptrick(x, f0, moments, rate, fft_size=size)[cut], 1e-14)).astype(np.float32)
+    noise = pyworld.d4c(x, f0, moments, rate, fft_size=size)[cut].astype(np.float32)
 
     sung = source.cut(window.start, window.stop)
-    at = _with_short_consonants(time_map(window, source), said.voiced, sung.voiced)
+    at = time_map(window, source) if times is None else times
+    at = _with_short_consonants(at, said.voiced, sung.voiced)
     at = np.minimum(at, len(envelope) - 1)
     below = at.astype(np.intp)
     above = np.minimum(below + 1, len(envelope) - 1)
@@ -693,7 +754,7 @@ def _with_short_consonants(at: Float64, said_voiced: Bools, sung_voiced: Bools) 
     """
     out = at.copy()
     unvoiced = ~said_voiced[np.round(at).astype(np.intp)]
-    for start, stop in _runs(unvoiced & sung_voiced):
+    for start, stop in runs(unvoiced & sung_voiced):
         extra = stop - start - LONGEST_UNVOICED
         if extra <= 0:
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,7 +27,7 @@ Audio = NDArray[np.float64]
 RATE = 44100
 STEP = 0.005
 MAJOR = (-5, -3, -1, 0, 2, 4, 5, 7, 9, 11, 12)
-_VOWELS = set(english._VOWELS)
+_VOWELS = set(english._VOWELS) | set("oe")  # Piper's diphthongs begin with these
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ def _marked(
             if is_vowel:
                 vowels.append(first)
             phones.append((symbol, first, at, is_vowel))
+    if words:  # the silence at both ends belongs to no word
+        words[0] = replace(words[0], start=phones[0][1])
     if len(words) != len(texts):
         raise ValueError(f"{len(words)} words were said of {text!r}")
     return Speech(np.asarray(samples, np.float64), rate, tuple(words), tuple(phones))
@@ -178,7 +180,7 @@ def song(lines: Sequence[tuple[str, Speech]], seed: int, semitones: float = 0.0,
         aperiodicity = pyworld.d4c(x, f0, times, speech.rate)
         # Harvest finds an F0 in fricatives as well; D4C tells them apart, and marks them as noise in all bands.
         f0[aperiodicity[:, : aperiodicity.shape[1] // 4].min(axis=1) > 0.99] = 0.0
-        begin, stop = speech.words[0].start, speech.words[-1].end
+        begin = speech.words[0].start
         knots, to = [max(0.0, begin - 0.06)], [0.0]
         notes: list[tuple[float, int]] = []
         sounds = [p for p in speech.phones if p[2] > p[1]]
@@ -187,14 +189,19 @@ def song(lines: Sequence[tuple[str, Speech]], seed: int, semitones: float = 0.0,
             if start > knots[-1]:
                 to.append(to[-1] + (start - knots[-1]))
                 knots.append(start)
-            length = (end - start) * rng.uniform(0.95, 1.3)
-            if is_vowel:
-                low, high = (0.5, 1.4) if number == last_vowel else (0.15, 0.8)
-                length = max(slow * rng.uniform(low, high) ** 1.3, length)
-                degree = int(np.clip(degree + rng.integers(-2, 3), 0, len(MAJOR) - 1))
-                notes.append((to[-1] - 0.05, degree))
-            to.append(to[-1] + max(length, 1e-3))
-            knots.append(max(end, knots[-1] + 1e-3))
+            spoken = max(end, knots[-1] + 1e-3) - knots[-1]
+            if not is_vowel:
+                knots.append(knots[-1] + spoken)
+                to.append(to[-1] + spoken * rng.uniform(0.95, 1.3))
+                continue
+            # As singers do, and so that an onset known to 20 ms is not one of 200 ms: the middle is what is held.
+            degree = int(np.clip(degree + rng.integers(-2, 3), 0, len(MAJOR) - 1))
+            notes.append((to[-1] - 0.04, degree))
+            low, high = (0.5, 1.3) if number == last_vowel else (0.18, 0.75)
+            held = max(slow * rng.uniform(low, high), spoken)
+            first, last = min(0.06, 0.45 * spoken), min(0.04, 0.3 * spoken)
+            knots += [knots[-1] + first, knots[-1] + spoken - last, knots[-1] + spoken]
+            to += [to[-1] + first, to[-1] + held - last, to[-1] + held]
         knots.append(knots[-1] + 0.08)
         to.append(to[-1] + 0.08)
         count = int(to[-1] / STEP)
@@ -204,7 +211,7 @@ def song(lines: Sequence[tuple[str, Speech]], seed: int, semitones: float = 0.0,
         for start, which in notes:
             steps[max(0, round(start / STEP)) :] = MAJOR[which]
         time = np.arange(count) * STEP
-        depth = gaussian_filter1d(np.repeat(rng.uniform(0.1, 0.5, count // 80 + 1), 80)[:count], 40)
+        depth = gaussian_filter1d(np.repeat(rng.uniform(0.1, 0.4, count // 80 + 1), 80)[:count], 40)
         steps = gaussian_filter1d(steps, 5) + depth * np.sin(2 * np.pi * 5.4 * time + rng.uniform(0, 6))
         root = float(np.median(f0[f0 > 0])) * 2 ** (semitones / 12)
         notes_hz = np.where(f0[index] > 0, root * 2 ** (steps / 12), 0.0)
