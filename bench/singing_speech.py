@@ -43,7 +43,7 @@ import sung_speech as method
 RATE = marked.RATE
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 BOOK = Path("/usr/share/pocketsphinx/test/data/librivox")
-ARPA_VOWELS = set("aa ae ah ao aw ax ay eh er ey ih iy ow oy uh uw".split())
+ARPA_VOWELS = set(["aa", "ae", "ah", "ao", "aw", "ax", "ay", "eh", "er", "ey", "ih", "iy", "ow", "oy", "uh", "uw"])
 
 TUNING = (
     ("slt", 0, 1, (
@@ -140,7 +140,13 @@ def _word_starts(phones: Sequence[str], expected: Sequence[Sequence[str]]) -> li
     at = {}
     i, j = len(flat), len(phones)
     while i:
-        same = 0.0 if j and flat[i - 1] == phones[j - 1] else 0.6 if j and vowel(flat[i - 1]) == vowel(phones[j - 1]) else 1.8
+        same = (
+            0.0
+            if j and flat[i - 1] == phones[j - 1]
+            else 0.6
+            if j and vowel(flat[i - 1]) == vowel(phones[j - 1])
+            else 1.8
+        )
         if j and cost[i, j] == cost[i - 1, j - 1] + same:
             i, j = i - 1, j - 1
             at[i] = j
@@ -314,7 +320,9 @@ def melody(song: marked.Song, samples: marked.Audio) -> tuple[float, float, floa
 
 
 def table(songs: Sequence[tuple[str, marked.Song]], ways: Sequence[str], keep: Path | None) -> bool:
-    print(f"{'song':10} {'how':9} {'word ms':>9} {'vowel ms':>9} {'<100':>5} {'<50c':>5} {'src':>5} {'cents':>5} {'voic':>5} {'src':>5} {'RTF':>5}")
+    print(
+        f"{'song':10} {'how':9} {'word ms':>9} {'vowel ms':>9} {'<100':>5} {'<50c':>5} {'src':>5} {'cents':>5} {'voic':>5} {'src':>5} {'RTF':>5}"
+    )
     rows: dict[str, list[tuple[Sung, tuple[float, float, float], tuple[float, float, float], float]]] = {}
     for number, (singer, song) in enumerate(songs):
         source = method.analyze(song.samples.astype(np.float32), RATE)

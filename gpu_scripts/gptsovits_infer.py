@@ -117,7 +117,7 @@ def check_packages() -> None:
 
 
 def read_text(path: Path | None) -> str:
-    """"" for no file. Raises ScriptError (3)."""
+    """ "" for no file. Raises ScriptError (3)."""
     if path is None:
         return ""
     try:
@@ -245,7 +245,9 @@ class Cover:
             phrases = lyrics.from_lyrics_and_heard(lines, heard, source)
             if phrases:
                 return phrases, language
-            script_io.warn("The recogniser hears other words than the lyrics; they were laid on the vocal by its pauses.")
+            script_io.warn(
+                "The recogniser hears other words than the lyrics; they were laid on the vocal by its pauses."
+            )
             return lyrics.lay_out(lines, source), language
         phrases = lyrics.from_heard(heard, len(source) * sung_speech.FRAME_SECONDS)
         if not phrases:
@@ -390,7 +392,8 @@ def best_reference(samples: Float32, rate: int) -> tuple[Float32, int]:
     seconds = len(samples) / rate
     if seconds < MIN_REFERENCE_SECONDS:
         raise ScriptError(
-            script_io.BAD_REFERENCE, f"the reference lasts {seconds:.1f} s, and GPT-SoVITS needs {MIN_REFERENCE_SECONDS} s"
+            script_io.BAD_REFERENCE,
+            f"the reference lasts {seconds:.1f} s, and GPT-SoVITS needs {MIN_REFERENCE_SECONDS} s",
         )
     if float(np.abs(samples).max()) < 1e-3:
         raise ScriptError(script_io.BAD_REFERENCE, "no voice could be found in the reference")

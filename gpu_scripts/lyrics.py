@@ -283,7 +283,9 @@ def lay_out(lines: Sequence[str], source: Frames, low: float = 0.0, high: float 
     if not math.isfinite(best[len(lines), stop]):
         # Far more segments than the lines can take: by length alone.
         edges = np.searchsorted(sung, np.concatenate([[0.0], np.cumsum(counts)]) * pace)
-        bounds = np.maximum.accumulate(np.clip(edges, np.arange(len(edges)), len(parts) - len(lines) + np.arange(len(edges))))
+        bounds = np.maximum.accumulate(
+            np.clip(edges, np.arange(len(edges)), len(parts) - len(lines) + np.arange(len(edges)))
+        )
     else:
         bounds = np.zeros(len(lines) + 1, int)
         for line in range(len(lines), 0, -1):

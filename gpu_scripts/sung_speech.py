@@ -16,6 +16,7 @@ are seconds of the vocal, audio is mono float in -1..1.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -198,7 +199,7 @@ def clean_f0(f0: Float64, audible: Bools) -> Float64:
     for start, stop in runs(out > 0):
         _undo_octave_slips(out[start:stop])
     for start, stop in runs(out == 0):
-        if 0 < start and stop < len(out) and stop - start <= LONGEST_HOLE:
+        if start > 0 and stop < len(out) and stop - start <= LONGEST_HOLE:
             out[start:stop] = np.exp(np.linspace(math.log(out[start - 1]), math.log(out[stop]), stop - start + 2)[1:-1])
     return out
 
@@ -314,11 +315,7 @@ def find_window(source: Frames, phrases: Sequence[Phrase], number: int) -> Windo
     first, last = max(0, round(low / FRAME_SECONDS)), min(len(source), round(high / FRAME_SECONDS))
     active = source.level[first:last] > source.loud - SUNG_TRIM_DB
     inside = (round(phrase.start / FRAME_SECONDS) - first, round(phrase.end / FRAME_SECONDS) - first)
-    islands = [
-        (start, stop)
-        for start, stop in runs(closed(active, 10))
-        if stop > inside[0] and start < inside[1]
-    ]
+    islands = [(start, stop) for start, stop in runs(closed(active, 10)) if stop > inside[0] and start < inside[1]]
     heard = sum(stop - start for start, stop in islands) * FRAME_SECONDS
     if heard < SHORTEST_WINDOW_SECONDS:
         raise Unsingable(f"nothing is heard from {phrase.start:.2f} to {phrase.end:.2f} s", number)
@@ -370,7 +367,7 @@ def closed(mask: Bools, holes: int) -> Bools:
     """The mask with its short holes filled."""
     out = mask.copy()
     for start, stop in runs(~mask):
-        if 0 < start and stop < len(mask) and stop - start <= holes:
+        if start > 0 and stop < len(mask) and stop - start <= holes:
             out[start:stop] = True
     return out
 
@@ -673,7 +670,7 @@ def _bends(path: NDArray[np.intp]) -> list[int]:
 def _with_edges(knots: list[tuple[float, float]], voiced: Bools) -> tuple[list[float], list[float]]:
     """The knots, and two more in each stretched voiced span: within 40 ms of its ends time runs as spoken."""
     at, frames = [knots[0][0]], [knots[0][1]]
-    for (a, one), (b, two) in zip(knots, knots[1:], strict=False):
+    for (a, one), (b, two) in itertools.pairwise(knots):
         spoken, sung = two - one, b - a
         if spoken > 2 and sung > 1.3 * spoken and voiced[int(one) : int(two) + 1].mean() > 0.8:
             edge = min(float(EDGE_FRAMES), 0.3 * spoken)
@@ -687,9 +684,7 @@ def _with_edges(knots: list[tuple[float, float]], voiced: Bools) -> tuple[list[f
 # --- rendering ------------------------------------------------------------------------------------------------
 
 
-def render(
-    window: Window, source: Frames, semitones: float, times: Float64 | None = None
-) -> tuple[Float32, int]:
+def render(window: Window, source: Frames, semitones: float, times: Float64 | None = None) -> tuple[Float32, int]:
     """The phrase, sung: (samples (n,), their rate), from the window's first frame to its last one.
 
     The melody is the source's moved by `semitones`, the dynamics are the source's, the sounds the take's.
@@ -704,7 +699,9 @@ def render(
     moments = np.arange(len(f0)) * FRAME_SECONDS
     size = pyworld.get_cheaptrick_fft_size(rate, F0_FLOOR_HZ)
     cut = slice(window.spoken.start, window.spoken.start + len(said))
-    envelope = np.log(np.maximum(pyworld.cheaptrick(x, f0, moments, rate, fft_size=size)[cut], 1e-14)).astype(np.float32)
+    envelope = np.log(np.maximum(pyworld.cheaptrick(x, f0, moments, rate, fft_size=size)[cut], 1e-14)).astype(
+        np.float32
+    )
     noise = pyworld.d4c(x, f0, moments, rate, fft_size=size)[cut].astype(np.float32)
 
     sung = source.cut(window.start, window.stop)
