@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,7 @@ def lay_out(lines: Sequence[str], source: Frames, low: float = 0.0, high: float 
     came = np.zeros(best.shape, int)
     best[0, 0] = 0.0
     sung = np.concatenate([[0.0], np.cumsum([part.end - part.start for part in parts])])
-    pauses = [0.0, *(b.start - a.end for a, b in zip(parts, parts[1:], strict=False))]
+    pauses = [0.0, *(b.start - a.end for a, b in pairwise(parts))]
     for line in range(1, len(lines) + 1):
         for stop in range(line, len(parts) - (len(lines) - line) + 1):
             inner = 0.0

@@ -81,6 +81,8 @@ _MODULES = {
             @staticmethod
             def device_count(): return 1 if mood().get("cuda", True) else 0
             @staticmethod
+            def is_initialized(): return False
+            @staticmethod
             def empty_cache(): pass
             @staticmethod
             def get_device_name(index=0): return "Fake"

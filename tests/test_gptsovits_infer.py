@@ -303,7 +303,7 @@ def test_lyrics_take_their_times_from_what_was_heard_even_where_it_was_misheard(
 def test_overlapping_times_of_a_recogniser_are_put_in_order() -> None:
     phrases = [sung_speech.Phrase("a", 0.0, 2.0), sung_speech.Phrase("b", 1.6, 3.0), sung_speech.Phrase("c", 9.0, 12.0)]
     ordered = lyrics.in_order(phrases, 10.0)
-    assert [(p.start, p.end) for p in ordered] == [(0.0, 1.8), (2.0, 3.0), (9.0, 10.0)]
+    assert [(p.start, p.end) for p in ordered] == [(0.0, 1.8), (1.8, 3.0), (9.0, 10.0)]
     sung_speech.check_phrases(ordered, 10.0)
     with pytest.raises(sung_speech.Unsingable, match="overlaps"):
         sung_speech.check_phrases(phrases, 10.0)
@@ -312,7 +312,8 @@ def test_overlapping_times_of_a_recogniser_are_put_in_order() -> None:
 def test_lines_without_a_recogniser_are_laid_on_the_vocals_phrases() -> None:
     placed = lyrics.lay_out(LINES, source())
     for phrase, line in zip(placed, song().lines, strict=True):
-        assert abs(phrase.start - line.start) < 0.15 and abs(phrase.end - line.end) < 0.25
+        assert abs(phrase.start - line.start) < 0.15
+        assert line.words[-1].vowels[-1] + 0.1 < phrase.end <= line.end + 0.1
     assert lyrics.lines_of("[Verse 1]\n[00:12.50]Over the hills\n\n(x2)\n...\nwe go") == ["Over the hills", "we go"]
 
 
