@@ -2,14 +2,15 @@
 
     python gptsovits_infer.py --project-root DIR --reference REF.wav --input VOCAL.wav --output OUT.wav
                               --model-id ID --pitch N
-                              [--reference-text TEXT | --reference-text-file FILE] [--lyrics TEXT | --lyrics-file FILE]
+                              [--reference-text TEXT | --reference-text-file FILE]
+                              [--lyrics TEXT | --lyrics-file FILE]
                               [--device cuda] [--is-half true] [--gpt-weights FILE --sovits-weights FILE]
                               [--asr-model DIR] [--language auto] [--takes 3] [--seed 0] [--threads 2] [--serve]
 
 GPT-SoVITS only speaks. The vocal is cut into phrases with times: the lines of the lyrics, placed by faster-whisper
-where it is there and by the vocal's pauses where it is not, or what faster-whisper hears. Each is spoken by the official
-`TTS.run` a few times at different speeds, the take that fits best is aligned with the vocal and given its melody and
-dynamics (sung_speech.py). Run by the engine's interpreter, which needs one package more than the engine: pyworld
+where it is there and by the vocal's pauses where it is not, or what faster-whisper hears. Each is spoken by the
+official `TTS.run` a few times at different speeds, the take that fits best is aligned with the vocal and given its
+melody and dynamics (sung_speech.py). Run by the engine's interpreter, which needs one package more than the engine: pyworld
 (`pip install pyworld-prebuilt`, or `pyworld` with a compiler).
 
 In: whatever soundfile reads, one or two channels, any sample rate. Of a reference over 10 s the best stretch is used;
