@@ -26,7 +26,7 @@ import numpy as np
 import pyworld
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d, uniform_filter1d
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d, uniform_filter1d
 from scipy.signal import resample_poly
 
 Float32 = NDArray[np.float32]
@@ -61,6 +61,7 @@ BORDER_PAUSE_FRAMES = 24
 LIFTER = 0.3
 RIDGE = 0.05
 EM_ROUNDS = 2
+VOWEL_REACH = 41  # frames
 
 SNAP_FRAMES = 12
 BEND_FRAMES = 2.0
@@ -79,7 +80,7 @@ class Weights:
     """What a path through the spoken frames costs for each sung frame."""
 
     cepstrum: float = 1.0
-    delta: float = 0.2
+    delta: float = 0.5
     level: float = 0.5
     delta_level: float = 0.5
     voicing: float = 1.2
@@ -87,6 +88,7 @@ class Weights:
     stay: float = 0.02
     stay_unvoiced: float = 0.4
     stay_flux: float = 0.3
+    stay_quiet: float = 0.4  # for each 10 dB under the loudest sound within 100 ms
     skip: float = 0.5
     end: float = 0.6
     anchor_per_second: float = 24.0
@@ -526,7 +528,10 @@ class Song:
             self._anchor(local, window, spoken)
         silent = said.level < -3.6
         excess = np.maximum(said.flux / (np.median(said.flux) + 1e-6) - 1.5, 0)
-        stay = np.where(silent, 0.0, w.stay + w.stay_unvoiced * ~said.voiced + w.stay_flux * excess)
+        # What singers hold are vowels, the loudest sounds around.
+        quieter = maximum_filter1d(said.level, VOWEL_REACH) - said.level
+        stay = w.stay + w.stay_unvoiced * ~said.voiced + w.stay_flux * excess + w.stay_quiet * quieter
+        stay = np.where(silent, 0.0, stay)
         return _viterbi(local, stay.astype(np.float32), w.skip, w.end)
 
     def _anchor(self, local: Float32, window: Window, spoken: Spoken) -> None:
