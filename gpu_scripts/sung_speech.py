@@ -62,6 +62,7 @@ LIFTER = 0.3
 RIDGE = 0.05
 EM_ROUNDS = 2
 VOWEL_REACH = 41  # frames
+FLUX_REACH = 4
 
 SNAP_FRAMES = 12
 BEND_FRAMES = 2.0
@@ -498,7 +499,8 @@ class Song:
     def _features(self, frames: Frames, loud: float, sung: bool) -> _Features:
         mean, deviation = self._sung if sung else self._said
         cepstra = np.clip((_cepstra(frames.bands) - mean) / deviation, -4, 4).astype(np.float32)
-        flux = np.linalg.norm(_delta(gaussian_filter1d(cepstra, 1.0, axis=0)), axis=1) / math.sqrt(CEPSTRA)
+        padded = np.pad(gaussian_filter1d(cepstra, 1.0, axis=0), [(FLUX_REACH, FLUX_REACH), (0, 0)], mode="edge")
+        flux = np.linalg.norm(padded[2 * FLUX_REACH :] - padded[: -2 * FLUX_REACH], axis=1) / math.sqrt(CEPSTRA)
         if sung and self._map is not None:
             cepstra = (np.concatenate([cepstra, np.ones((len(cepstra), 1), np.float32)], axis=1) @ self._map).astype(
                 np.float32
