@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from gptsovits_runtime import Runtime
     from lyrics import Recogniser
     from numpy.typing import NDArray
-    from sung_speech import Frames, Phrase, Song
+    from sung_speech import Frames, Phrase, Song, Span, Take
 
     Float32 = NDArray[np.float32]
 
@@ -134,9 +134,11 @@ class Cover:
         self.arguments = arguments
         self.progress = Progress()
         self.is_half = arguments.is_half == "true"
+        self.guessed = False  # whether the times of the phrases come from the vocal's pauses alone
 
     def make(self) -> None:
         """Raises ScriptError."""
+        import lyrics
         import numpy as np
         import sung_speech
 
@@ -156,16 +158,23 @@ class Cover:
             raise ScriptError(script_io.SILENT, str(error)) from error
         phrases, language = self.phrases(lines, recogniser, vocal, rate, source)
         progress(0.25)
-        song = self.song(source, phrases, laid_out=bool(lines) and recogniser is None)
+        song = self.song(source, phrases)
         with tempfile.TemporaryDirectory(prefix="gptsovits-infer-") as folder:
             path = store_reference(reference, reference_rate, Path(folder))
             text, prompt_language = self.prompt(reference, reference_rate, whole, recogniser)
             self.runtime.load(weights)
-            song = self.speak(song, recogniser, language, path, text, prompt_language)
+            song = self.speak(song, language, path, text, prompt_language)
+
+        def locate(phrase: Phrase, take: Take) -> tuple[Span | None, ...]:
+            if recogniser is None:
+                return ()
+            heard, _ = recogniser.hear(sung_speech.resample(take.samples, take.rate, sung_speech.RATE))
+            return lyrics.spans(lyrics.units(phrase.text), heard)
+
         try:
-            if lines and recogniser is None:
-                song = song.with_better_borders(lambda done: progress(0.72 + 0.03 * done))
-            song.align(lambda done: progress(0.75 + 0.1 * done))
+            if self.guessed and len(song.windows) > 1:
+                song.improve_borders(lambda done: progress(0.72 + 0.03 * done))
+            song.align(lambda done: progress(0.75 + 0.1 * done), locate)
         except sung_speech.Unsingable as error:
             raise ScriptError(script_io.SILENT, str(error)) from error
         self.warn_of(song)
@@ -233,6 +242,7 @@ class Cover:
 
         language = self.arguments.language
         if recogniser is None:
+            self.guessed = True
             return lyrics.lay_out(lines, source), language
         asked = language.removeprefix("all_").removeprefix("auto_")
         heard, found = recogniser.hear(
@@ -249,13 +259,14 @@ class Cover:
             script_io.warn(
                 "The recogniser hears other words than the lyrics; they were laid on the vocal by its pauses."
             )
+            self.guessed = True
             return lyrics.lay_out(lines, source), language
         phrases = lyrics.from_heard(heard, len(source) * sung_speech.FRAME_SECONDS)
         if not phrases:
             raise ScriptError(script_io.NO_LYRICS, "no lyrics were given, and no words were recognised in the vocal")
         return phrases, language
 
-    def song(self, source: Frames, phrases: list[Phrase], laid_out: bool) -> Song:
+    def song(self, source: Frames, phrases: list[Phrase]) -> Song:
         """The phrases on the vocal, without those where nothing is sung. Raises ScriptError (4)."""
         import sung_speech
 
@@ -290,16 +301,12 @@ class Cover:
 
     # --- the work ---
 
-    def speak(
-        self, song: Song, recogniser: Recogniser | None, language: str, reference: Path, text: str, text_language: str
-    ) -> Song:
+    def speak(self, song: Song, language: str, reference: Path, text: str, text_language: str) -> Song:
         """Has every phrase spoken; the song of those that could be. Raises ScriptError: 7, 11, 12."""
-        import lyrics
         import sung_speech
 
         kept = []
         for number, window in enumerate(song.windows):
-            words = lyrics.units(window.phrase.text)
             speed, trouble = 1.0, None
             for take in range(self.arguments.takes):
                 try:
@@ -315,11 +322,7 @@ class Cover:
                         gpt_weights=self.arguments.gpt_weights,
                         sovits_weights=self.arguments.sovits_weights,
                     )
-                    spans: tuple[Any, ...] = ()
-                    if recogniser is not None and any(window.phrase.words):
-                        heard = recogniser.hear(sung_speech.resample(samples, rate, sung_speech.RATE))[0]
-                        spans = lyrics.spans(words, heard)
-                    song.add(number, sung_speech.Take(samples, rate, spans))
+                    song.add(number, sung_speech.Take(samples, rate))
                 except ScriptError as error:
                     if error.exit_code == script_io.UNSPEAKABLE:
                         trouble = error

@@ -157,6 +157,9 @@ class Frames:
         return Frames(self.f0[start:stop], self.bands[start:stop], self.level[start:stop])
 
 
+Locate = Callable[[Phrase, Take], tuple[Span | None, ...]]
+
+
 # --- analysis -------------------------------------------------------------------------------------------------
 
 
@@ -422,8 +425,11 @@ class Song:
         except Unsingable as error:
             raise Unsingable(f"{error} for {self.windows[number].phrase.text!r}", number) from error
 
-    def align(self, tell: Tell = lambda fraction: None) -> None:
-        """Finds for each sung frame the spoken one, and keeps of each phrase the take that fits best."""
+    def align(self, tell: Tell = lambda fraction: None, locate: Locate | None = None) -> None:
+        """Finds for each sung frame the spoken one, and keeps of each phrase the take that fits best.
+
+        locate: finds the words in a take that has been chosen, as in Take.words.
+        """
         self._map = None
         self._normalize()
         for round_ in range(EM_ROUNDS + 1):
@@ -433,6 +439,10 @@ class Song:
                     spoken.cost, spoken.path = self._fit(window, spoken)
                 if round_ == 0:
                     window.best = int(np.argmin([spoken.cost for spoken in window.takes]))
+                    if locate is not None and any(window.phrase.words):
+                        window.spoken.take = replace(
+                            window.spoken.take, words=locate(window.phrase, window.spoken.take)
+                        )
                 tell((round_ + (number + 1) / len(self.windows)) / (EM_ROUNDS + 1))
             if round_ < EM_ROUNDS:
                 self._map = self._estimate_map()
@@ -452,7 +462,7 @@ class Song:
         decoys = [self._fit(window, other.spoken, anchored=False)[0] for other in others[:2]]
         return float((np.mean(decoys) - own) / np.mean(decoys))
 
-    def with_better_borders(self, tell: Tell = lambda fraction: None) -> Song:
+    def improve_borders(self, tell: Tell = lambda fraction: None) -> None:
         """For phrases whose times are a guess: moves the border of two to a pause beside it where both then fit better.
 
         All takes have to be there, `align` still has to be called.
@@ -462,7 +472,6 @@ class Song:
         for number in range(rounds * (len(self.windows) - 1)):
             self._move_border(number % (len(self.windows) - 1))
             tell((number + 1) / (rounds * (len(self.windows) - 1)))
-        return self
 
     def _move_border(self, number: int) -> None:
         pair = self.windows[number : number + 2]
@@ -578,7 +587,7 @@ class Song:
 def _distance(one: Float32, two: Float32) -> Float32:
     """(n, m): Euclidean distances of rows."""
     squares = (one**2).sum(axis=1)[:, None] + (two**2).sum(axis=1) - 2 * (one @ two.T)
-    return np.sqrt(np.maximum(squares, 0)).astype(np.float32)
+    return np.asarray(np.sqrt(np.maximum(squares, 0)), np.float32)
 
 
 def _viterbi(local: Float32, stay: Float32, skip: float, end: float) -> tuple[float, NDArray[np.intp]]:

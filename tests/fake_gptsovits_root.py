@@ -19,6 +19,7 @@ looked at again in each call:
     run: "oom" | "raise" | "cuda_error" | "silence" | "hang" (until the mood changes)
     reload: "oom"           loading the models again after such a failure fails too
     load: "oom"             loading weights fails
+    tone: true              it hums as long as its text instead of speaking, which needs nothing to be loaded
     load_seconds, run_seconds: how long loading weights and speaking take at least
     separate: "oom" | "raise" | "nothing" | "nan" | "mixed"
     onnx: "cpu"             onnxruntime has no CUDA
@@ -81,7 +82,7 @@ _MODULES = {
             @staticmethod
             def device_count(): return 1 if mood().get("cuda", True) else 0
             @staticmethod
-            def is_initialized(): return False
+            def is_initialized(): return mood().get("cuda", True)
             @staticmethod
             def empty_cache(): pass
             @staticmethod
@@ -396,7 +397,10 @@ class TTS:
         if how == "silence":
             return rate, np.zeros(rate * 2, np.int16)
         voice = self.prompt_cache["prompt_semantic"]
-        samples = _say(text, voice["voice"], voice["pitch"], speed, inputs.get("temperature", 1), generator, rate)
+        if mood().get("tone"):
+            samples = np.sin(np.arange(round(rate * 0.06 * len(text) / speed)) * 0.04).astype(np.float32)
+        else:
+            samples = _say(text, voice["voice"], voice["pitch"], speed, inputs.get("temperature", 1), generator, rate)
         samples *= self.prompt_cache["refer_spec"][0] / np.abs(samples).max()
         pause = np.zeros(int(rate * inputs.get("fragment_interval", 0.3)), np.float32)
         return rate, (np.concatenate([samples, pause]) * 32768).astype(np.int32).astype(np.int16)

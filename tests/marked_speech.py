@@ -133,7 +133,8 @@ def _marked(
     words: list[Word] = []
     phones: list[tuple[str, float, float, bool]] = []
     vowels: list[float] = []
-    begun, stress, at = 0.0, None, 0
+    begun, at = 0.0, 0.0
+    stress: float | None = None
     for number, symbol in enumerate([*symbols, " "]):
         if symbol in ("ˈ", "ˌ") and stress is None:
             stress = float(starts[number])

@@ -148,8 +148,8 @@ def test_vowels_fall_where_they_are_sung(with_words: bool) -> None:
     ]
     sung = sung_speech.Song(source(), phrases)
     spoken = []
-    for number, line in enumerate(LINES):
-        speech = marked_speech.heart(line, 1.0, 8)
+    for number, text in enumerate(LINES):
+        speech = marked_speech.heart(text, 1.0, 8)
         words = tuple(map(jittered, speech.words)) if with_words else ()
         sung.add(number, sung_speech.Take(speech.samples.astype(np.float32), speech.rate, words))
         spoken.append(speech)
