@@ -186,6 +186,10 @@ class Runtime:
         self._prompt_language = ""
         self._folder = tempfile.TemporaryDirectory(prefix="gptsovits-")
 
+    def close(self) -> None:
+        """Removes its temporary files; it cannot speak afterwards."""
+        self._folder.cleanup()
+
     # --- which weights --------------------------------------------------------------------------------------
 
     @property
@@ -334,7 +338,7 @@ class Runtime:
                 if self._tts is None:
                     self._tts = self._start(weights)
                 else:
-                    # What is half switched counts as not loaded; the next call then loads both again.
+                    # What failed half way counts as not loaded, and the next call loads it again.
                     if self._gpt != weights.gpt:
                         self._gpt = None
                         self._tts.init_t2s_weights(str(weights.gpt))
@@ -345,7 +349,6 @@ class Runtime:
         except ScriptError:
             raise
         except Exception as error:
-            self._gpt = self._sovits = None
             raise self._failed(error, doing="the weights cannot be loaded") from error
         self._gpt, self._sovits = weights.gpt, weights.sovits
         self._forget_prompt()

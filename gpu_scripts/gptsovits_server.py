@@ -56,6 +56,7 @@ from gptsovits_runtime import MAX_REFERENCE_SECONDS, MAX_SEED, MIN_REFERENCE_SEC
 from script_io import ScriptError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 log = logging.getLogger("gptsovits_server")
 
@@ -317,6 +318,7 @@ class Service:
         self._models: list[str] = []
         self._models_at = -math.inf
         self.stopping = asyncio.Event()
+        self.late = asyncio.Event()  # what still runs is given up
         self.exit_code = 0
         self.open = 0  # requests that are not answered yet
 
@@ -383,7 +385,7 @@ class Service:
         async with self._my_turn(request):
             began = time.monotonic()
             try:
-                audio, seconds = await self._worker.speak(order)
+                audio, seconds = await self._unless_late(self._worker.speak(order))
             except ScriptError as error:
                 facts["reason"] = str(error)
                 if self._worker.runtime and self._worker.runtime.broken:
@@ -397,10 +399,19 @@ class Service:
         facts["audio_seconds"] = round(seconds, 3)
         return Response(audio, media_type="audio/wav", headers={"X-Seed": str(order.seed)})
 
+    async def _unless_late(self, speaking: Any) -> tuple[bytes, float]:
+        work = asyncio.ensure_future(speaking)
+        late = asyncio.ensure_future(self.late.wait())
+        await asyncio.wait({work, late}, return_when=asyncio.FIRST_COMPLETED)
+        late.cancel()
+        if not work.done():
+            raise Refusal(503, "stopping", "This server is being stopped and did not finish in time.")
+        return work.result()
+
     def _admit(self) -> None:
         if self.stopping.is_set():
             raise Refusal(503, "stopping", "This server is being stopped.")
-        if self._turn.locked() and self._waiting >= self._max_waiting:
+        if (self._turn.locked() or self._waiting) and self._waiting >= self._max_waiting:
             expected = math.ceil(self._seconds * (self._waiting + 1) / 2)
             raise Refusal(503, "busy", f"{self._waiting} requests are waiting already.", min(60, max(1, expected)))
 
@@ -423,7 +434,9 @@ class Service:
             form = await asyncio.wait_for(request.form(max_files=1, max_fields=20), UPLOAD_SECONDS)
         except asyncio.TimeoutError:  # noqa: UP041 (it is another one before Python 3.11)
             raise Refusal(400, "bad_request", f"The request did not arrive within {UPLOAD_SECONDS} s.") from None
-        except HTTPException as error:
+        except ClientDisconnect as error:
+            raise Refusal(499, "gone", "The client has gone away.") from error
+        except (HTTPException, ValueError, KeyError) as error:  # which one depends on the version of starlette
             raise Refusal(400, "bad_request", "The form cannot be read.") from error
         try:
             return await asyncio.to_thread(parse, form, self._root)
@@ -443,6 +456,16 @@ class Service:
     @contextlib.asynccontextmanager
     async def _my_turn(self, request: Request) -> Any:
         """Waits for the engine. Raises Refusal where the client goes away meanwhile, or the server stops."""
+        if self._turn.locked() or self._waiting:
+            await self._wait(request)
+        else:
+            await self._turn.acquire()  # at once
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    async def _wait(self, request: Request) -> None:
         turn = asyncio.ensure_future(self._turn.acquire())
         gone = asyncio.ensure_future(_disconnected(request))
         stop = asyncio.ensure_future(self.stopping.wait())
@@ -461,10 +484,6 @@ class Service:
             raise Refusal(499, "gone", "The client has gone away.")
         if refused:
             raise Refusal(503, "stopping", "This server is being stopped.")
-        try:
-            yield
-        finally:
-            self._turn.release()
 
     async def finished(self) -> None:
         """Returns when every request has its answer."""
@@ -547,6 +566,12 @@ class Server(uvicorn.Server):
         self._service = service
         self._loop = asyncio.get_running_loop()
 
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets=sockets)
+        for bound in sockets:
+            # Not sys.stdout, which is nowhere for as long as the engine loads.
+            print(f"LISTENING http://{self.config.host}:{bound.getsockname()[1]}", file=sys.__stdout__, flush=True)
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self._service.stopping.is_set():
             self.should_exit = self.force_exit = True
@@ -574,9 +599,7 @@ async def serve(arguments: argparse.Namespace, token: str) -> int:
             timeout_graceful_shutdown=2,
         )
         server = Server(config, service)
-        socket = config.bind_socket()
-        print(f"LISTENING http://{arguments.host}:{socket.getsockname()[1]}", flush=True)
-        serving = asyncio.ensure_future(server.serve(sockets=[socket]))
+        serving = asyncio.ensure_future(server.serve(sockets=[config.bind_socket()]))
         loading = asyncio.ensure_future(service.start())
         stop = asyncio.ensure_future(service.stopping.wait())
         await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -586,11 +609,14 @@ async def serve(arguments: argparse.Namespace, token: str) -> int:
                 await asyncio.wait_for(service.finished(), arguments.grace_seconds)
             except asyncio.TimeoutError:  # noqa: UP041 (it is another one before Python 3.11)
                 log.warning("the running synthesis is given up after %g s", arguments.grace_seconds)
+                service.late.set()
             await asyncio.sleep(0.1)  # the last answer is on its way
             server.should_exit = True
             await serving
         loading.cancel()
         stop.cancel()
+        if worker.runtime is not None:
+            worker.runtime.close()
     return service.exit_code
 
 
