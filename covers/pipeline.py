@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from django.conf import settings
 from django.db.models.fields.files import FieldFile
 
 from covers.models import STAGES, CoverJob
-from voiceproject import audio, commands, resident
+from voiceproject import audio, commands, resident, storage
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
@@ -314,5 +313,4 @@ class _Cover:
             raise NotOurs
 
     def fetch(self, stored: FieldFile, name: str) -> None:
-        with stored.storage.open(str(stored.name), "rb") as source, (self.folder / name).open("wb") as target:
-            shutil.copyfileobj(source, target, 1024 * 1024)
+        storage.fetch(stored.storage, str(stored.name), self.folder / name)

@@ -27,6 +27,7 @@ from voiceproject.errors import PublicError
 from voiceproject.jobs import LIVE, JobStatus
 from voiceproject.logging import current
 from voiceproject.models import Tenant
+from voiceproject.storage import fetch
 from voices.auth import credentials
 from voices.synthesis import held_request, upload_path
 
@@ -206,9 +207,7 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
     storage = job.result.storage
     with held_request(), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
-        with storage.open(str(job.result.name), "rb") as source, wav.open("wb") as target:
-            for block in File(source).chunks(1024 * 1024):
-                target.write(block)
+        fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)
         with encoded.open("rb") as file:
             name = storage.save(f"covers/{job.pk}/{job.attempt}-result.{format}", File(file))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import json
 import os
 import re
@@ -98,6 +99,19 @@ def warn(message: str) -> None:
         print(f"WARNING {message}", file=sys.stderr, flush=True)
 
 
+class _File(io.BufferedRandom):
+    """Remembers why a write failed: soundfile says no more than that it did, by an AssertionError."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
 @contextmanager
 def wav_writer(path: Path, sample_rate: int, channels: int) -> Iterator[soundfile.SoundFile]:
     """A 32-bit float WAV that appears under `path` only when the block ends well; otherwise nothing is left of it.
@@ -110,8 +124,9 @@ def wav_writer(path: Path, sample_rate: int, channels: int) -> Iterator[soundfil
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise ScriptError(UNWRITABLE, f"cannot write {path}: {error.strerror}") from error
+    raw = _File(io.FileIO(descriptor, "w+b"))
     try:
-        with open(descriptor, "w+b") as raw:
+        with raw:
             with soundfile.SoundFile(
                 raw, "w", samplerate=sample_rate, channels=channels, format="WAV", subtype="FLOAT"
             ) as wav:
@@ -120,8 +135,10 @@ def wav_writer(path: Path, sample_rate: int, channels: int) -> Iterator[soundfil
             os.fsync(raw.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise ScriptError(UNWRITABLE, f"cannot write {path}: {error}") from error
+    except (OSError, soundfile.SoundFileError, AssertionError) as error:
+        if isinstance(error, AssertionError) and raw.error is None:
+            raise
+        raise ScriptError(UNWRITABLE, f"cannot write {path}: {raw.error or error}") from error
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -250,12 +267,8 @@ def _serve(main: Callable[[list[str]], None]) -> None:
         job = json.loads(line)
         _server.job_id = job["id"]
         os.environ["REQUEST_ID"] = job.get("request_id", "")
-        try:
-            os.chdir(job.get("cwd", folder))
-            code, message, good = _run_job(main, job["argv"])
-        except _Ended as end:
-            _server.tell(done=True, exit_code=end.code, message="it was told to end", last=True)
-            raise
+        os.chdir(job.get("cwd", folder))
+        code, message, good = _run_job(main, job["argv"])
         if message:
             print(message, file=sys.stderr)
         sys.stdout.flush()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ import pytest
 import soundfile as sf
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from rest_framework.test import APIClient
 
+from voiceproject.storage import BucketStorage
 from voices import synthesis
 from voices.engines import EngineHealth, Piece, SynthesisRequest
 from voices.models import ApiKey
@@ -127,7 +130,10 @@ def leftovers() -> Callable[[], list[str]]:
 
     def look() -> list[str]:
         folders = (django_settings.UPLOAD_DIR, django_settings.SCRATCH_DIR, django_settings.MEDIA_ROOT)
-        return sorted(str(path) for folder in folders for path in Path(folder).rglob("*") if path.is_file())
+        files = [str(path) for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
+        if isinstance(default_storage, BucketStorage):
+            files += [item.key for item in default_storage.bucket.objects.all()]
+        return sorted(files)
 
     return look
 
@@ -138,3 +144,19 @@ def clean_media() -> Iterator[None]:
     for folder in (django_settings.UPLOAD_DIR, django_settings.SCRATCH_DIR, django_settings.MEDIA_ROOT):
         shutil.rmtree(folder, ignore_errors=True)
         Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if django_settings.STORAGE_URL:
+        default_storage.bucket.objects.all().delete()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -1,10 +1,11 @@
 """A quick stand-in for a separation or inference command, with the same kind of arguments and every bad habit.
 
-    quick_command.py separate INPUT VOCAL INST [HABIT]
-    quick_command.py infer INPUT OUTPUT [HABIT]
+    quick_command.py [--serve] separate INPUT VOCAL INST [HABIT]
+    quick_command.py [--serve] infer INPUT OUTPUT [HABIT]
 
 separate halves the song into both stems; infer turns the vocal upside down. HABIT: fail, silent-exit, oom, garbage,
-short, hang, stubborn (ignores SIGTERM and has a grandchild that does), slow (about a second, with progress).
+short, hang, stubborn (ignores SIGTERM and has a grandchild that does), slow (about a second, with progress), fill
+(writes until the disk is full).
 """
 
 import shutil
@@ -12,27 +13,37 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import soundfile as sf
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gpu_scripts"))
 
-def main() -> int:
-    kind, source, *targets = sys.argv[1:]
+import script_io
+
+
+def main(argv: list[str]) -> None:
+    kind, source, *targets = argv
+    progress = script_io.Progress()
     habit = targets.pop() if len(targets) > (2 if kind == "separate" else 1) else ""
-    print("PROGRESS 0.25", flush=True)
+    progress(0.25)
     if habit == "fail":
         print("secret: /opt/models/x.pth is broken", file=sys.stderr)
-        return 7
+        raise SystemExit(7)
     if habit == "silent-exit":
-        return 0
+        return
     if habit == "oom":
         print("torch.OutOfMemoryError: CUDA out of memory", file=sys.stderr)
-        return 1
+        raise SystemExit(1)
     if habit == "garbage":
         for target in targets:
             with open(target, "wb") as file:
                 file.write(b"no audio at all")
-        return 0
+        return
+    if habit == "fill":
+        with open(targets[0], "wb") as file:
+            while True:
+                file.write(bytes(65536))
     if habit == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, 1); time.sleep(600)"],
@@ -41,7 +52,7 @@ def main() -> int:
         time.sleep(600)
     if habit == "slow":
         for step in range(10):
-            print(f"PROGRESS {step / 10}", flush=True)
+            progress(step / 10)
             time.sleep(0.1)
     samples, rate = sf.read(source, dtype="float32", always_2d=True)
     if habit == "short":
@@ -52,10 +63,9 @@ def main() -> int:
             shutil.move(target + ".part", target)
     else:
         sf.write(targets[0], -samples, rate, subtype="FLOAT")
-    print("WARNING: quick and untrue", file=sys.stderr)
-    print("PROGRESS 1", flush=True)
-    return 0
+    script_io.warn("quick and untrue")
+    progress(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script_io.run(main)

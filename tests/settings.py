@@ -10,7 +10,7 @@ _folder = tempfile.mkdtemp(prefix="voiceproject-tests-")
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 
 # Which servers the run has is the environment's to say; everything else starts from the defaults.
-_KEPT = ("DATABASE_URL", "REDIS_URL", "LOG_LEVEL")
+_KEPT = ("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "LOG_LEVEL")
 for _line in (Path(__file__).parent.parent / ".env.example").read_text(encoding="utf-8").splitlines():
     _name = _line.lstrip("# ").partition("=")[0].strip()
     if _name.isupper() and _name not in _KEPT:

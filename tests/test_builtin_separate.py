@@ -205,6 +205,14 @@ def test_an_output_folder_that_is_missing_is_exit_code_6(tmp_path, write):
     refused(tmp_path, separate(tmp_path, "--vocal", str(tmp_path / "none" / "v.wav")), 6, "no such folder")
 
 
+def test_a_full_disk_is_exit_code_6_with_its_reason_and_leaves_nothing(tmp_path, write, small_disk):
+    write(np.random.default_rng(5).normal(0, 0.1, (8 * RATE, 2)))
+    ended = separate(tmp_path, "--vocal", str(small_disk / "vocal.wav"), "--inst", str(small_disk / "inst.wav"))
+    assert ended.returncode == 6
+    assert ended.stderr.endswith("inst.wav: [Errno 28] No space left on device\n")
+    assert list(small_disk.iterdir()) == []
+
+
 def test_an_ended_separation_leaves_nothing(tmp_path, write):
     write(np.tile(songs.song()[0], (6, 1)))
     with subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, text=True) as process:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -276,6 +277,136 @@ def test_a_full_disk_fails_one_job_and_no_other(
     assert api.get(second["links"]["self"]).json()["status"] == "succeeded"
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_disk_that_a_command_fills_fails_its_job_and_the_next_one_finds_room(
+    submit: Callable[..., Any],
+    api: APIClient,
+    habits: Callable[..., None],
+    settings: Any,
+    small_disk: Path,
+    resident: bool,
+    residents: Any,
+) -> None:
+    settings.SCRATCH_DIR, settings.COVER_RESIDENT = small_disk, resident
+    habits(separate="fill")
+    content = upload(wav_bytes(song(1.1), RATE), "song.wav")
+    job = submit(song=content).json()
+    tasks.run_covers.fn()
+    assert api.get(job["links"]["self"]).json()["error"] == "storage_full"
+    habits()
+    content.seek(0)
+    job = submit(song=content).json()
+    tasks.run_covers.fn()
+    done = api.get(job["links"]["self"]).json()
+    assert (done["status"], done["error"]) == ("succeeded", None)
+    residents.close()
+    assert os.listdir(small_disk) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_upload_that_does_not_fit_on_the_disk_fails_its_job(
+    submit: Callable[..., Any], api: APIClient, settings: Any, small_disk: Path
+) -> None:
+    settings.SCRATCH_DIR = small_disk
+    job = submit(song=upload(wav_bytes(song(30.0), RATE), "song.wav")).json()
+    tasks.run_covers.fn()
+    assert api.get(job["links"]["self"]).json()["error"] == "storage_full"
+    assert os.listdir(small_disk) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_whole_cover_has_a_deadline_too(
+    submit: Callable[..., Any], api: APIClient, habits: Callable[..., None], settings: Any
+) -> None:
+    habits(infer="hang")
+    settings.COVER_TIMEOUT_SECONDS = 3
+    job = submit().json()
+    tasks.run_covers.fn()
+    done = api.get(job["links"]["self"]).json()
+    assert (done["error"], done["stage"]) == ("timed_out", "infer")
+    # What was finished in time is kept, and a retry goes on there.
+    assert bool(CoverJob.objects.get().vocals)
+
+
+@pytest.fixture
+def residents(settings: Any) -> Iterator[Any]:
+    pipeline.residents.cache_clear()
+    yield SimpleNamespace(close=lambda: pipeline.residents().close())
+    pipeline.residents().close()
+    pipeline.residents.cache_clear()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_commands_that_stay_make_the_same_covers_and_keep_their_warnings(
+    submit: Callable[..., Any],
+    api: APIClient,
+    settings: Any,
+    residents: Any,
+    caplog: pytest.LogCaptureFixture,
+    leftovers: Callable[[], list[str]],
+) -> None:
+    results = []
+    for settings.COVER_RESIDENT in (False, True, True):
+        with caplog.at_level("INFO"):
+            caplog.clear()
+            job = submit().json()
+            tasks.run_covers.fn()
+        done = api.get(job["links"]["self"]).json()
+        assert (done["status"], done["warning"]) == ("succeeded", "quick and untrue quick and untrue")
+        commands = [record.command for record in caplog.records if record.message == "command ended"]
+        results.append(([c.get("resident_job") for c in commands], download(api, done["links"]["result"])[0]))
+    assert [numbers for numbers, _ in results] == [[None, None], [1, 1], [2, 2]]
+    assert all(np.array_equal(samples, results[0][1]) for _, samples in results)
+    # Another process' look keeps their folders.
+    folders = os.listdir(settings.SCRATCH_DIR)
+    assert len(folders) == 2
+    assert all(map(tasks.scratch_in_use, folders))
+    residents.close()
+    assert os.listdir(settings.SCRATCH_DIR) == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("chosen", "error", "tail"), STAGE_FAILURES)
+def test_commands_that_stay_fail_in_the_same_words(
+    submit: Callable[..., Any],
+    api: APIClient,
+    habits: Callable[..., None],
+    settings: Any,
+    residents: Any,
+    chosen: dict[str, str],
+    error: str,
+    tail: str,
+) -> None:
+    settings.COVER_RESIDENT = True
+    habits(**chosen)
+    job = submit().json()
+    tasks.run_covers.fn()
+    assert api.get(job["links"]["self"]).json()["error"] == error
+    assert tail in CoverJob.objects.get().error_detail
+
+
+@pytest.mark.django_db(transaction=True)
+def test_canceling_ends_a_command_that_stays_and_the_next_job_starts_another(
+    submit: Callable[..., Any], api: APIClient, habits: Callable[..., None], settings: Any, residents: Any
+) -> None:
+    settings.COVER_RESIDENT = True
+    habits(infer="stubborn")
+    job = submit().json()
+    worker = run_in_thread()
+    until(lambda: api.get(job["links"]["self"]).json()["progress"] >= 45 and len(residents_of(settings)) >= 3)
+    started = time.monotonic()
+    api.post(f"{URL}/{job['job_id']}/cancel")
+    worker.join(10)
+    assert time.monotonic() - started < 5
+    assert len(residents_of(settings)) == 1  # that of the separation, which is idle
+    habits()
+    again = submit().json()
+    tasks.run_covers.fn()
+    assert api.get(job["links"]["self"]).json()["status"] == "canceled"
+    assert api.get(again["links"]["self"]).json()["status"] == "succeeded"
+
+
 @contextmanager
 def away() -> Iterator[None]:
     """The actor's broker is a Redis where nothing listens: a real connection that is refused."""
@@ -307,6 +438,12 @@ def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
             return found
         time.sleep(0.02)
     raise AssertionError("it did not come about in time")
+
+
+def residents_of(settings: Any) -> list[int]:
+    """The commands that stay, with their children; not their guards."""
+    pids = processes_of(f"TMPDIR={settings.SCRATCH_DIR}/resident-")
+    return [pid for pid in pids if b"guard.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def processes_of(job_id: str) -> list[int]:
@@ -529,6 +666,8 @@ def test_deleting_at_the_same_time_as_canceling_harms_nothing(
 def test_files_of_a_job_that_is_not_there_are_swept_by_age(
     submit: Callable[..., Any], leftovers: Callable[[], list[str]]
 ) -> None:
+    if django_settings.STORAGE_URL:
+        pytest.skip("files are in a bucket: tests/test_storage.py does the same there")
     submit()
     kept = leftovers()
     orphan = Path(django_settings.MEDIA_ROOT, "covers", str(uuid.uuid4()), "1-vocals.wav")

@@ -132,6 +132,24 @@ def test_a_worker_that_is_told_to_stop_hands_its_job_back_in_time() -> None:
         assert (row.status, row.attempt) == ("queued", 0)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_commands_that_stay_end_with_their_worker(number: int) -> None:
+    job = submit()
+    folders = f"TMPDIR={settings.SCRATCH_DIR}/resident-"
+    with a_worker(COVER_RESIDENT="true", REDIS_URL="") as process:
+        until(status_is(job, "succeeded"), 40)
+        assert processes_of(folders)
+        assert len(list(Path(settings.SCRATCH_DIR).iterdir())) == 2
+        os.kill(process.pid, signal.SIGTERM) if number == signal.SIGTERM else os.killpg(process.pid, number)
+        process.wait(20)
+        until(lambda: not processes_of(folders), 5)
+    if number == signal.SIGTERM:
+        assert list(Path(settings.SCRATCH_DIR).iterdir()) == []
+    worker.look()
+    assert list(Path(settings.SCRATCH_DIR).iterdir()) == []
+
+
 def test_one_look_takes_over_expires_and_says_that_the_host_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     lost, old = submit(status="running", attempt=1), submit(status="succeeded")
     CoverJob.objects.filter(pk=lost.pk).update(heartbeat_at=Now() - timedelta(minutes=5))

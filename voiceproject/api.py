@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC
 from typing import Any
 
@@ -22,6 +21,7 @@ from rest_framework.request import Request
 
 from voiceproject.errors import PublicError
 from voiceproject.jobs import JobStatus
+from voiceproject.storage import presigned_url, read_blocks
 
 # Room for the form fields and the part headers around the files.
 FORM_OVERHEAD_BYTES = 1024 * 1024
@@ -155,9 +155,6 @@ class CursorPages(pagination.CursorPagination):
         return cursor
 
 
-BLOCK_BYTES = 256 * 1024
-
-
 def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str, filename: str) -> HttpResponseBase:
     """A stored file with `Range` (206, 416), `If-Range`, `ETag` and `If-None-Match`, as RFC 9110 has them.
 
@@ -169,12 +166,17 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     except FileNotFoundError:
         raise PublicError("result_expired", "The file was deleted after its time.") from None
     etag = f'"{name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
+    disposition = f'attachment; filename="{filename}"'
+    if settings.STORAGE_PRESIGNED_REDIRECTS:
+        url = presigned_url(stored.storage, name, content_type, disposition)
+        if url is not None:
+            return HttpResponse(status=307, headers={"Location": url, "Cache-Control": "private, no-store"})
     headers = {
         "Accept-Ranges": "bytes",
         "ETag": etag,
         "Cache-Control": "private, no-transform",
         "X-Content-Type-Options": "nosniff",
-        "Content-Disposition": f'attachment; filename="{filename}"',
+        "Content-Disposition": disposition,
     }
     known = request.headers.get("If-None-Match", "")
     if known and (known.strip() == "*" or etag in [tag.removeprefix("W/") for tag in parse_etags(known)]):
@@ -202,16 +204,8 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     headers["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
         return HttpResponse(status=status, headers=headers, content_type=content_type)
-    body = _blocks(stored.storage.open(name, "rb"), start, stop - start)
+    body = read_blocks(stored.storage, name, start, stop - start)
     return StreamingHttpResponse(body, status=status, headers=headers, content_type=content_type)
-
-
-def _blocks(file: Any, start: int, length: int) -> Iterator[bytes]:
-    with file:
-        file.seek(start)
-        while length > 0 and (block := file.read(min(BLOCK_BYTES, length))):
-            length -= len(block)
-            yield block
 
 
 class JobFilters(StrictSerializer):

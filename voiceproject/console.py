@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 from voiceproject.api import file_response
 from voiceproject.errors import PublicError, json_response
 from voiceproject.jobs import LIVE, Job
+from voiceproject.storage import read_blocks
 
 # Uploads were checked when they came in; here the browser only has to be told what it plays.
 _MAGIC = (
@@ -92,8 +93,7 @@ class JobAdmin(admin.ModelAdmin):
             raise PermissionDenied
         stored = getattr(job, name)
         try:
-            with stored.storage.open(stored.name, "rb") as file:
-                content_type = _content_type(file.read(64))
+            content_type = _content_type(b"".join(read_blocks(stored.storage, stored.name, 0, 64)))
         except FileNotFoundError:
             raise Http404 from None
         try:

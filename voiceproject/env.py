@@ -10,7 +10,8 @@ import json
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 
 class BadSetting(SystemExit):
@@ -97,6 +98,35 @@ def check_url(name: str, value: str, schemes: tuple[str, ...], *, origin: bool =
         shown = re.sub(r"//[^/@]*@", "//***@", value)
         raise BadSetting(name, f"must be a URL like {schemes[0]}://host:port, not {shown!r}")
     return value.rstrip("/")
+
+
+def s3_options(url: str) -> dict[str, Any]:
+    """The options of `voiceproject.storage.BucketStorage` in `s3://KEY:SECRET@bucket/prefix?endpoint=https://host&region=eu-1`.
+
+    Key and secret may be left out: boto3 then takes them from where it usually finds them (AWS_ACCESS_KEY_ID and
+    AWS_SECRET_ACCESS_KEY, an instance's role). Raises ValueError with what is wrong.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "s3" or not parts.hostname:
+        raise ValueError("must be a URL like s3://KEY:SECRET@bucket/prefix?endpoint=https://host&region=NAME")
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = given.keys() - {"endpoint", "region"}
+    if unknown:
+        raise ValueError(f"has an unknown option {sorted(unknown)[0]!r}; known are endpoint and region")
+    endpoint = given.get("endpoint") or None
+    if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
+        raise ValueError("has an endpoint that is no http:// or https:// URL")
+    if bool(parts.username) != bool(parts.password):
+        raise ValueError("has a key without a secret, or a secret without a key")
+    return {
+        # Not parts.hostname, which is in lower case whatever was written.
+        "bucket_name": parts.netloc.rpartition("@")[2],
+        "location": parts.path.strip("/"),
+        "endpoint_url": endpoint,
+        "region_name": given.get("region") or None,
+        "access_key": unquote(parts.username) if parts.username else None,
+        "secret_key": unquote(parts.password) if parts.password else None,
+    }
 
 
 def read_environment(dotenv: Path) -> dict[str, str]:

@@ -164,7 +164,11 @@ class Guard:
         if pid:
             self.command_pid = pid
             if stdin_fd:
-                os.close(stdin_fd)  # the runner is to notice when the command no longer reads it
+                # The runner is to notice when the command no longer reads, or writes, what goes through these two.
+                os.close(stdin_fd)
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, 1)
+                os.close(nothing)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             self.tell(f"pid {pid}")
             return

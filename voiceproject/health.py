@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.core.files.storage import default_storage
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models.functions import Now
@@ -22,6 +23,7 @@ from covers.models import CoverJob
 from voiceproject import __version__
 from voiceproject.jobs import JobStatus
 from voiceproject.models import WorkerHost
+from voiceproject.storage import BucketStorage
 from voices import synthesis
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,7 @@ class HealthView(APIView):
 
 
 NO_BROKER = "none: workers look at the database"
+BUCKET_SECONDS = 1.0
 
 
 def check_database() -> str:
@@ -119,6 +122,8 @@ def check_broker() -> str:
 
 
 def check_storage() -> str:
+    if isinstance(default_storage, BucketStorage):
+        return "ok" if default_storage.reachable(BUCKET_SECONDS) else "unreachable"
     return "ok" if os.access(settings.MEDIA_ROOT, os.W_OK) else "not writable"
 
 

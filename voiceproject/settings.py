@@ -7,13 +7,14 @@ import secrets
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import dj_database_url
 from corsheaders.defaults import default_headers
 
 from voiceproject import __version__
 from voiceproject.commands import CommandTemplate
-from voiceproject.env import BadSetting, Env, check_url, read_environment
+from voiceproject.env import BadSetting, Env, check_url, read_environment, s3_options
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(read_environment(Path(os.environ.get("ENV_FILE", "") or BASE_DIR / ".env")))
@@ -132,8 +133,16 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix"))
 
+STORAGE_URL = env.text("STORAGE_URL")
+STORAGE_PRESIGNED_REDIRECTS = env.flag("STORAGE_PRESIGNED_REDIRECTS", False)
+_files: dict[str, Any] = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
+if STORAGE_URL:
+    try:
+        _files = {"BACKEND": "voiceproject.storage.BucketStorage", "OPTIONS": s3_options(STORAGE_URL)}
+    except ValueError as error:
+        raise BadSetting("STORAGE_URL", str(error)) from None
 STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "default": _files,
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 MEDIA_ROOT = DATA_DIR / "media"
@@ -332,5 +341,9 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     # An unhandled error is logged once, with its request id, by the code that answers it.
-    "loggers": {"django.request": {"level": "CRITICAL"}, "django.server": {"level": "WARNING"}},
+    "loggers": {
+        "django.request": {"level": "CRITICAL"},
+        "django.server": {"level": "WARNING"},
+        "botocore": {"level": "WARNING"},
+    },
 }
