@@ -376,10 +376,10 @@ def _figures(rows: Sequence[tuple[Sung, tuple[float, float, float], tuple[float,
     )
 
 
-def long_song() -> bool:
-    """Eight minutes: time and the peak of memory of this process."""
+def long_song(length: float) -> bool:
+    """So many seconds: time and the peak of memory of this process."""
     once = make_songs(TUNING[:1])[0][1]
-    copies = int(480 * RATE / len(once.samples)) + 1
+    copies = int(length * RATE / len(once.samples)) + 1
     seconds = len(once.samples) / RATE
     lines = tuple(
         replace(line, words=tuple(w.moved(np.array([0.0, 1e3]), np.array([0.0, 1e3]), n * seconds) for w in line.words))
@@ -400,11 +400,11 @@ def main() -> int:
     parser.add_argument("--set", choices=("tuning", "held-out"), default="held-out")
     parser.add_argument("--ways", default="uniform,words,method,anchored")
     parser.add_argument("--reverb", action="store_true", help="in a small room")
-    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--long", type=float, nargs="?", const=480.0, metavar="SECONDS", help="time and memory instead")
     parser.add_argument("--keep", type=Path, help="where the songs are written")
     options = parser.parse_args()
     if options.long:
-        return 0 if long_song() else 1
+        return 0 if long_song(options.long) else 1
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
     songs = make_songs(TUNING if options.set == "tuning" else HELD_OUT)

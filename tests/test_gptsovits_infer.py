@@ -110,7 +110,7 @@ def test_the_words_are_sung_on_the_moved_melody_and_as_long_as_the_vocal(sung: A
     assert (rate, samples.shape) == (RATE, (len(song().samples), 2))
     assert np.array_equal(samples[:, 0], samples[:, 1])
     close, cents, voicing = melody(samples[:, 0])
-    assert close > 0.93 and cents < 6 and voicing > 0.88
+    assert close > 0.9 and cents < 6 and voicing > 0.88  # the tracker on the vocal itself: .95
     for line in song().lines:  # as loud as the singer, where the singer sings
         part = slice(round(line.start * RATE), round(line.end * RATE))
         own, wanted = (np.sqrt(np.mean(np.square(x[part]))) for x in (samples[:, 0], song().samples))
@@ -255,6 +255,18 @@ def test_nothing_sung_and_a_short_reference_are_told_apart(serve: Server, tmp_pa
     assert code == 5 and "needs 3 s" in message
     sf.write(tmp_path / "reference.wav", np.zeros(24000 * 5), 24000)
     assert serve(*WORDS, folder=tmp_path)[0] == 5
+
+
+def test_lyrics_alone_are_sung_with_one_take_by_a_process_that_serves(serve: Server) -> None:
+    fake.clear_calls(serve.root)
+    code, message = serve(*WORDS, "--takes", "1", "--language", "en")
+    assert (code, message) == (0, "")
+    samples, _ = sf.read(serve.folder / "out.wav")
+    (serve.folder / "out.wav").unlink()
+    assert len(samples) == len(song().samples) and np.abs(samples).max() > 0.1
+    assert [run["text"] for run in fake.calls(serve.root, "run")] == list(LINES)
+    close, _, voicing = melody(samples[:, 0])
+    assert close > 0.9 and voicing > 0.85
 
 
 def test_a_gpu_out_of_memory_ends_a_serving_process(tmp_path: Path) -> None:
