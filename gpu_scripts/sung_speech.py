@@ -419,6 +419,7 @@ class Song:
         self.weights = weights
         self.windows = [find_window(source, phrases, number) for number in range(len(phrases))]
         self._map: Float32 | None = None
+        self._trust = np.ones(CEPSTRA, np.float32)
 
     def add(self, number: int, take: Take) -> None:
         """One more take of a phrase. Raises Unsingable where nothing is said in it."""
@@ -434,6 +435,7 @@ class Song:
         """
         self._map = None
         self._normalize()
+        self._trust = np.ones(CEPSTRA, np.float32)
         for round_ in range(EM_ROUNDS + 1):
             for number, window in enumerate(self.windows):
                 chosen = window.takes if round_ == 0 else [window.spoken]
@@ -520,7 +522,7 @@ class Song:
             cepstra = (np.concatenate([cepstra, np.ones((len(cepstra), 1), np.float32)], axis=1) @ self._map).astype(
                 np.float32
             )
-        cepstra = cepstra * _lifter()
+        cepstra = cepstra * _lifter() * self._trust
         level = (np.clip(frames.level - loud, -SILENCE_GATE_DB, 6) / 10).astype(np.float32)
         return _Features(cepstra, _delta(cepstra), level, _delta(level), frames.voiced, flux.astype(np.float32))
 
@@ -587,7 +589,11 @@ class Song:
             return identity.astype(np.float32)
         x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
         ridge = RIDGE * len(x) * np.eye(CEPSTRA + 1)
-        return np.linalg.solve(x.T @ x + ridge, x.T @ y + ridge @ identity).astype(np.float32)
+        found = np.linalg.solve(x.T @ x + ridge, x.T @ y + ridge @ identity)
+        # Cepstra that the map foretells well tell more.
+        left = np.std(y - x @ found, axis=0)
+        self._trust = (_lifter().mean() / (left * np.mean(_lifter() / left))).astype(np.float32)
+        return found.astype(np.float32)
 
 
 def _distance(one: Float32, two: Float32) -> Float32:

@@ -71,7 +71,7 @@ class Line:
         return self.words[-1].end
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Song:
     """samples: mono (n,) at 44.1 kHz; f0: Hz every 5 ms as it was synthesized, 0 where unvoiced."""
 
