@@ -7,8 +7,8 @@
 From the root of the project; about 10 minutes on one idle core. The songs are speech of other voices put on melodies
 by WORLD (tests/marked_speech.py): what is sung when, and on which F0, is known. `tuning` are the songs that the numbers
 of the method were chosen on, `held-out` (the default) are other voices and texts, among them two people whose words and
-vowels pocketsphinx finds. `--long` is 8 minutes of song, for time and memory. The engine speaks each phrase three
-times. RTF is time of the processor. Exits with 1 where a bar is missed.
+vowels pocketsphinx finds. `--long` is 8 minutes of song, for time and memory; `--timing` leaves the audio out. The
+engine speaks each phrase three times. RTF is time of the processor. Exits with 1 where a bar is missed.
 """
 
 from __future__ import annotations

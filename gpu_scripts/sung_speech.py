@@ -403,7 +403,8 @@ def _lifter() -> Float32:
 def _delta(values: Float32) -> Float32:
     """Slope over 5 frames, scaled to be about as large as the values."""
     padded = np.pad(values, [(2, 2)] + [(0, 0)] * (values.ndim - 1), mode="edge")
-    return np.asarray(2 * (padded[4:] - padded[:-4]) + padded[3:-1] - padded[1:-3], np.float32) / 4
+    slope = 2 * (padded[4:] - padded[:-4]) + padded[3:-1] - padded[1:-3]
+    return np.asarray(slope / 4, np.float32)
 
 
 class Song:
