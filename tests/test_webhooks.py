@@ -31,8 +31,8 @@ from tests.conftest import FakeEngine, Tenant, needs, upload, wav_bytes
 from tests.test_covers import RATE, song
 from tests.test_jobs import claim, silent_for, together
 from voiceproject import outbound, webhooks, worker
-from voiceproject.models import WebhookDelivery
 from voiceproject.models import Tenant as TenantRow
+from voiceproject.models import WebhookDelivery
 from voices.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -189,6 +189,8 @@ def test_every_end_writes_one_event_and_no_end_none(receiver: Receiver, tenant: 
     assert types(lost) == ["cover.failed"]
     assert lost.retry() is True
     assert types(lost) == ["cover.failed"]
+    assert lost.cancel() and not lost.cancel()
+    assert sorted(types(lost)) == ["cover.canceled", "cover.failed"]
     quiet = running(tenant.user, "")
     assert quiet.succeed(1)
     assert types(quiet) == []
@@ -296,7 +298,7 @@ def test_an_attempt_under_way_is_not_doubled_and_a_dead_one_runs_out(receiver: R
 def test_the_workers_look_sends_and_a_hanging_receiver_holds_up_nothing(
     receiver: Receiver, tenant: Tenant, other: Tenant
 ) -> None:
-    receiver.habit = lambda handler: receiver.released.wait(20) and None
+    receiver.habit = _hang
     for _ in range(4):
         ended(tenant.user, receiver.url)
     quick = Receiver()
@@ -306,8 +308,10 @@ def test_the_workers_look_sends_and_a_hanging_receiver_holds_up_nothing(
         ended(other.user, quick.url)
         worker.look()
         assert quick.arrived.wait(10)
+        assert receiver.arrived.wait(10)
         assert time.monotonic() - begun < outbound.TIMEOUT_SECONDS
-        assert WebhookDelivery.objects.filter(tenant=tenant.user, claimed_until__isnull=False).count() == 2
+        assert WebhookDelivery.objects.under_way().filter(tenant=tenant.user).count() <= 2
+        assert not webhooks.claim(WebhookDelivery.objects.filter(tenant=tenant.user, claimed_until=None)[0].pk)
     finally:
         receiver.released.set()
         quick.stop()
@@ -399,6 +403,10 @@ def test_a_redirect_is_not_followed(receiver: Receiver, tenant: Tenant) -> None:
     assert delivery.last_error == "The receiver answered 307. Redirects are not followed."
 
 
+def _hang(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.server.released.wait(20)  # type: ignore[attr-defined]
+
+
 def _drip(handler: http.server.BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"HTTP/1.1 ")
     while not handler.server.released.wait(0.05):  # type: ignore[attr-defined]
@@ -416,7 +424,7 @@ def _endless_body(handler: http.server.BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b"x" * 65536)
 
 
-@pytest.mark.parametrize("habit", [lambda handler: handler.server.released.wait(20), _drip, _early_hints])
+@pytest.mark.parametrize("habit", [_hang, _drip, _early_hints])
 def test_no_answer_in_time_is_none(receiver: Receiver, habit: Any) -> None:
     receiver.habit = habit
     begun = time.monotonic()
@@ -480,9 +488,7 @@ def test_a_rotated_secret_signs_on_for_a_day(receiver: Receiver, tenant: Tenant)
         Webhook(old).verify(body, headers)
 
 
-def test_another_tenants_deliveries_and_secret_are_not_there(
-    receiver: Receiver, tenant: Tenant, other: Tenant
-) -> None:
+def test_another_tenants_deliveries_and_secret_are_not_there(receiver: Receiver, tenant: Tenant, other: Tenant) -> None:
     delivery = ended(tenant.user, receiver.url)
     response = other.client.post(f"{LOG}/{delivery.pk}/redeliver")
     assert (response.status_code, response.json()["error"]) == (404, "not_found")

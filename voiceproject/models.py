@@ -95,6 +95,9 @@ class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
     def for_tenant(self, user: Any) -> Self:
         return self.filter(tenant=user)
 
+    def under_way(self) -> Self:
+        return self.filter(status=WebhookDelivery.Status.PENDING, claimed_until__gt=Now())
+
     def claimable(self) -> Self:
         """Due now, and not under way."""
         free = Q(claimed_until=None) | Q(claimed_until__lte=Now())

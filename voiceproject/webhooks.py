@@ -175,8 +175,10 @@ def start(pk: Any) -> bool:
 
 
 def _deliver_and_leave(pk: Any) -> None:
+    """This one, then whatever else is due: many events do not wait for as many looks."""
     try:
-        deliver(pk)
+        while pk is not None and deliver(pk):
+            pk = next(iter(due()), None)
     except Exception:
         # The claim runs out, and it is tried again.
         log.exception("a webhook could not be handled", extra={"delivery": pk})
@@ -186,9 +188,9 @@ def _deliver_and_leave(pk: Any) -> None:
 
 
 def due() -> list[Any]:
-    """Ids of deliveries to start now, at most as many as there are slots; tenants that fill their share are left out."""
+    """Ids of deliveries to start now, at most as many as there are slots; none of tenants that fill their share."""
     busy = (
-        WebhookDelivery.objects.filter(status=WebhookDelivery.Status.PENDING, claimed_until__gt=Now())
+        WebhookDelivery.objects.under_way()
         .order_by()
         .values("tenant")
         .annotate(n=Count("pk"))
@@ -212,11 +214,23 @@ def start_due() -> None:
 
 
 def claim(pk: Any) -> WebhookDelivery | None:
-    """The delivery, its next attempt ours alone; None where it is another's, not due, or has ended."""
-    claimable = WebhookDelivery.objects.claimable().filter(pk=pk)
-    if not claimable.update(attempts=F("attempts") + 1, claimed_until=Now() + CLAIM, updated_at=Now()):
+    """The delivery, its next attempt ours alone; None where it is another's, not due, over its tenant's share or ended.
+
+    The row of the tenant's secret is locked while what is under way is counted.
+    """
+    delivery = WebhookDelivery.objects.select_related("tenant").filter(pk=pk).first()
+    if delivery is None:
         return None
-    return WebhookDelivery.objects.select_related("tenant").get(pk=pk)
+    secret_of(delivery.tenant)
+    with transaction.atomic():
+        WebhookSecret.objects.select_for_update().get(user=delivery.tenant_id)
+        if WebhookDelivery.objects.under_way().filter(tenant=delivery.tenant_id).count() >= TENANT_SLOTS:
+            return None
+        claimable = WebhookDelivery.objects.claimable().filter(pk=pk)
+        if not claimable.update(attempts=F("attempts") + 1, claimed_until=Now() + CLAIM, updated_at=Now()):
+            return None
+    delivery.refresh_from_db()
+    return delivery
 
 
 def deliver(pk: Any) -> bool:
