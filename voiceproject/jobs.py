@@ -90,7 +90,6 @@ class Job(models.Model):
     resumable: ClassVar[bool] = True
     # What its webhooks are called: `<kind>.succeeded`, `<kind>.failed`, `<kind>.canceled`.
     webhook_kind: ClassVar[str] = "job"
-    Status: ClassVar = JobStatus
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="%(class)ss")

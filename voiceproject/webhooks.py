@@ -123,10 +123,12 @@ def signed_headers(delivery: WebhookDelivery) -> dict[str, str]:
 
 def announce(job: Job) -> None:
     """Writes the event of a job that has ended, in the transaction that ends it."""
+    from voiceproject.jobs import JobStatus  # It imports this module.
+
     if not job.callback_url:
         return
     shown = copy.copy(job)
-    if job.status == job.Status.CANCELED:
+    if job.status == JobStatus.CANCELED:
         for field in job.output_fields():  # They are deleted as soon as the transaction is through.
             setattr(shown, field, "")
     type_ = f"{job.webhook_kind}.{job.status}"
