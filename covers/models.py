@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -17,6 +18,8 @@ RECENT_JOBS = 20
 
 
 class CoverJob(Job):
+    webhook_kind: ClassVar[str] = "cover"
+
     reference_voice = models.FileField(max_length=200)
     song = models.FileField(max_length=200)
     song_hash = models.CharField(max_length=64, help_text="SHA-256 of the uploaded song")
@@ -68,6 +71,11 @@ class CoverJob(Job):
         free = max(0, hosts * settings.COVER_CONCURRENCY - running)
         rounds = max(0, position - free) / (hosts * settings.COVER_CONCURRENCY)
         return timezone.now() + rounds * sum(times, timedelta()) / len(times)
+
+    def as_json(self, request: Any) -> dict[str, Any]:
+        from covers.serializers import CoverJobSerializer
+
+        return CoverJobSerializer(self, context={"request": request}).data
 
     @classmethod
     def output_fields(cls) -> list[str]:

@@ -13,6 +13,7 @@ from covers.models import STEMS, CoverJob
 from covers.pipeline import template
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.jobs import JobStatus
+from voiceproject.webhooks import CallbackURLField
 from voices import registry
 from voices.serializers import FiniteFloatField
 
@@ -36,7 +37,6 @@ class CreateCoverSerializer(StrictSerializer):
 
     not_yet = {
         "voice_id": "Saved voices are not offered by this server; send reference_voice.",
-        "callback_url": "Webhooks are not offered by this server; poll the job instead.",
     }
 
     reference_voice = SizedFileField(
@@ -70,6 +70,7 @@ class CreateCoverSerializer(StrictSerializer):
     )
     vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
+    callback_url = CallbackURLField()
 
     def validate_model_id(self, model_id: str) -> str:
         registry.for_cover(model_id)
@@ -93,6 +94,7 @@ class RemixSerializer(StrictSerializer):
     response_format = serializers.ChoiceField(RESULT_FORMATS, default="wav", help_text="What /result serves.")
     vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
+    callback_url = CallbackURLField()
 
 
 class CoverLinksSerializer(serializers.Serializer):

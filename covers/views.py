@@ -30,6 +30,7 @@ from voiceproject.errors import PublicError
 from voiceproject.jobs import LIVE, JobStatus, delete_folder
 from voiceproject.logging import current
 from voiceproject.storage import fetch
+from voiceproject.webhooks import callback_base
 from voices.auth import credentials
 from voices.synthesis import held_request, hold, too_many_waiting, upload_path
 
@@ -103,6 +104,7 @@ class CoverJobViewSet(
             tenant=tenant,
             api_key=key,
             request_id=current("request_id"),
+            callback_base=callback_base(request),
             song_hash=song_hash,
             duration_seconds=info.duration_seconds,
             **fields,
@@ -223,6 +225,7 @@ class CoverJobViewSet(
             tenant=tenant,
             api_key=key,
             request_id=current("request_id"),
+            callback_base=callback_base(request),
             remix_of=source,
             **{name: getattr(source, name) for name in copied},
             **serializer.validated_data,

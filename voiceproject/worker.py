@@ -28,6 +28,7 @@ from django.db.models.functions import Now  # noqa: E402
 from covers import pipeline  # noqa: E402
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
+from voiceproject import webhooks  # noqa: E402
 from voiceproject.broker import UNREACHABLE, broker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
@@ -49,6 +50,8 @@ def look() -> None:
     Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, 1)
     CoverJob.expire()
     Synthesis.expire()
+    webhooks.expire()
+    webhooks.start_due()
     sweep_scratch(settings.SCRATCH_DIR, cover_tasks.scratch_in_use)
     if settings.COVER_RESIDENT:
         pipeline.residents().tidy()

@@ -189,6 +189,7 @@ class Synthesis(Job):
 
     # The client waits for the answer in the process that makes it.
     resumable: ClassVar[bool] = False
+    webhook_kind: ClassVar[str] = "synthesis"
 
     text = models.TextField()
     language = models.CharField(max_length=8, default="auto")
@@ -210,3 +211,8 @@ class Synthesis(Job):
         verbose_name = "synthesis"
         verbose_name_plural = "syntheses"
         abstract = False
+
+    def as_json(self, request: Any) -> dict[str, Any]:
+        from voices.serializers import SynthesisSerializer
+
+        return SynthesisSerializer(self, context={"request": request}).data
