@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.db import models
-from django.utils import timezone
 
-from voiceproject.jobs import Job, JobStatus
-from voiceproject.models import WorkerHost
+from voiceproject.jobs import Job
 
 STAGES = ("preprocess", "separate", "infer", "mix", "finalize")
 STEMS = ("vocals", "instrumental", "converted")
-RECENT_JOBS = 20
 
 
 class CoverJob(Job):
@@ -54,23 +49,6 @@ class CoverJob(Job):
             *(index.clone() for index in Job.Meta.indexes),
             models.Index(fields=["tenant", "stems_key", "-created_at"]),
         ]
-
-    def expected_start(self) -> datetime | None:
-        """When a queued job may start, by its place and the time that the last jobs took; None where nothing is known.
-
-        Counts COVER_CONCURRENCY jobs at a time on each host that was heard of lately.
-        """
-        position = self.queue_position()
-        ended = CoverJob.objects.filter(status=JobStatus.SUCCEEDED, started_at__isnull=False).order_by("-created_at")
-        spans = ended.values_list("started_at", "finished_at")[:RECENT_JOBS]
-        times = [end - start for start, end in spans if start and end]
-        hosts = WorkerHost.objects.filter(seen_at__gt=timezone.now() - timedelta(seconds=30)).count()
-        if position is None or not times or not hosts:
-            return None
-        running = CoverJob.objects.filter(status=JobStatus.RUNNING).count()
-        free = max(0, hosts * settings.COVER_CONCURRENCY - running)
-        rounds = max(0, position - free) / (hosts * settings.COVER_CONCURRENCY)
-        return timezone.now() + rounds * sum(times, timedelta()) / len(times)
 
     def as_json(self, request: Any) -> dict[str, Any]:
         from covers.serializers import CoverJobSerializer

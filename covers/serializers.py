@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django.urls import reverse
@@ -12,13 +11,12 @@ from rest_framework import serializers
 from covers.models import STEMS, CoverJob
 from covers.pipeline import template
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
-from voiceproject.jobs import JobStatus
+from voiceproject.jobs import LIVE, JobStatus
 from voiceproject.webhooks import CallbackURLField
 from voices import registry
-from voices.serializers import FiniteFloatField
+from voices.serializers import RETRYABLE, FiniteFloatField, QueueSerializer
 
 RESULT_FORMATS = ("wav", "flac", "mp3")
-RETRYABLE = (JobStatus.FAILED, JobStatus.CANCELED)
 
 
 @extend_schema_field({"oneOf": [{"type": "integer", "minimum": -24, "maximum": 24}, {"enum": ["auto"]}]})
@@ -109,7 +107,9 @@ class CoverLinksSerializer(serializers.Serializer):
     converted = serializers.URLField(allow_null=True)
 
 
-class CoverJobSerializer(serializers.ModelSerializer):
+class CoverJobSerializer(QueueSerializer):
+    concurrency_setting = "COVER_CONCURRENCY"
+
     job_id = serializers.UUIDField(source="id")
     task_id = serializers.UUIDField(source="id", help_text="The same as job_id")
     voice_id = serializers.UUIDField(allow_null=True, default=None)
@@ -118,10 +118,6 @@ class CoverJobSerializer(serializers.ModelSerializer):
     error_message = serializers.CharField(allow_null=True)
     warning = serializers.CharField(allow_null=True)
     attempts = serializers.IntegerField(source="attempt")
-    queue_position = serializers.SerializerMethodField(help_text="1 is next; null in lists and when not queued")
-    expected_start_at = serializers.SerializerMethodField(
-        help_text="A guess from the queue and how long the last jobs took; null in lists and when not queued"
-    )
     pitch_shift = serializers.IntegerField(
         allow_null=True, help_text="Semitones; null while `auto` has not listened to the song yet"
     )
@@ -145,17 +141,6 @@ class CoverJobSerializer(serializers.ModelSerializer):
         data = super().to_representation(instance)
         return data | {name: data[name] or None for name in ("error", "error_message", "warning", "model_id")}
 
-    @extend_schema_field(serializers.IntegerField(allow_null=True))
-    def get_queue_position(self, job: CoverJob) -> int | None:
-        return None if self.context.get("in_list") else job.queue_position()
-
-    @extend_schema_field(serializers.DateTimeField(allow_null=True))
-    def get_expected_start_at(self, job: CoverJob) -> datetime | str | None:
-        if self.context.get("in_list") or job.status != JobStatus.QUEUED:
-            return None
-        start = job.expected_start()
-        return start and serializers.DateTimeField().to_representation(start)
-
     @extend_schema_field(CoverLinksSerializer)
     def get_links(self, job: CoverJob) -> dict[str, str | None]:
         build = self.context["request"].build_absolute_uri
@@ -163,7 +148,7 @@ class CoverJobSerializer(serializers.ModelSerializer):
         def link(name: str, *args: Any) -> str:
             return build(reverse(f"cover-{name}", args=[job.pk, *args]))
 
-        live = job.status in (JobStatus.QUEUED, JobStatus.RUNNING)
+        live = job.status in LIVE
         return {
             "self": link("detail"),
             "result": link("result") if job.status == JobStatus.SUCCEEDED and job.result else None,

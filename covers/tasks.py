@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
 
 import dramatiq
 from django.conf import settings
-from django.db import transaction
 
 from covers import pipeline
 from covers.models import CoverJob
-from voiceproject.broker import UNREACHABLE, broker
+from voiceproject.broker import broker, this_worker
 from voiceproject.jobs import JobStatus
 from voiceproject.resident import folder_in_use
 
-log = logging.getLogger(__name__)
-
-# Of this worker process: its name in claims, and whether it was told to stop.
-worker_name = "unnamed"
-stopping = threading.Event()
+stopping = this_worker.stopping
 
 
 @dramatiq.actor(broker=broker, queue_name="covers")
 def run_covers() -> None:
     """Safe to run twice, late, or on many hosts at once: the claim decides."""
     while not stopping.is_set():
-        job = CoverJob.claim(worker_name, settings.WORKER_HOST, settings.COVER_CONCURRENCY, settings.COVER_MAX_RUNNING)
+        job = CoverJob.claim(
+            this_worker.name, settings.WORKER_HOST, settings.COVER_CONCURRENCY, settings.COVER_MAX_RUNNING
+        )
         if job is None:
             return
         pipeline.run(job, stopping)
 
 
-def wake_workers() -> None:
-    """After the current transaction: tells the workers to look now, where there is a broker to tell them through."""
-    if settings.REDIS_URL:
-        transaction.on_commit(_send_look, robust=True)
-
-
-def _send_look() -> None:
-    try:
-        run_covers.send()
-    except UNREACHABLE as error:
-        # The row is written; the workers' own look finds it within seconds.
-        log.warning("the broker cannot be reached: %s", error)
-
-
 def has_room() -> bool:
     """Whether a claim on this host could succeed."""
-    queued = CoverJob.objects.filter(status=JobStatus.QUEUED)
-    running = CoverJob.objects.filter(status=JobStatus.RUNNING, host=settings.WORKER_HOST)
-    return queued.exists() and running.count() < settings.COVER_CONCURRENCY
+    return CoverJob.has_room(settings.WORKER_HOST, settings.COVER_CONCURRENCY)
 
 
 def scratch_in_use(name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import tempfile
 import uuid
 from pathlib import Path
@@ -12,27 +11,27 @@ from typing import Any
 from django.conf import settings
 from django.core.files import File
 from django.db.models import QuerySet
-from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework import mixins, status, viewsets
+from rest_framework import mixins, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from covers.events import MAX_WAIT_SECONDS, JobEvents, wait_for_end
 from covers.models import STEMS, CoverJob
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
-from covers.tasks import wake_workers
+from covers.tasks import run_covers
 from voiceproject import audio
-from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
+from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
 from voiceproject.errors import PublicError
-from voiceproject.jobs import LIVE, JobStatus, delete_folder
+from voiceproject.idempotency import Submission
+from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder
 from voiceproject.logging import current
 from voiceproject.storage import fetch
 from voiceproject.webhooks import callback_base
+from voices import consumers
 from voices.auth import credentials
-from voices.synthesis import held_request, hold, too_many_waiting, upload_path
+from voices.synthesis import held_request, upload_path
 
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
 
@@ -49,6 +48,7 @@ class CoverJobViewSet(
     pagination_class = CursorPages
     queryset = CoverJob.objects.none()
     error_statuses = {
+        "create": (410, 422),
         "cancel": (409,),
         "retry": (409, 410),
         "remix": (409, 410),
@@ -76,19 +76,14 @@ class CoverJobViewSet(
         description="Answers at once with the job; the work is done by a worker. Poll `links.self`.",
         request={"multipart/form-data": CreateCoverSerializer},
         responses={202: CoverJobSerializer},
-        parameters=[
-            OpenApiParameter(
-                "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[202], description="The job's URL"
-            )
-        ],
+        parameters=[consumers.LOCATION, *consumers.IDEMPOTENCY],
         tags=["cover"],
     )
     def create(self, request: Request) -> Response:
-        if "Idempotency-Key" in request.headers:
-            # Ignoring it would make two jobs of what the client believes to be one.
-            message = "Idempotency-Key is not offered by this server; leave it out."
-            raise PublicError("validation_error", message, {"Idempotency-Key": [message]})
         tenant, key = credentials(request)
+        submission = Submission(request, tenant, CoverJob)
+        if (earlier := submission.earlier()) is not None:
+            return self._accepted(request, earlier, replayed=True)
         serializer = CreateCoverSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
@@ -114,35 +109,16 @@ class CoverJobViewSet(
             for field, path in (("song", song), ("reference_voice", reference)):
                 with path.open("rb") as file:
                     setattr(job, field, storage.save(f"{job.folder}/0-{field}", File(file)))
-            with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED):
-                job.save(force_insert=True)
+            kept = submission.admit(job, settings.COVER_MAX_QUEUED)
         except BaseException:
             delete_folder(job.folder)
             raise
-        return self._accepted(request, job)
+        if kept is not job:
+            delete_folder(job.folder)
+        return self._accepted(request, kept, replayed=kept is not job)
 
-    def _accepted(self, request: Request, job: CoverJob) -> Response:
-        """202 for a job that was queued this moment, or how far it came while `Prefer: wait` held the answer."""
-        wake_workers()
-        job.refresh_from_db()
-        headers = self._wait(request, job)
-        data = self.get_serializer(job).data
-        headers["Location"] = data["links"]["self"]
-        return Response(data, status=status.HTTP_202_ACCEPTED, headers=headers)
-
-    def _wait(self, request: Request, job: CoverJob) -> dict[str, str]:
-        """Holds a request with `Prefer: wait=N` until the job ends or N seconds pass; the headers that say so."""
-        wished = preferences(request).get("wait", "")
-        if not re.fullmatch(r"\d{1,9}", wished):
-            return {}
-        seconds = min(int(wished), MAX_WAIT_SECONDS)
-        slot = hold() if job.status in LIVE else None
-        if slot is not None:
-            try:
-                wait_for_end(job, seconds, request.META.get("gunicorn.socket"))
-            finally:
-                slot()
-        return {"Preference-Applied": f"wait={seconds}"} if slot or job.status not in LIVE else {}
+    def _accepted(self, request: Request, job: Job, replayed: bool = False) -> Response:
+        return consumers.accepted(request, job, run_covers, self.get_serializer, replayed=replayed)
 
     @extend_schema(
         operation_id="list_covers", summary="Your cover jobs, newest first", parameters=[JobFilters], tags=["cover"]
@@ -153,8 +129,7 @@ class CoverJobViewSet(
     @extend_schema(operation_id="get_cover", summary="One cover job", tags=["cover"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         job = self.get_object()
-        headers = self._wait(request, job)
-        return Response(self.get_serializer(job).data, headers=headers)
+        return consumers.shown(request, job, self.get_serializer)
 
     @extend_schema(
         operation_id="delete_cover", summary="Delete a job and all its files; a live one is canceled", tags=["cover"]
@@ -237,30 +212,16 @@ class CoverJobViewSet(
     @extend_schema(
         operation_id="cover_events",
         summary="A job's changes as Server-Sent Events",
-        description="The job's JSON at once and after each change; `id` is its revision, which `Last-Event-ID` may "
-        "give back to go on from there. A comment line every 15 seconds keeps the connection; it is closed when the "
-        "job has ended (204 for who has seen its end already).",
+        description=consumers.EVENTS_DESCRIPTION,
         parameters=[OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER)],
-        responses={
-            (200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description="`id: 7`, `data: {the job}`"),
-            204: OpenApiResponse(description="The job has ended, and `Last-Event-ID` is its last revision"),
-        },
+        responses=consumers.EVENTS_RESPONSES,
         tags=["cover"],
     )
     def events(self, request: Request, pk: str) -> HttpResponseBase:
         job = self.get_object()
-        seen = request.headers.get("Last-Event-ID", "")
-        last = int(seen) if re.fullmatch(r"\d{1,9}", seen) else -1
-        if job.status not in LIVE and last >= job.revision:
-            return HttpResponse(status=204)  # Tells an EventSource not to connect again.
-        slot = hold()
-        if slot is None:
-            raise too_many_waiting()
-        render = functools.partial(CoverJobSerializer, context=self.get_serializer_context())
-        response = StreamingHttpResponse(JobEvents(job, last, render, slot), content_type="text/event-stream")
-        response["Cache-Control"] = "no-cache, no-transform"
-        response["X-Accel-Buffering"] = "no"  # nginx would hold events back
-        return response
+        return consumers.events(
+            request, job, functools.partial(CoverJobSerializer, context=self.get_serializer_context())
+        )
 
     @extend_schema(
         operation_id="get_cover_result",

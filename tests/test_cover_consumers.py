@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+from django.conf import settings
 from django.db import connection
 from rest_framework.test import APIClient
 
-from covers import events, listening, tasks
+from covers import listening, tasks
 from covers.models import CoverJob
 from tests.conftest import Tenant, upload, wav_bytes
 from tests.test_covers import RATE, URL, download, fresh, habits, level_at, song, submit  # noqa: F401 (fixtures)
+from voiceproject import events
 from voices import synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -365,7 +367,7 @@ def test_the_expected_start_follows_from_the_place_and_the_last_jobs(submit: Sub
     waits = []
     for _ in range(3):
         job = CoverJob.objects.get(pk=submit().json()["job_id"])
-        start = job.expected_start()
+        start = job.expected_start(settings.COVER_CONCURRENCY)
         assert start is not None
         waits.append((start - timezone.now()).total_seconds())
     assert waits == pytest.approx([0, 100, 200], abs=5)

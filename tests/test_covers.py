@@ -731,11 +731,6 @@ def test_a_job_is_taken_though_the_broker_is_away(
     assert CoverJob.objects.get().status == "succeeded"
 
 
-def test_an_idempotency_key_is_not_ignored(api: APIClient) -> None:
-    response = api.post(URL, {}, headers={"Idempotency-Key": "abc"})
-    assert (response.status_code, list(response.json()["details"])) == (400, ["Idempotency-Key"])
-
-
 def test_deleting_at_the_same_time_as_canceling_harms_nothing(
     submit: Callable[..., Any], leftovers: Callable[[], list[str]]
 ) -> None:

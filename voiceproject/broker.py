@@ -6,12 +6,19 @@ worker without Redis lives by its own look at the database (see worker.py).
 
 from __future__ import annotations
 
+import logging
+import threading
+from dataclasses import dataclass, field
+
 import dramatiq
 import redis
 from django.conf import settings
+from django.db import transaction
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import BrokerError
 from dramatiq.middleware import AgeLimit, Callbacks, Retries, ShutdownNotifications
+
+log = logging.getLogger(__name__)
 
 # What sending a message raises when the broker is away; Redis' own errors come through as they are.
 UNREACHABLE = (BrokerError, redis.RedisError, OSError)
@@ -41,3 +48,28 @@ def make_broker() -> dramatiq.Broker:
 
 broker = make_broker()
 dramatiq.set_broker(broker)
+
+
+@dataclass
+class ThisWorker:
+    """Of this worker process: its name in claims, and whether it was told to stop."""
+
+    name: str = "unnamed"
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+
+this_worker = ThisWorker()
+
+
+def wake_workers(actor: dramatiq.Actor) -> None:
+    """After the current transaction: tells the workers to look now, where there is a broker to tell them through."""
+    if settings.REDIS_URL:
+        transaction.on_commit(lambda: _send_look(actor), robust=True)
+
+
+def _send_look(actor: dramatiq.Actor) -> None:
+    try:
+        actor.send()
+    except UNREACHABLE as error:
+        # The row is written; the workers' own look finds it within seconds.
+        log.warning("the broker cannot be reached: %s", error)

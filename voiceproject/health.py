@@ -26,6 +26,7 @@ from voiceproject.jobs import JobStatus
 from voiceproject.models import WorkerHost
 from voiceproject.storage import BucketStorage
 from voices import synthesis
+from voices.models import Synthesis
 
 log = logging.getLogger(__name__)
 
@@ -137,5 +138,5 @@ def check_storage() -> str:
 def check_workers() -> tuple[bool, str]:
     """Whether somebody works where work waits, and how many hosts were heard of in the last half minute."""
     hosts = WorkerHost.objects.filter(seen_at__gt=Now() - timedelta(seconds=30)).count()
-    waiting = CoverJob.objects.filter(status=JobStatus.QUEUED).exists()
+    waiting = any(model.objects.filter(status=JobStatus.QUEUED).exists() for model in (CoverJob, Synthesis))
     return bool(hosts) or not waiting, f"{hosts} alive" + (", jobs are waiting" if waiting and not hosts else "")

@@ -18,7 +18,7 @@ import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -60,6 +60,7 @@ class JobStatus(models.TextChoices):
 
 
 LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+RECENT_JOBS = 20  # whose times foretell when the next one starts
 TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
 
 
@@ -86,10 +87,10 @@ def delete_folder(folder: str) -> None:
 class Job(models.Model):
     """One piece of work of one tenant. Subclasses add their inputs, their outputs and their stages."""
 
-    # False for work that one process must do itself while its client waits: it fails when that process is lost.
-    resumable: ClassVar[bool] = True
     # What its webhooks are called: `<kind>.succeeded`, `<kind>.failed`, `<kind>.canceled`.
     webhook_kind: ClassVar[str] = "job"
+    # Where Tenant keeps when this kind of job was last taken: one kind does not cost a tenant its turn in another.
+    turn_field: ClassVar[str] = "served_at"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="%(class)ss")
@@ -131,6 +132,16 @@ class Job(models.Model):
     def __str__(self) -> str:
         return f"{self._meta.verbose_name} {self.pk}"
 
+    @property
+    def resumable(self) -> bool:
+        """False for work that one process must do itself while its client waits: it fails when that process is lost."""
+        return True
+
+    @classmethod
+    def for_workers(cls) -> models.QuerySet:
+        """The rows that workers do, or did; all but those that some other process does itself."""
+        return cls._default_manager.all()
+
     @classmethod
     @contextmanager
     def admission(cls, tenant: Any, max_queued: int) -> Iterator[None]:
@@ -163,7 +174,8 @@ class Job(models.Model):
         """
         queued = cls.objects.filter(tenant=OuterRef("user"), status=JobStatus.QUEUED)
         running = (
-            cls.objects.filter(tenant=OuterRef("user"), status=JobStatus.RUNNING)
+            cls.for_workers()
+            .filter(tenant=OuterRef("user"), status=JobStatus.RUNNING)
             .order_by()
             .values("tenant")
             .annotate(n=Count("pk"))
@@ -181,14 +193,14 @@ class Job(models.Model):
                     urgency=Subquery(queued.order_by("-priority").values("priority")[:1]),
                 )
                 .filter(running__lt=tenant_limit)
-                .order_by("-urgency", F("served_at").asc(nulls_first=True), "pk")
+                .order_by("-urgency", F(cls.turn_field).asc(nulls_first=True), "pk")
                 .select_for_update(skip_locked=True, of=("self",))
                 .first()
             )
             if tenant is None:
                 return None
             # Counted again under the lock: the statement that took it may have seen an older state.
-            if cls.objects.filter(tenant=tenant.pk, status=JobStatus.RUNNING).count() >= tenant_limit:
+            if cls.for_workers().filter(tenant=tenant.pk, status=JobStatus.RUNNING).count() >= tenant_limit:
                 return None
             job = (
                 cls.objects.filter(tenant=tenant.user_id, status=JobStatus.QUEUED)
@@ -210,9 +222,16 @@ class Job(models.Model):
                 revision=F("revision") + 1,
             ):
                 return None
-            Tenant.objects.filter(pk=tenant.pk).update(served_at=Now())
+            Tenant.objects.filter(pk=tenant.pk).update(**{cls.turn_field: Now()})
         job.refresh_from_db()
         return job
+
+    @classmethod
+    def has_room(cls, host: str, host_limit: int) -> bool:
+        """Whether a claim for this host could succeed."""
+        if not cls.objects.filter(status=JobStatus.QUEUED).exists():
+            return False
+        return cls.objects.filter(host=host, status=JobStatus.RUNNING).count() < host_limit
 
     def beat(self, stage: str | None = None, progress: int | None = None) -> bool:
         """Heartbeat and cancel check in one query. False: the job was canceled, or is another worker's by now."""
@@ -301,7 +320,7 @@ class Job(models.Model):
         count = 0
         for job in cls.objects.filter(stale):
             # `stale` again: between the two queries the worker may have come back.
-            if not cls.resumable or job.attempt - job.first_attempt >= max_attempts:
+            if not job.resumable or job.attempt - job.first_attempt >= max_attempts:
                 won = job._finish(
                     JobStatus.FAILED, stale, error="worker_lost", error_message=ERROR_MESSAGES["worker_lost"]
                 )
@@ -326,6 +345,23 @@ class Job(models.Model):
         others = queued.filter(priority__gte=self.priority).exclude(tenant=self.tenant_id).values("tenant")
         counts = others.annotate(n=Count("pk"), urgent=Count("pk", filter=Q(priority__gt=self.priority)))
         return own + sum(max(row["urgent"], min(row["n"], own)) for row in counts)
+
+    def expected_start(self, host_limit: int) -> datetime | None:
+        """When a queued job may start, by its place and the time that the last jobs took; None where nothing is known.
+
+        Counts `host_limit` jobs at a time on each host that was heard of lately.
+        """
+        position = self.queue_position()
+        ended = self.for_workers().filter(status=JobStatus.SUCCEEDED, started_at__isnull=False).order_by("-created_at")
+        spans = ended.values_list("started_at", "finished_at")[:RECENT_JOBS]
+        times = [end - start for start, end in spans if start and end]
+        hosts = WorkerHost.objects.filter(seen_at__gt=timezone.now() - timedelta(seconds=30)).count()
+        places = hosts * host_limit
+        if position is None or not times or not places:
+            return None
+        running = self.for_workers().filter(status=JobStatus.RUNNING).count()
+        rounds = max(0, position - max(0, places - running)) / places
+        return timezone.now() + rounds * sum(times, timedelta()) / len(times)
 
     def raise_unless_succeeded(self) -> None:
         """PublicError that says why there is no result (yet, any more, or ever)."""

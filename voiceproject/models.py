@@ -16,7 +16,8 @@ class Tenant(models.Model):
     """What the queues know of a user. Made with the user's first job; locked while one of its jobs is claimed."""
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
-    served_at = models.DateTimeField(null=True, help_text="When a worker last took a job of this tenant")
+    served_at = models.DateTimeField(null=True, help_text="When a worker last took a cover of this tenant")
+    synthesis_served_at = models.DateTimeField(null=True, help_text="When a worker last took a synthesis of it")
 
     def __str__(self) -> str:
         return str(self.user)
@@ -30,6 +31,22 @@ class WorkerHost(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class IdempotencyKey(models.Model):
+    """What a tenant's Idempotency-Key has stood for (voiceproject.idempotency). Holds nothing of what was sent."""
+
+    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    key = models.CharField(max_length=255)
+    request_hash = models.CharField(max_length=64, help_text="SHA-256 over the operation, the fields and the files")
+    job_id = models.UUIDField(help_text="What the request made")
+    created_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "key"], name="one_request_a_key")]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.key}"
 
 
 class EngineLease(models.Model):

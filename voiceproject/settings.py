@@ -188,7 +188,8 @@ CORS_ALLOW_HEADERS = [
 ]  # fmt: skip
 CORS_EXPOSE_HEADERS = [
     "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
-    "Location", "Retry-After", "Content-Range", "Content-Disposition", "ETag", "Accept-Ranges",
+    "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
+    "ETag", "Accept-Ranges",
 ]  # fmt: skip
 
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -297,6 +298,11 @@ SOVITS_QUEUE_SECONDS = env.number("SOVITS_QUEUE_SECONDS", 60, maximum=MAX_SECOND
 SOVITS_MAX_WAITING = env.number("SOVITS_MAX_WAITING", 8)
 BUILTIN_CONCURRENCY = env.number("BUILTIN_CONCURRENCY", 1, maximum=64)
 SYNTHESIS_TIMEOUT_SECONDS = env.number("SYNTHESIS_TIMEOUT_SECONDS", 600, maximum=MAX_SECONDS)
+SYNTHESIS_ASYNC_TIMEOUT_SECONDS = env.number("SYNTHESIS_ASYNC_TIMEOUT_SECONDS", 3600, maximum=MAX_SECONDS)
+SYNTHESIS_CONCURRENCY = env.number("SYNTHESIS_CONCURRENCY", 1, minimum=0, maximum=64)
+SYNTHESIS_MAX_ATTEMPTS = env.number("SYNTHESIS_MAX_ATTEMPTS", 3)
+SYNTHESIS_MAX_QUEUED = env.number("SYNTHESIS_MAX_QUEUED", 100)
+SYNTHESIS_MAX_RUNNING = env.number("SYNTHESIS_MAX_RUNNING", 4)
 SYNTHESIS_TTL_HOURS = env.number("SYNTHESIS_TTL_HOURS", 24, maximum=MAX_HOURS)
 
 # --- Covers ----------------------------------------------------------------------------------------------------------

@@ -40,6 +40,10 @@ urlpatterns = [
     path(
         f"{API}/voice/syntheses/<uuid:pk>/cancel", SynthesisViewSet.as_view({"post": "cancel"}), name="synthesis-cancel"
     ),
+    path(f"{API}/voice/syntheses/<uuid:pk>/retry", SynthesisViewSet.as_view({"post": "retry"}), name="synthesis-retry"),
+    path(
+        f"{API}/voice/syntheses/<uuid:pk>/events", SynthesisViewSet.as_view({"get": "events"}), name="synthesis-events"
+    ),
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
     path(
         f"{API}/cover/jobs/<uuid:pk>",

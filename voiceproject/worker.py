@@ -28,45 +28,58 @@ from django.db.models.functions import Now  # noqa: E402
 from covers import pipeline  # noqa: E402
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
-from voiceproject import webhooks  # noqa: E402
-from voiceproject.broker import UNREACHABLE, broker  # noqa: E402
+from voiceproject import idempotency, webhooks  # noqa: E402
+from voiceproject.broker import UNREACHABLE, broker, this_worker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voiceproject.serving import end_with_parent  # noqa: E402
+from voices import tasks as synthesis_tasks  # noqa: E402
 from voices.engines.protocols import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
+from voices.synthesis import close_engine  # noqa: E402
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 3600.0
 # Longer than anything may work on a file.
-ABANDONED_SECONDS = 2.0 * max(3600, settings.SYNTHESIS_TIMEOUT_SECONDS)
+ABANDONED_SECONDS = 2.0 * max(3600, settings.SYNTHESIS_TIMEOUT_SECONDS, settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS)
 
 
 def look() -> None:
     """One look: every step is safe to repeat, and to do on many hosts at once."""
     WorkerHost.objects.update_or_create(name=settings.WORKER_HOST, defaults={"seen_at": Now()})
     CoverJob.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.COVER_MAX_ATTEMPTS)
-    Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, 1)
+    Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.SYNTHESIS_MAX_ATTEMPTS)
     CoverJob.expire()
     Synthesis.expire()
     webhooks.expire()
     webhooks.start_due()
-    sweep_scratch(settings.SCRATCH_DIR, cover_tasks.scratch_in_use)
+    sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
     if settings.COVER_RESIDENT:
         pipeline.residents().tidy()
     if cover_tasks.has_room():
-        try:
-            cover_tasks.run_covers.send()
-        except UNREACHABLE as error:
-            # Work goes on without a broker: the claim bounds how many of these threads find any.
-            log.warning("the broker cannot be reached: %s", error)
-            threading.Thread(target=run_covers_here, name="covers", daemon=True).start()
+        start(cover_tasks.run_covers)
+    if synthesis_tasks.has_room():
+        start(synthesis_tasks.run_syntheses)
 
 
-def run_covers_here() -> None:
+def scratch_in_use(name: str) -> bool:
+    return cover_tasks.scratch_in_use(name) or synthesis_tasks.scratch_in_use(name)
+
+
+def start(actor: dramatiq.Actor) -> None:
+    """Lets a worker look for this actor's jobs."""
     try:
-        cover_tasks.run_covers.fn()
+        actor.send()
+    except UNREACHABLE as error:
+        # Work goes on without a broker: the claim bounds how many of these threads find any.
+        log.warning("the broker cannot be reached: %s", error)
+        threading.Thread(target=run_here, args=(actor,), name=actor.queue_name, daemon=True).start()
+
+
+def run_here(actor: dramatiq.Actor) -> None:
+    try:
+        actor.fn()
     finally:
         connection.close()
 
@@ -78,6 +91,7 @@ def sweep_files() -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     CoverJob.sweep_orphans(ABANDONED_SECONDS)
     Synthesis.sweep_orphans(ABANDONED_SECONDS)
+    idempotency.sweep()
     if settings.VOICE_ENGINE == "gptsovits" and settings.SOVITS_REFERENCE_DIR.is_dir():
         sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)
 
@@ -111,20 +125,21 @@ class WorkerLife(dramatiq.Middleware):
     look: Look | None = None
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
-        cover_tasks.worker_name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        this_worker.name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.look = Look()
         self.look.start()
         # Dramatiq's own main process passes the signal on to its workers, which hand their jobs back.
         main = os.getppid()
         end_with_parent(lambda: os.kill(main if os.getppid() == main else os.getpid(), signal.SIGTERM))
-        log.info("worker started", extra={"worker": cover_tasks.worker_name})
+        log.info("worker started", extra={"worker": this_worker.name})
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
-        cover_tasks.stopping.set()
+        this_worker.stopping.set()
         if self.look:
             self.look.stopping.set()
         if settings.COVER_RESIDENT:
             pipeline.residents().close()
+        close_engine()
 
     def after_process_message(self, broker: dramatiq.Broker, message: Any, **kwargs: Any) -> None:
         close_old_connections()

@@ -112,4 +112,4 @@ class EngineModelAdmin(admin.ModelAdmin):
 class SynthesisAdmin(JobAdmin):
     list_display = ("short_id", "tenant", "status", "error", "engine", "language", "length", "created_at")
     list_filter = ("status", "error", "engine", "language", "created_at")
-    players = ("audio",)
+    players = ("reference_audio", "audio")

@@ -187,13 +187,16 @@ class EngineModel(models.Model):
 class Synthesis(Job):
     """One text spoken in one voice."""
 
-    # The client waits for the answer in the process that makes it.
-    resumable: ClassVar[bool] = False
     webhook_kind: ClassVar[str] = "synthesis"
+    turn_field: ClassVar[str] = "synthesis_served_at"
 
+    background = models.BooleanField(
+        default=False, help_text="Made by a worker; otherwise by the process where its client waits"
+    )
     text = models.TextField()
     language = models.CharField(max_length=8, default="auto")
     reference_hash = models.CharField(max_length=64, help_text="SHA-256 of the uploaded reference")
+    reference_audio = models.FileField(max_length=200, blank=True, help_text="Kept where a worker needs it")
     reference_text = models.TextField(blank=True)
     reference_language = models.CharField(max_length=8, default="auto")
     speed = models.FloatField(default=1.0)
@@ -216,3 +219,15 @@ class Synthesis(Job):
         from voices.serializers import SynthesisSerializer
 
         return SynthesisSerializer(self, context={"request": request}).data
+
+    @property
+    def resumable(self) -> bool:
+        return self.background
+
+    @classmethod
+    def for_workers(cls) -> models.QuerySet:
+        return cls.objects.filter(background=True)
+
+    @classmethod
+    def output_fields(cls) -> list[str]:
+        return ["audio"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from datetime import datetime
+from typing import Any, ClassVar
 
+from django.conf import settings
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.audio import STREAMED_FORMATS
-from voiceproject.jobs import JobStatus
+from voiceproject.jobs import LIVE, Job, JobStatus
+from voiceproject.webhooks import CallbackURLField
 from voices import registry, synthesis
 from voices.models import Synthesis
 from voices.synthesis import check_language
@@ -21,6 +24,7 @@ LANGUAGES = ["auto", "zh", "en", "ja", "yue", "ko"]
 FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
 MAX_TEXT_CHARACTERS = 5000
 MAX_SEED = 2**32 - 1
+RETRYABLE = (JobStatus.FAILED, JobStatus.CANCELED)
 
 
 class FiniteFloatField(serializers.FloatField):
@@ -69,6 +73,8 @@ class SynthesizeSerializer(StrictSerializer):
         default=False, help_text="true sends the audio as it is made, sentence by sentence; not as flac."
     )
 
+    callback_url = CallbackURLField()
+
     def validate_text(self, text: str) -> str:
         if not has_speech(text):
             raise serializers.ValidationError("There is nothing to speak in this text: it has no letters or digits.")
@@ -95,13 +101,42 @@ class SynthesizeSerializer(StrictSerializer):
         return fields
 
 
+class QueueSerializer(serializers.ModelSerializer):
+    """A job, and when its turn comes. concurrency_setting: how many of its kind a host does at a time."""
+
+    concurrency_setting: ClassVar[str]
+
+    queue_position = serializers.SerializerMethodField(help_text="1 is next; null in lists and when not queued")
+    expected_start_at = serializers.SerializerMethodField(
+        help_text="A guess from the queue and how long the last jobs took; null in lists and when not queued"
+    )
+
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_queue_position(self, job: Job) -> int | None:
+        return None if self.context.get("in_list") else job.queue_position()
+
+    @extend_schema_field(serializers.DateTimeField(allow_null=True))
+    def get_expected_start_at(self, job: Job) -> datetime | str | None:
+        if self.context.get("in_list") or job.status != JobStatus.QUEUED:
+            return None
+        start = job.expected_start(getattr(settings, self.concurrency_setting))
+        return start and serializers.DateTimeField().to_representation(start)
+
+
 class SynthesisLinksSerializer(serializers.Serializer):
     self = serializers.URLField()
     audio = serializers.URLField(allow_null=True)
+    cancel = serializers.URLField(allow_null=True)
+    events = serializers.URLField(allow_null=True)
+    retry = serializers.URLField(allow_null=True)
 
 
-class SynthesisSerializer(serializers.ModelSerializer):
+class SynthesisSerializer(QueueSerializer):
+    concurrency_setting = "SYNTHESIS_CONCURRENCY"
+
     synthesis_id = serializers.UUIDField(source="id")
+    job_id = serializers.UUIDField(source="id", help_text="The same as synthesis_id")
+    attempts = serializers.IntegerField(source="attempt")
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
     links = serializers.SerializerMethodField()
@@ -109,9 +144,10 @@ class SynthesisSerializer(serializers.ModelSerializer):
     class Meta:
         model = Synthesis
         fields = (
-            "synthesis_id", "status", "progress", "text", "language", "speed", "temperature", "seed", "model_id",
+            "synthesis_id", "job_id", "status", "stage", "progress", "background", "attempts", "queue_position",
+            "expected_start_at", "text", "language", "speed", "temperature", "seed", "model_id",
             "response_format", "engine", "error", "error_message", "duration_seconds", "sample_rate",
-            "created_at", "started_at", "finished_at", "expires_at", "links",
+            "created_at", "updated_at", "started_at", "finished_at", "expires_at", "links",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -123,11 +159,19 @@ class SynthesisSerializer(serializers.ModelSerializer):
 
     @extend_schema_field(SynthesisLinksSerializer)
     def get_links(self, synthesis: Synthesis) -> dict[str, str | None]:
-        build = self.context["request"].build_absolute_uri
+        def link(name: str) -> str:
+            uri: str = self.context["request"].build_absolute_uri(reverse(name, args=[synthesis.pk]))
+            return uri
+
+        live = synthesis.status in LIVE
         has_audio = synthesis.status == JobStatus.SUCCEEDED and bool(synthesis.audio)
+        again = synthesis.status in RETRYABLE and synthesis.resumable and not synthesis.files_expired
         return {
-            "self": build(reverse("synthesis", args=[synthesis.pk])),
-            "audio": build(reverse("synthesis-audio", args=[synthesis.pk])) if has_audio else None,
+            "self": link("synthesis"),
+            "audio": link("synthesis-audio") if has_audio else None,
+            "cancel": link("synthesis-cancel") if live else None,
+            "events": link("synthesis-events") if live else None,
+            "retry": link("synthesis-retry") if again else None,
         }
 
 

@@ -113,7 +113,7 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None)
 
     client: the socket of whoever waits, where there is one; the work stops when it hangs up. Raises PublicError.
     """
-    work = _Work(synthesis, request)
+    work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS)
     with work.ended():
         with held_request(), Pulse(synthesis, client=client) as pulse:
             parts = list(work.pieces(pulse))
@@ -141,7 +141,7 @@ class SpeechStream:
     def __init__(self, synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> None:
         self._request_id = current("request_id")
         self._synthesis = synthesis
-        self._work = _Work(synthesis, request)
+        self._work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS)
         self._blocks = self._make(client)
         self._first: bytes | None = next(self._blocks)
         self.sample_rate = self._work.sample_rate
@@ -199,15 +199,27 @@ class SpeechStream:
             yield data[start : start + STREAM_BLOCK_BYTES]
 
 
-class _Work:
-    """One running synthesis on its way to an end. seconds, sample_rate: of what has been made so far."""
+def failure(error: Exception) -> tuple[str, str, str]:
+    """What Job.fail is told of an exception: a key of ERROR_MESSAGES, a text for the client, one for operators."""
+    public = as_public_error(error)
+    code = {"engine_timeout": "timed_out", "storage_full": "storage_full"}.get(public.code, "engine_error")
+    message = public.message if isinstance(error, PublicError) else ""
+    cause = error.__cause__ if isinstance(error, PublicError) else error
+    return code, message, repr(cause or "")
 
-    def __init__(self, synthesis: Synthesis, request: SynthesisRequest) -> None:
+
+class Work:
+    """One running synthesis on its way to an end. seconds, sample_rate: of what has been made so far.
+
+    deadline: the time.monotonic() at which it is given up.
+    """
+
+    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, deadline: float) -> None:
         self.synthesis = synthesis
         self.request = request
         self.format = synthesis.response_format
         self.started = time.monotonic()
-        self.deadline = self.started + settings.SYNTHESIS_TIMEOUT_SECONDS
+        self.deadline = deadline
         self.sample_rate = 0
         self._frames = 0
 
@@ -271,10 +283,8 @@ class _Work:
             if public.status == 400 and not self._frames:
                 self.synthesis.delete()  # What the engine refuses to speak was never a synthesis.
                 raise
-            code = {"engine_timeout": "timed_out", "storage_full": "storage_full"}.get(public.code, "engine_error")
-            message = public.message if isinstance(error, PublicError) else ""
-            cause = error.__cause__ if isinstance(error, PublicError) else error
-            self.synthesis.fail(code, message, detail=repr(cause or ""), engine_seconds=self._elapsed)
+            ttl = settings.SYNTHESIS_TTL_HOURS
+            self.synthesis.fail(*failure(error), ttl, engine_seconds=self._elapsed)
             raise
         except BaseException as error:
             self.synthesis.fail("engine_error", detail=repr(error), engine_seconds=self._elapsed)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.files import File
 from django.db.models import Avg, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpResponse, StreamingHttpResponse
@@ -18,11 +21,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voiceproject import audio
-from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
-from voiceproject.errors import PublicError
-from voiceproject.jobs import LIVE, JobStatus
+from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
+from voiceproject.errors import EngineTimeout, PublicError
+from voiceproject.idempotency import Submission, refuse_key
+from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder
 from voiceproject.logging import current
-from voices import registry
+from voiceproject.webhooks import callback_base
+from voices import consumers, registry
 from voices import synthesis as journey
 from voices.auth import credentials
 from voices.engines import Reference, SynthesisRequest
@@ -34,6 +39,7 @@ from voices.serializers import (
     SynthesisSerializer,
     SynthesizeSerializer,
 )
+from voices.tasks import run_syntheses
 
 AUDIO_HEADERS = {
     "X-Synthesis-ID": (OpenApiTypes.UUID, "Id of this synthesis; see GET /voice/syntheses/{id}"),
@@ -46,7 +52,7 @@ AUDIO_HEADERS = {
 
 class SynthesizeView(BodyLimitMixin, APIView):
     required_scope = "synthesize"
-    error_statuses = {"post": (409, 502, 504)}
+    error_statuses = {"post": (409, 410, 422, 502, 504)}
 
     @extend_schema(
         operation_id="synthesize",
@@ -55,24 +61,50 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "With `stream=true` the body is sent while it is made, and `X-Audio-Duration` is left out. What fails "
             "before the first sentence is an ordinary error. What fails later cuts the body off: it then has no last "
             "chunk, and the synthesis says why. A client that hangs up cancels the synthesis, streamed or not. "
-            "The whole audio is at `GET /voice/syntheses/{id}/audio` afterwards."
+            "The whole audio is at `GET /voice/syntheses/{id}/audio` afterwards.\n\n"
+            "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio."
         ),
         request={"multipart/form-data": SynthesizeSerializer},
         responses={
             (200, content_type): OpenApiResponse(OpenApiTypes.BINARY, description="The audio")
             for content_type in audio.CONTENT_TYPES.values()
-        },
+        }
+        | {202: SynthesisSerializer},
         parameters=[
             OpenApiParameter(name, type_, OpenApiParameter.HEADER, response=[200], description=text)
             for name, (type_, text) in AUDIO_HEADERS.items()
+        ]
+        + [
+            OpenApiParameter(
+                "Prefer",
+                str,
+                OpenApiParameter.HEADER,
+                description="`respond-async`: 202 and a job; `respond-async, wait=N`: that after N seconds at most",
+            ),
+            consumers.LOCATION,
+            *consumers.IDEMPOTENCY,
         ],
         tags=["voice"],
     )
     def post(self, request: Request) -> HttpResponseBase:
         tenant, key = credentials(request)
+        background = "respond-async" in preferences(request)
+        submission = None
+        if background:
+            submission = Submission(request, tenant, Synthesis)
+            if (earlier := submission.earlier()) is not None:
+                return self._accepted(request, earlier, replayed=True)
+        else:
+            refuse_key(request)
         serializer = SynthesizeSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
+        if background and fields["stream"]:
+            message = "Prefer: respond-async answers with a job, which is not streamed; send one of both."
+            raise PublicError("validation_error", f"stream: {message}", {"stream": [message]})
+        if fields["callback_url"] and not background:
+            message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
+            raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
         path = journey.upload_path(fields["reference_audio"])
         samples, rate = audio.load_reference(path, field="reference_audio")
         reference = Reference(
@@ -83,16 +115,12 @@ class SynthesizeView(BodyLimitMixin, APIView):
         if engine.name == "gptsovits":
             window = engine.reference_window(reference)  # type: ignore[attr-defined]
         seed = fields.get("seed")
-        synthesis = Synthesis.objects.create(
+        synthesis = Synthesis(
             tenant=tenant,
             api_key=key,
             request_id=current("request_id"),
-            status=JobStatus.RUNNING,
-            stage="infer",
-            attempt=1,
-            worker=f"web@{settings.WORKER_HOST}",
-            heartbeat_at=Now(),
-            started_at=Now(),
+            callback_url=fields["callback_url"],
+            callback_base=callback_base(request),
             text=fields["text"],
             language=fields["language"],
             reference_hash=reference.content_hash,
@@ -106,6 +134,18 @@ class SynthesizeView(BodyLimitMixin, APIView):
             response_format=fields["response_format"],
             engine=engine.name,
         )
+        if submission is not None:
+            return self._submit(request, submission, synthesis, path)
+        for name, value in {
+            "status": JobStatus.RUNNING,
+            "stage": "infer",
+            "attempt": 1,
+            "worker": f"web@{settings.WORKER_HOST}",
+            "heartbeat_at": Now(),
+            "started_at": Now(),
+        }.items():
+            setattr(synthesis, name, value)
+        synthesis.save(force_insert=True)
         spoken = SynthesisRequest(
             synthesis.text,
             synthesis.language,
@@ -118,10 +158,47 @@ class SynthesizeView(BodyLimitMixin, APIView):
             tenant=str(tenant.pk),
             model=fields["model"],
         )
+        try:
+            return self._speak(request, synthesis, spoken, fields["stream"], window)
+        except PublicError as error:
+            if error.code != "engine_timeout":
+                raise
+            advice = "Send it with the header Prefer: respond-async, and no connection has to wait for it."
+            raise EngineTimeout(f"{error.message} {advice}") from error
+
+    def _submit(self, request: Request, submission: Submission, synthesis: Synthesis, reference: Path) -> Response:
+        synthesis.background = True
+        storage = synthesis.reference_audio.storage
+        try:
+            with reference.open("rb") as file:
+                stored = storage.save(f"{synthesis.folder}/0-reference_audio", File(file))
+            synthesis.reference_audio = stored
+            kept = submission.admit(synthesis, settings.SYNTHESIS_MAX_QUEUED)
+        except BaseException:
+            delete_folder(synthesis.folder)
+            raise
+        if kept is not synthesis:
+            delete_folder(synthesis.folder)
+        return self._accepted(request, kept, replayed=kept is not synthesis)
+
+    def _accepted(self, request: Request, job: Job, replayed: bool) -> Response:
+        render = functools.partial(SynthesisSerializer, context={"request": request})
+        applied = ("respond-async",)
+        return consumers.accepted(request, job, run_syntheses, render, applied=applied, replayed=replayed)
+
+    def _speak(
+        self,
+        request: Request,
+        synthesis: Synthesis,
+        spoken: SynthesisRequest,
+        streamed: bool,
+        window: tuple[float, float] | None,
+    ) -> HttpResponseBase:
+        """The audio in this answer, whole or while it is made."""
         client = request.META.get("gunicorn.socket")
         content_type = audio.CONTENT_TYPES[synthesis.response_format]
         response: HttpResponseBase
-        if fields["stream"]:
+        if streamed:
             stream = journey.SpeechStream(synthesis, spoken, client)
             response = StreamingHttpResponse(stream, content_type=content_type)
             response["X-Audio-Sample-Rate"] = str(stream.sample_rate)
@@ -135,7 +212,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
         response["Content-Disposition"] = f'attachment; filename="{synthesis.pk}.{synthesis.response_format}"'
         response["X-Synthesis-ID"] = str(synthesis.pk)
-        response["X-Engine"] = engine.name
+        response["X-Engine"] = synthesis.engine
         if window is not None:
             response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
         return response
@@ -152,10 +229,13 @@ class SynthesisViewSet(
     serializer_class = SynthesisSerializer
     pagination_class = CursorPages
     queryset = Synthesis.objects.none()
-    error_statuses = {"cancel": (409,), "audio": (409, 410, 416)}
+    error_statuses = {"cancel": (409,), "retry": (409, 410), "audio": (409, 410, 416)}
 
     def get_queryset(self) -> QuerySet[Synthesis]:
         return Synthesis.objects.for_tenant(self.request.user)
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "in_list": self.action == "list"}
 
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:
         return JobFilters.apply(queryset, self.request) if self.action == "list" else queryset
@@ -168,7 +248,7 @@ class SynthesisViewSet(
 
     @extend_schema(operation_id="get_synthesis", summary="One synthesis", tags=["voice"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        return super().retrieve(request, *args, **kwargs)
+        return consumers.shown(request, self.get_object(), self.get_serializer)
 
     @extend_schema(operation_id="delete_synthesis", summary="Delete a synthesis and its audio", tags=["voice"])
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -179,7 +259,7 @@ class SynthesisViewSet(
 
     @extend_schema(
         operation_id="cancel_synthesis",
-        summary="Cancel a synthesis that is being made",
+        summary="Cancel a synthesis that waits or is being made",
         request=None,
         responses=SynthesisSerializer,
         tags=["voice"],
@@ -189,6 +269,41 @@ class SynthesisViewSet(
         if not synthesis.cancel(settings.SYNTHESIS_TTL_HOURS) and synthesis.status != JobStatus.CANCELED:
             raise PublicError("job_finished", "This synthesis has ended already.", {"status": synthesis.status})
         return Response(self.get_serializer(synthesis).data)
+
+    @extend_schema(
+        operation_id="retry_synthesis",
+        summary="Try a failed or canceled synthesis again",
+        description="Only one that was sent with `Prefer: respond-async`. 409 `conflict` otherwise, while it is alive "
+        "and once it has succeeded; 410 `result_expired` when its files are gone.",
+        request=None,
+        responses={202: SynthesisSerializer},
+        tags=["voice"],
+    )
+    def retry(self, request: Request, pk: str) -> Response:
+        tenant, _ = credentials(request)
+        synthesis = self.get_object()
+        if not synthesis.resumable:
+            raise PublicError("conflict", "Its reference was not kept; send the request again.")
+        if synthesis.files_expired:
+            raise PublicError("result_expired", "Its files were deleted after their time; send the request again.")
+        with Synthesis.admission(tenant, settings.SYNTHESIS_MAX_QUEUED):
+            retried = synthesis.retry()
+        if not retried:
+            message = "Only a failed or canceled synthesis can be tried again."
+            raise PublicError("conflict", message, {"status": synthesis.status})
+        return consumers.accepted(request, synthesis, run_syntheses, self.get_serializer)
+
+    @extend_schema(
+        operation_id="synthesis_events",
+        summary="A synthesis' changes as Server-Sent Events",
+        description=consumers.EVENTS_DESCRIPTION,
+        parameters=[OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER)],
+        responses=consumers.EVENTS_RESPONSES,
+        tags=["voice"],
+    )
+    def events(self, request: Request, pk: str) -> HttpResponseBase:
+        render = functools.partial(SynthesisSerializer, context=self.get_serializer_context())
+        return consumers.events(request, self.get_object(), render)
 
     @extend_schema(
         operation_id="get_synthesis_audio",

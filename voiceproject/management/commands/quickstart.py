@@ -25,7 +25,7 @@ from voices.models import ApiKey
 DEMO_USER = "demo"
 ADMIN_USER = "admin"
 STOP_SECONDS = 3.5  # Everything is to be over in five, on a busy machine too.
-WORKER_THREADS = 4  # More than COVER_CONCURRENCY, so that no queue waits for a cover.
+WORKER_THREADS = 4  # Beside those that jobs may hold, so that no queue waits for another.
 
 
 class Command(BaseCommand):
@@ -122,7 +122,7 @@ def children(host: str, port: int, worker: bool) -> dict[str, list[str]]:
         ]
     }  # fmt: skip
     if worker:
-        threads = str(settings.COVER_CONCURRENCY + WORKER_THREADS)
+        threads = str(settings.COVER_CONCURRENCY + settings.SYNTHESIS_CONCURRENCY + WORKER_THREADS)
         commands["worker"] = [
             sys.executable, "-m", "dramatiq", "voiceproject.worker", "--processes", "1", "--threads", threads,
             "--skip-logging", "--worker-shutdown-timeout", "3000",

@@ -1,7 +1,8 @@
-"""Waiting for a cover: until its end, or for each of its changes."""
+"""Waiting for a job of any kind: until its end, or for each of its changes."""
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -10,8 +11,7 @@ from typing import Any
 from django.db import connection
 from rest_framework.utils.encoders import JSONEncoder
 
-from covers.models import CoverJob
-from voiceproject.jobs import LIVE
+from voiceproject.jobs import LIVE, Job
 from voiceproject.pulse import hung_up
 from voiceproject.watch import Watcher
 
@@ -19,10 +19,14 @@ MAX_WAIT_SECONDS = 60
 HANG_UP_SECONDS = 1.0  # how often a waiting request looks whether its client is still there
 COMMENT_SECONDS = 15.0
 
-watcher = Watcher(CoverJob)
+
+@functools.cache
+def watcher(model: type[Job]) -> Watcher:
+    """The one of this process for jobs of this kind."""
+    return Watcher(model)
 
 
-def wait_for_end(job: CoverJob, seconds: float, client: Any = None) -> None:
+def wait_for_end(job: Job, seconds: float, client: Any = None) -> None:
     """Returns when the job has ended, was deleted, or `seconds` have passed; `job` is then as it is in the database.
 
     client: the socket of whoever waits, where there is one: nobody waits for who has hung up.
@@ -31,15 +35,15 @@ def wait_for_end(job: CoverJob, seconds: float, client: Any = None) -> None:
     while job.status in LIVE and (left := deadline - time.monotonic()) > 0:
         if client is not None and hung_up(client):
             return
-        if watcher.wait(job.pk, job.revision, min(left, HANG_UP_SECONDS)) and not _refresh(job):
+        if watcher(type(job)).wait(job.pk, job.revision, min(left, HANG_UP_SECONDS)) and not _refresh(job):
             return
 
 
-def _refresh(job: CoverJob) -> bool:
+def _refresh(job: Job) -> bool:
     """False where the job was deleted. No connection is kept for who goes on waiting."""
     try:
         job.refresh_from_db()
-    except CoverJob.DoesNotExist:
+    except type(job).DoesNotExist:
         return False
     finally:
         if not connection.in_atomic_block:
@@ -54,7 +58,7 @@ class JobEvents(Iterator[bytes]):
     over, also when the client has gone away.
     """
 
-    def __init__(self, job: CoverJob, last: int, render: Callable[..., Any], done: Callable[[], None]) -> None:
+    def __init__(self, job: Job, last: int, render: Callable[..., Any], done: Callable[[], None]) -> None:
         self._render = render
         self._done = done
         self._events = self._make(job, last)
@@ -66,11 +70,11 @@ class JobEvents(Iterator[bytes]):
         self._events.close()
         self._done()
 
-    def _make(self, job: CoverJob, last: int) -> Generator[bytes, None, None]:
+    def _make(self, job: Job, last: int) -> Generator[bytes, None, None]:
         if job.revision > last:
             yield self._event(job)
         while job.status in LIVE:
-            if not watcher.wait(job.pk, job.revision, COMMENT_SECONDS):
+            if not watcher(type(job)).wait(job.pk, job.revision, COMMENT_SECONDS):
                 yield b": still there\n\n"
             elif _refresh(job):
                 yield self._event(job)
@@ -78,7 +82,7 @@ class JobEvents(Iterator[bytes]):
                 yield b"event: deleted\ndata: {}\n\n"
                 return
 
-    def _event(self, job: CoverJob) -> bytes:
+    def _event(self, job: Job) -> bytes:
         data = json.dumps(self._render(job).data, cls=JSONEncoder, ensure_ascii=False)
         if not connection.in_atomic_block:
             connection.close()

@@ -1,0 +1,124 @@
+"""The actor that makes syntheses nobody waits for, and how one is made from its row.
+
+Its queue and its places are its own, so that a cover, which may take an hour, never delays it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+
+import dramatiq
+import numpy as np
+from django.conf import settings
+
+from voiceproject import audio, commands, storage
+from voiceproject.broker import broker, this_worker
+from voiceproject.errors import PublicError, as_public_error
+from voiceproject.jobs import JobStatus
+from voiceproject.logging import bind
+from voiceproject.pulse import Pulse
+from voices import registry, synthesis
+from voices.engines import Reference, SynthesisRequest
+from voices.models import Synthesis
+
+log = logging.getLogger(__name__)
+
+AWAY_SECONDS = 120.0  # so long an engine may be away, as while its server is started again
+RETRY_SECONDS = 5.0
+
+
+@dramatiq.actor(broker=broker, queue_name="synthesis")
+def run_syntheses() -> None:
+    """Safe to run twice, late, or on many hosts at once: the claim decides."""
+    while not this_worker.stopping.is_set():
+        job = Synthesis.claim(
+            this_worker.name, settings.WORKER_HOST, settings.SYNTHESIS_CONCURRENCY, settings.SYNTHESIS_MAX_RUNNING
+        )
+        if job is None:
+            return
+        run(job, this_worker.stopping)
+
+
+def has_room() -> bool:
+    """Whether a claim on this host could succeed."""
+    return Synthesis.has_room(settings.WORKER_HOST, settings.SYNTHESIS_CONCURRENCY)
+
+
+def scratch_in_use(name: str) -> bool:
+    """Whether a scratch folder belongs to an attempt that is running now."""
+    match = re.fullmatch(r"synthesis-([0-9a-f-]{36})-(\d+)", name)
+    return (
+        match is not None and Synthesis.objects.filter(pk=match[1], attempt=match[2], status=JobStatus.RUNNING).exists()
+    )
+
+
+def run(job: Synthesis, stopping: threading.Event) -> None:
+    """Makes a claimed synthesis, to whatever end. Raises nothing that belongs to the job."""
+    with bind(synthesis=job.pk, request_id=job.request_id or None, tenant=job.tenant_id):
+        log.info("synthesis started", extra={"attempt": job.attempt})
+        started = time.monotonic()
+        job.stage = "infer"
+        try:
+            with Pulse(job, stopping) as pulse:
+                _make(job, pulse)
+            log.info("synthesis succeeded")
+        except Exception as error:
+            # Told to stop, whatever that has broken: an engine that was closed under the work is no fault of the job.
+            if stopping.is_set() and job.hand_back():
+                log.info("synthesis handed back")
+                return
+            public = as_public_error(error)
+            code, message, detail = synthesis.failure(error)
+            elapsed = time.monotonic() - started
+            if job.fail(code, message, detail, settings.SYNTHESIS_TTL_HOURS, engine_seconds=elapsed):
+                log.warning("synthesis failed: %s", public, exc_info=error)
+            else:
+                log.info("synthesis is no longer ours")
+
+
+def _make(job: Synthesis, pulse: Pulse) -> None:
+    engine = synthesis.get_engine()
+    if not job.note(stage="infer", engine=engine.name):
+        raise PublicError("job_canceled", "This synthesis was canceled.")
+    request = _request(job)
+    started = time.monotonic()
+    deadline = started + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
+    while True:
+        work = synthesis.Work(job, request, deadline)
+        try:
+            parts = list(work.pieces(pulse))
+            break
+        except PublicError as error:
+            wait = error.retry_after or RETRY_SECONDS
+            busy = error.code == "engine_busy"
+            away = error.code == "engine_unavailable" and time.monotonic() - started < AWAY_SECONDS
+            if not (busy or away) or pulse.gone() or time.monotonic() + wait > deadline:
+                raise
+            log.info("the engine takes no work; trying again in %.0f s", wait)
+            again = time.monotonic() + wait
+            while time.monotonic() < again and not pulse.gone():
+                time.sleep(0.1)
+    work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
+
+
+def _request(job: Synthesis) -> SynthesisRequest:
+    """What the row says, for the engine. Raises PublicError where its model is not offered any more."""
+    with commands.scratch(settings.SCRATCH_DIR, f"synthesis-{job.pk}-{job.attempt}") as folder:
+        path = folder / "reference.upload"
+        storage.fetch(job.reference_audio.storage, str(job.reference_audio.name), path)
+        samples, rate = audio.load_reference(path, field="reference_audio")
+    reference = Reference(samples, rate, job.reference_hash, job.reference_text or None, job.reference_language)
+    return SynthesisRequest(
+        job.text,
+        job.language,
+        reference,
+        job.speed,
+        job.temperature,
+        job.seed,
+        job.model_id or None,
+        tenant=str(job.tenant_id),
+        model=registry.for_synthesis(job.model_id),
+    )
