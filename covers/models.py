@@ -61,7 +61,8 @@ class CoverJob(Job):
         ended = CoverJob.objects.filter(status=JobStatus.SUCCEEDED, started_at__isnull=False).order_by("-created_at")
         spans = ended.values_list("started_at", "finished_at")[:RECENT_JOBS]
         times = [end - start for start, end in spans if start and end]
-        hosts = WorkerHost.objects.filter(seen_at__gt=timezone.now() - timedelta(seconds=30)).count()
+        lately = timezone.now() - timedelta(seconds=30)
+        hosts = WorkerHost.objects.filter(seen_at__gt=lately, draining=False).count()
         if position is None or not times or not hosts:
             return None
         running = CoverJob.objects.filter(status=JobStatus.RUNNING).count()

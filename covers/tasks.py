@@ -8,13 +8,15 @@ import threading
 
 import dramatiq
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 
 from covers import pipeline
 from covers.models import CoverJob
 from voiceproject.broker import UNREACHABLE, broker
 from voiceproject.jobs import JobStatus
+from voiceproject.models import WorkerHost
 from voiceproject.resident import folder_in_use
+from voiceproject.storage import is_passing
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,16 @@ stopping = threading.Event()
 def run_covers() -> None:
     """Safe to run twice, late, or on many hosts at once: the claim decides."""
     while not stopping.is_set():
-        job = CoverJob.claim(worker_name, settings.WORKER_HOST, settings.COVER_CONCURRENCY, settings.COVER_MAX_RUNNING)
+        try:
+            job = CoverJob.claim(
+                worker_name, settings.WORKER_HOST, settings.COVER_CONCURRENCY, settings.COVER_MAX_RUNNING
+            )
+        except DatabaseError as error:
+            if not is_passing(error):
+                raise
+            log.warning("no claim, the database cannot be reached: %s", error)
+            connection.close()
+            return
         if job is None:
             return
         pipeline.run(job, stopping)
@@ -51,6 +62,8 @@ def has_room() -> bool:
     """Whether a claim on this host could succeed."""
     queued = CoverJob.objects.filter(status=JobStatus.QUEUED)
     running = CoverJob.objects.filter(status=JobStatus.RUNNING, host=settings.WORKER_HOST)
+    if WorkerHost.objects.filter(name=settings.WORKER_HOST, draining=True).exists():
+        return False
     return queued.exists() and running.count() < settings.COVER_CONCURRENCY
 
 

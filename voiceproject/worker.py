@@ -32,6 +32,7 @@ from voiceproject.broker import UNREACHABLE, broker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voiceproject.serving import end_with_parent  # noqa: E402
+from voiceproject.storage import is_passing  # noqa: E402
 from voices.engines.protocols import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
 
@@ -42,11 +43,12 @@ SWEEP_SECONDS = 3600.0
 ABANDONED_SECONDS = 2.0 * max(3600, settings.SYNTHESIS_TIMEOUT_SECONDS)
 
 
-def look() -> None:
+def look(take_over: bool = True) -> None:
     """One look: every step is safe to repeat, and to do on many hosts at once."""
     WorkerHost.objects.update_or_create(name=settings.WORKER_HOST, defaults={"seen_at": Now()})
-    CoverJob.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.COVER_MAX_ATTEMPTS)
-    Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, 1)
+    if take_over:
+        CoverJob.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.COVER_MAX_ATTEMPTS)
+        Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, 1)
     CoverJob.expire()
     Synthesis.expire()
     sweep_scratch(settings.SCRATCH_DIR, cover_tasks.scratch_in_use)
@@ -80,23 +82,40 @@ def sweep_files() -> None:
 
 
 class Look(threading.Thread):
-    """Looks at once and then every WORKER_LOOK_SECONDS, until stopped. A failed look is logged; the next one comes."""
+    """Looks at once and then every WORKER_LOOK_SECONDS, until stopped. A failed look is logged; the next one comes.
+
+    Nothing is taken over until the database has been there for CALM_SECONDS: while it is away nobody's heart can beat,
+    and who has lived through that must have the time to say so first.
+    """
+
+    CALM_SECONDS = 6.0
 
     def __init__(self) -> None:
         super().__init__(name="look", daemon=True)
         self.stopping = threading.Event()
+        self.parent = os.getppid()
 
     def run(self) -> None:
         swept_at = -SWEEP_SECONDS
+        calm_since = time.monotonic()
         while not self.stopping.is_set():
+            if os.getppid() != self.parent:
+                # Dramatiq's main process was killed: nobody would pass a signal to stop on to this one any more.
+                log.error("the main process of this worker is gone; stopping")
+                os.kill(os.getpid(), signal.SIGTERM)
+                break
             try:
                 close_old_connections()
-                look()
+                look(take_over=time.monotonic() - calm_since > self.CALM_SECONDS)
                 if time.monotonic() - swept_at > SWEEP_SECONDS:
                     swept_at = time.monotonic()
                     sweep_files()
-            except Exception:
-                log.exception("a look at the database failed; trying again")
+            except Exception as error:
+                if is_passing(error):
+                    calm_since = time.monotonic()
+                    log.warning("the database or the storage cannot be reached: %s", error)
+                else:
+                    log.exception("a look at the database failed; trying again")
                 connection.close()
             self.stopping.wait(settings.WORKER_LOOK_SECONDS)
         connection.close()
