@@ -7,6 +7,7 @@ message was lost (or, without Redis, never sent), takes over jobs of lost worker
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -39,6 +40,7 @@ from voices.models import Synthesis  # noqa: E402
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 3600.0
+STOP_SECONDS = 10.0  # Jobs are handed back within two.
 # Longer than anything may work on a file.
 ABANDONED_SECONDS = 2.0 * max(3600, settings.SYNTHESIS_TIMEOUT_SECONDS)
 
@@ -93,17 +95,11 @@ class Look(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="look", daemon=True)
         self.stopping = threading.Event()
-        self.parent = os.getppid()
 
     def run(self) -> None:
         swept_at = -SWEEP_SECONDS
         calm_since = time.monotonic()
         while not self.stopping.is_set():
-            if os.getppid() != self.parent:
-                # Dramatiq's main process was killed: nobody would pass a signal to stop on to this one any more.
-                log.error("the main process of this worker is gone; stopping")
-                os.kill(os.getpid(), signal.SIGTERM)
-                break
             try:
                 close_old_connections()
                 look(take_over=time.monotonic() - calm_since > self.CALM_SECONDS)
@@ -121,6 +117,27 @@ class Look(threading.Thread):
         connection.close()
 
 
+def end_with_main_process() -> None:
+    """Watches dramatiq's main process: where that was killed, nobody passes a signal to stop on to this one.
+
+    Logs nothing: what is logged here goes through a pipe to the main process, which this one inherited itself, so that
+    it never breaks. It fills up, and then whoever logs hangs. A process that hangs is ended by force; its commands end
+    with it, and its jobs are taken over.
+    """
+    main = multiprocessing.parent_process()
+    if main is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == main.pid:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="main-process", daemon=True).start()
+
+
 class WorkerLife(dramatiq.Middleware):
     """Starts the look with the worker; at shutdown tells running jobs to hand themselves back."""
 
@@ -130,6 +147,7 @@ class WorkerLife(dramatiq.Middleware):
         cover_tasks.worker_name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.look = Look()
         self.look.start()
+        end_with_main_process()
         # Dramatiq's own main process passes the signal on to its workers, which hand their jobs back.
         main = os.getppid()
         end_with_parent(lambda: os.kill(main if os.getppid() == main else os.getpid(), signal.SIGTERM))

@@ -30,7 +30,8 @@ from tests.faults.servers import ROOT, Postgres, Redis, Worker, environment, pro
 QUICK = Path(__file__).with_name("quick.py")
 TENANTS = 8
 HEARTBEAT_SECONDS = 5
-FAULT_SECONDS = (0.5, 2.0)  # between two faults
+FAULT_SECONDS = (1.0, 3.0)  # between two faults
+ROUNDS = 3  # of all kinds of faults, where no minutes are given: enough to hit many jobs, and CI's time is bounded
 PAUSE_SECONDS = HEARTBEAT_SECONDS + 4.0
 
 WITNESS = """
@@ -53,7 +54,7 @@ class Storm:
         self.data = folder / "data"
         self.postgres = Postgres(folder)
         self.redis = Redis(folder)
-        command = f"{{python_exec}} -I -S {QUICK} 0.3"
+        command = f"{{python_exec}} -I -S {QUICK} 0.2"
         self.environment = environment(
             self.data,
             DATABASE_URL=self.postgres.url(),
@@ -227,6 +228,7 @@ class Storm:
 
         began = time.monotonic()
         faults = self.script()
+        rounds = ROUNDS if until_time <= began else math.inf
         next_fault = math.inf  # not before there is something to disturb
         while True:
             self.look_after_workers()
@@ -242,9 +244,10 @@ class Storm:
             if time.monotonic() > give_up:
                 break
             # The last jobs are left in peace: what is measured is whether they end, not when.
-            if time.monotonic() > next_fault and alive > 2 * len(self.workers):
-                faults = faults or self.script()
+            if time.monotonic() > next_fault and rounds and alive > 2 * len(self.workers):
                 faults.pop()()
+                if not faults:
+                    faults, rounds = self.script(), rounds - 1
                 next_fault = time.monotonic() + self.random.uniform(*FAULT_SECONDS)
             time.sleep(0.2)
         connection.close()
