@@ -32,11 +32,11 @@ VOICED_WEIGHT = 3.0
 BLOCK_ROWS = 2048
 PAIR_NEIGHBOURS = 6
 MAP_NEIGHBOURS = 12
-SMOOTH_FRAMES = 2.0
+SMOOTH_FRAMES = 4.0
 MAX_FILTER_NEPERS = 6.0
-# A higher share brings the voice nearer and loses words: from 0.75 to 0.9, .01 to .02 of likeness for .04 of the words.
-BETA_UNALIGNED = 0.75
-BETA_ALIGNED = 1.0
+# The share of the mapping by pairs. More of it brings the voice little nearer and loses many words.
+BETA_UNALIGNED = 0.6
+BETA_ALIGNED = 0.6
 
 
 @dataclass(frozen=True)
