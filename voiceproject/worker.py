@@ -48,8 +48,9 @@ ABANDONED_SECONDS = 2.0 * max(3600, settings.SYNTHESIS_TIMEOUT_SECONDS, settings
 def look() -> None:
     """One look: every step is safe to repeat, and to do on many hosts at once."""
     WorkerHost.objects.update_or_create(name=settings.WORKER_HOST, defaults={"seen_at": Now()})
-    CoverJob.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.COVER_MAX_ATTEMPTS)
-    Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.SYNTHESIS_MAX_ATTEMPTS)
+    silent = settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS
+    CoverJob.recover(silent, settings.COVER_MAX_ATTEMPTS, settings.COVER_RESULT_TTL_HOURS)
+    Synthesis.recover(silent, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
     CoverJob.expire()
     Synthesis.expire()
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
