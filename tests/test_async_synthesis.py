@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,8 @@ from tests.test_worker import submit as submit_cover
 from voiceproject import worker
 from voiceproject.broker import this_worker
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable
-from voices import tasks
+from voices import synthesis, tasks
+from voices.engines.builtin import BuiltinEngine
 from voices.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -198,6 +200,65 @@ def test_a_busy_engine_is_waited_for_and_a_broken_one_is_not(
     tasks.run_syntheses.fn()
     expected = "succeeded" if failure in (EngineBusy, EngineUnavailable) else "failed"
     assert row(body).status == expected
+
+
+def test_an_engine_may_go_away_late_in_a_long_text(
+    post: Post, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "AWAY_SECONDS", 0.4)
+    asked: list[int] = []
+
+    def trouble(index: int) -> None:
+        asked.append(index)
+        engine.failure = EngineUnavailable() if asked in ([0, 1], [0, 1, 0], [0, 1, 0, 0, 1]) else None
+        if asked == [0]:
+            time.sleep(0.5)  # It has worked for longer than an engine may be away.
+
+    engine.before_piece = trouble
+    body = post(text="One sentence. Another sentence.").json()
+    tasks.run_syntheses.fn()
+    assert asked == [0, 1, 0, 0, 1, 0, 1]
+    assert row(body).status == "succeeded"
+    # What was made before each break is not in it twice.
+    assert row(body).duration_seconds == pytest.approx(0.1 * len("One sentence.Another sentence."), abs=0.15)
+
+
+def test_an_engine_that_stays_away_fails_the_job_in_the_end(
+    post: Post, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(tasks, "AWAY_SECONDS", 0.1)
+    engine.failure = EngineUnavailable()
+    body = post().json()
+    tasks.run_syntheses.fn()
+    failed = row(body)
+    assert (failed.status, failed.error, failed.error_message) == ("failed", "engine_error", engine.failure.message)
+    assert len(engine.requests) > 1
+
+
+def test_an_engine_that_foretells_an_hour_is_asked_again_before(
+    post: Post, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "MAX_RETRY_SECONDS", 0.01)
+    failures: list[Any] = [EngineBusy(retry_after=3600), None]
+    engine.before_piece = lambda index: setattr(engine, "failure", failures.pop(0)) if index == 0 else None
+    body = post().json()
+    tasks.run_syntheses.fn()
+    assert row(body).status == "succeeded"
+
+
+@pytest.mark.parametrize("text", ["مرحبا بالعالم", "Привет", "안녕하세요"])
+def test_a_script_that_the_builtin_engine_cannot_read_is_refused_at_once(
+    post: Post, monkeypatch: pytest.MonkeyPatch, leftovers: Callable[[], list[str]], text: str
+) -> None:
+    real = BuiltinEngine()
+    monkeypatch.setattr(synthesis, "get_engine", lambda: real)
+    refused = post(text=text)
+    assert (refused.status_code, refused.json()["error"]) == (400, "validation_error")
+    assert list(refused.json()["details"]) == ["text"]
+    assert not Synthesis.objects.exists()
+    assert leftovers() == []
 
 
 def test_wait_holds_the_answer_and_events_tell_of_the_end(post: Post, api: APIClient, engine: FakeEngine) -> None:

@@ -26,8 +26,9 @@ from voices.models import Synthesis
 
 log = logging.getLogger(__name__)
 
-AWAY_SECONDS = 120.0  # so long an engine may be away, as while its server is started again
+AWAY_SECONDS = 120.0  # so long an engine may be away at a time, as while its server is started again
 RETRY_SECONDS = 5.0
+MAX_RETRY_SECONDS = 30.0  # whatever the engine expects: places come free before
 
 
 @dramatiq.actor(broker=broker, queue_name="synthesis")
@@ -84,18 +85,23 @@ def _make(job: Synthesis, pulse: Pulse) -> None:
     if not job.note(stage="infer", engine=engine.name):
         raise PublicError("job_canceled", "This synthesis was canceled.")
     request = _request(job)
-    started = time.monotonic()
-    deadline = started + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
+    deadline = time.monotonic() + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
+    away_since = 0.0
     while True:
         work = synthesis.Work(job, request, deadline)
         try:
             parts = list(work.pieces(pulse))
             break
         except PublicError as error:
-            wait = error.retry_after or RETRY_SECONDS
-            busy = error.code == "engine_busy"
-            away = error.code == "engine_unavailable" and time.monotonic() - started < AWAY_SECONDS
-            if not (busy or away) or pulse.gone() or time.monotonic() + wait > deadline:
+            now = time.monotonic()
+            wait = min(error.retry_after or RETRY_SECONDS, MAX_RETRY_SECONDS)
+            busy, away = error.code == "engine_busy", error.code == "engine_unavailable"
+            if not away:
+                away_since = 0.0
+            elif not away_since or work.seconds:  # It has spoken since it was away before.
+                away_since = now
+            patient = busy or (away and now - away_since < AWAY_SECONDS)
+            if not patient or pulse.gone() or now + wait > deadline:
                 raise
             log.info("the engine takes no work; trying again in %.0f s", wait)
             again = time.monotonic() + wait
