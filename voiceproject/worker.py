@@ -95,6 +95,14 @@ def sweep_files() -> None:
         sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)
 
 
+def check_threads(count: int) -> None:
+    """One queue waits for another where jobs may hold all threads of a worker."""
+    held = settings.COVER_CONCURRENCY + settings.SYNTHESIS_CONCURRENCY
+    if count <= held:
+        advice = f"start dramatiq with --threads {held + 2}"
+        log.warning("%d threads, and %d jobs may hold one each: %s", count, held, advice)
+
+
 class Look(threading.Thread):
     """Looks at once and then every WORKER_LOOK_SECONDS, until stopped. A failed look is logged; the next one comes."""
 
@@ -127,6 +135,7 @@ class WorkerLife(dramatiq.Middleware):
         this_worker.name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.look = Look()
         self.look.start()
+        check_threads(worker.worker_threads)
         # Dramatiq's own main process passes the signal on to its workers, which hand their jobs back.
         main = os.getppid()
         end_with_parent(lambda: os.kill(main if os.getppid() == main else os.getpid(), signal.SIGTERM))
