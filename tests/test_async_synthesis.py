@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import time
 from collections.abc import Callable, Iterator
@@ -283,6 +284,39 @@ def test_a_job_is_not_streamed(post: Post, engine: FakeEngine, leftovers: Callab
     assert (answer.status_code, list(answer.json()["details"])) == (400, ["stream"])
     assert not Synthesis.objects.exists()
     assert leftovers() == []
+
+
+def test_an_idle_workers_engine_is_closed_and_not_under_a_job(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Engine(FakeEngine):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    made: list[Engine] = []
+
+    @functools.cache
+    def get_engine() -> Engine:
+        made.append(Engine())
+        made[-1].before_piece = lambda index: tasks.rest()
+        return made[-1]
+
+    monkeypatch.setattr(synthesis, "get_engine", get_engine)
+    monkeypatch.setattr(tasks, "ENGINE_IDLE_SECONDS", 600.0)
+    first = post().json()
+    tasks.run_syntheses.fn()
+    worker.look()
+    assert [engine.closed for engine in made] == [False]
+    monkeypatch.setattr(tasks, "ENGINE_IDLE_SECONDS", 0.0)
+    second = post().json()
+    tasks.run_syntheses.fn()  # in whose midst it is asked to rest
+    assert [engine.closed for engine in made] == [False]
+    worker.look()
+    assert [engine.closed for engine in made] == [True]
+    third = post().json()
+    tasks.run_syntheses.fn()
+    assert [engine.closed for engine in made] == [True, False]
+    assert {row(body).status for body in (first, second, third)} == {"succeeded"}
 
 
 def test_caps_bound_one_tenant_and_turns_are_its_own(

@@ -56,6 +56,7 @@ def look() -> None:
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
     if settings.COVER_RESIDENT:
         pipeline.residents().tidy()
+    synthesis_tasks.rest()
     if cover_tasks.has_room():
         start(cover_tasks.run_covers)
     if synthesis_tasks.has_room():

@@ -29,6 +29,42 @@ log = logging.getLogger(__name__)
 AWAY_SECONDS = 120.0  # so long an engine may be away at a time, as while its server is started again
 RETRY_SECONDS = 5.0
 MAX_RETRY_SECONDS = 30.0  # whatever the engine expects: places come free before
+ENGINE_IDLE_SECONDS = 600.0
+
+
+class _Use:
+    """Who uses the engine of this process, so that it is not closed under them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._idle_since: float | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._users -= 1
+            self._idle_since = time.monotonic()
+
+    def rest(self) -> None:
+        with self._lock:
+            since = self._idle_since
+            if self._users or since is None or time.monotonic() - since < ENGINE_IDLE_SECONDS:
+                return
+            self._idle_since = None
+            synthesis.close_engine()
+            synthesis.get_engine.cache_clear()
+
+
+_use = _Use()
+
+
+def rest() -> None:
+    """Closes an engine that has been idle: a process of the built-in one holds half a gigabyte. The next job pays."""
+    _use.rest()
 
 
 @dramatiq.actor(broker=broker, queue_name="synthesis")
@@ -63,7 +99,7 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
         started = time.monotonic()
         job.stage = "infer"
         try:
-            with Pulse(job, stopping) as pulse:
+            with _use, Pulse(job, stopping) as pulse:
                 _make(job, pulse)
             log.info("synthesis succeeded")
         except Exception as error:
