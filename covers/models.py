@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from django.db import models
 
 from voiceproject.jobs import Job
@@ -11,6 +13,8 @@ STEMS = ("vocals", "instrumental", "converted")
 
 
 class CoverJob(Job):
+    webhook_kind: ClassVar[str] = "cover"
+
     reference_voice = models.FileField(max_length=200)
     song = models.FileField(max_length=200)
     song_hash = models.CharField(max_length=64, help_text="SHA-256 of the uploaded song")
@@ -45,6 +49,11 @@ class CoverJob(Job):
             *(index.clone() for index in Job.Meta.indexes),
             models.Index(fields=["tenant", "stems_key", "-created_at"]),
         ]
+
+    def as_json(self, request: Any) -> dict[str, Any]:
+        from covers.serializers import CoverJobSerializer
+
+        return CoverJobSerializer(self, context={"request": request}).data
 
     @classmethod
     def output_fields(cls) -> list[str]:

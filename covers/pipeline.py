@@ -140,6 +140,7 @@ class _Progress(Pulse):
     def enter(self, stage: str) -> None:
         self.check()
         self.stage, self.progress = stage, STARTS[stage]
+        self.tell()
 
     def within(self, stage: str) -> Callable[[float], None]:
         """A callback for a stage's own progress of 0..1."""

@@ -12,6 +12,7 @@ from covers.models import STEMS, CoverJob
 from covers.pipeline import template
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.jobs import LIVE, JobStatus
+from voiceproject.webhooks import CallbackURLField
 from voices import registry
 from voices.serializers import RETRYABLE, FiniteFloatField, QueueSerializer
 
@@ -34,7 +35,6 @@ class CreateCoverSerializer(StrictSerializer):
 
     not_yet = {
         "voice_id": "Saved voices are not offered by this server; send reference_voice.",
-        "callback_url": "Webhooks are not offered by this server; poll the job instead.",
     }
 
     reference_voice = SizedFileField(
@@ -68,6 +68,7 @@ class CreateCoverSerializer(StrictSerializer):
     )
     vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
+    callback_url = CallbackURLField()
 
     def validate_model_id(self, model_id: str) -> str:
         registry.for_cover(model_id)
@@ -91,6 +92,7 @@ class RemixSerializer(StrictSerializer):
     response_format = serializers.ChoiceField(RESULT_FORMATS, default="wav", help_text="What /result serves.")
     vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
+    callback_url = CallbackURLField()
 
 
 class CoverLinksSerializer(serializers.Serializer):

@@ -28,6 +28,7 @@ from voiceproject.idempotency import Submission
 from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder
 from voiceproject.logging import current
 from voiceproject.storage import fetch
+from voiceproject.webhooks import callback_base
 from voices import consumers
 from voices.auth import credentials
 from voices.synthesis import held_request, upload_path
@@ -98,6 +99,7 @@ class CoverJobViewSet(
             tenant=tenant,
             api_key=key,
             request_id=current("request_id"),
+            callback_base=callback_base(request),
             song_hash=song_hash,
             duration_seconds=info.duration_seconds,
             **fields,
@@ -202,6 +204,7 @@ class CoverJobViewSet(
             tenant=tenant,
             api_key=key,
             request_id=current("request_id"),
+            callback_base=callback_base(request),
             remix_of=source,
             **{name: getattr(source, name) for name in copied},
             **serializer.validated_data,

@@ -58,8 +58,8 @@ def main(argv: list[str]) -> None:
 
     progress = Progress()
     progress(0)
-    reference, reference_rate, _ = read_mono(arguments.reference, REFERENCE_SECONDS)
-    vocal, rate, channels = read_mono(arguments.input)
+    reference, reference_rate, _ = script_io.read_mono(arguments.reference, REFERENCE_SECONDS)
+    vocal, rate, channels = script_io.read_mono(arguments.input)
     if rate != RATE:
         length = round(len(vocal) * RATE / rate)
         vocal = np.asarray(soxr.resample(vocal, rate, RATE), np.float32)
@@ -76,28 +76,6 @@ def main(argv: list[str]) -> None:
             block = sung[start : start + 10 * RATE]
             out.write(np.repeat(block[:, None], channels, axis=1))
     progress(1)
-
-
-def read_mono(path: Path, seconds: float | None = None) -> tuple[Float32, int, int]:
-    """(samples (n,), sample rate, channels of the file): the middle of two channels, or the louder one where they
-    cancel each other out. Raises ScriptError (3)."""
-    with script_io.open_wav(path) as audio:
-        frames = audio.frames if seconds is None else min(audio.frames, round(seconds * audio.samplerate))
-        sides = np.empty((frames, audio.channels), np.float32)
-        filled = 0
-        while filled < frames:
-            block = audio.read(min(10 * RATE, frames - filled), dtype="float32", always_2d=True)
-            if not len(block):
-                break
-            sides[filled : filled + len(block)] = block
-            filled += len(block)
-        if filled < frames or not np.isfinite(sides).all():
-            raise ScriptError(script_io.UNREADABLE, f"{path} is cut short or holds samples that are not numbers")
-        middle = sides.mean(axis=1)
-        energies = [float(np.vdot(sides[:, channel], sides[:, channel])) for channel in range(audio.channels)]
-        if float(np.vdot(middle, middle)) < 0.1 * max(energies):
-            middle = np.ascontiguousarray(sides[:, int(np.argmax(energies))])
-        return middle, audio.samplerate, audio.channels
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 if TYPE_CHECKING:
+    import numpy as np
     import soundfile
+    from numpy.typing import NDArray
 
 UNEXPECTED = 1
 BAD_ARGUMENTS = 2
@@ -37,8 +39,11 @@ NO_WEIGHTS = 9
 UNKNOWN_MODEL = 10
 ENGINE_FAILED = 11
 UNSPEAKABLE = 12
+NO_LYRICS = 13  # no recogniser, and no lyrics either
+MISSING_PACKAGE = 14  # of this interpreter
 
 SERVE = "--serve"
+READ_BLOCK = 441_000  # samples
 
 
 class ScriptError(Exception):
@@ -151,6 +156,30 @@ def open_wav(path: Path, max_channels: int = 2) -> soundfile.SoundFile:
         audio.close()
         raise ScriptError(UNREADABLE, f"cannot use {path}: {facts}; wanted 1 to {max_channels} channels with audio")
     return audio
+
+
+def read_mono(path: Path, seconds: float | None = None) -> tuple[NDArray[np.float32], int, int]:
+    """(samples (n,), sample rate, channels of the file): the middle of two channels, or the louder one where they
+    cancel each other out. Raises ScriptError (3)."""
+    import numpy as np
+
+    with open_wav(path) as audio:
+        frames = audio.frames if seconds is None else min(audio.frames, round(seconds * audio.samplerate))
+        sides = np.empty((frames, audio.channels), np.float32)
+        filled = 0
+        while filled < frames:
+            block = audio.read(min(READ_BLOCK, frames - filled), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            sides[filled : filled + len(block)] = block
+            filled += len(block)
+        if filled < frames or not np.isfinite(sides).all():
+            raise ScriptError(UNREADABLE, f"{path} is cut short or holds samples that are not numbers")
+        middle = sides.mean(axis=1)
+        energies = [float(np.vdot(sides[:, channel], sides[:, channel])) for channel in range(audio.channels)]
+        if float(np.vdot(middle, middle)) < 0.1 * max(energies):
+            middle = np.ascontiguousarray(sides[:, int(np.argmax(energies))])
+        return middle, audio.samplerate, audio.channels
 
 
 class _Ended(SystemExit):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import ipaddress
+import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -24,6 +26,7 @@ from tests.test_worker import submit as submit_cover
 from voiceproject import worker
 from voiceproject.broker import this_worker
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable
+from voiceproject.models import WebhookDelivery
 from voices import synthesis, tasks
 from voices.engines.builtin import BuiltinEngine
 from voices.models import Synthesis
@@ -365,3 +368,18 @@ def group_of(pid: int) -> int | None:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def test_its_end_is_told_and_what_is_no_job_has_nothing_to_tell(post: Post, engine: FakeEngine, settings: Any) -> None:
+    settings.WEBHOOK_ALLOW_HTTP = True
+    settings.WEBHOOK_ALLOWED_NETWORKS = [ipaddress.ip_network("127.0.0.0/8")]
+    url = "http://127.0.0.1:9/hook"
+    refused = post(_prefer="", callback_url=url)
+    assert (refused.status_code, list(refused.json()["details"])) == (400, ["callback_url"])
+    body = post(callback_url=url).json()
+    assert not WebhookDelivery.objects.exists()
+    tasks.run_syntheses.fn()
+    event = WebhookDelivery.objects.get()
+    assert (str(event.job_id), event.type, event.url) == (body["job_id"], "synthesis.succeeded", url)
+    data = json.loads(event.payload)["data"]
+    assert (data["status"], data["links"]["self"]) == ("succeeded", body["links"]["self"])

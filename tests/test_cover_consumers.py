@@ -100,7 +100,7 @@ def read_events(body: Any) -> list[tuple[int, dict[str, Any]]]:
 
 
 def test_events_tell_each_stage_and_close_at_the_end(submit: Submit, api: APIClient, habits: Habits) -> None:
-    habits(separate="slow 0.4", infer="slow 0.4")
+    habits(separate="slow", infer="slow")
     job = submit().json()
     answer = api.get(job["links"]["events"])
     assert answer["Content-Type"] == "text/event-stream"

@@ -541,7 +541,7 @@ BOUNDS = [
     ("lyrics", [""], ["la la la"]),
     ("reference_text", [""], ["what I said"]),
     ("preview_seconds", ["10", "60"], ["9", "61", "ten"]),
-    ("callback_url", [], ["https://example.com/hook"]),
+    ("callback_url", ["", "https://1.1.1.1/hook"], ["https://10.0.0.1/hook"]),
     ("voice_id", [], [str(uuid.uuid4())]),
     ("nonsense", [], ["1"]),
     ("song", [], [None, "a string"]),

@@ -21,6 +21,7 @@ from rest_framework.test import APIClient
 import voiceproject.urls
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant
+from voiceproject.models import WebhookDelivery
 from voices.models import ApiKey, Synthesis
 
 URL = "/api/v1/voice/models"
@@ -108,17 +109,18 @@ def test_every_route_wants_a_key_whatever_the_method(db: None, engine: FakeEngin
 
 def test_no_route_shows_or_changes_what_is_another_tenants(tenant: Tenant, other: Tenant, engine: FakeEngine) -> None:
     jobs = [baker.make(model, tenant=tenant.user, status="running", attempt=1) for model in (CoverJob, Synthesis)]
-    before = [list(model.objects.values()) for model in (CoverJob, Synthesis)]
-    narrow = Tenant("carol", scopes=["usage"])
+    jobs.append(baker.make(WebhookDelivery, tenant=tenant.user, status="failed"))
+    before = [list(model.objects.values()) for model in (CoverJob, Synthesis, WebhookDelivery)]
+    narrow = Tenant("carol", scopes=["voices"])
     for job, route, method in itertools.product(jobs, API_ROUTES, METHODS):
         if "<uuid:" not in route:
             continue
         path = f"/{route.replace('<uuid:pk>', str(job.pk)).replace('<str:stem>', 'vocals')}"
         assert getattr(other.client, method)(path).status_code in (404, 405), (method, path)
         assert getattr(narrow.client, method)(path).status_code in (403, 404), (method, path)
-    for path in ("/api/v1/cover/jobs", "/api/v1/voice/syntheses"):
+    for path in ("/api/v1/cover/jobs", "/api/v1/voice/syntheses", "/api/v1/webhooks/deliveries"):
         assert other.client.get(path).json()["results"] == []
-    assert [list(model.objects.values()) for model in (CoverJob, Synthesis)] == before
+    assert [list(model.objects.values()) for model in (CoverJob, Synthesis, WebhookDelivery)] == before
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from voiceproject import webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
 
@@ -86,6 +87,8 @@ def delete_folder(folder: str) -> None:
 class Job(models.Model):
     """One piece of work of one tenant. Subclasses add their inputs, their outputs and their stages."""
 
+    # What its webhooks are called: `<kind>.succeeded`, `<kind>.failed`, `<kind>.canceled`.
+    webhook_kind: ClassVar[str] = "job"
     # Where Tenant keeps when this kind of job was last taken: one kind does not cost a tenant its turn in another.
     turn_field: ClassVar[str] = "served_at"
 
@@ -111,6 +114,9 @@ class Job(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True, db_index=True)
+
+    callback_url = models.CharField(max_length=2000, blank=True, help_text="Told when the job has ended")
+    callback_base = models.CharField(max_length=300, blank=True, help_text="Where links in that message begin")
 
     objects = JobQuerySet.as_manager()
 
@@ -273,19 +279,19 @@ class Job(models.Model):
 
     def cancel(self, ttl_hours: float = 24) -> bool:
         """Ends a queued job at once; the worker of a running one notices at its next beat and ends the command."""
-        canceled = (
-            type(self)
-            .objects.filter(pk=self.pk, status__in=LIVE)
-            .update(
-                status=JobStatus.CANCELED,
-                finished_at=Now(),
-                updated_at=Now(),
-                expires_at=Now() + timedelta(hours=ttl_hours),
-                revision=F("revision") + 1,
-            )
-        )
+        live = type(self).objects.filter(pk=self.pk, status__in=LIVE)
         try:
-            self.refresh_from_db()
+            with transaction.atomic():
+                canceled = live.update(
+                    status=JobStatus.CANCELED,
+                    finished_at=Now(),
+                    updated_at=Now(),
+                    expires_at=Now() + timedelta(hours=ttl_hours),
+                    revision=F("revision") + 1,
+                )
+                self.refresh_from_db()
+                if canceled:
+                    webhooks.announce(self)
         except type(self).DoesNotExist:
             return False
         if canceled:
@@ -376,6 +382,10 @@ class Job(models.Model):
         if self.status == JobStatus.FAILED:
             raise PublicError("job_failed", f"The job failed: {self.error_message}", {"error": self.error})
 
+    def as_json(self, request: Any) -> dict[str, Any]:
+        """The job as the API answers it. `request` makes links absolute with its `build_absolute_uri`."""
+        raise NotImplementedError
+
     # --- files ---
 
     @classmethod
@@ -406,6 +416,7 @@ class Job(models.Model):
         """Deletes the job for good, its files too; a live one is canceled first."""
         self.cancel()
         type(self).objects.filter(pk=self.pk).delete()
+        webhooks.forget(self)
         delete_folder(self.folder)
 
     @classmethod
@@ -449,12 +460,15 @@ class Job(models.Model):
 
     def _finish(self, status: JobStatus, only: Q | None = None, /, **fields: Any) -> bool:
         mine = self._mine() if only is None else self._mine().filter(only)
-        won = mine.update(
-            status=status, finished_at=Now(), updated_at=Now(), revision=F("revision") + 1, heartbeat_at=None, **fields
-        )
-        if won:
-            # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
-            self.refresh_from_db()
+        with transaction.atomic():
+            won = mine.update(
+                status=status, finished_at=Now(), updated_at=Now(), revision=F("revision") + 1, heartbeat_at=None,
+                **fields,
+            )  # fmt: skip
+            if won:
+                # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
+                self.refresh_from_db()
+                webhooks.announce(self)
         return bool(won)
 
     @staticmethod

@@ -1,12 +1,15 @@
-"""Rows of the frame: a tenant's turn in the queues, hosts of workers, leases of engines."""
+"""Rows of the frame: a tenant's turn in the queues, hosts of workers, leases of engines, webhooks."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import uuid
+from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 
 class Tenant(models.Model):
@@ -90,3 +93,72 @@ class EngineWaiter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.queue} {self.pk}"
+
+
+class WebhookSecret(models.Model):
+    """What signs a tenant's webhooks. Kept as it is, since it signs; no log and no page of the console shows it."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
+    secret = models.CharField(max_length=100)
+    previous = models.CharField(max_length=100, blank=True)
+    previous_until = models.DateTimeField(null=True, help_text="Until when the previous one signs too")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"webhook secret of {self.user}"
+
+
+class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
+    def for_tenant(self, user: Any) -> Self:
+        return self.filter(tenant=user)
+
+    def under_way(self) -> Self:
+        return self.filter(status=WebhookDelivery.Status.PENDING, claimed_until__gt=Now())
+
+    def claimable(self) -> Self:
+        """Due now, and not under way."""
+        free = Q(claimed_until=None) | Q(claimed_until__lte=Now())
+        return self.filter(free, status=WebhookDelivery.Status.PENDING, next_attempt_at__lte=Now())
+
+
+class WebhookDelivery(models.Model):
+    """One event for one receiver, and what came of telling it. Changed by voiceproject.webhooks alone."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        DELIVERED = "delivered"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="webhook_deliveries")
+    job_id = models.UUIDField(db_index=True, help_text="Not a foreign key: the job may be deleted")
+    type = models.CharField(max_length=64, help_text="Such as cover.succeeded")
+    url = models.CharField(max_length=2000)
+    payload = models.TextField(help_text="The body, as it is signed and sent in every attempt")
+    status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
+    attempts = models.PositiveIntegerField(default=0)
+    first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last redelivery")
+    next_attempt_at = models.DateTimeField(null=True, db_default=Now())
+    claimed_until = models.DateTimeField(null=True, help_text="An attempt is under way, at most until then")
+    last_status = models.PositiveSmallIntegerField(null=True, help_text="What the receiver last answered")
+    last_error = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(db_default=Now())
+    delivered_at = models.DateTimeField(null=True)
+
+    objects = WebhookDeliveryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at", "-id")
+        verbose_name_plural = "webhook deliveries"
+        indexes: ClassVar = [
+            models.Index(fields=["status", "next_attempt_at"]),
+            models.Index(fields=["tenant", "-created_at", "-id"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.pk}"
+
+    @property
+    def webhook_id(self) -> str:
+        return f"msg_{self.pk.hex}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import secrets
@@ -247,10 +248,12 @@ SPECTACULAR_SETTINGS = {
         "JobStatus": "voiceproject.jobs.JobStatus",
         "Language": "voices.serializers.LANGUAGES",
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
+        "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
     },
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
+        {"name": "webhooks", "description": "What your server is told when a job has ended (Standard Webhooks)."},
         {"name": "health", "description": "What runs, and what does not."},
     ],
 }
@@ -343,6 +346,16 @@ COVER_RESIDENT = env.flag("COVER_RESIDENT", False)
 COVER_RESIDENT_JOBS = env.number("COVER_RESIDENT_JOBS", 20)
 COVER_RESIDENT_IDLE_SECONDS = env.number("COVER_RESIDENT_IDLE_SECONDS", 600, maximum=MAX_SECONDS)
 COVER_SCRATCH_MAX_BYTES = env.number("COVER_SCRATCH_MAX_BYTES", 8 * 1024**3)
+
+# --- Webhooks --------------------------------------------------------------------------------------------------------
+
+PUBLIC_URL = env.url("PUBLIC_URL", "", ("https", "http"))
+WEBHOOK_ALLOW_HTTP = env.flag("WEBHOOK_ALLOW_HTTP", False)
+WEBHOOK_LOG_HOURS = env.number("WEBHOOK_LOG_HOURS", 168, maximum=MAX_HOURS)
+try:
+    WEBHOOK_ALLOWED_NETWORKS = [ipaddress.ip_network(words) for words in env.words("WEBHOOK_ALLOWED_NETWORKS", [])]
+except ValueError as error:
+    raise BadSetting("WEBHOOK_ALLOWED_NETWORKS", f"must be networks like 10.1.0.0/16: {error}") from None
 
 # --- Workers ---------------------------------------------------------------------------------------------------------
 

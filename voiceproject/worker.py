@@ -28,7 +28,7 @@ from django.db.models.functions import Now  # noqa: E402
 from covers import pipeline  # noqa: E402
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
-from voiceproject import idempotency  # noqa: E402
+from voiceproject import idempotency, webhooks  # noqa: E402
 from voiceproject.broker import UNREACHABLE, broker, this_worker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
@@ -53,6 +53,8 @@ def look() -> None:
     Synthesis.recover(silent, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
     CoverJob.expire()
     Synthesis.expire()
+    webhooks.expire()
+    webhooks.start_due()
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
     if settings.COVER_RESIDENT:
         pipeline.residents().tidy()

@@ -187,6 +187,7 @@ class EngineModel(models.Model):
 class Synthesis(Job):
     """One text spoken in one voice."""
 
+    webhook_kind: ClassVar[str] = "synthesis"
     turn_field: ClassVar[str] = "synthesis_served_at"
 
     background = models.BooleanField(
@@ -213,6 +214,11 @@ class Synthesis(Job):
         verbose_name = "synthesis"
         verbose_name_plural = "syntheses"
         abstract = False
+
+    def as_json(self, request: Any) -> dict[str, Any]:
+        from voices.serializers import SynthesisSerializer
+
+        return SynthesisSerializer(self, context={"request": request}).data
 
     @property
     def resumable(self) -> bool:

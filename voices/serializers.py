@@ -14,6 +14,7 @@ from rest_framework import serializers
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.audio import STREAMED_FORMATS
 from voiceproject.jobs import LIVE, Job, JobStatus
+from voiceproject.webhooks import CallbackURLField
 from voices import registry, synthesis
 from voices.models import Synthesis
 from voices.synthesis import check_language
@@ -71,6 +72,8 @@ class SynthesizeSerializer(StrictSerializer):
     stream = serializers.BooleanField(
         default=False, help_text="true sends the audio as it is made, sentence by sentence; not as flac."
     )
+
+    callback_url = CallbackURLField()
 
     def validate_text(self, text: str) -> str:
         if not has_speech(text):

@@ -26,6 +26,7 @@ from voiceproject.errors import EngineTimeout, PublicError
 from voiceproject.idempotency import Submission, refuse_key
 from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder
 from voiceproject.logging import current
+from voiceproject.webhooks import callback_base
 from voices import consumers, registry
 from voices import synthesis as journey
 from voices.auth import credentials
@@ -101,6 +102,9 @@ class SynthesizeView(BodyLimitMixin, APIView):
         if background and fields["stream"]:
             message = "Prefer: respond-async answers with a job, which is not streamed; send one of both."
             raise PublicError("validation_error", f"stream: {message}", {"stream": [message]})
+        if fields["callback_url"] and not background:
+            message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
+            raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
         path = journey.upload_path(fields["reference_audio"])
         samples, rate = audio.load_reference(path, field="reference_audio")
         reference = Reference(
@@ -115,6 +119,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
             tenant=tenant,
             api_key=key,
             request_id=current("request_id"),
+            callback_url=fields["callback_url"],
+            callback_base=callback_base(request),
             text=fields["text"],
             language=fields["language"],
             reference_hash=reference.content_hash,

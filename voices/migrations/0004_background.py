@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('voices', '0002_enginemodel'),
+        ('voices', '0003_callback'),
     ]
 
     operations = [
