@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.files.storage import FileSystemStorage, Storage
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError, connection
 from django.utils.deconstruct import deconstructible
 from storages.backends.s3 import S3Storage
 
@@ -21,6 +21,7 @@ BLOCK_BYTES = 256 * 1024
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 PRESIGNED_SECONDS = 300
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+BUSY = ("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests")  # S3's words for it
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -28,6 +29,27 @@ def is_disk_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in DISK_FULL) or (
         isinstance(error, OperationalError) and "disk is full" in str(error)
     )
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether an error says that the database or the bucket is away, so that the same may succeed in a while."""
+    if error is None or is_disk_full(error):
+        return False
+    if isinstance(error, OperationalError | InterfaceError):
+        return connection.vendor != "sqlite" or "locked" in str(error)
+    from boto3.exceptions import RetriesExceededError, S3UploadFailedError
+    from botocore.exceptions import ClientError, HTTPClientError
+
+    match error:
+        case HTTPClientError() | RetriesExceededError():
+            return True
+        case S3UploadFailedError():
+            return is_passing(error.__cause__ or error.__context__)
+        case ClientError():
+            answer = error.response
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return status >= 500 or answer.get("Error", {}).get("Code") in BUSY
+    return False
 
 
 class WholeFileStorage(FileSystemStorage):

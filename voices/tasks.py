@@ -13,6 +13,7 @@ import time
 import dramatiq
 import numpy as np
 from django.conf import settings
+from django.db import connection
 
 from voiceproject import audio, commands, storage
 from voiceproject.broker import broker, this_worker
@@ -20,6 +21,7 @@ from voiceproject.errors import PublicError, as_public_error
 from voiceproject.jobs import JobStatus
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
+from voiceproject.storage import is_passing
 from voices import registry, synthesis
 from voices.engines import Reference, SynthesisRequest
 from voices.models import Synthesis
@@ -71,7 +73,7 @@ def rest() -> None:
 def run_syntheses() -> None:
     """Safe to run twice, late, or on many hosts at once: the claim decides."""
     while not this_worker.stopping.is_set():
-        job = Synthesis.claim(
+        job = Synthesis.claim_if_reachable(
             this_worker.name, settings.WORKER_HOST, settings.SYNTHESIS_CONCURRENCY, settings.SYNTHESIS_MAX_RUNNING
         )
         if job is None:
@@ -107,6 +109,13 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
             if stopping.is_set() and job.hand_back():
                 log.info("synthesis handed back")
                 return
+            if is_passing(error):
+                # The database or the bucket is away: no fault of the job. Where even that cannot be written, its heart
+                # has stopped, and it is taken over.
+                connection.close()
+                if job.put_back(settings.SYNTHESIS_MAX_ATTEMPTS):
+                    log.warning("synthesis put back: %s", error)
+                    return
             public = as_public_error(error)
             code, message, detail = synthesis.failure(error)
             elapsed = time.monotonic() - started
