@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+from botocore.exceptions import EndpointConnectionError
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
@@ -250,6 +251,30 @@ def test_an_engine_that_foretells_an_hour_is_asked_again_before(
     body = post().json()
     tasks.run_syntheses.fn()
     assert row(body).status == "succeeded"
+
+
+def test_a_bucket_that_is_away_is_waited_for(post: Post, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    outages: list[str] = []
+
+    def away_at_first(action: Callable[..., Any]) -> Callable[..., Any]:
+        left = [EndpointConnectionError(endpoint_url="http://s3.example.com") for _ in range(3)]
+
+        def attempt(*args: Any, **kwargs: Any) -> Any:
+            if left:
+                outages.append(action.__name__)
+                raise left.pop()
+            return action(*args, **kwargs)
+
+        return attempt
+
+    body = post().json()
+    monkeypatch.setattr(tasks.storage, "fetch", away_at_first(tasks.storage.fetch))
+    audio = Synthesis._meta.get_field("audio").storage  # type: ignore[union-attr]
+    monkeypatch.setattr(audio, "save", away_at_first(audio.save))
+    tasks.run_syntheses.fn()
+    assert (row(body).status, row(body).attempt) == ("succeeded", 1)
+    assert outages == ["fetch"] * 3 + ["save"] * 3
+    assert len(engine.requests) == 1  # What was spoken is not spoken again.
 
 
 @pytest.mark.parametrize("text", ["مرحبا بالعالم", "Привет", "안녕하세요"])

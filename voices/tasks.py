@@ -21,7 +21,7 @@ from voiceproject.errors import PublicError, as_public_error
 from voiceproject.jobs import JobStatus
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
-from voiceproject.storage import is_passing
+from voiceproject.storage import is_passing, patiently
 from voices import registry, synthesis
 from voices.engines import Reference, SynthesisRequest
 from voices.models import Synthesis
@@ -127,9 +127,9 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
 
 def _make(job: Synthesis, pulse: Pulse) -> None:
     engine = synthesis.get_engine()
-    if not job.note(stage="infer", engine=engine.name):
+    if not patiently(lambda: job.note(stage="infer", engine=engine.name), pulse.gone):
         raise PublicError("job_canceled", "This synthesis was canceled.")
-    request = _request(job)
+    request = patiently(lambda: _request(job), pulse.gone)
     deadline = time.monotonic() + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
     away_since = 0.0
     while True:
@@ -152,7 +152,8 @@ def _make(job: Synthesis, pulse: Pulse) -> None:
             again = time.monotonic() + wait
             while time.monotonic() < again and not pulse.gone():
                 time.sleep(0.1)
-    work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
+    encoded = audio.encode(np.concatenate(parts), work.sample_rate, work.format)
+    patiently(lambda: work.succeed(encoded), pulse.gone)
 
 
 def _request(job: Synthesis) -> SynthesisRequest:
