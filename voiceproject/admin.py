@@ -25,7 +25,9 @@ class TenantAdmin(admin.ModelAdmin):
     search_fields = ("user__username",)
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
-    readonly_fields = ("served_at",)
+    # Not the secrets of its webhooks.
+    fields = ("user", "max_running", "max_queued", "served_at", "synthesis_served_at")
+    readonly_fields = ("served_at", "synthesis_served_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:
         return ("user", *self.readonly_fields) if obj else self.readonly_fields

@@ -45,15 +45,14 @@ def is_passing(error: BaseException | None) -> bool:
     if isinstance(error, OperationalError | InterfaceError):
         return connection.vendor != "sqlite" or "locked" in str(error)
     from boto3.exceptions import RetriesExceededError, S3UploadFailedError
-    from botocore.exceptions import ClientError, HTTPClientError
-    from botocore.exceptions import ConnectionError as CannotConnect
+    from botocore import exceptions as s3
 
     match error:
-        case CannotConnect() | HTTPClientError() | RetriesExceededError():
+        case s3.HTTPClientError() | s3.ConnectionError() | s3.IncompleteReadError() | RetriesExceededError():
             return True
         case S3UploadFailedError():
             return is_passing(error.__cause__ or error.__context__)
-        case ClientError():
+        case s3.ClientError():
             answer = error.response
             status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return status >= 500 or answer.get("Error", {}).get("Code") in BUSY
