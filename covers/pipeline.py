@@ -30,7 +30,7 @@ from voiceproject import audio, commands, resident, storage
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
-from voiceproject.storage import is_passing
+from voiceproject.storage import OUTAGE_SECONDS, is_passing, patiently
 from voices import registry
 from voices.engines import Model
 
@@ -43,8 +43,6 @@ SAMPLE_RATE = 44_100
 STARTS = {"preprocess": 0, "separate": 5, "infer": 45, "mix": 90, "finalize": 97, "end": 100}
 
 MAX_WAVEFORM_DRIFT_SECONDS = 2.0
-# How long an attempt waits for a database or a bucket that is away; then the job is put back for another attempt.
-OUTAGE_SECONDS = 300.0
 # Any of them tells the infer command which model to use.
 MODEL_PLACEHOLDERS = frozenset({"model_id", "gpt_weights", "sovits_weights", "voice_weights", "voice_index"})
 
@@ -128,25 +126,6 @@ def _settle(job: CoverJob, error: Exception, pulse: _Progress) -> None:
     ttl = settings.COVER_RESULT_TTL_HOURS
     if job.fail(failure.code, failure.message, failure.detail, ttl, stage=pulse.stage):
         log.warning("cover failed: %s", failure.code, extra={"stage": pulse.stage})
-
-
-def patiently(action: Callable[[], T], gone: Callable[[], bool], seconds: float = OUTAGE_SECONDS) -> T:
-    """What `action` returns, which is tried again while the database or the bucket is away; raises its last error after
-    so many seconds, or when it is `gone`."""
-    deadline = time.monotonic() + seconds
-    pause = 0.1
-    while True:
-        try:
-            return action()
-        except Exception as error:
-            if not is_passing(error) or gone() or time.monotonic() + pause > deadline:
-                raise
-            log.warning("waiting for the database or the storage: %s", error)
-            connection.close()
-        wake = time.monotonic() + pause
-        while time.monotonic() < wake and not gone():
-            time.sleep(0.1)
-        pause = min(2 * pause, 5.0)
 
 
 def _as_failure(error: Exception, stage: str) -> StageFailed:

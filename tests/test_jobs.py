@@ -418,6 +418,7 @@ def test_a_silent_worker_is_replaced_until_the_attempts_are_used_up() -> None:
         assert CoverJob.recover(30, max_attempts=3) == 1
     job.refresh_from_db()
     assert (job.status, job.error, job.error_message) == ("failed", "worker_lost", ERROR_MESSAGES["worker_lost"])
+    assert job.expires_at is not None, "its files are not kept for ever"
     assert claim() is None
 
 
@@ -458,6 +459,14 @@ def test_a_retry_starts_the_count_of_attempts_anew() -> None:
         CoverJob.recover(30, max_attempts=3)
     job.refresh_from_db()
     assert (job.status, job.attempt) == ("failed", 4)
+
+
+def test_a_retry_that_comes_after_the_files_have_expired_is_none() -> None:
+    (job,) = queued()
+    assert job.cancel(ttl_hours=-1)
+    assert CoverJob.expire() == 1
+    assert not job.retry()  # by who has read the row before
+    assert CoverJob.objects.get().status == "canceled"
 
 
 def test_progress_never_falls_within_an_attempt() -> None:

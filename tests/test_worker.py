@@ -215,6 +215,14 @@ def test_work_goes_on_when_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -
     until(lambda: ran == [True], 5)
 
 
+def test_too_few_threads_for_all_queues_are_told(caplog: pytest.LogCaptureFixture, settings: Any) -> None:
+    settings.COVER_CONCURRENCY, settings.SYNTHESIS_CONCURRENCY = 4, 1
+    worker.check_threads(6)
+    assert not caplog.messages
+    worker.check_threads(5)
+    assert caplog.messages == ["5 threads, and 5 jobs may hold one each: start dramatiq with --threads 7"]
+
+
 def test_abandoned_uploads_and_references_are_swept_by_age(settings: Any) -> None:
     settings.VOICE_ENGINE = "gptsovits"
     settings.SOVITS_REFERENCE_DIR = settings.DATA_DIR / "references"

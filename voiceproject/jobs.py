@@ -356,8 +356,9 @@ class Job(models.Model):
         return bool(self._mine().update(**self._queued()))
 
     def retry(self) -> bool:
-        """Queues a failed or canceled job again, with its attempts counted anew from here."""
-        changed = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED)).update(
+        """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files."""
+        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED))
+        changed = over.filter(files_expired=False).update(
             **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
             first_attempt=F("attempt"),
         )  # fmt: skip
@@ -367,15 +368,22 @@ class Job(models.Model):
     first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last retry")
 
     @classmethod
-    def recover(cls, timeout_seconds: float, max_attempts: int) -> int:
-        """Takes over jobs whose worker has not been heard of for `timeout_seconds`; how many."""
+    def recover(cls, timeout_seconds: float, max_attempts: int, ttl_hours: float = 24) -> int:
+        """Takes over jobs whose worker has not been heard of for `timeout_seconds`; how many.
+
+        ttl_hours: how long the files of those are kept that are not tried again.
+        """
         stale = Q(status=JobStatus.RUNNING, heartbeat_at__lt=Now() - timedelta(seconds=timeout_seconds))
         count = 0
         for job in cls.objects.filter(stale):
             # `stale` again: between the two queries the worker may have come back.
             if not job.resumable or job.attempt - job.first_attempt >= max_attempts:
                 won = job._finish(
-                    JobStatus.FAILED, stale, error="worker_lost", error_message=ERROR_MESSAGES["worker_lost"]
+                    JobStatus.FAILED,
+                    stale,
+                    error="worker_lost",
+                    error_message=ERROR_MESSAGES["worker_lost"],
+                    expires_at=Now() + timedelta(hours=ttl_hours),
                 )
             else:
                 won = bool(job._mine().filter(stale).update(**job._queued()))

@@ -52,8 +52,9 @@ def look(take_over: bool = True) -> None:
     """One look: every step is safe to repeat, and to do on many hosts at once."""
     WorkerHost.objects.update_or_create(name=settings.WORKER_HOST, defaults={"seen_at": Now()})
     if take_over:
-        CoverJob.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.COVER_MAX_ATTEMPTS)
-        Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.SYNTHESIS_MAX_ATTEMPTS)
+        silent = settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS
+        CoverJob.recover(silent, settings.COVER_MAX_ATTEMPTS, settings.COVER_RESULT_TTL_HOURS)
+        Synthesis.recover(silent, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
     CoverJob.expire()
     Synthesis.expire()
     webhooks.expire()
@@ -61,6 +62,7 @@ def look(take_over: bool = True) -> None:
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
     if settings.COVER_RESIDENT:
         pipeline.residents().tidy()
+    synthesis_tasks.rest()
     if cover_tasks.has_room():
         start(cover_tasks.run_covers)
     if synthesis_tasks.has_room():
@@ -98,6 +100,14 @@ def sweep_files() -> None:
     idempotency.sweep()
     if settings.VOICE_ENGINE == "gptsovits" and settings.SOVITS_REFERENCE_DIR.is_dir():
         sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)
+
+
+def check_threads(count: int) -> None:
+    """One queue waits for another where jobs may hold all threads of a worker."""
+    held = settings.COVER_CONCURRENCY + settings.SYNTHESIS_CONCURRENCY
+    if count <= held:
+        advice = f"start dramatiq with --threads {held + 2}"
+        log.warning("%d threads, and %d jobs may hold one each: %s", count, held, advice)
 
 
 class Look(threading.Thread):
@@ -164,6 +174,7 @@ class WorkerLife(dramatiq.Middleware):
         this_worker.name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.look = Look()
         self.look.start()
+        check_threads(worker.worker_threads)
         end_with_main_process()
         # Dramatiq's own main process passes the signal on to its workers, which hand their jobs back.
         main = os.getppid()
