@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -26,6 +27,14 @@ PACKAGES = (
     "pocketsphinx-testdata",
     "flite",
     "libflite1",
+)
+
+# Of these nothing was ever tuned on: amateurs who say single words into their own microphones, and telephone prompts.
+UNSEEN_PACKAGES = (
+    "ktuberling-data",
+    "asterisk-prompt-es-co",
+    "asterisk-prompt-fr-armelle",
+    "asterisk-prompt-it-menardi-wav",
 )
 
 # What the speech synthesisers among the speakers say (the ten sentences of the flite and festival test pages' kind).
@@ -51,10 +60,10 @@ class Speaker:
     transcript: str | None
 
 
-def fetch(folder: Path) -> Path:
+def fetch(folder: Path, packages: tuple[str, ...] = PACKAGES) -> Path:
     """Downloads and unpacks the packages once; the root of the unpacked tree. Needs apt-get and dpkg."""
     root = folder / "root"
-    for package in PACKAGES:
+    for package in packages:
         mark = folder / f"{package}.unpacked"
         if mark.exists():
             continue
@@ -77,14 +86,23 @@ def speakers(folder: Path) -> list[Speaker]:
     return found + [_flite(root, folder, voice) for voice in ("rms", "slt", "awb", "kal16")]
 
 
+def unseen(folder: Path) -> list[Speaker]:
+    """Eight people of ktuberling, in as many languages, and three of telephone prompts at 8 kHz."""
+    root = fetch(folder, UNSEEN_PACKAGES) / "usr/share"
+    words = [root / "ktuberling/sounds" / language for language in ("ca", "el", "fr", "gl", "nn", "sl", "uk", "wa")]
+    prompts = [root / "asterisk/sounds" / name for name in ("es", "fr", "it_IT_f_Menardi")]
+    return [_clips(place) for place in words + prompts]
+
+
 def load(path: Path) -> NDArray[np.float32]:
     """Any audio file as mono at 24 kHz."""
-    if path.suffix == ".g722":
-        with av.open(str(path), format="g722") as container:
+    if path.suffix in (".g722", ".gsm"):
+        with av.open(str(path), format=path.suffix[1:]) as container:
             blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-        samples, rate = np.concatenate(blocks).astype(np.float32) / 32768, 16000
+        samples, rate = np.concatenate(blocks).astype(np.float32) / 32768, 16000 if path.suffix == ".g722" else 8000
     else:
-        samples, rate = sf.read(path, dtype="float32")
+        channels, rate = sf.read(path, dtype="float32", always_2d=True)
+        samples = channels.mean(axis=1)
     return soxr.resample(samples, rate, SAMPLE_RATE).astype(np.float32)
 
 
@@ -94,6 +112,15 @@ def _asterisk(folder: Path, name: str) -> Speaker:
     files = [f for f in files if 3.5 * 8000 < f.stat().st_size < 12 * 8000 and "conf" not in f.name]
     reference = _join(files[::2], REFERENCE_SECONDS)
     return Speaker(name, reference, _join(files[1::2], HELD_OUT_SECONDS), None)
+
+
+def _clips(folder: Path) -> Speaker:
+    """A folder of words or prompts: the longest ones under 6 s, every second for the reference."""
+    files = [f for f in folder.iterdir() if f.suffix in (".ogg", ".opus", ".gsm", ".wav")]
+    by_size = sorted(files, key=lambda f: (-f.stat().st_size, f.name))
+    short = list(islice((f for f in by_size if len(load(f)) < 6 * SAMPLE_RATE), 60))
+    name = f"{folder.parent.parent.name} {folder.name}"
+    return Speaker(name, _join(short[::2], REFERENCE_SECONDS), _join(short[1::2], HELD_OUT_SECONDS), None)
 
 
 def _librivox(folder: Path) -> Speaker:

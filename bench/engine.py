@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "bench-engine")
     parser.add_argument("--mode", choices=("default", "clear", "transcript"), action="append", help="speech: one mode")
     parser.add_argument("--speaker", help="speech: only speakers whose name contains this")
+    parser.add_argument("--unseen", action="store_true", help="speech: other speakers, none of whom was tuned on")
     parser.add_argument("--no-wer", action="store_true", help="speech: without the recogniser, much faster")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -33,7 +34,7 @@ def main() -> int:
         module = importlib.import_module(f"bench.engine_{section}")
         if section == "speech":
             modes = tuple(options.mode or ("default", "clear", "transcript"))
-            met &= module.run(options.data, modes, options.speaker, not options.no_wer)
+            met &= module.run(options.data, modes, options.speaker, not options.no_wer, options.unseen)
         else:
             met &= module.run(options.data)
     return 0 if met else 1

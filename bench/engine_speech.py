@@ -58,10 +58,18 @@ class Row:
         return self.errors / self.words
 
 
-def run(folder: Path, modes: tuple[str, ...], only: str | None = None, wer: bool = True, count: int = 12) -> bool:
+def run(
+    folder: Path,
+    modes: tuple[str, ...],
+    only: str | None = None,
+    wer: bool = True,
+    unseen: bool = False,
+    count: int = 12,
+) -> bool:
     """Prints a table for each mode; whether all bars are met."""
     synthesizer = Synthesizer(folder / "cache")
-    people = [s for s in corpus.speakers(folder) if only is None or only in s.name]
+    everyone = corpus.unseen(folder) if unseen else corpus.speakers(folder)
+    people = [s for s in everyone if only is None or only in s.name]
     print(f"{len(people)} speakers, references of about 10 s, {count} sentences each\n", flush=True)
     plain = {s.name: measure(synthesizer, s, "base", wer, count) for s in people}
     report("unconverted base", list(plain.values()))

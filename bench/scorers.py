@@ -32,7 +32,13 @@ def cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 
 def recognise(samples: NDArray[np.float32], sample_rate: int) -> list[str]:
-    """Words that pocketsphinx hears (US English, its large-vocabulary trigram model)."""
+    """Words that pocketsphinx hears (US English, its large-vocabulary trigram model). The same audio is heard once."""
+    return list(_recognise(samples.tobytes(), sample_rate))
+
+
+@lru_cache(maxsize=64)
+def _recognise(content: bytes, sample_rate: int) -> tuple[str, ...]:
+    samples = np.frombuffer(content, np.float32)
     decoder = _decoder()
     x = soxr.resample(np.pad(samples, sample_rate // 4), sample_rate, RATE)
     x = x / max(1e-6, float(np.abs(x).max())) * 0.6
@@ -40,7 +46,7 @@ def recognise(samples: NDArray[np.float32], sample_rate: int) -> list[str]:
     decoder.process_raw((x * 32767).astype(np.int16).tobytes(), full_utt=True)
     decoder.end_utt()
     hypothesis = decoder.hyp()
-    return words(hypothesis.hypstr if hypothesis else "")
+    return tuple(words(hypothesis.hypstr if hypothesis else ""))
 
 
 def words(text: str) -> list[str]:

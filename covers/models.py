@@ -50,6 +50,9 @@ class CoverJob(Job):
             models.Index(fields=["tenant", "stems_key", "-created_at"]),
         ]
 
+    running_limit_field: ClassVar[str] = "max_running"
+    queued_limit_field: ClassVar[str] = "max_queued"
+
     def as_json(self, request: Any) -> dict[str, Any]:
         from covers.serializers import CoverJobSerializer
 

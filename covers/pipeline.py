@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile as sf
 from django.conf import settings
+from django.db import DatabaseError, connection
 from django.db.models.fields.files import FieldFile
 
 from covers import listening
@@ -29,10 +30,12 @@ from voiceproject import audio, commands, resident, storage
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
+from voiceproject.storage import OUTAGE_SECONDS, is_passing, patiently
 from voices import registry
 from voices.engines import Model
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SAMPLE_RATE = 44_100
 
@@ -96,16 +99,33 @@ def run(job: CoverJob, stopping: threading.Event) -> None:
         try:
             with pulse, commands.scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
                 _Cover(job, folder, pulse).run()
-        except NotOurs:
-            if stopping.is_set() and job.hand_back():
-                log.info("cover handed back")
-            else:
-                log.info("cover is no longer ours")
         except Exception as error:
-            failure = _as_failure(error, pulse.stage)
-            ttl = settings.COVER_RESULT_TTL_HOURS
-            if job.fail(failure.code, failure.message, failure.detail, ttl, stage=pulse.stage):
-                log.warning("cover failed: %s", failure.code, extra={"stage": pulse.stage})
+            try:
+                patiently(functools.partial(_settle, job, error, pulse), stopping.is_set)
+            except DatabaseError as trouble:
+                if not is_passing(trouble):
+                    raise
+                connection.close()
+                log.warning("cover is left to be taken over: %s", trouble)
+
+
+def _settle(job: CoverJob, error: Exception, pulse: _Progress) -> None:
+    """Writes why an attempt has ended before its time. Safe to repeat when it is not known whether it was written."""
+    if isinstance(error, NotOurs) or (is_passing(error) and pulse.stopping.is_set()):
+        if pulse.stopping.is_set() and job.hand_back():
+            log.info("cover handed back")
+        elif pulse.cut_off() and job.put_back(settings.COVER_MAX_ATTEMPTS):
+            log.warning("cover put back: the database could not be reached")
+        else:
+            log.info("cover is no longer ours")
+        return
+    if is_passing(error) and job.put_back(settings.COVER_MAX_ATTEMPTS):
+        log.warning("cover put back: %s", error, extra={"stage": pulse.stage})
+        return
+    failure = _as_failure(error, pulse.stage)
+    ttl = settings.COVER_RESULT_TTL_HOURS
+    if job.fail(failure.code, failure.message, failure.detail, ttl, stage=pulse.stage):
+        log.warning("cover failed: %s", failure.code, extra={"stage": pulse.stage})
 
 
 def _as_failure(error: Exception, stage: str) -> StageFailed:
@@ -176,7 +196,8 @@ class _Cover:
     def run_remix(self) -> None:
         """New gains for the stems of another job: nothing is separated or converted again."""
         self.pulse.enter("preprocess")
-        source = self.job.remix_of if self.job.remix_of_id else None  # None if it was deleted
+        # None if it was deleted
+        source = self.patiently(lambda: self.job.remix_of if self.job.remix_of_id else None)
         try:
             for name in ("vocals", "instrumental", "converted"):
                 if source is None or source.files_expired or not getattr(source, name):
@@ -255,7 +276,7 @@ class _Cover:
         donors = CoverJob.objects.for_tenant(self.job.tenant_id).filter(
             stems_key=self.job.stems_key, files_expired=False
         )
-        donor = donors.exclude(pk=self.job.pk).exclude(vocals="").exclude(instrumental="").first()
+        donor = self.patiently(donors.exclude(pk=self.job.pk).exclude(vocals="").exclude(instrumental="").first)
         self.note(stems_key=self.job.stems_key)
         if donor is None:
             return False
@@ -327,9 +348,8 @@ class _Cover:
             self.keep(f"result_{wanted}", self.folder / f"result.{wanted}")
         self.keep("result")
         self.pulse.check()
-        if not self.job.succeed(
-            settings.COVER_RESULT_TTL_HOURS, stage="finalize", warning=" ".join(self.warnings)[:500]
-        ):
+        fields = {"stage": "finalize", "warning": " ".join(self.warnings)[:500]}
+        if not self.patiently(lambda: self.job.succeed(settings.COVER_RESULT_TTL_HOURS, **fields)):
             raise NotOurs
         log.info("cover succeeded")
 
@@ -338,7 +358,7 @@ class _Cover:
     def model(self) -> Model:
         """What the job's model_id names now: an operator may have taken it away since the job was submitted."""
         try:
-            return registry.for_cover(self.job.model_id) or Model("default")
+            return self.patiently(lambda: registry.for_cover(self.job.model_id)) or Model("default")
         except PublicError as error:
             message = f"The model {self.job.model_id or 'default'} is not offered any more."
             raise StageFailed("inference_failed", message, detail=str(error)) from error
@@ -412,13 +432,19 @@ class _Cover:
 
     def note(self, **fields: Any) -> None:
         """Writes what was found into the row, and into `job`."""
-        if not self.job.note(**fields):
+        if not self.patiently(lambda: self.job.note(**fields)):
             raise NotOurs
 
     def keep(self, field: str, path: Path | None = None) -> None:
         path = path or self.folder / f"{field}.wav"
-        if not self.job.store(field, path, path.name):
+        stored = self.patiently(lambda: self.job.upload(field, path, path.name))
+        if not self.patiently(lambda: self.job.note(**{field: stored})):
+            getattr(self.job, field).storage.delete(stored)
             raise NotOurs
 
     def fetch(self, stored: FieldFile, name: str) -> None:
-        storage.fetch(stored.storage, str(stored.name), self.folder / name)
+        self.patiently(lambda: storage.fetch(stored.storage, str(stored.name), self.folder / name))
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        seconds = min(OUTAGE_SECONDS, max(1.0, self.deadline - time.monotonic()))
+        return patiently(action, self.pulse.gone, seconds)

@@ -20,7 +20,7 @@ stopping = this_worker.stopping
 def run_covers() -> None:
     """Safe to run twice, late, or on many hosts at once: the claim decides."""
     while not stopping.is_set():
-        job = CoverJob.claim(
+        job = CoverJob.claim_if_reachable(
             this_worker.name, settings.WORKER_HOST, settings.COVER_CONCURRENCY, settings.COVER_MAX_RUNNING
         )
         if job is None:

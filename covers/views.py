@@ -51,7 +51,7 @@ class CoverJobViewSet(
         "create": (410, 422),
         "cancel": (409,),
         "retry": (409, 410),
-        "remix": (409, 410),
+        "remix": (409, 410, 422),
         "result": (409, 410, 416),
         "stem": (409, 410, 416),
     }
@@ -181,11 +181,15 @@ class CoverJobViewSet(
         description="A new job, made of the stems of this one: nothing is separated or converted again.",
         request={"application/json": RemixSerializer, "multipart/form-data": RemixSerializer},
         responses={202: CoverJobSerializer},
+        parameters=[consumers.LOCATION, *consumers.IDEMPOTENCY],
         tags=["cover"],
     )
     def remix(self, request: Request, pk: str) -> Response:
         tenant, key = credentials(request)
         source = self.get_object()
+        submission = Submission(request, tenant, CoverJob, source=str(pk))
+        if (earlier := submission.earlier()) is not None:
+            return self._accepted(request, earlier, replayed=True)
         serializer = RemixSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         source.raise_unless_succeeded()
@@ -205,9 +209,8 @@ class CoverJobViewSet(
             **{name: getattr(source, name) for name in copied},
             **serializer.validated_data,
         )
-        with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED):
-            job.save(force_insert=True)
-        return self._accepted(request, job)
+        kept = submission.admit(job, settings.COVER_MAX_QUEUED)
+        return self._accepted(request, kept, replayed=kept is not job)
 
     @extend_schema(
         operation_id="cover_events",

@@ -21,6 +21,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
 from rest_framework.test import APIClient
 
 from voiceproject.storage import BucketStorage
@@ -45,6 +46,14 @@ def redis_url() -> str:
         message = "TEST_REDIS_URL is not set"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return url
+
+
+def database_url() -> str:
+    """Of the test's own database, for other processes."""
+    database = django_settings.DATABASES["default"]
+    if connection.vendor == "postgresql":
+        return f"postgres://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
+    return f"sqlite:///{database['NAME']}"
 
 
 class FakeEngine:

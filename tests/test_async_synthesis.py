@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import ipaddress
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+from botocore.exceptions import EndpointConnectionError
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
@@ -25,7 +28,8 @@ from voiceproject import worker
 from voiceproject.broker import this_worker
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable
 from voiceproject.models import WebhookDelivery
-from voices import tasks
+from voices import synthesis, tasks
+from voices.engines.builtin import BuiltinEngine
 from voices.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -203,6 +207,89 @@ def test_a_busy_engine_is_waited_for_and_a_broken_one_is_not(
     assert row(body).status == expected
 
 
+def test_an_engine_may_go_away_late_in_a_long_text(
+    post: Post, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "AWAY_SECONDS", 0.4)
+    asked: list[int] = []
+
+    def trouble(index: int) -> None:
+        asked.append(index)
+        engine.failure = EngineUnavailable() if asked in ([0, 1], [0, 1, 0], [0, 1, 0, 0, 1]) else None
+        if asked == [0]:
+            time.sleep(0.5)  # It has worked for longer than an engine may be away.
+
+    engine.before_piece = trouble
+    body = post(text="One sentence. Another sentence.").json()
+    tasks.run_syntheses.fn()
+    assert asked == [0, 1, 0, 0, 1, 0, 1]
+    assert row(body).status == "succeeded"
+    # What was made before each break is not in it twice.
+    assert row(body).duration_seconds == pytest.approx(0.1 * len("One sentence.Another sentence."), abs=0.15)
+
+
+def test_an_engine_that_stays_away_fails_the_job_in_the_end(
+    post: Post, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(tasks, "AWAY_SECONDS", 0.1)
+    engine.failure = EngineUnavailable()
+    body = post().json()
+    tasks.run_syntheses.fn()
+    failed = row(body)
+    assert (failed.status, failed.error, failed.error_message) == ("failed", "engine_error", engine.failure.message)
+    assert len(engine.requests) > 1
+
+
+def test_an_engine_that_foretells_an_hour_is_asked_again_before(
+    post: Post, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "MAX_RETRY_SECONDS", 0.01)
+    failures: list[Any] = [EngineBusy(retry_after=3600), None]
+    engine.before_piece = lambda index: setattr(engine, "failure", failures.pop(0)) if index == 0 else None
+    body = post().json()
+    tasks.run_syntheses.fn()
+    assert row(body).status == "succeeded"
+
+
+def test_a_bucket_that_is_away_is_waited_for(post: Post, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    outages: list[str] = []
+
+    def away_at_first(action: Callable[..., Any]) -> Callable[..., Any]:
+        left = [EndpointConnectionError(endpoint_url="http://s3.example.com") for _ in range(3)]
+
+        def attempt(*args: Any, **kwargs: Any) -> Any:
+            if left:
+                outages.append(action.__name__)
+                raise left.pop()
+            return action(*args, **kwargs)
+
+        return attempt
+
+    body = post().json()
+    monkeypatch.setattr(tasks.storage, "fetch", away_at_first(tasks.storage.fetch))
+    audio = Synthesis._meta.get_field("audio").storage  # type: ignore[union-attr]
+    monkeypatch.setattr(audio, "save", away_at_first(audio.save))
+    tasks.run_syntheses.fn()
+    assert (row(body).status, row(body).attempt) == ("succeeded", 1)
+    assert outages == ["fetch"] * 3 + ["save"] * 3
+    assert len(engine.requests) == 1  # What was spoken is not spoken again.
+
+
+@pytest.mark.parametrize("text", ["مرحبا بالعالم", "Привет", "안녕하세요"])
+def test_a_script_that_the_builtin_engine_cannot_read_is_refused_at_once(
+    post: Post, monkeypatch: pytest.MonkeyPatch, leftovers: Callable[[], list[str]], text: str
+) -> None:
+    real = BuiltinEngine()
+    monkeypatch.setattr(synthesis, "get_engine", lambda: real)
+    refused = post(text=text)
+    assert (refused.status_code, refused.json()["error"]) == (400, "validation_error")
+    assert list(refused.json()["details"]) == ["text"]
+    assert not Synthesis.objects.exists()
+    assert leftovers() == []
+
+
 def test_wait_holds_the_answer_and_events_tell_of_the_end(post: Post, api: APIClient, engine: FakeEngine) -> None:
     waited = post(_prefer="respond-async, wait=1")
     assert (waited.status_code, waited.json()["status"]) == (202, "queued")
@@ -225,6 +312,39 @@ def test_a_job_is_not_streamed(post: Post, engine: FakeEngine, leftovers: Callab
     assert (answer.status_code, list(answer.json()["details"])) == (400, ["stream"])
     assert not Synthesis.objects.exists()
     assert leftovers() == []
+
+
+def test_an_idle_workers_engine_is_closed_and_not_under_a_job(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Engine(FakeEngine):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    made: list[Engine] = []
+
+    @functools.cache
+    def get_engine() -> Engine:
+        made.append(Engine())
+        made[-1].before_piece = lambda index: tasks.rest()
+        return made[-1]
+
+    monkeypatch.setattr(synthesis, "get_engine", get_engine)
+    monkeypatch.setattr(tasks, "ENGINE_IDLE_SECONDS", 600.0)
+    first = post().json()
+    tasks.run_syntheses.fn()
+    worker.look()
+    assert [engine.closed for engine in made] == [False]
+    monkeypatch.setattr(tasks, "ENGINE_IDLE_SECONDS", 0.0)
+    second = post().json()
+    tasks.run_syntheses.fn()  # in whose midst it is asked to rest
+    assert [engine.closed for engine in made] == [False]
+    worker.look()
+    assert [engine.closed for engine in made] == [True]
+    third = post().json()
+    tasks.run_syntheses.fn()
+    assert [engine.closed for engine in made] == [True, False]
+    assert {row(body).status for body in (first, second, third)} == {"succeeded"}
 
 
 def test_caps_bound_one_tenant_and_turns_are_its_own(

@@ -10,12 +10,14 @@ from django.contrib.auth.models import Permission, User
 from django.core.files.base import ContentFile
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from model_bakery import baker
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, speech_like, wav_bytes
 from voiceproject.jobs import JobStatus
+from voiceproject.models import Tenant, WorkerHost
 from voices.models import ApiKey, Synthesis
 
 pytestmark = pytest.mark.django_db
@@ -158,3 +160,40 @@ def test_every_page_of_the_console_opens(operator: Client, job: CoverJob) -> Non
         html = response.content.decode()
         assert "<b>bold</b>" not in html
         assert " object at 0x" not in html, page
+
+
+def test_an_operator_gives_queued_jobs_a_priority(operator: Client, job: CoverJob) -> None:
+    waiting = baker.make(CoverJob, tenant=job.tenant)
+    form = {"action": "prioritize_jobs", "_selected_action": [str(job.pk), str(waiting.pk)], "priority": "7"}
+    html = operator.post(reverse(LIST), form, follow=True).content.decode()
+    assert "1 jobs have priority 7 now" in html
+    assert "1 do not wait any more" in html
+    assert set(CoverJob.objects.values_list("status", "priority")) == {("running", 0), ("queued", 7)}
+    for wrong in ("", "9999", "high"):
+        operator.post(reverse(LIST), form | {"priority": wrong}, follow=True)
+    assert CoverJob.objects.get(pk=waiting.pk).priority == 7
+
+
+def test_an_operator_sets_a_tenants_limits(operator: Client, job: CoverJob) -> None:
+    tenant = Tenant.objects.create(user=job.tenant)
+    page = reverse("admin:voiceproject_tenant_change", args=[tenant.pk])
+    assert operator.get(page).status_code == 200
+    assert operator.post(page, {"max_running": "2", "max_queued": ""}).status_code == 302
+    tenant.refresh_from_db()
+    assert (tenant.max_running, tenant.max_queued) == (2, None)
+
+
+def test_an_operator_drains_a_host_and_sees_what_it_works_on(operator: Client, job: CoverJob) -> None:
+    hosts = "admin:voiceproject_workerhost_changelist"
+    WorkerHost.objects.create(name="gpu-1", seen_at=timezone.now())
+    CoverJob.objects.update(host="gpu-1")
+    html = operator.get(reverse(hosts)).content.decode()
+    for text in ("gpu-1", "works", str(job.pk)[:8], "separate 20", "h:1:x"):
+        assert text in html
+    for action, draining in (("drain", True), ("undrain", False)):
+        operator.post(reverse(hosts), {"action": action, "_selected_action": ["gpu-1"]})
+        assert WorkerHost.objects.get().draining is draining
+    assert CoverJob.objects.get().status == "running"
+    reader = with_permissions("view_workerhost")
+    reader.post(reverse(hosts), {"action": "drain", "_selected_action": ["gpu-1"]})
+    assert not WorkerHost.objects.get().draining

@@ -137,6 +137,24 @@ def test_a_synthesis_that_is_waited_for_takes_no_key(send: Send, engine: FakeEng
     assert engine.requests == []
 
 
+def test_a_remix_is_made_once_too(send: Send, api: APIClient, tenant: Tenant) -> None:
+    made = [send(COVER, key=None).json()["job_id"] for _ in range(2)]
+    stems = {name: f"covers/x/1-{name}" for name in ("vocals", "instrumental", "converted")}
+    CoverJob.objects.update(status="succeeded", result="covers/x/1-result", **stems)
+
+    def remix(source: str, gain: float = 3) -> Any:
+        client = APIClient(headers={"X-API-Key": tenant.secret, "Idempotency-Key": "r1"})
+        return client.post(f"{COVER}/{source}/remix", {"vocal_gain_db": gain}, format="json")
+
+    answers = together(*[lambda: remix(made[0])] * 3)
+    assert [answer.status_code for answer in answers] == [202] * 3
+    assert len({answer.json()["job_id"] for answer in answers}) == 1
+    assert sum(answer.get("Idempotency-Replayed") == "true" for answer in answers) == 2
+    assert CoverJob.objects.count() == 3
+    for other in (remix(made[0], gain=4), remix(made[1])):
+        assert (other.status_code, other.json()["error"]) == (422, "idempotency_key_reused")
+
+
 def test_fields_cannot_run_into_each_other() -> None:
     hashes = {
         idempotency.request_hash("x", data) for data in ({"a": "b", "c": "d"}, {"a": "b,c", "d": ""}, {"ab": "cd"})

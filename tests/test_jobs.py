@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
 from django.db import connection
@@ -16,8 +20,10 @@ from django.db.models.functions import Now
 from model_bakery import baker
 
 from covers.models import CoverJob
+from tests.conftest import database_url
+from voiceproject.errors import PublicError
 from voiceproject.jobs import ERROR_MESSAGES, JobStatus
-from voiceproject.models import Tenant
+from voiceproject.models import Tenant, WorkerHost
 
 pytestmark = pytest.mark.django_db
 
@@ -98,13 +104,117 @@ def test_a_tenants_limit_holds_against_claims_at_the_same_time() -> None:
 
 
 def test_a_tenant_with_one_job_does_not_wait_for_one_with_a_hundred() -> None:
-    queued("greedy", 20)
-    first = claim()
+    queued("greedy", 100)
+    for _ in range(3):
+        claim()
     (modest,) = queued("modest")
-    assert first is not None
-    following = claim()
-    assert following is not None
-    assert following.pk == modest.pk
+    following = [claim(), claim()]
+    assert modest.pk in [job.pk for job in following if job]
+
+
+def test_a_tenants_own_limits_go_before_the_default_ones() -> None:
+    queued("alice", 3)
+    queued("bob", 3)
+    Tenant.objects.filter(user__username="alice").update(max_running=2, max_queued=3)
+    Tenant.objects.filter(user__username="bob").update(max_running=0)
+    taken = [claim(tenant_limit=1) for _ in range(4)]
+    assert [job.tenant.username if job else None for job in taken] == ["alice", "alice", None, None]
+    with CoverJob.admission(User.objects.get(username="alice"), max_queued=1):
+        pass
+    with pytest.raises(PublicError) as refused, CoverJob.admission(User.objects.get(username="bob"), max_queued=3):
+        pass
+    assert (refused.value.code, refused.value.details) == ("too_many_jobs", {"limit": 3, "found": 3})
+
+
+def test_a_capped_tenants_urgent_jobs_do_not_keep_others_waiting() -> None:
+    queued("alice", 5, priority=9)
+    (modest,) = queued("bob")
+    assert claim(tenant_limit=1).priority == 9
+    assert claim(tenant_limit=1).pk == modest.pk
+    assert claim(tenant_limit=1) is None
+
+
+def test_a_host_that_drains_takes_nothing_and_finishes_what_it_has() -> None:
+    queued(count=3)
+    running = claim(host="h1")
+    WorkerHost.objects.filter(name="h1").update(draining=True)
+    assert claim(host="h1") is None
+    assert running.beat()
+    assert running.succeed(24)
+    assert claim(host="h2") is not None
+    WorkerHost.objects.filter(name="h1").update(draining=False)
+    assert claim(host="h1") is not None
+
+
+def test_only_what_waits_can_be_given_a_priority() -> None:
+    first, second = queued(count=2)
+    assert second.prioritize(5)
+    taken = claim()
+    assert taken.pk == second.pk
+    assert not taken.prioritize(-5)
+    assert CoverJob.objects.get(pk=first.pk).priority == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_racing_submissions_never_exceed_what_may_wait() -> None:
+    queued(count=1)
+    user = User.objects.get(username="alice")
+
+    def submit() -> bool:
+        try:
+            with CoverJob.admission(user, max_queued=4):
+                baker.make(CoverJob, tenant=user, stage="queued")
+        except PublicError as error:
+            assert error.code == "too_many_jobs"
+            return False
+        return True
+
+    assert sum(together(*[submit] * 8)) == 3
+    assert CoverJob.objects.count() == 4
+
+
+RACE = """
+import sys, django
+django.setup()
+from django.contrib.auth.models import User
+from covers.models import CoverJob
+from voiceproject.errors import PublicError
+user, me = User.objects.get(username="alice"), sys.argv[1]
+count = lambda status: CoverJob.objects.filter(status=status).count()
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(8):
+    try:
+        with CoverJob.admission(user, 6):
+            CoverJob.objects.create(tenant=user)
+    except PublicError:
+        pass
+    CoverJob.claim(me, f"host-{me}", 100, 3)
+    assert count("running") <= 3 and count("queued") <= 6
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_processes_that_race_keep_to_a_tenants_limits() -> None:
+    queued(count=2)
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "voiceproject.settings", "DATABASE_URL": database_url(),
+                   "DATA_DIR": str(settings.DATA_DIR)}  # fmt: skip
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, str(number)],
+            cwd=settings.BASE_DIR, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    for racer in racers:
+        racer.communicate(timeout=60)
+        assert racer.returncode == 0
+    assert [CoverJob.objects.filter(status=status).count() for status in ("running", "queued")] == [3, 6]
 
 
 def test_priority_goes_before_fairness_and_age() -> None:
@@ -159,6 +269,135 @@ def test_cancel_and_success_at_the_same_time_have_one_winner() -> None:
         assert job.status == (JobStatus.CANCELED if canceled else JobStatus.SUCCEEDED)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_claim_and_cancel_at_the_same_time_end_canceled() -> None:
+    for _ in range(10):
+        (job,) = queued()
+        claimed, canceled = together(claim, job.cancel)
+        assert canceled
+        job.refresh_from_db()
+        assert (job.status, job.attempt) == ("canceled", 1 if claimed else 0)
+        if claimed:
+            assert not claimed.beat()
+            assert not claimed.succeed(24)
+        assert claim() is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_success_and_takeover_at_the_same_time_have_one_winner() -> None:
+    for _ in range(10):
+        queued()
+        running = claim()
+        assert running is not None
+        silent_for(running, 100)
+        succeeded, taken_over = together(functools.partial(running.succeed, 24), lambda: CoverJob.recover(30, 3))
+        assert succeeded != bool(taken_over)
+        row = CoverJob.objects.get(pk=running.pk)
+        assert row.status == ("succeeded" if succeeded else "queued")
+        if taken_over:
+            assert not running.succeed(24)
+            row.cancel()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_beats_at_the_moment_of_its_takeover_keeps_the_job_or_knows_that_it_lost() -> None:
+    for _ in range(10):
+        queued()
+        running = claim()
+        assert running is not None
+        silent_for(running, 100)
+        beaten, taken_over = together(running.beat, lambda: CoverJob.recover(30, 3))
+        row = CoverJob.objects.get(pk=running.pk)
+        assert beaten != bool(taken_over)
+        assert (row.status, row.worker) == (("running", "w1") if beaten else ("queued", ""))
+        row.cancel()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_hand_back_and_cancel_at_the_same_time_end_canceled() -> None:
+    for _ in range(10):
+        queued()
+        running = claim()
+        assert running is not None
+        same = CoverJob.objects.get(pk=running.pk)
+        _, canceled = together(running.hand_back, same.cancel)
+        assert canceled
+        assert CoverJob.objects.get(pk=running.pk).status == "canceled"
+        assert claim() is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_retries_at_the_same_time_are_one() -> None:
+    for _ in range(5):
+        (job,) = queued()
+        job.cancel()
+        copies = [CoverJob.objects.get(pk=job.pk) for _ in range(3)]
+        assert sum(together(*[copy.retry for copy in copies])) == 1
+        row = CoverJob.objects.get(pk=job.pk)
+        assert (row.status, row.first_attempt) == ("queued", row.attempt)
+        row.cancel()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_ends_of_one_attempt_have_one_winner() -> None:
+    for _ in range(10):
+        queued()
+        running = claim()
+        assert running is not None
+        same = CoverJob.objects.get(pk=running.pk)
+        ends = together(functools.partial(running.succeed, 24), functools.partial(same.fail, "mix_failed"))
+        assert sum(ends) == 1
+        assert CoverJob.objects.get(pk=running.pk).status == ("succeeded" if ends[0] else "failed")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deleting_a_job_while_it_succeeds_leaves_neither_row_nor_file(
+    tmp_path: Any, leftovers: Callable[[], list[str]]
+) -> None:
+    path = tmp_path / "result.wav"
+    path.write_bytes(b"result")
+
+    def finish(running: CoverJob) -> bool:
+        return running.store("result", path, "result.wav") and running.succeed(24)
+
+    for _ in range(5):
+        queued()
+        running = claim()
+        assert running is not None
+        same = CoverJob.objects.get(pk=running.pk)
+        together(functools.partial(finish, running), same.remove)
+        assert not CoverJob.objects.filter(pk=running.pk).exists()
+        assert leftovers() == []
+
+
+def test_who_has_handed_back_does_not_speak_for_the_next_one_with_the_same_number() -> None:
+    queued()
+    first = claim("w1")
+    assert first is not None
+    second_thought = CoverJob.objects.get()
+    assert first.hand_back()
+    second = claim("w2")
+    assert second is not None
+    assert second.attempt == second_thought.attempt == 1
+    # The answer to the first hand-back may have been lost with the connection, so that it is sent again.
+    assert not second_thought.hand_back()
+    assert not second_thought.succeed(24)
+    assert second.beat()
+
+
+def test_what_was_put_back_after_an_outage_counts_as_an_attempt() -> None:
+    queued()
+    for attempt in (1, 2):
+        running = claim()
+        assert running is not None
+        assert running.attempt == attempt
+        assert running.put_back(max_attempts=3)
+    last = claim()
+    assert last is not None
+    assert not last.put_back(max_attempts=3)
+    assert last.fail("preprocess_failed")
+
+
 def test_canceling_twice_or_after_the_end_changes_nothing() -> None:
     (job,) = queued()
     assert job.cancel()
@@ -179,6 +418,7 @@ def test_a_silent_worker_is_replaced_until_the_attempts_are_used_up() -> None:
         assert CoverJob.recover(30, max_attempts=3) == 1
     job.refresh_from_db()
     assert (job.status, job.error, job.error_message) == ("failed", "worker_lost", ERROR_MESSAGES["worker_lost"])
+    assert job.expires_at is not None, "its files are not kept for ever"
     assert claim() is None
 
 
@@ -219,6 +459,14 @@ def test_a_retry_starts_the_count_of_attempts_anew() -> None:
         CoverJob.recover(30, max_attempts=3)
     job.refresh_from_db()
     assert (job.status, job.attempt) == ("failed", 4)
+
+
+def test_a_retry_that_comes_after_the_files_have_expired_is_none() -> None:
+    (job,) = queued()
+    assert job.cancel(ttl_hours=-1)
+    assert CoverJob.expire() == 1
+    assert not job.retry()  # by who has read the row before
+    assert CoverJob.objects.get().status == "canceled"
 
 
 def test_progress_never_falls_within_an_attempt() -> None:

@@ -25,7 +25,7 @@ from covers.models import CoverJob
 from tests.conftest import Tenant, upload
 from voiceproject.env import s3_options
 from voiceproject.jobs import Job, delete_folder
-from voiceproject.storage import BucketStorage, fetch, read_blocks
+from voiceproject.storage import BucketStorage, fetch, is_passing, read_blocks
 
 
 @pytest.fixture(scope="session")
@@ -227,3 +227,16 @@ def test_the_sweep_finds_files_without_a_job_in_a_bucket(finished: CoverJob, buc
     assert CoverJob.sweep_orphans(-60) == 1
     assert keys(bucket) == kept
     assert isinstance(finished, Job)
+
+
+def test_a_server_that_refuses_connections_is_away_and_nothing_is_wrong_with_the_file(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = s3_options(f"s3://key:secret@bucket?endpoint=http://127.0.0.1:{port}&region=us-east-1")
+    storage = BucketStorage(**options, client_config=Config(retries={"total_max_attempts": 1}))
+    for action in (lambda: fetch(storage, "x", tmp_path / "x"), lambda: storage.save("x", ContentFile(b"x"))):
+        with pytest.raises(Exception) as caught:
+            action()
+        assert is_passing(caught.value), repr(caught.value)
+    assert not is_passing(FileNotFoundError("x"))

@@ -18,12 +18,11 @@ import redis
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
-from django.db import connection
 from django.db.models.functions import Now
 from model_bakery import baker
 
 from covers.models import CoverJob
-from tests.conftest import speech_like, wav_bytes
+from tests.conftest import database_url, speech_like, wav_bytes
 from tests.test_covers import INFER, RATE, SEPARATE, away, processes_of, song, until
 from voiceproject import worker
 from voiceproject.models import Tenant, WorkerHost
@@ -45,17 +44,13 @@ def submit(**fields: Any) -> CoverJob:
 @contextmanager
 def a_worker(separate: str = "", infer: str = "", **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process on the test's own database and media."""
-    database = settings.DATABASES["default"]
-    url = f"sqlite:///{database['NAME']}"
-    if connection.vendor == "postgresql":
-        url = f"postgres://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
     process = subprocess.Popen(
         [sys.executable, "-m", "dramatiq", "voiceproject.worker", "--processes", "1", "--threads", "4"],
         cwd=settings.BASE_DIR,
         env={
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "voiceproject.settings",
-            "DATABASE_URL": url,
+            "DATABASE_URL": database_url(),
             "DATA_DIR": str(settings.DATA_DIR),
             "WORKER_HEARTBEAT_TIMEOUT_SECONDS": "5",
             "COVER_SEPARATE_CMD_TEMPLATE": f"{SEPARATE} {separate}",
@@ -120,6 +115,52 @@ def test_a_job_of_a_killed_worker_is_finished_by_the_next_and_leaves_no_process(
         until(lambda: not list(Path(settings.SCRATCH_DIR).iterdir()), 10)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_a_worker_that_comes_back_from_a_pause_finds_that_it_lost_and_ends_its_command() -> None:
+    job = submit()
+    first = f"cover-{job.pk}-1"
+    with a_worker(infer="hang", REDIS_URL="") as process:
+        until(lambda: CoverJob.objects.get(pk=job.pk).stage == "infer" and processes_of(first), 40)
+        os.killpg(process.pid, signal.SIGSTOP)
+        CoverJob.objects.filter(pk=job.pk).update(heartbeat_at=Now() - timedelta(minutes=1))
+        assert CoverJob.recover(30, max_attempts=3) == 1
+        successor = CoverJob.claim("another", "elsewhere", 1, 1)
+        assert successor is not None
+        assert (successor.pk, successor.attempt) == (job.pk, 2)
+        assert processes_of(first)  # Nobody could tell it, as long as its worker sleeps.
+        os.killpg(process.pid, signal.SIGCONT)
+        until(lambda: not processes_of(first), 5)
+        assert successor.succeed(24)
+        until(lambda: not list(Path(settings.SCRATCH_DIR).iterdir()), 10)
+    row = CoverJob.objects.get(pk=job.pk)
+    assert (row.status, row.attempt, row.worker) == ("succeeded", 2, "another")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_a_worker_ends_with_dramatiqs_main_process_and_its_job_goes_on_elsewhere() -> None:
+    job = submit()
+    with a_worker(infer="hang", REDIS_URL="") as process:
+        until(lambda: CoverJob.objects.get(pk=job.pk).stage == "infer" and processes_of(str(job.pk)), 40)
+        process.kill()
+        until(status_is(job, "queued"), 20)
+        until(lambda: not processes_of(str(job.pk)), 5)
+        until(lambda: not in_group(process.pid), 20)
+    assert CoverJob.objects.get(pk=job.pk).attempt == 0
+
+
+def in_group(group: int) -> list[int]:
+    """The processes of a process group that still run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            found.append(int(entry.name))
+    return found
+
+
 def test_a_worker_that_is_told_to_stop_hands_its_job_back_in_time() -> None:
     job = submit()
     with a_worker(infer="stubborn", REDIS_URL="") as process:
@@ -172,6 +213,14 @@ def test_work_goes_on_when_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -
     with away():
         worker.look()
     until(lambda: ran == [True], 5)
+
+
+def test_too_few_threads_for_all_queues_are_told(caplog: pytest.LogCaptureFixture, settings: Any) -> None:
+    settings.COVER_CONCURRENCY, settings.SYNTHESIS_CONCURRENCY = 4, 1
+    worker.check_threads(6)
+    assert not caplog.messages
+    worker.check_threads(5)
+    assert caplog.messages == ["5 threads, and 5 jobs may hold one each: start dramatiq with --threads 7"]
 
 
 def test_abandoned_uploads_and_references_are_swept_by_age(settings: Any) -> None:

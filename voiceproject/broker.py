@@ -37,8 +37,11 @@ def make_broker() -> dramatiq.Broker:
         return StubBroker(middleware=middleware)
     from dramatiq.brokers.redis import RedisBroker
 
+    # A server that has vanished from the network is noticed within seconds: by a socket's own patience a look at the
+    # database, or a client's submission, would wait for minutes.
+    client = redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=5)
     return RedisBroker(
-        url=settings.REDIS_URL,
+        client=client,
         middleware=middleware,
         namespace="voiceproject",
         heartbeat_timeout=60_000,

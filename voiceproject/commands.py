@@ -311,6 +311,8 @@ def _remove(path: Path) -> bool:
                     if not os.path.islink(os.path.join(folder, name)):
                         os.chmod(os.path.join(folder, name), stat.S_IRWXU)
             shutil.rmtree(path)
+    except FileNotFoundError:
+        pass  # Another process of this host sweeps it too, and was faster.
     except OSError as error:
         log.error("cannot remove %s: %s", path, error)
     return not os.path.lexists(path)

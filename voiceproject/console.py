@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
@@ -34,6 +36,12 @@ def _content_type(head: bytes) -> str:
     return next((type_ for place, magic, type_ in _MAGIC if head[place:].startswith(magic)), "audio/mpeg")
 
 
+class PriorityForm(ActionForm):
+    priority = forms.IntegerField(
+        required=False, min_value=-1000, max_value=1000, widget=forms.NumberInput(attrs={"style": "width: 5em"})
+    )
+
+
 class JobAdmin(admin.ModelAdmin):
     """Jobs are looked at, listened to and acted upon here, never edited: their state belongs to jobs.py."""
 
@@ -43,7 +51,8 @@ class JobAdmin(admin.ModelAdmin):
     list_per_page = 50
     date_hierarchy = "created_at"
     show_full_result_count = False
-    actions = ("cancel_jobs", "retry_jobs")
+    actions = ("cancel_jobs", "retry_jobs", "prioritize_jobs")
+    action_form = PriorityForm
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         files = set(self.model.file_fields())
@@ -126,6 +135,20 @@ class JobAdmin(admin.ModelAdmin):
         messages.success(request, f"{retried} jobs queued again.")
         if retried < len(jobs):
             messages.warning(request, f"{len(jobs) - retried} cannot be tried again.")
+
+    @admin.action(description="Give the selected queued jobs the priority", permissions=["change"])
+    def prioritize_jobs(self, request: HttpRequest, queryset: QuerySet) -> None:
+        form = PriorityForm(request.POST, auto_id=False)
+        form.fields["action"].choices = [("prioritize_jobs", "")]  # type: ignore[attr-defined]
+        priority = form.cleaned_data["priority"] if form.is_valid() else None
+        if priority is None:
+            messages.error(request, "Write a priority from -1000 to 1000; higher goes first, 0 is usual.")
+            return
+        jobs = list(queryset)
+        moved = sum(job.prioritize(priority) for job in jobs)
+        messages.success(request, f"{moved} jobs have priority {priority} now.")
+        if moved < len(jobs):
+            messages.warning(request, f"{len(jobs) - moved} do not wait any more.")
 
     @admin.display(description="progress", ordering="progress")
     def progress_bar(self, job: Job) -> SafeString | str:

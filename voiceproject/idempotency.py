@@ -54,9 +54,12 @@ def _content(value: Any) -> Any:
 
 
 class Submission:
-    """One request for a job, with or without a key. Raises PublicError for a key that is none."""
+    """One request for a job, with or without a key. Raises PublicError for a key that is none.
 
-    def __init__(self, request: Request, tenant: Any, model: type[Job]) -> None:
+    source: the id of what the job is made of, where the path names it.
+    """
+
+    def __init__(self, request: Request, tenant: Any, model: type[Job], source: str = "") -> None:
         self.tenant = tenant
         self.model = model
         self.key = request.headers.get(HEADER)
@@ -67,7 +70,7 @@ class Submission:
             raise PublicError("validation_error", f"{HEADER}: {message}", {HEADER: [message]})
         if not hasattr(request.data, "keys"):
             raise PublicError("validation_error", "Send form fields or a JSON object.")
-        self.hash = request_hash(model._meta.label_lower, request.data)
+        self.hash = request_hash(f"{model._meta.label_lower} {source}", request.data)
 
     def earlier(self) -> Job | None:
         """The job that the same request has made before.

@@ -5,8 +5,9 @@
 | queued          | running           | `claim`: attempt + 1, worker, heartbeat                                |
 | queued, running | canceled          | `cancel`: the tenant or an operator                                    |
 | running         | succeeded, failed | `succeed`, `fail`: the worker whose attempt number still matches       |
-| running         | queued            | `hand_back` at shutdown, `recover` of a stale heartbeat; when the      |
-|                 |                   | attempts are used up `recover` fails it with `worker_lost`             |
+| running         | queued            | `hand_back` at shutdown, `put_back` after an outage, `recover` of a    |
+|                 |                   | stale heartbeat, which fails it with `worker_lost` after the last      |
+|                 |                   | attempt                                                                |
 | failed, canceled| queued            | `retry`                                                                |
 
 Times that decide anything are the database's clock. Nothing but this module writes `status`.
@@ -25,14 +26,15 @@ from typing import Any, ClassVar, Self
 from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import default_storage
-from django.db import models, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
+from django.db import DatabaseError, connection, models, transaction
+from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from voiceproject import webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
+from voiceproject.storage import is_passing
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,9 @@ class Job(models.Model):
     webhook_kind: ClassVar[str] = "job"
     # Where Tenant keeps when this kind of job was last taken: one kind does not cost a tenant its turn in another.
     turn_field: ClassVar[str] = "served_at"
+    # Where it keeps a tenant's own limits on this kind, which win over the settings'; empty where it keeps none.
+    running_limit_field: ClassVar[str] = ""
+    queued_limit_field: ClassVar[str] = ""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="%(class)ss")
@@ -113,7 +118,7 @@ class Job(models.Model):
     updated_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
-    expires_at = models.DateTimeField(null=True, db_index=True)
+    expires_at = models.DateTimeField(null=True)
 
     callback_url = models.CharField(max_length=2000, blank=True, help_text="Told when the job has ended")
     callback_base = models.CharField(max_length=300, blank=True, help_text="Where links in that message begin")
@@ -124,9 +129,15 @@ class Job(models.Model):
         abstract = True
         ordering = ("-created_at", "-id")
         indexes = [
-            models.Index(fields=["status", "priority", "created_at"]),
-            models.Index(fields=["tenant", "status", "-priority", "created_at"]),
-            models.Index(fields=["tenant", "-created_at", "-id"]),
+            models.Index(fields=["status", "priority", "tenant", "created_at"]),  # whose turn it is
+            models.Index(fields=["tenant", "status", "-priority", "created_at"]),  # and that tenant's first job
+            models.Index(fields=["tenant", "-created_at", "-id"]),  # lists
+            models.Index(fields=["tenant", "status", "-created_at", "-id"]),  # lists of one status
+            models.Index(fields=["status", "-created_at"]),  # how long the last jobs took
+            # Without those whose files are gone, which are most rows in the end.
+            models.Index(
+                fields=["expires_at"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_expiry"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -147,20 +158,26 @@ class Job(models.Model):
     def admission(cls, tenant: Any, max_queued: int) -> Iterator[None]:
         """A transaction in which one more job of the tenant may be queued. Raises PublicError too_many_jobs.
 
-        The tenant's row is locked in it, so that those who submit at the same time count each other.
+        max_queued: for tenants that have no limit of their own. The tenant's row is locked, so that those who submit
+        at the same time count each other.
         """
         Tenant.objects.get_or_create(user=tenant)
         with transaction.atomic():
-            Tenant.objects.select_for_update().get(user=tenant)
+            limit = cls._limit(Tenant.objects.select_for_update().get(user=tenant), cls.queued_limit_field, max_queued)
             queued = cls.objects.filter(tenant=tenant, status=JobStatus.QUEUED).count()
-            if queued >= max_queued:
+            if queued >= limit:
                 raise PublicError(
                     "too_many_jobs",
                     f"You have {queued} jobs waiting; wait for some to end, or cancel some.",
-                    {"limit": max_queued, "found": queued},
+                    {"limit": limit, "found": queued},
                     retry_after=30,
                 )
             yield
+
+    @staticmethod
+    def _limit(tenant: Tenant, field: str, default: int) -> int:
+        own = getattr(tenant, field) if field else None
+        return default if own is None else own
 
     # --- transitions: each returns whether it happened ---
 
@@ -168,68 +185,93 @@ class Job(models.Model):
     def claim(cls, worker: str, host: str, host_limit: int, tenant_limit: int) -> Self | None:
         """The fairest queued job, now running as this worker's, or None.
 
-        Of the tenants that have queued work and run less than `tenant_limit` jobs, the one with the most urgent job,
-        then the one that was served least recently. At most `host_limit` jobs run on `host`, whatever starts them: the
-        host's row is locked while its jobs are counted, the tenant's row while its own are.
+        Of the tenants that have queued work and run less jobs than they may (`tenant_limit`, where they have no limit
+        of their own), the one with the most urgent job, then the one that was served least recently. At most
+        `host_limit` jobs run on `host`, whatever starts them, and none is started on one that is draining: the host's
+        row is locked while its jobs are counted, the tenant's row while its own are.
         """
-        queued = cls.objects.filter(tenant=OuterRef("user"), status=JobStatus.QUEUED)
-        running = (
-            cls.for_workers()
-            .filter(tenant=OuterRef("user"), status=JobStatus.RUNNING)
-            .order_by()
-            .values("tenant")
-            .annotate(n=Count("pk"))
-            .values("n")
-        )
         with transaction.atomic():
             WorkerHost.objects.get_or_create(name=host)
-            WorkerHost.objects.select_for_update().get(name=host)
+            if WorkerHost.objects.select_for_update().get(name=host).draining:
+                return None
             if cls.objects.filter(host=host, status=JobStatus.RUNNING).count() >= host_limit:
                 return None
-            tenant = (
-                Tenant.objects.filter(Exists(queued))
-                .annotate(
-                    running=Coalesce(Subquery(running), 0),
-                    urgency=Subquery(queued.order_by("-priority").values("priority")[:1]),
-                )
-                .filter(running__lt=tenant_limit)
-                .order_by("-urgency", F(cls.turn_field).asc(nulls_first=True), "pk")
-                .select_for_update(skip_locked=True, of=("self",))
-                .first()
-            )
-            if tenant is None:
-                return None
-            # Counted again under the lock: the statement that took it may have seen an older state.
-            if cls.for_workers().filter(tenant=tenant.pk, status=JobStatus.RUNNING).count() >= tenant_limit:
-                return None
-            job = (
-                cls.objects.filter(tenant=tenant.user_id, status=JobStatus.QUEUED)
-                .order_by("-priority", "created_at", "pk")
-                .first()
-            )
-            if job is None or not cls.objects.filter(pk=job.pk, status=JobStatus.QUEUED).update(
-                status=JobStatus.RUNNING,
-                attempt=F("attempt") + 1,
-                worker=worker,
-                host=host,
-                heartbeat_at=Now(),
-                started_at=Coalesce("started_at", Now()),
-                progress=0,
-                error="",
-                error_message="",
-                error_detail="",
-                updated_at=Now(),
-                revision=F("revision") + 1,
-            ):
-                return None
-            Tenant.objects.filter(pk=tenant.pk).update(**{cls.turn_field: Now()})
-        job.refresh_from_db()
-        return job
+            while (tenant := cls._next_tenant(tenant_limit)) is not None:
+                # Looked at again under the lock: the statement that took it may have seen an older state.
+                running = cls.for_workers().filter(tenant=tenant.pk, status=JobStatus.RUNNING).count()
+                if running >= cls._limit(tenant, cls.running_limit_field, tenant_limit):
+                    continue
+                queued = cls.objects.filter(tenant=tenant.pk, status=JobStatus.QUEUED)
+                job = queued.order_by("-priority", "created_at", "pk").first()
+                if job is None or not queued.filter(pk=job.pk).update(
+                    status=JobStatus.RUNNING,
+                    attempt=F("attempt") + 1,
+                    worker=worker,
+                    host=host,
+                    heartbeat_at=Now(),
+                    started_at=Coalesce("started_at", Now()),
+                    progress=0,
+                    error="",
+                    error_message="",
+                    error_detail="",
+                    updated_at=Now(),
+                    revision=F("revision") + 1,
+                ):
+                    continue  # Canceled this moment.
+                Tenant.objects.filter(pk=tenant.pk).update(**{cls.turn_field: Now()})
+                job.refresh_from_db()
+                return job
+        return None
+
+    @classmethod
+    def claim_if_reachable(cls, worker: str, host: str, host_limit: int, tenant_limit: int) -> Self | None:
+        """As `claim`; None also while the database is away, since the next look comes within seconds."""
+        try:
+            return cls.claim(worker, host, host_limit, tenant_limit)
+        except DatabaseError as error:
+            if not is_passing(error):
+                raise
+            log.warning("no claim, the database cannot be reached: %s", error)
+            connection.close()
+            return None
+
+    @classmethod
+    def _next_tenant(cls, tenant_limit: int) -> Tenant | None:
+        """Whose turn it is, with the row locked, inside a transaction.
+
+        Costs as much as there are queued jobs, each an entry of one index, and no more for tenants that have none:
+        first who runs all that they may, then the highest priority among the others' jobs, then its tenants.
+        """
+        running = cls.for_workers().filter(status=JobStatus.RUNNING).order_by().values("tenant")
+        own = cls.running_limit_field
+        limit = Coalesce(f"tenant__tenant__{own}", Value(tenant_limit)) if own else Value(tenant_limit)
+        counted = running.annotate(n=Count("pk"), limit=limit)
+        full = [row["tenant"] for row in counted if row["n"] >= row["limit"]]
+        if own:
+            full += Tenant.objects.filter(**{own: 0}).values_list("pk", flat=True)
+        queued = cls.objects.filter(status=JobStatus.QUEUED).exclude(tenant__in=full)
+        urgency = queued.order_by("-priority").values_list("priority", flat=True).first()
+        if urgency is None:
+            return None
+        tenants = Tenant.objects.filter(pk__in=queued.filter(priority=urgency).order_by().values("tenant"))
+        turns = tenants.order_by(F(cls.turn_field).asc(nulls_first=True), "pk")
+        # One whose row is locked is passed over; it is waited for only where there is no other.
+        return (
+            turns.select_for_update(skip_locked=True, of=("self",)).first()
+            or turns.select_for_update(of=("self",)).first()
+        )
+
+    def prioritize(self, priority: int) -> bool:
+        """Higher goes first, before all jobs of all tenants that have less; only what still waits can be moved."""
+        waiting = type(self).objects.filter(pk=self.pk, status=JobStatus.QUEUED)
+        return bool(waiting.update(priority=priority, updated_at=Now(), revision=F("revision") + 1))
 
     @classmethod
     def has_room(cls, host: str, host_limit: int) -> bool:
         """Whether a claim for this host could succeed."""
         if not cls.objects.filter(status=JobStatus.QUEUED).exists():
+            return False
+        if WorkerHost.objects.filter(name=host, draining=True).exists():
             return False
         return cls.objects.filter(host=host, status=JobStatus.RUNNING).count() < host_limit
 
@@ -246,14 +288,16 @@ class Job(models.Model):
 
     def store(self, field: str, path: Path, name: str) -> bool:
         """Puts a finished file where every host finds it. False, and nothing kept, when the job is no longer ours."""
-        storage = getattr(self, field).storage
-        with path.open("rb") as file:
-            stored = storage.save(f"{self.folder}/{self.attempt}-{name}", File(file))
-        if self._mine().update(**{field: stored, "updated_at": Now(), "revision": F("revision") + 1}):
-            setattr(self, field, stored)
+        stored = self.upload(field, path, name)
+        if self.note(**{field: stored}):
             return True
-        storage.delete(stored)
+        getattr(self, field).storage.delete(stored)
         return False
+
+    def upload(self, field: str, path: Path, name: str) -> str:
+        """The first half of `store`: the file under its name in the storage, which no row knows yet."""
+        with path.open("rb") as file:
+            return str(getattr(self, field).storage.save(f"{self.folder}/{self.attempt}-{name}", File(file)))
 
     def note(self, **fields: Any) -> bool:
         """Writes what the work has found out. False, and nothing written, when the job is no longer ours."""
@@ -302,9 +346,19 @@ class Job(models.Model):
         """A worker that is told to stop: the job is queued again, and this attempt does not count."""
         return bool(self._mine().update(**self._queued(), attempt=F("attempt") - 1))
 
+    def put_back(self, max_attempts: int) -> bool:
+        """A worker that cannot go on, through no fault of the job: it is queued again, and this attempt counts.
+
+        False also when it was the last one.
+        """
+        if self.attempt - self.first_attempt >= max_attempts:
+            return False
+        return bool(self._mine().update(**self._queued()))
+
     def retry(self) -> bool:
-        """Queues a failed or canceled job again, with its attempts counted anew from here."""
-        changed = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED)).update(
+        """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files."""
+        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED))
+        changed = over.filter(files_expired=False).update(
             **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
             first_attempt=F("attempt"),
         )  # fmt: skip
@@ -314,15 +368,22 @@ class Job(models.Model):
     first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last retry")
 
     @classmethod
-    def recover(cls, timeout_seconds: float, max_attempts: int) -> int:
-        """Takes over jobs whose worker has not been heard of for `timeout_seconds`; how many."""
+    def recover(cls, timeout_seconds: float, max_attempts: int, ttl_hours: float = 24) -> int:
+        """Takes over jobs whose worker has not been heard of for `timeout_seconds`; how many.
+
+        ttl_hours: how long the files of those are kept that are not tried again.
+        """
         stale = Q(status=JobStatus.RUNNING, heartbeat_at__lt=Now() - timedelta(seconds=timeout_seconds))
         count = 0
         for job in cls.objects.filter(stale):
             # `stale` again: between the two queries the worker may have come back.
             if not job.resumable or job.attempt - job.first_attempt >= max_attempts:
                 won = job._finish(
-                    JobStatus.FAILED, stale, error="worker_lost", error_message=ERROR_MESSAGES["worker_lost"]
+                    JobStatus.FAILED,
+                    stale,
+                    error="worker_lost",
+                    error_message=ERROR_MESSAGES["worker_lost"],
+                    expires_at=Now() + timedelta(hours=ttl_hours),
                 )
             else:
                 won = bool(job._mine().filter(stale).update(**job._queued()))
@@ -355,7 +416,8 @@ class Job(models.Model):
         ended = self.for_workers().filter(status=JobStatus.SUCCEEDED, started_at__isnull=False).order_by("-created_at")
         spans = ended.values_list("started_at", "finished_at")[:RECENT_JOBS]
         times = [end - start for start, end in spans if start and end]
-        hosts = WorkerHost.objects.filter(seen_at__gt=timezone.now() - timedelta(seconds=30)).count()
+        lately = timezone.now() - timedelta(seconds=30)
+        hosts = WorkerHost.objects.filter(seen_at__gt=lately, draining=False).count()
         places = hosts * host_limit
         if position is None or not times or not places:
             return None
@@ -402,7 +464,13 @@ class Job(models.Model):
         for name in fields:
             setattr(self, name, "")
         for storage, name in stored:
-            storage.delete(name)
+            try:
+                storage.delete(name)
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                # No row names it any more; it goes with the job's folder.
+                log.warning("a file could not be deleted yet: %s", error, extra={"file": name})
 
     def remove(self) -> None:
         """Deletes the job for good, its files too; a live one is canceled first."""
@@ -413,7 +481,8 @@ class Job(models.Model):
 
     @classmethod
     def sweep_orphans(cls, older_than_seconds: float) -> int:
-        """Deletes the folders of jobs that have no row, left by a process that was killed between the two; how many."""
+        """Deletes the folders of jobs that have no row, or whose files have expired, left by a process that was killed
+        between the two, or by a bucket that was away; how many."""
         count = 0
         try:
             folders, _ = default_storage.listdir(cls._meta.app_label)
@@ -421,12 +490,12 @@ class Job(models.Model):
             return 0
         limit = timezone.now() - timedelta(seconds=older_than_seconds)
         for name in folders:
-            if cls.objects.filter(pk=name).exists():
+            if cls.objects.filter(pk=name, files_expired=False).exists():
                 continue  # Asked first: a bucket takes a request for each file's age.
             folder = f"{cls._meta.app_label}/{name}"
             _, files = default_storage.listdir(folder)
             young = any(default_storage.get_modified_time(f"{folder}/{file}") > limit for file in files)
-            if not young and not cls.objects.filter(pk=name).exists():
+            if not young and not cls.objects.filter(pk=name, files_expired=False).exists():
                 delete_folder(folder)
                 count += 1
         return count
@@ -448,7 +517,8 @@ class Job(models.Model):
     # --- internals ---
 
     def _mine(self) -> models.QuerySet:
-        return type(self).objects.filter(pk=self.pk, status=JobStatus.RUNNING, attempt=self.attempt)
+        # The worker too: an attempt that was handed back is counted again by the next one.
+        return type(self).objects.filter(pk=self.pk, status=JobStatus.RUNNING, attempt=self.attempt, worker=self.worker)
 
     def _finish(self, status: JobStatus, only: Q | None = None, /, **fields: Any) -> bool:
         mine = self._mine() if only is None else self._mine().filter(only)

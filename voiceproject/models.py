@@ -18,6 +18,9 @@ class Tenant(models.Model):
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
     served_at = models.DateTimeField(null=True, help_text="When a worker last took a cover of this tenant")
     synthesis_served_at = models.DateTimeField(null=True, help_text="When a worker last took a synthesis of it")
+    # None: the default of all tenants, COVER_MAX_RUNNING and COVER_MAX_QUEUED.
+    max_running = models.PositiveIntegerField(null=True, blank=True, help_text="Covers that may run at a time")
+    max_queued = models.PositiveIntegerField(null=True, blank=True, help_text="Covers that may wait")
 
     def __str__(self) -> str:
         return str(self.user)
@@ -28,6 +31,9 @@ class WorkerHost(models.Model):
 
     name = models.CharField(max_length=128, primary_key=True)
     seen_at = models.DateTimeField(null=True, help_text="When a worker of this host last looked for work")
+    draining = models.BooleanField(
+        default=False, db_default=False, help_text="Takes no new jobs; those that run there are finished"
+    )
 
     def __str__(self) -> str:
         return self.name

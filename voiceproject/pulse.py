@@ -6,8 +6,10 @@ import logging
 import select
 import socket
 import threading
+import time
 from typing import Any
 
+from django.conf import settings
 from django.db import close_old_connections, connection
 
 from voiceproject.jobs import Job
@@ -45,6 +47,9 @@ class Pulse(threading.Thread):
 
     `gone()`: the job was canceled, deleted or taken over, `stopping` was set, or the client that waits for it at the
     other end of `client` (a socket) hung up: the work must end. `client_left` tells the last one from the others.
+
+    It must end too when the database could not be reached for twice the time after which others take the job over: this
+    host may be the one that is cut off, and nobody could tell it that it has lost.
     """
 
     def __init__(self, job: Job, stopping: threading.Event | None = None, client: Any = None) -> None:
@@ -58,6 +63,8 @@ class Pulse(threading.Thread):
         self.stage = job.stage
         self.progress = 0
         self._soon = threading.Event()
+        self.cut_off_seconds = 2.0 * settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS
+        self.heard_at = time.monotonic()
 
     def __enter__(self) -> Pulse:
         self.start()
@@ -83,14 +90,19 @@ class Pulse(threading.Thread):
                 self.client_left.set()
             try:
                 close_old_connections()
+                asked_at = time.monotonic()
                 if not self.job.beat(self.stage, self.progress):
                     self.lost.set()
                     break
+                self.heard_at = asked_at
             except Exception:
                 # A database that is away for a moment loses no job: the heartbeat has a time-out for that.
                 log.warning("a heartbeat failed", exc_info=True)
                 connection.close()
         connection.close()
 
+    def cut_off(self) -> bool:
+        return time.monotonic() - self.heard_at > self.cut_off_seconds
+
     def gone(self) -> bool:
-        return self.lost.is_set() or self.stopping.is_set() or self.client_left.is_set()
+        return self.cut_off() or self.lost.is_set() or self.stopping.is_set() or self.client_left.is_set()

@@ -131,7 +131,16 @@ if _database["ENGINE"].endswith("sqlite3"):
     # Tests run several processes and threads on the same database: a file, not memory.
     _database["TEST"] = {"NAME": str(DATA_DIR / f"test-{os.getpid()}.sqlite3")}
 else:
-    _database.setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+    # A server that has vanished from the network is noticed within seconds; the kernel alone takes a quarter of an
+    # hour.
+    for _name, _value in {
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,  # ms
+        "keepalives_idle": 5,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+    }.items():
+        _database.setdefault("OPTIONS", {}).setdefault(_name, _value)
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

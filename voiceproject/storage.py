@@ -6,21 +6,29 @@ Nothing here or elsewhere asks a stored file for its `.path`. A name holds the a
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.files.storage import FileSystemStorage, Storage
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError, connection
 from django.utils.deconstruct import deconstructible
 from storages.backends.s3 import S3Storage
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
 BLOCK_BYTES = 256 * 1024
+# How long an attempt waits for a database or a bucket that is away; then the job is put back for another attempt.
+OUTAGE_SECONDS = 300.0
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 PRESIGNED_SECONDS = 300
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+BUSY = ("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests")  # S3's words for it
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -28,6 +36,46 @@ def is_disk_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in DISK_FULL) or (
         isinstance(error, OperationalError) and "disk is full" in str(error)
     )
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether an error says that the database or the bucket is away, so that the same may succeed in a while."""
+    if error is None or is_disk_full(error):
+        return False
+    if isinstance(error, OperationalError | InterfaceError):
+        return connection.vendor != "sqlite" or "locked" in str(error)
+    from boto3.exceptions import RetriesExceededError, S3UploadFailedError
+    from botocore import exceptions as s3
+
+    match error:
+        case s3.HTTPClientError() | s3.ConnectionError() | s3.IncompleteReadError() | RetriesExceededError():
+            return True
+        case S3UploadFailedError():
+            return is_passing(error.__cause__ or error.__context__)
+        case s3.ClientError():
+            answer = error.response
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return status >= 500 or answer.get("Error", {}).get("Code") in BUSY
+    return False
+
+
+def patiently(action: Callable[[], T], gone: Callable[[], bool], seconds: float = OUTAGE_SECONDS) -> T:
+    """What `action` returns, which is tried again while the database or the bucket is away; raises its last error after
+    so many seconds, or when it is `gone`."""
+    deadline = time.monotonic() + seconds
+    pause = 0.1
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            if not is_passing(error) or gone() or time.monotonic() + pause > deadline:
+                raise
+            log.warning("waiting for the database or the storage: %s", error)
+            connection.close()
+        wake = time.monotonic() + pause
+        while time.monotonic() < wake and not gone():
+            time.sleep(0.1)
+        pause = min(2 * pause, 5.0)
 
 
 class WholeFileStorage(FileSystemStorage):

@@ -7,6 +7,7 @@ message was lost (or, without Redis, never sent), takes over jobs of lost worker
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -33,6 +34,7 @@ from voiceproject.broker import UNREACHABLE, broker, this_worker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voiceproject.serving import end_with_parent  # noqa: E402
+from voiceproject.storage import is_passing  # noqa: E402
 from voices import tasks as synthesis_tasks  # noqa: E402
 from voices.engines.protocols import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
@@ -41,15 +43,18 @@ from voices.synthesis import close_engine  # noqa: E402
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 3600.0
+STOP_SECONDS = 10.0  # Jobs are handed back within two.
 # Longer than anything may work on a file.
 ABANDONED_SECONDS = 2.0 * max(3600, settings.SYNTHESIS_TIMEOUT_SECONDS, settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS)
 
 
-def look() -> None:
+def look(take_over: bool = True) -> None:
     """One look: every step is safe to repeat, and to do on many hosts at once."""
     WorkerHost.objects.update_or_create(name=settings.WORKER_HOST, defaults={"seen_at": Now()})
-    CoverJob.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.COVER_MAX_ATTEMPTS)
-    Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.SYNTHESIS_MAX_ATTEMPTS)
+    if take_over:
+        silent = settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS
+        CoverJob.recover(silent, settings.COVER_MAX_ATTEMPTS, settings.COVER_RESULT_TTL_HOURS)
+        Synthesis.recover(silent, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
     CoverJob.expire()
     Synthesis.expire()
     webhooks.expire()
@@ -57,6 +62,7 @@ def look() -> None:
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
     if settings.COVER_RESIDENT:
         pipeline.residents().tidy()
+    synthesis_tasks.rest()
     if cover_tasks.has_room():
         start(cover_tasks.run_covers)
     if synthesis_tasks.has_room():
@@ -96,8 +102,22 @@ def sweep_files() -> None:
         sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)
 
 
+def check_threads(count: int) -> None:
+    """One queue waits for another where jobs may hold all threads of a worker."""
+    held = settings.COVER_CONCURRENCY + settings.SYNTHESIS_CONCURRENCY
+    if count <= held:
+        advice = f"start dramatiq with --threads {held + 2}"
+        log.warning("%d threads, and %d jobs may hold one each: %s", count, held, advice)
+
+
 class Look(threading.Thread):
-    """Looks at once and then every WORKER_LOOK_SECONDS, until stopped. A failed look is logged; the next one comes."""
+    """Looks at once and then every WORKER_LOOK_SECONDS, until stopped. A failed look is logged; the next one comes.
+
+    Nothing is taken over until the database has been there for CALM_SECONDS: while it is away nobody's heart can beat,
+    and who has lived through that must have the time to say so first.
+    """
+
+    CALM_SECONDS = 6.0
 
     def __init__(self) -> None:
         super().__init__(name="look", daemon=True)
@@ -105,18 +125,44 @@ class Look(threading.Thread):
 
     def run(self) -> None:
         swept_at = -SWEEP_SECONDS
+        calm_since = time.monotonic()
         while not self.stopping.is_set():
             try:
                 close_old_connections()
-                look()
+                look(take_over=time.monotonic() - calm_since > self.CALM_SECONDS)
                 if time.monotonic() - swept_at > SWEEP_SECONDS:
                     swept_at = time.monotonic()
                     sweep_files()
-            except Exception:
-                log.exception("a look at the database failed; trying again")
+            except Exception as error:
+                if is_passing(error):
+                    calm_since = time.monotonic()
+                    log.warning("the database or the storage cannot be reached: %s", error)
+                else:
+                    log.exception("a look at the database failed; trying again")
                 connection.close()
             self.stopping.wait(settings.WORKER_LOOK_SECONDS)
         connection.close()
+
+
+def end_with_main_process() -> None:
+    """Watches dramatiq's main process: where that was killed, nobody passes a signal to stop on to this one.
+
+    Logs nothing: what is logged here goes through a pipe to the main process, which this one inherited itself, so that
+    it never breaks. It fills up, and then whoever logs hangs. A process that hangs is ended by force; its commands end
+    with it, and its jobs are taken over.
+    """
+    main = multiprocessing.parent_process()
+    if main is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == main.pid:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="main-process", daemon=True).start()
 
 
 class WorkerLife(dramatiq.Middleware):
@@ -128,6 +174,8 @@ class WorkerLife(dramatiq.Middleware):
         this_worker.name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.look = Look()
         self.look.start()
+        check_threads(worker.worker_threads)
+        end_with_main_process()
         # Dramatiq's own main process passes the signal on to its workers, which hand their jobs back.
         main = os.getppid()
         end_with_parent(lambda: os.kill(main if os.getppid() == main else os.getpid(), signal.SIGTERM))

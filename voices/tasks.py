@@ -13,6 +13,7 @@ import time
 import dramatiq
 import numpy as np
 from django.conf import settings
+from django.db import connection
 
 from voiceproject import audio, commands, storage
 from voiceproject.broker import broker, this_worker
@@ -20,21 +21,59 @@ from voiceproject.errors import PublicError, as_public_error
 from voiceproject.jobs import JobStatus
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
+from voiceproject.storage import is_passing, patiently
 from voices import registry, synthesis
 from voices.engines import Reference, SynthesisRequest
 from voices.models import Synthesis
 
 log = logging.getLogger(__name__)
 
-AWAY_SECONDS = 120.0  # so long an engine may be away, as while its server is started again
+AWAY_SECONDS = 120.0  # so long an engine may be away at a time, as while its server is started again
 RETRY_SECONDS = 5.0
+MAX_RETRY_SECONDS = 30.0  # whatever the engine expects: places come free before
+ENGINE_IDLE_SECONDS = 600.0
+
+
+class _Use:
+    """Who uses the engine of this process, so that it is not closed under them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._idle_since: float | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._users -= 1
+            self._idle_since = time.monotonic()
+
+    def rest(self) -> None:
+        with self._lock:
+            since = self._idle_since
+            if self._users or since is None or time.monotonic() - since < ENGINE_IDLE_SECONDS:
+                return
+            self._idle_since = None
+            synthesis.close_engine()
+            synthesis.get_engine.cache_clear()
+
+
+_use = _Use()
+
+
+def rest() -> None:
+    """Closes an engine that has been idle: a process of the built-in one holds half a gigabyte. The next job pays."""
+    _use.rest()
 
 
 @dramatiq.actor(broker=broker, queue_name="synthesis")
 def run_syntheses() -> None:
     """Safe to run twice, late, or on many hosts at once: the claim decides."""
     while not this_worker.stopping.is_set():
-        job = Synthesis.claim(
+        job = Synthesis.claim_if_reachable(
             this_worker.name, settings.WORKER_HOST, settings.SYNTHESIS_CONCURRENCY, settings.SYNTHESIS_MAX_RUNNING
         )
         if job is None:
@@ -62,7 +101,7 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
         started = time.monotonic()
         job.stage = "infer"
         try:
-            with Pulse(job, stopping) as pulse:
+            with _use, Pulse(job, stopping) as pulse:
                 _make(job, pulse)
             log.info("synthesis succeeded")
         except Exception as error:
@@ -70,6 +109,13 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
             if stopping.is_set() and job.hand_back():
                 log.info("synthesis handed back")
                 return
+            if is_passing(error):
+                # The database or the bucket is away: no fault of the job. Where even that cannot be written, its heart
+                # has stopped, and it is taken over.
+                connection.close()
+                if job.put_back(settings.SYNTHESIS_MAX_ATTEMPTS):
+                    log.warning("synthesis put back: %s", error)
+                    return
             public = as_public_error(error)
             code, message, detail = synthesis.failure(error)
             elapsed = time.monotonic() - started
@@ -81,27 +127,33 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
 
 def _make(job: Synthesis, pulse: Pulse) -> None:
     engine = synthesis.get_engine()
-    if not job.note(stage="infer", engine=engine.name):
+    if not patiently(lambda: job.note(stage="infer", engine=engine.name), pulse.gone):
         raise PublicError("job_canceled", "This synthesis was canceled.")
-    request = _request(job)
-    started = time.monotonic()
-    deadline = started + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
+    request = patiently(lambda: _request(job), pulse.gone)
+    deadline = time.monotonic() + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
+    away_since = 0.0
     while True:
         work = synthesis.Work(job, request, deadline)
         try:
             parts = list(work.pieces(pulse))
             break
         except PublicError as error:
-            wait = error.retry_after or RETRY_SECONDS
-            busy = error.code == "engine_busy"
-            away = error.code == "engine_unavailable" and time.monotonic() - started < AWAY_SECONDS
-            if not (busy or away) or pulse.gone() or time.monotonic() + wait > deadline:
+            now = time.monotonic()
+            wait = min(error.retry_after or RETRY_SECONDS, MAX_RETRY_SECONDS)
+            busy, away = error.code == "engine_busy", error.code == "engine_unavailable"
+            if not away:
+                away_since = 0.0
+            elif not away_since or work.seconds:  # It has spoken since it was away before.
+                away_since = now
+            patient = busy or (away and now - away_since < AWAY_SECONDS)
+            if not patient or pulse.gone() or now + wait > deadline:
                 raise
             log.info("the engine takes no work; trying again in %.0f s", wait)
             again = time.monotonic() + wait
             while time.monotonic() < again and not pulse.gone():
                 time.sleep(0.1)
-    work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
+    encoded = audio.encode(np.concatenate(parts), work.sample_rate, work.format)
+    patiently(lambda: work.succeed(encoded), pulse.gone)
 
 
 def _request(job: Synthesis) -> SynthesisRequest:

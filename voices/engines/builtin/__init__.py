@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from voiceproject.errors import EngineTimeout, PublicError
-from voices.engines import EngineHealth, Piece, SynthesisRequest
-from voices.text import split
+from voices.engines import EngineHealth, Model, Piece, SynthesisRequest
+from voices.text import Sentence, split
 
 from .pool import Canceled, Deadline, Pool
 
@@ -44,15 +44,7 @@ class BuiltinEngine:
         does not speak, invalid_audio where no voice is in the reference; EngineTimeout, EngineError,
         EngineUnavailable.
         """
-        sentences = split(request.text, request.language, early=request.early)
-        if not sentences:
-            raise _unspeakable("There is nothing in this text that can be spoken.")
-        foreign = sorted({s.language for s in sentences} - LANGUAGES)
-        if foreign:
-            raise _unspeakable(
-                "The built-in engine speaks English, Japanese and Chinese; "
-                f"this text has other writing in it ({', '.join(foreign)})."
-            )
+        sentences = self.check(request.text, request.language, early=request.early)
         seed = secrets.randbits(63) if request.seed is None else request.seed % (1 << 64)
         spoken = 0
         for number, sentence in enumerate(sentences):
@@ -82,6 +74,30 @@ class BuiltinEngine:
                 continue
             spoken += 1
             yield piece
+
+    @staticmethod
+    def check(
+        text: str,
+        language: str,
+        transcript: str | None = None,
+        transcript_language: str = "auto",
+        model: Model | None = None,
+        early: bool = False,
+    ) -> list[Sentence]:
+        """The sentences of a text, where all can be spoken. Raises PublicError validation_error (field text).
+
+        transcript, its language and model are for engines that have to refuse some.
+        """
+        sentences = split(text, language, early=early)
+        if not sentences:
+            raise _unspeakable("There is nothing in this text that can be spoken.")
+        foreign = sorted({s.language for s in sentences} - LANGUAGES)
+        if foreign:
+            raise _unspeakable(
+                "The built-in engine speaks English, Japanese and Chinese; "
+                f"this text has other writing in it ({', '.join(foreign)})."
+            )
+        return sentences
 
     def health(self) -> EngineHealth:
         state = self._pool.state()

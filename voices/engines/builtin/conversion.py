@@ -31,11 +31,12 @@ CONTEXT_WEIGHT = 0.6
 VOICED_WEIGHT = 3.0
 BLOCK_ROWS = 2048
 PAIR_NEIGHBOURS = 6
-MAP_NEIGHBOURS = 24
-SMOOTH_FRAMES = 1.5
+MAP_NEIGHBOURS = 12
+SMOOTH_FRAMES = 4.0
 MAX_FILTER_NEPERS = 6.0
+# The share of the mapping by pairs. More of it brings the voice little nearer and loses many words.
 BETA_UNALIGNED = 0.6
-BETA_ALIGNED = 1.0
+BETA_ALIGNED = 0.6
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def measure(analyses: Sequence[Analysis], bandwidth: float = world.SAMPLE_RATE /
 
 def map_f0(f0: Float64, source: Statistics, target: Statistics) -> Float64:
     """Moves the log-normal distribution of a speaker's F0 (Hz, 0 unvoiced) to another's, within 60-800 Hz."""
-    scale = np.clip(target.log_f0_deviation / source.log_f0_deviation, 0.6, 1.6)
+    # Some people speak with half the melody of a base voice, which is part of how they sound.
+    scale = np.clip(target.log_f0_deviation / source.log_f0_deviation, 0.4, 1.6)
     voiced = f0 > 0
     out = np.zeros_like(f0)
     moved = np.exp((np.log(f0[voiced]) - source.log_f0_mean) * scale + target.log_f0_mean)
@@ -266,9 +268,10 @@ def convert_cepstrum(
     out = statistics_map(cepstrum, voiced, source, target, mean_only)
     if pairs is not None and beta > 0:
         query = match_vectors(cepstrum, voiced, source)
-        mapped = cepstrum + neighbour_mean(query, pairs.match, pairs.delta, MAP_NEIGHBOURS)
-        mapped = gaussian_filter1d(mapped, SMOOTH_FRAMES, axis=0, mode="nearest")
-        out = (1 - beta) * out + beta * mapped
+        delta = neighbour_mean(query, pairs.match, pairs.delta, MAP_NEIGHBOURS)
+        # Only the movement is smoothed, so that the source's own transitions between sounds stay as sharp as they were.
+        delta = gaussian_filter1d(delta, SMOOTH_FRAMES, axis=0, mode="nearest")
+        out = (1 - beta) * out + beta * (cepstrum + delta)
     out[:, 0] = cepstrum[:, 0]
     return out.astype(np.float32)
 
@@ -276,10 +279,10 @@ def convert_cepstrum(
 def differential_filter(difference: Float32, bandwidth: float) -> Float32:
     """Log-power gain (frames, 513) of a cepstral difference (frames, 40), to be added to the original log spectrum.
 
-    Above 0.93 of the target's bandwidth (Hz) the target says nothing of value: the gain is held constant from there.
+    Above 0.97 of the target's bandwidth (Hz) the target says nothing of value: the gain is held constant from there.
     """
     gain = world.log_envelope(difference)
-    edge = int(0.93 * bandwidth / (world.SAMPLE_RATE / 2) * (world.BINS - 1))
+    edge = int(0.97 * bandwidth / (world.SAMPLE_RATE / 2) * (world.BINS - 1))
     if edge < world.BINS - 1:
         gain[:, edge:] = gain[:, edge : edge + 1]
     gain = gaussian_filter1d(gain, 1.0, axis=0, mode="nearest")

