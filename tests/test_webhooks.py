@@ -31,6 +31,7 @@ from tests.conftest import FakeEngine, Tenant, needs, upload, wav_bytes
 from tests.test_covers import RATE, song, until
 from tests.test_jobs import claim, silent_for, together
 from voiceproject import outbound, webhooks, worker
+from voiceproject.broker import this_worker
 from voiceproject.models import Tenant as TenantRow
 from voiceproject.models import WebhookDelivery
 from voices.models import Synthesis
@@ -119,6 +120,13 @@ def attempt(delivery: WebhookDelivery) -> WebhookDelivery:
     assert webhooks.deliver(delivery.pk)
     delivery.refresh_from_db()
     return delivery
+
+
+def join_senders() -> None:
+    """Waits for the threads that send, so that none of them reaches into the next test."""
+    for thread in threading.enumerate():
+        if thread.name == "webhook":
+            thread.join(10)
 
 
 def names(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
@@ -315,9 +323,42 @@ def test_the_workers_look_sends_and_a_hanging_receiver_holds_up_nothing(
     finally:
         receiver.released.set()
         quick.stop()
-        for thread in threading.enumerate():
-            if thread.name == "webhook":
-                thread.join(10)
+        join_senders()
+
+
+def test_a_long_backlog_does_not_hide_another_tenants_event(receiver: Receiver, tenant: Tenant, other: Tenant) -> None:
+    first = ended(tenant.user, receiver.url)
+    fields = {"tenant": tenant.user, "job_id": first.job_id, "url": receiver.url, "payload": "{}"}
+    long_due = Now() - timedelta(minutes=1)
+    WebhookDelivery.objects.bulk_create(WebhookDelivery(**fields, next_attempt_at=long_due) for _ in range(600))
+    late = ended(other.user, receiver.url)
+    chosen = webhooks.due()
+    assert late.pk in chosen and len(chosen) == 1 + webhooks.TENANT_SLOTS
+    # One of the backlog is under way: who has none under way goes first.
+    assert webhooks.claim(next(pk for pk in chosen if pk != late.pk)) is not None
+    assert webhooks.due(1) == [late.pk]
+
+
+@pytest.mark.parametrize("why", ["it has no way out", "it is stopping"])
+def test_a_worker_that_may_not_send_leaves_the_event_to_others(
+    why: str, receiver: Receiver, tenant: Tenant, settings: Any
+) -> None:
+    delivery = ended(tenant.user, receiver.url)
+    if why == "it is stopping":
+        this_worker.stopping.set()
+    else:
+        settings.WORKER_SENDS_WEBHOOKS = False
+    try:
+        worker.look()
+        webhooks.send_webhook.fn(str(delivery.pk))
+    finally:
+        this_worker.stopping.clear()
+    assert not [thread for thread in threading.enumerate() if thread.name == "webhook"]
+    assert webhooks.due() == [delivery.pk]
+    settings.WORKER_SENDS_WEBHOOKS = True
+    webhooks.send_webhook.fn(str(delivery.pk))
+    join_senders()
+    assert WebhookDelivery.objects.get().status == "delivered"
 
 
 # --- what is not called ---

@@ -360,6 +360,7 @@ COVER_SCRATCH_MAX_BYTES = env.number("COVER_SCRATCH_MAX_BYTES", 8 * 1024**3)
 
 PUBLIC_URL = env.url("PUBLIC_URL", "", ("https", "http"))
 WEBHOOK_ALLOW_HTTP = env.flag("WEBHOOK_ALLOW_HTTP", False)
+WORKER_SENDS_WEBHOOKS = env.flag("WORKER_SENDS_WEBHOOKS", True)
 WEBHOOK_LOG_HOURS = env.number("WEBHOOK_LOG_HOURS", 168, maximum=MAX_HOURS)
 try:
     WEBHOOK_ALLOWED_NETWORKS = [ipaddress.ip_network(words) for words in env.words("WEBHOOK_ALLOWED_NETWORKS", [])]

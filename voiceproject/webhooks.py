@@ -27,7 +27,7 @@ from rest_framework.renderers import JSONRenderer
 from standardwebhooks import Webhook
 
 from voiceproject import __version__, outbound
-from voiceproject.broker import UNREACHABLE, broker
+from voiceproject.broker import UNREACHABLE, broker, this_worker
 from voiceproject.models import WebhookDelivery, WebhookSecret
 
 if TYPE_CHECKING:
@@ -165,8 +165,9 @@ def send_webhook(pk: str) -> None:
 
 
 def start(pk: Any) -> bool:
-    """Delivers in a thread of its own; False where all slots are taken, and the next look finds it."""
-    if not _slots.acquire(blocking=False):
+    """Delivers in a thread of its own. False where all slots are taken or this worker sends none: a later look, here or
+    on another host, finds it."""
+    if not _may_send() or not _slots.acquire(blocking=False):
         return False
     try:
         threading.Thread(target=_deliver_and_leave, args=(pk,), name="webhook", daemon=True).start()
@@ -176,11 +177,15 @@ def start(pk: Any) -> bool:
     return True
 
 
+def _may_send() -> bool:
+    return settings.WORKER_SENDS_WEBHOOKS and not this_worker.stopping.is_set()
+
+
 def _deliver_and_leave(pk: Any) -> None:
     """This one, then whatever else is due: many events do not wait for as many looks."""
     try:
-        while pk is not None and deliver(pk):
-            pk = next(iter(due()), None)
+        while pk is not None and _may_send() and deliver(pk):
+            pk = next(iter(due(1)), None)
     except Exception:
         # The claim runs out, and it is tried again.
         log.exception("a webhook could not be handled", extra={"delivery": pk})
@@ -189,27 +194,30 @@ def _deliver_and_leave(pk: Any) -> None:
         _slots.release()
 
 
-def due() -> list[Any]:
-    """Ids of deliveries to start now, at most as many as there are slots; none of tenants that fill their share."""
-    busy = (
-        WebhookDelivery.objects.under_way()
-        .order_by()
-        .values("tenant")
-        .annotate(n=Count("pk"))
-        .filter(n__gte=TENANT_SLOTS)
-        .values_list("tenant", flat=True)
-    )
-    waiting = WebhookDelivery.objects.claimable().exclude(tenant__in=list(busy)).order_by("next_attempt_at")
+def due(limit: int = SLOTS) -> list[Any]:
+    """Ids of at most `limit` deliveries to start now, of each tenant those that have waited longest.
+
+    Who has the fewest under way goes first, and who fills its share not at all: neither a long backlog nor a receiver
+    that hangs keeps other tenants' events waiting.
+    """
+    counts = WebhookDelivery.objects.under_way().order_by().values("tenant").annotate(n=Count("pk"))
+    under_way = dict(counts.values_list("tenant", "n"))
+    busy = [tenant for tenant, n in under_way.items() if n >= TENANT_SLOTS]
+    waiting = WebhookDelivery.objects.claimable().exclude(tenant__in=busy).order_by()
+    tenants = list(waiting.values_list("tenant", flat=True).distinct())
+    tenants.sort(key=lambda tenant: (under_way.get(tenant, 0), random.random()))
     chosen: list[Any] = []
-    taken: dict[Any, int] = {}
-    for pk, tenant in waiting.values_list("pk", "tenant")[: 50 * SLOTS]:
-        if taken.get(tenant, 0) < TENANT_SLOTS and len(chosen) < SLOTS:
-            taken[tenant] = taken.get(tenant, 0) + 1
-            chosen.append(pk)
+    for tenant in tenants:
+        if len(chosen) >= limit:
+            break
+        own = waiting.filter(tenant=tenant).order_by("next_attempt_at").values_list("pk", flat=True)
+        chosen.extend(own[: min(TENANT_SLOTS - under_way.get(tenant, 0), limit - len(chosen))])
     return chosen
 
 
 def start_due() -> None:
+    if not _may_send():
+        return
     for pk in due():
         if not start(pk):
             return
