@@ -61,6 +61,7 @@ class Server:
     """One server process, its log in `folder`."""
 
     name = ""
+    ends_by = signal.SIGTERM
 
     def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self.folder = folder
@@ -81,15 +82,18 @@ class Server:
             )
         until(self.ready, 60, f"{self.name} on port {self.port}")
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
+    def stop(self, number: int = 0) -> None:
         if self.process is None:
             return
-        self.process.send_signal(number)
+        self.process.send_signal(number or self.ends_by)
         try:
             self.process.wait(20)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:
+            # Also when somebody interrupts this: no server may stay.
             self.process.kill()
             self.process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
         self.process = None
 
 
@@ -97,6 +101,7 @@ class Postgres(Server):
     """A cluster of its own, trusting everybody who reaches it. `stop(SIGQUIT)` is what -m immediate does."""
 
     name = "postgres"
+    ends_by = signal.SIGINT  # SIGTERM would wait for every client, ourselves among them
 
     def __init__(self, folder: Path, host: str = "127.0.0.1", trusted: str = "127.0.0.1/32") -> None:
         super().__init__(folder, host)
@@ -171,6 +176,42 @@ class Bucket(Server):
 
     def url(self, host: str = "127.0.0.1") -> str:
         return f"s3://voices/faults?endpoint=http://{host}:{self.port}&region=us-east-1"
+
+
+def end_cleanly_when_told() -> None:
+    """SIGTERM and SIGHUP end this process as Ctrl-C does, so that what it started is ended too.
+
+    The first of them is the last: another one would break off the cleaning up.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in numbers:
+        signal.signal(number, end)
+
+
+def run_module(*arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    """`python -m` with these arguments, its output kept. It is told to end when it takes longer, or we are interrupted.
+
+    `subprocess.run` would kill it then, and the servers and workers that it started would stay.
+    """
+    command = [sys.executable, "-m", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except BaseException:
+        process.terminate()
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 @contextmanager

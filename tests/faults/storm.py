@@ -25,7 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from tests.faults.servers import ROOT, Postgres, Redis, Worker, environment, processes_with, running, until
+from tests.faults.servers import (
+    ROOT,
+    Postgres,
+    Redis,
+    Worker,
+    end_cleanly_when_told,
+    environment,
+    processes_with,
+    running,
+    until,
+)
 
 QUICK = Path(__file__).with_name("quick.py")
 TENANTS = 8
@@ -322,6 +332,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="an empty folder for data and logs, which are kept")
     options = parser.parse_args()
+    end_cleanly_when_told()
     with tempfile.TemporaryDirectory(prefix="storm-") as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.faults.servers import ROOT, missing
+from tests.faults.servers import missing, run_module
 
 pytestmark = pytest.mark.faults
 
@@ -19,8 +17,7 @@ def test_every_job_ends_exactly_once_whatever_is_killed(capsys: pytest.CaptureFi
         message = f"needs {lacking}"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     # A process of its own: its database is another than that of these tests, and goes away now and then.
-    command = [sys.executable, "-m", "tests.faults.storm", "--jobs", "200", "--workers", "4"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    ran = run_module("tests.faults.storm", "--jobs", "200", "--workers", "4", seconds=900)
     with capsys.disabled():
         print(f"\n{ran.stdout}")
     assert ran.stdout, ran.stderr[-4000:]

@@ -6,11 +6,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 
-from tests.faults.servers import ROOT, missing
+from tests.faults.servers import missing, run_module
 
 pytestmark = pytest.mark.faults
 
@@ -30,8 +29,7 @@ def test_a_job_of_a_host_that_is_cut_off_is_finished_on_the_other() -> None:
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     if reason := cannot_make_networks():
         pytest.skip(f"no network namespaces: {reason}")
-    command = [sys.executable, "-m", "tests.faults.two_hosts"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    ran = run_module("tests.faults.two_hosts", seconds=300)
     assert ran.returncode == 0, ran.stderr[-6000:]
     seen = json.loads(ran.stdout)
     assert seen["first"] == {"host": "host-a", "attempt": 1, "stage": "infer"}

@@ -28,6 +28,7 @@ from tests.faults.servers import (
     Postgres,
     Redis,
     Worker,
+    end_cleanly_when_told,
     environment,
     processes_with,
     running,
@@ -180,6 +181,7 @@ def run(folder: Path, hosts: list[Host], shared: dict[str, Any]) -> dict[str, An
 
 
 def main() -> int:
+    end_cleanly_when_told()
     with tempfile.TemporaryDirectory(prefix="two-hosts-") as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)
