@@ -438,7 +438,8 @@ class Job(models.Model):
 
     def as_json(self, request: Any) -> dict[str, Any]:
         """The job as the API answers it. `request` makes links absolute with its `build_absolute_uri`."""
-        raise NotImplementedError
+        # Each kind of job has a serializer of its own, and Django's metaclass knows no abstract methods.
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is shown")
 
     # --- files ---
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ def answers(port: int) -> bool:
     return True
 
 
-class Server:
+class Server(ABC):
     """One server process, its log in `folder`."""
 
     name = ""
@@ -69,8 +70,8 @@ class Server:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
-    def command(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def command(self) -> list[str]: ...
 
     def ready(self) -> bool:
         return answers(self.port)
