@@ -370,6 +370,31 @@ def test_deleting_a_job_while_it_succeeds_leaves_neither_row_nor_file(
         assert leftovers() == []
 
 
+def test_a_file_is_stored_though_its_folder_is_removed_this_moment(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, leftovers: Callable[[], list[str]]
+) -> None:
+    if settings.STORAGE_URL:
+        pytest.skip("a bucket has no folders")
+    path = tmp_path / "result.wav"
+    path.write_bytes(b"result")
+    queued()
+    running = claim()
+    assert running is not None
+    make, removed = os.makedirs, []
+
+    def makedirs(name: str, *args: Any, **kwargs: Any) -> None:
+        make(name, *args, **kwargs)
+        if not removed:
+            removed.append(name)
+            os.rmdir(name)
+
+    monkeypatch.setattr(os, "makedirs", makedirs)
+    CoverJob.objects.filter(pk=running.pk).delete()
+    assert not running.store("result", path, "result.wav")
+    assert removed
+    assert leftovers() == []
+
+
 def test_who_has_handed_back_does_not_speak_for_the_next_one_with_the_same_number() -> None:
     queued()
     first = claim("w1")

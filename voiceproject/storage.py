@@ -83,7 +83,13 @@ class WholeFileStorage(FileSystemStorage):
 
     def _save(self, name: str, content: Any) -> str:
         try:
-            return super()._save(name, content)  # type: ignore[misc, no-any-return]
+            try:
+                return super()._save(name, content)  # type: ignore[misc, no-any-return]
+            except FileNotFoundError:
+                # Its folder went between its making and the file's: the job is being deleted. Who stores learns so from
+                # the job's row, and not from a broken stage.
+                content.seek(0)
+                return super()._save(name, content)  # type: ignore[misc, no-any-return]
         except BaseException:
             # Names are never used twice, so this is what the failed write has made of it.
             self.delete(name)
