@@ -380,15 +380,16 @@ def test_a_file_is_stored_though_its_folder_is_removed_this_moment(
     queued()
     running = claim()
     assert running is not None
-    make, removed = os.makedirs, []
+    really_open = os.open
+    removed: list[str] = []
 
-    def makedirs(name: str, *args: Any, **kwargs: Any) -> None:
-        make(name, *args, **kwargs)
-        if not removed:
+    def opened(name: Any, *args: Any, **kwargs: Any) -> int:
+        if str(name).endswith("1-result.wav") and not removed:
             removed.append(name)
-            os.rmdir(name)
+            os.rmdir(os.path.dirname(name))
+        return really_open(name, *args, **kwargs)
 
-    monkeypatch.setattr(os, "makedirs", makedirs)
+    monkeypatch.setattr(os, "open", opened)
     CoverJob.objects.filter(pk=running.pk).delete()
     assert not running.store("result", path, "result.wav")
     assert removed
