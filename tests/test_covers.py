@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from django.conf import settings as django_settings
+from django.core.files.storage import default_storage
 from dramatiq.brokers.redis import RedisBroker
 from rest_framework.test import APIClient
 
@@ -668,7 +669,8 @@ def test_no_file_name_of_a_client_reaches_the_disk(
         assert leftovers() == []
         return
     assert response.status_code == 202, response.content
-    folder = Path(django_settings.MEDIA_ROOT, "covers", response.json()["job_id"])
+    # The location is the media folder, or the bucket's prefix.
+    folder = Path(default_storage.location, "covers", response.json()["job_id"])
     assert leftovers() == [str(folder / "0-reference_voice"), str(folder / "0-song")]
 
 
