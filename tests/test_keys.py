@@ -21,6 +21,7 @@ from rest_framework.test import APIClient
 import voiceproject.urls
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant
+from voiceproject import audit
 from voiceproject.models import WebhookDelivery
 from voices.models import ApiKey, Synthesis
 
@@ -216,3 +217,16 @@ def test_the_command_says_what_is_wrong(db: None) -> None:
         call_command("create_api_key", "nobody", create_user=True, expires_in_days=0, stdout=io.StringIO())
     call_command("create_api_key", "nobody", create_user=True, stdout=io.StringIO(), stderr=io.StringIO())
     assert not User.objects.get(username="nobody").has_usable_password()
+
+
+@pytest.mark.django_db
+def test_an_audit_entry_is_neither_changed_nor_removed(tenant: Tenant) -> None:
+    entry = audit.record("key.revoke", tenant.key, details={"reason": "leaked"})
+    assert (entry.target_type, entry.tenant_id, entry.actor_name) == ("apikey", tenant.user.pk, "")
+    with pytest.raises(TypeError, match="once"):
+        entry.save()
+    with pytest.raises(TypeError, match="kept"):
+        entry.delete()
+    tenant.user.delete()
+    entry.refresh_from_db()
+    assert entry.target_name.startswith(tenant.key.name)

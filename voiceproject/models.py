@@ -21,6 +21,14 @@ class Tenant(models.Model):
     # None: the default of all tenants, COVER_MAX_RUNNING and COVER_MAX_QUEUED.
     max_running = models.PositiveIntegerField(null=True, blank=True, help_text="Covers that may run at a time")
     max_queued = models.PositiveIntegerField(null=True, blank=True, help_text="Covers that may wait")
+    # They bound all keys of the tenant together. None: the default of all tenants.
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    monthly_audio_seconds = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Seconds of audio that it may make in a calendar month (UTC)"
+    )
+    max_storage_bytes = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="What its files may take together"
+    )
 
     def __str__(self) -> str:
         return str(self.user)
@@ -168,3 +176,37 @@ class WebhookDelivery(models.Model):
     @property
     def webhook_id(self) -> str:
         return f"msg_{self.pk.hex}"
+
+
+class AuditEntry(models.Model):
+    """Who did what, when and from where: every action of an operator and on a key. Written once, never changed."""
+
+    at = models.DateTimeField(db_default=Now(), db_index=True)
+    # The names stay when the rows that they belong to go.
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    actor_name = models.CharField(max_length=150, blank=True, help_text="Empty: the system itself")
+    key_prefix = models.CharField(max_length=16, blank=True, help_text="Of the API key, where one was used")
+    tenant_id = models.BigIntegerField(null=True, db_index=True, help_text="The user whose things were touched")
+    action = models.CharField(max_length=64, db_index=True, help_text="Such as key.revoke, job.cancel, voice.takedown")
+    target_type = models.CharField(max_length=64, blank=True)
+    target_id = models.CharField(max_length=64, blank=True, db_index=True)
+    target_name = models.CharField(max_length=200, blank=True)
+    address = models.CharField(max_length=64, blank=True, help_text="Of the client")
+    request_id = models.CharField(max_length=64, blank=True)
+    details = models.JSONField(default=dict, blank=True, help_text="What was changed; never a secret")
+
+    class Meta:
+        ordering = ("-id",)
+        verbose_name = "audit entry"
+        verbose_name_plural = "audit log"
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.target_name or self.target_id}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk is not None:
+            raise TypeError("An audit entry is written once.")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("An audit entry is kept.")

@@ -67,6 +67,17 @@ class ApiKey(models.Model):
     key_hash = models.CharField(max_length=64, unique=True, editable=False, help_text="SHA-256 of the secret")
     scopes = models.JSONField(default=all_scopes, help_text=f"Some of: {', '.join(SCOPES)}")
     expires_at = models.DateTimeField(null=True, blank=True)
+    # A key's own limits only narrow its tenant's. None: the tenant's alone.
+    allowed_networks = models.JSONField(
+        default=list, blank=True, db_default=[], help_text="Addresses or networks it may be used from; none: all"
+    )
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    max_concurrent_jobs = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Jobs of this key that may be queued or running at a time"
+    )
+    monthly_audio_seconds = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Seconds of audio that it may make in a calendar month (UTC)"
+    )
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     from_environment = models.BooleanField(default=False, editable=False)
