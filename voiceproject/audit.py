@@ -30,16 +30,16 @@ def record(
     it is not given.
     """
     user = getattr(request, "user", None)
-    known = user is not None and getattr(user, "pk", None) is not None
+    actor = user if user is not None and user.pk is not None else None
     if tenant_id is None:
         tenant_id = getattr(target, "user_id", None) or getattr(target, "tenant_id", None)
     return AuditEntry.objects.create(
-        actor_id=user.pk if known else None,
-        actor_name=str(user.get_username())[:150] if known else "",
+        actor_id=actor.pk if actor else None,
+        actor_name=str(actor.get_username())[:150] if actor else "",
         key_prefix=str(getattr(getattr(request, "auth", None), "prefix", "")),
         tenant_id=tenant_id,
         action=action,
-        target_type=target_type or (target._meta.model_name or "" if target is not None else ""),
+        target_type=target_type or str(target._meta.model_name if target is not None else ""),
         target_id=str(target.pk) if target is not None else "",
         target_name=str(target)[:200] if target is not None else "",
         address=client_address(request)[:64],
