@@ -32,6 +32,7 @@ from voices import synthesis as journey
 from voices.auth import credentials
 from voices.engines import Reference, SynthesisRequest
 from voices.models import Synthesis
+from voices.references import references
 from voices.serializers import (
     MAX_SEED,
     EngineStateSerializer,
@@ -106,9 +107,9 @@ class SynthesizeView(BodyLimitMixin, APIView):
             message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
             raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
         path = journey.upload_path(fields["reference_audio"])
-        samples, rate = audio.load_reference(path, field="reference_audio")
+        samples, rate, content_hash = references.load(path, field="reference_audio")
         reference = Reference(
-            samples, rate, audio.sha256_file(path), fields["reference_text"] or None, fields["reference_language"]
+            samples, rate, content_hash, fields["reference_text"] or None, fields["reference_language"]
         )
         engine = journey.get_engine()
         window = None

@@ -40,6 +40,7 @@ MAX_REFERENCE_SECONDS = 10.0
 HEALTH_SECONDS = 1.8
 OTHER_PROBE_SECONDS = 2.0  # how long to wait for a server that may still work, where there are others
 EDGE_FADE_SECONDS = 0.005
+KEPT_WINDOWS = 1000
 UNKNOWN_WEIGHTS = "?"  # as voiceproject.lease has it
 
 LANGUAGES = frozenset({"auto", "zh", "en", "ja", "yue", "ko"})
@@ -200,6 +201,7 @@ class GptSovitsEngine:
         self._pinned = {Server(url).name: model_id for url, model_id in (pinned or {}).items()}
         self._timeout_seconds = timeout_seconds
         self._queue_seconds = queue_seconds
+        self._windows: dict[tuple[str, int, int], tuple[float, float]] = {}
         self._leases = lease_factory(list(self._servers), max_waiting=max_waiting)
 
     def serves(self, model: Model | None, default: Model | None, offers_default: bool = True) -> bool:
@@ -274,8 +276,7 @@ class GptSovitsEngine:
             raise _refused("text", f"{name} does not speak what is in it: {', '.join(foreign)}.")
         return sentences
 
-    @staticmethod
-    def reference_window(reference: Reference) -> tuple[float, float] | None:
+    def reference_window(self, reference: Reference) -> tuple[float, float] | None:
         """(start, end) in seconds of the part that the server gets to hear, None where it hears all of it.
 
         Raises PublicError: reference_too_short, reference_too_long (more than 10 s with a transcript).
@@ -291,7 +292,15 @@ class GptSovitsEngine:
                 "With a transcript the reference may last at most 10 seconds: no more of it is used.",
                 found,
             )
-        return best_window(reference.samples, reference.sample_rate)
+        # Looked for once: every request asks twice, and most bring a reference that was here before.
+        key = reference.content_hash, len(reference.samples), reference.sample_rate
+        window = self._windows.get(key)
+        if window is None:
+            window = best_window(reference.samples, reference.sample_rate)
+            if len(self._windows) >= KEPT_WINDOWS:
+                self._windows.clear()
+            self._windows[key] = window
+        return window
 
     def health(self) -> EngineHealth:
         """Asks all servers for /openapi.json at once, except those that work for us and could not answer."""
