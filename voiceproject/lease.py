@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from types import TracebackType
 from typing import Any
 
@@ -37,6 +37,7 @@ from django.db.models.functions import Now
 from voiceproject.bell import Bell
 from voiceproject.errors import EngineBusy, EngineUnavailable
 from voiceproject.models import EngineLease, EngineTurn, EngineWaiter
+from voiceproject.prepared import Slot, Update
 
 log = logging.getLogger(__name__)
 
@@ -241,25 +242,26 @@ class Leases:
                 return lease, before
         return None, before
 
-    def _try(self, row: Any, place: int | None, want: _Wanted, counts: bool = True, **changes: Any) -> Lease | None:
-        """Takes the server of this row, if exactly what was read of it still holds. counts: as the tenant's turn."""
+    def _try(
+        self, row: Any, place: int | None, want: _Wanted, counts: bool = True, aside: timedelta | None = None
+    ) -> Lease | None:
+        """Takes the server of this row, if exactly what was read of it still holds.
+
+        counts: as the tenant's turn; aside: nobody else is to try it for so long, also when it was given back.
+        """
         owner = uuid.uuid4().hex
         unsure = _is_unsure(row)
         # After anything uncertain nobody knows what is loaded there: it may have been restarted.
         loaded = UNKNOWN if row.loaded and unsure else _loaded(row)
-        # A server that was used and marked in between is read again.
-        same = EngineLease.objects.filter(pk=row.pk, owner=row.owner, needs_probe=row.needs_probe, loaded=row.loaded)
-        if row.owner:
-            same = same.filter(expires_at__lt=Now())
+        take = _take(bool(row.owner), self._lifetime, aside)
         # Durable: inside a caller's transaction nobody else would see the lease.
         with transaction.atomic(durable=True):
-            if not same.update(
-                owner=owner, expires_at=Now() + self._lifetime, needs_probe=unsure, loaded=loaded,
-                updated_at=Now(), **changes,
+            if not take(
+                pk=row.pk, was=row.owner, was_unsure=row.needs_probe, was_loaded=row.loaded,
+                owner=owner, unsure=unsure, loaded=loaded,
             ):  # fmt: skip
                 return None
-            turns = EngineTurn.objects.filter(queue=self.queue, tenant=want.tenant)
-            if counts and not turns.update(served_at=Now()):
+            if counts and not _serve(queue=self.queue, tenant=want.tenant):
                 turn = EngineTurn(queue=self.queue, tenant=want.tenant, served_at=Now())
                 EngineTurn.objects.bulk_create([turn], ignore_conflicts=True)
             if place is not None:
@@ -343,9 +345,8 @@ class Leases:
         if row is None or not _is_free(row):
             return row is None
         # Past the line, and set aside all the while: nobody is to wait for the answer.
-        aside = Now() + timedelta(seconds=self.lease_seconds)
         want = _Wanted("", frozenset({server}), None, lambda server, loaded: 0)
-        lease = self._try(row, None, want, counts=False, set_aside_until=aside)
+        lease = self._try(row, None, want, counts=False, aside=self._lifetime)
         if lease is None:
             return False
         with lease:
@@ -412,6 +413,50 @@ class Leases:
         waiters = [waiter for place, waiter in list(self._locals.items()) if place != besides]
         if waiters:
             min(waiters, key=lambda waiter: waiter.before).woken.set()
+
+
+# --- what every sentence writes -----------------------------------------------------------------------------
+
+
+@cache
+def _take(owned: bool, lifetime: timedelta, aside: timedelta | None) -> Update:
+    """Takes a lease as it was read; one that was used and marked in between is read again. owned: it has run out."""
+    rows = EngineLease.objects.filter(
+        pk=Slot("pk", EngineLease, "id"),
+        owner=Slot("was", EngineLease, "owner"),
+        needs_probe=Slot("was_unsure", EngineLease, "needs_probe"),
+        loaded=Slot("was_loaded", EngineLease, "loaded"),
+    )
+    return Update(
+        rows.filter(expires_at__lt=Now()) if owned else rows,
+        owner=Slot("owner", EngineLease),
+        expires_at=Now() + lifetime,
+        needs_probe=Slot("unsure", EngineLease, "needs_probe"),
+        loaded=Slot("loaded", EngineLease),
+        updated_at=Now(),
+        **({"set_aside_until": Now() + aside} if aside else {}),
+    )
+
+
+_serve = Update(
+    EngineTurn.objects.filter(queue=Slot("queue", EngineTurn), tenant=Slot("tenant", EngineTurn)),
+    served_at=Now(),
+)
+
+
+@cache
+def _give_back(needs_probe: bool, aside: timedelta | None, unreachable: bool) -> Update:
+    seconds = F("usual_seconds") * 0.8 + Slot("seconds", EngineLease, "usual_seconds") * 0.2
+    return Update(
+        EngineLease.objects.filter(server=Slot("server", EngineLease), owner=Slot("owner", EngineLease)),
+        owner="",
+        expires_at=None,
+        needs_probe=needs_probe,
+        set_aside_until=Now() + aside if aside else None,
+        unreachable=unreachable,
+        updated_at=Now(),
+        **({} if needs_probe else {"usual_seconds": seconds}),
+    )
 
 
 def _is_free(row: Any) -> bool:
@@ -494,13 +539,10 @@ class Lease:
         self._released = True
         self._leases.let_go(self)
         seconds = time.monotonic() - self._taken_at
-        usual = {} if needs_probe else {"usual_seconds": F("usual_seconds") * 0.8 + seconds * 0.2}
-        aside = Now() + timedelta(seconds=self._leases.set_aside_seconds) if set_aside else None
+        aside = timedelta(seconds=self._leases.set_aside_seconds) if set_aside else None
+        give_back = _give_back(needs_probe, aside, unreachable)
         try:
-            kept = self._mine.update(
-                owner="", expires_at=None, needs_probe=needs_probe, set_aside_until=aside,
-                unreachable=unreachable, updated_at=Now(), **usual,
-            )  # fmt: skip
+            kept = give_back(server=self.server, owner=self.owner, seconds=seconds)
         except DatabaseError:
             # It runs out by itself, and whoever takes it over probes.
             log.exception("The lease on %s could not be released", self.server)
