@@ -1,11 +1,13 @@
-"""UPDATEs that are compiled once.
+"""Statements that are compiled once.
 
 Django builds the SQL of a query anew each time, which takes several times as long as the database needs to run it. That
-is lost in a query of the console, but every sentence takes a lease, gives it back and ends a job.
+does not matter in the console, but every sentence takes a lease, gives it back and ends a job, and whoever waits for
+one looks again and again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -21,14 +23,22 @@ class Slot(Expression):
     """
 
     def __init__(self, name: str, model: type[Model], field: str = "") -> None:
-        super().__init__(output_field=model._meta.get_field(field or name))
+        super().__init__(output_field=model._meta.get_field(field or name))  # type: ignore[arg-type]
         self.name = name
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
         return "%s", [self]
 
 
-class Update:
+class _Statement:
+    def _given(self, parameters: Iterable[Any], values: dict[str, Any]) -> list[Any]:
+        return [
+            part.output_field.get_db_prep_save(values[part.name], connection) if isinstance(part, Slot) else part
+            for part in parameters
+        ]
+
+
+class Update(_Statement):
     """`rows.update(**changes)` with slots: called with their values, it gives the number of rows that were changed."""
 
     def __init__(self, rows: QuerySet, **changes: Any) -> None:
@@ -36,21 +46,37 @@ class Update:
         self._changes = changes
 
     def __call__(self, **values: Any) -> int:
-        sql, parameters = self._statement
-        given = [
-            part.output_field.get_db_prep_save(values[part.name], connection) if isinstance(part, Slot) else part
-            for part in parameters
-        ]
+        sql, parameters = self._compiled
         with transaction.mark_for_rollback_on_error(DEFAULT_DB_ALIAS), connection.cursor() as cursor:
-            cursor.execute(sql, given)
+            cursor.execute(sql, self._given(parameters, values))
             return int(cursor.rowcount)
 
     @cached_property
-    def _statement(self) -> tuple[str, tuple[Any, ...]]:
+    def _compiled(self) -> tuple[str, Iterable[Any]]:
         # As QuerySet.update does it.
         query = self._rows.query.chain(UpdateQuery)
-        query.add_update_values(self._changes)
+        query.add_update_values(self._changes)  # type: ignore[attr-defined]
         query.clear_ordering(force=True)
         query.clear_select_clause()
-        sql, parameters = query.get_compiler(DEFAULT_DB_ALIAS).as_sql()
-        return sql, tuple(parameters)
+        return query.get_compiler(DEFAULT_DB_ALIAS).as_sql()
+
+
+class Select(_Statement):
+    """`rows.values_list(...)` with slots: called with their values, it gives the tuples."""
+
+    def __init__(self, rows: QuerySet) -> None:
+        self._rows = rows
+
+    def __call__(self, **values: Any) -> list[tuple[Any, ...]]:
+        sql, parameters, convert = self._compiled
+        with connection.cursor() as cursor:
+            cursor.execute(sql, self._given(parameters, values))
+            return convert(cursor.fetchall())
+
+    @cached_property
+    def _compiled(self) -> tuple[str, Iterable[Any], Callable[[Iterable[Any]], list[tuple[Any, ...]]]]:
+        # As QuerySet.values_list does it. The converters ask the connection for what its kind can do, not for data.
+        compiler = self._rows.query.get_compiler(DEFAULT_DB_ALIAS)
+        sql, parameters = compiler.as_sql()
+        converters = compiler.get_converters([column for column, _, _ in compiler.select])
+        return sql, parameters, lambda rows: [tuple(row) for row in compiler.apply_converters(rows, converters)]
