@@ -197,8 +197,8 @@ CORS_ALLOW_HEADERS = [
 ]  # fmt: skip
 CORS_EXPOSE_HEADERS = [
     "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
-    "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
-    "ETag", "Accept-Ranges",
+    "X-Quota-Remaining", "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range",
+    "Content-Disposition", "ETag", "Accept-Ranges",
 ]  # fmt: skip
 
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -262,6 +262,7 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
+        {"name": "account", "description": "Who you are here, your limits, and what you have used."},
         {"name": "webhooks", "description": "What your server is told when a job has ended (Standard Webhooks)."},
         {"name": "health", "description": "What runs, and what does not."},
     ],
@@ -280,6 +281,11 @@ if API_KEY:
         raise BadSetting("API_KEY", "must be printable ASCII without spaces, since it travels in a header")
 
 MAX_UPLOAD_SIZE = env.number("MAX_UPLOAD_SIZE", 10 * 1024 * 1024)
+
+# --- Quotas ---------------------------------------------------------------------------------------------------------
+
+MONTHLY_AUDIO_SECONDS = env.number("MONTHLY_AUDIO_SECONDS", 0, minimum=0)
+MAX_STORAGE_BYTES = env.number("MAX_STORAGE_BYTES", 0, minimum=0)
 
 # --- Speech ----------------------------------------------------------------------------------------------------------
 

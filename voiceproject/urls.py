@@ -11,6 +11,7 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
 from voiceproject.pages import DocsView, RedocView, StartView
+from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
@@ -56,6 +57,8 @@ urlpatterns = [
     path(f"{API}/cover/jobs/<uuid:pk>/retry", CoverJobViewSet.as_view({"post": "retry"}), name="cover-retry"),
     path(f"{API}/cover/jobs/<uuid:pk>/remix", CoverJobViewSet.as_view({"post": "remix"}), name="cover-remix"),
     path(f"{API}/cover/jobs/<uuid:pk>/events", CoverJobViewSet.as_view({"get": "events"}), name="cover-events"),
+    path(f"{API}/usage", UsageView.as_view(), name="usage"),
+    path(f"{API}/me", MeView.as_view(), name="me"),
     path(f"{API}/webhooks/secret", WebhookSecretView.as_view(), name="webhook-secret"),
     path(f"{API}/webhooks/secret/rotate", RotateWebhookSecretView.as_view(), name="webhook-secret-rotate"),
     path(f"{API}/webhooks/deliveries", WebhookDeliveryViewSet.as_view({"get": "list"}), name="webhook-deliveries"),

@@ -16,8 +16,9 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from voiceproject.jobs import Job
+from voiceproject.jobs import Job, JobStatus
 from voices.engines import Model
+from voices.text import speaking_seconds
 
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
 BOOTSTRAP_USERNAME = "api"
@@ -41,7 +42,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def find(self, secret: str) -> ApiKey | None:
         """The valid key with this secret, with its user: one indexed query. None for unknown, expired, revoked."""
         identity = ApiKey.identity(secret)
-        key: ApiKey | None = self.select_related("user").filter(key_hash=identity["key_hash"]).first()
+        key: ApiKey | None = self.select_related("user__tenant").filter(key_hash=identity["key_hash"]).first()
         environment = settings.API_KEY and hmac.compare_digest(secret.encode(), settings.API_KEY.encode())
         if key is None and environment:
             user, _ = User.objects.get_or_create(username=BOOTSTRAP_USERNAME)
@@ -219,7 +220,6 @@ class Synthesis(Job):
     audio = models.FileField(max_length=200, blank=True)
     duration_seconds = models.FloatField(null=True)
     sample_rate = models.PositiveIntegerField(null=True, help_text="Hz")
-    engine_seconds = models.FloatField(null=True, help_text="How long the engine worked")
 
     class Meta(Job.Meta):
         verbose_name = "synthesis"
@@ -234,6 +234,19 @@ class Synthesis(Job):
     @property
     def resumable(self) -> bool:
         return self.background
+
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+    def expected_seconds(self) -> float:
+        return speaking_seconds(self.text) / self.speed
+
+    def made_seconds(self) -> float:
+        if self.status == JobStatus.SUCCEEDED:
+            return self.duration_seconds or 0.0
+        # Canceled on its way: who was making it knows better, and says so (usage.correct).
+        return self.expected_seconds() * self.progress / 100
 
     @classmethod
     def for_workers(cls) -> models.QuerySet:
