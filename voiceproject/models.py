@@ -202,8 +202,8 @@ class UsageEntry(models.Model):
     audio_ms = models.BigIntegerField(help_text="What counts: first as expected, then as made; 0 when given back")
     characters = models.PositiveIntegerField(default=0)
     engine_ms = models.BigIntegerField(default=0, help_text="How long the engine worked")
-    # Python's clock, as that of jobs: it decides in which month and on which day this counts.
-    accepted_at = models.DateTimeField(default=timezone.now)
+    day = models.DateField(help_text="UTC; on which this counts, and in whose month")
+    accepted_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -211,7 +211,7 @@ class UsageEntry(models.Model):
         verbose_name = "usage entry"
         verbose_name_plural = "usage"
         # The first covers the sums of quotas; the other has an entry for each live job only.
-        indexes: ClassVar = [models.Index(fields=["tenant_id", "accepted_at", "key_id", "audio_ms"])]
+        indexes: ClassVar = [models.Index(fields=["tenant_id", "day", "key_id", "audio_ms"])]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["job_id"], condition=Q(ended_at__isnull=True), name="one_reservation_a_job")
         ]

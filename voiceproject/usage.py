@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import settings
 from django.db.models import Count, Max, QuerySet, Sum
-from django.db.models.functions import Now, TruncDate
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from voiceproject.errors import PublicError
@@ -77,9 +77,8 @@ def storage_limit(tenant: Tenant | None) -> int | None:
 
 def counted_ms(tenant_id: int, now: datetime, key_id: int | None = None) -> int:
     """Audio that counts in the month of `now`: what was made, and what is reserved."""
-    month = UsageEntry.objects.filter(
-        tenant_id=tenant_id, accepted_at__gte=month_start(now), accepted_at__lt=month_end(now)
-    ).order_by()
+    days = (month_start(now).date(), month_end(now).date() - timedelta(days=1))
+    month = UsageEntry.objects.filter(tenant_id=tenant_id, day__range=days).order_by()
     if key_id is not None:
         month = month.filter(key_id=key_id)
     return int(month.aggregate(n=Sum("audio_ms"))["n"] or 0)
@@ -129,6 +128,7 @@ def reserve(job: Job) -> None:
         reserved_ms=reserved,
         audio_ms=reserved,
         characters=job.characters,
+        day=now.astimezone(UTC).date(),
         accepted_at=now,
     )
     job.reserved_ms = reserved
@@ -192,8 +192,8 @@ def correct(job: Job, made_seconds: float, engine_seconds: float) -> None:
 
     if not type(job)._default_manager.filter(pk=job.pk, attempt=job.attempt, status=JobStatus.CANCELED).exists():
         return
-    since = job.created_at - timedelta(seconds=1)
-    own = UsageEntry.objects.filter(tenant_id=job.tenant_id, accepted_at__gte=since, job_id=job.pk)
+    since = job.created_at.astimezone(UTC).date()
+    own = UsageEntry.objects.filter(tenant_id=job.tenant_id, day__gte=since, job_id=job.pk)
     own.filter(state=UsageEntry.State.SETTLED, attempt=job.attempt).update(
         audio_ms=milliseconds(made_seconds), engine_ms=milliseconds(engine_seconds)
     )
@@ -220,9 +220,7 @@ SUMS = ("requests", "audio_seconds", "characters", "engine_seconds")
 
 def settled(tenant_id: int, first: date, last: date) -> QuerySet[UsageEntry]:
     """The tenant's rows of these days (UTC, both included) that count."""
-    start = datetime.combine(first, time(), UTC)
-    end = datetime.combine(last + timedelta(days=1), time(), UTC)
-    rows = UsageEntry.objects.filter(tenant_id=tenant_id, accepted_at__gte=start, accepted_at__lt=end)
+    rows = UsageEntry.objects.filter(tenant_id=tenant_id, day__range=(first, last))
     return rows.filter(state=UsageEntry.State.SETTLED).order_by()
 
 
@@ -242,7 +240,7 @@ def summary(tenant_id: int, first: date, last: date, group_by: str) -> dict[str,
     rows = settled(tenant_id, first, last)
     groups: QuerySet[Any, Any]
     if group_by == "day":
-        groups = rows.annotate(day=TruncDate("accepted_at", tzinfo=UTC)).values("day").order_by("day")
+        groups = rows.values("day").order_by("day")
     elif group_by == "key":
         groups = rows.values("key_id").annotate(newest=Max("pk")).order_by("key_id")
     else:
