@@ -86,6 +86,32 @@ def delete_folder(folder: str) -> None:
         pass  # Somebody has put a file there this moment; the sweep of orphans finds it.
 
 
+@contextmanager
+def place_of(key: Any) -> Iterator[None]:
+    """Where the API key may have so many jobs only: a transaction in which it may have one more, as `Job.admission`."""
+    if key.max_concurrent_jobs is None:
+        yield
+        return
+    Tenant.objects.get_or_create(user=key.user)
+    with transaction.atomic():
+        Tenant.objects.select_for_update().get(user=key.user)
+        _check_jobs_of(key)
+        yield
+
+
+def _check_jobs_of(key: Any) -> None:
+    """Raises PublicError too_many_jobs. The tenant's row is locked while they are counted."""
+    limit = key.max_concurrent_jobs if key is not None else None
+    if limit is None:
+        return
+    # With its tenant, since an index knows that one's live jobs, and the key's would be all that it ever made.
+    own = {"tenant": key.user_id, "status__in": LIVE, "api_key": key}
+    live = sum(model._default_manager.filter(**own).count() for model in Job.__subclasses__())
+    if live >= limit:
+        message = f"This key has {live} jobs that wait or run; it may have {limit} at a time."
+        raise PublicError("too_many_jobs", message, {"limit": limit, "found": live, "limit_of": "key"}, retry_after=5)
+
+
 class Job(models.Model):
     """One piece of work of one tenant. Subclasses add their inputs, their outputs and their stages."""
 
@@ -155,11 +181,11 @@ class Job(models.Model):
 
     @classmethod
     @contextmanager
-    def admission(cls, tenant: Any, max_queued: int) -> Iterator[None]:
+    def admission(cls, tenant: Any, max_queued: int, key: Any = None) -> Iterator[None]:
         """A transaction in which one more job of the tenant may be queued. Raises PublicError too_many_jobs.
 
-        max_queued: for tenants that have no limit of their own. The tenant's row is locked, so that those who submit
-        at the same time count each other.
+        max_queued: for tenants that have no limit of their own; key: the API key whose job it is, which may be limited
+        too. The tenant's row is locked, so that those who submit at the same time count each other.
         """
         Tenant.objects.get_or_create(user=tenant)
         with transaction.atomic():
@@ -172,6 +198,7 @@ class Job(models.Model):
                     {"limit": limit, "found": queued},
                     retry_after=30,
                 )
+            _check_jobs_of(key)
             yield
 
     @staticmethod
