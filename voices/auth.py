@@ -11,6 +11,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from voiceproject.errors import PublicError
+from voiceproject.logging import note
 from voices.models import ApiKey
 
 
@@ -35,6 +36,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         if not key.user.is_active:
             raise PublicError("tenant_blocked", "This account is blocked. Ask the operator.")
         key.touch()
+        note(tenant=key.user_id, key=key.pk)
         request._request.tenant_id = key.user_id  # type: ignore[attr-defined] # for the access log
         return key.user, key
 
