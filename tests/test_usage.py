@@ -36,6 +36,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SPEECH, COVER, USAGE, ME = "/api/v1/voice/synthesize", "/api/v1/cover/jobs", "/api/v1/usage", "/api/v1/me"
 TEXT = "Here is the first sentence of three. This is the second one of them. And that was the third and last."
 State = UsageEntry.State
+GONE = "ffffffff-ffff-4fff-bfff-ffffffffffff"  # an id that comes last
 
 
 @pytest.fixture
@@ -349,7 +350,7 @@ def test_a_settlement_may_exceed_its_reservation_and_then_the_next_is_refused(
     body = refused.json()
     assert (refused.status_code, body["error"]) == (429, "quota_exceeded")
     assert body["details"]["quota"] == "audio_seconds"
-    assert (body["details"]["of"], body["details"]["limit"], body["details"]["left"]) == ("tenant", 4, 0)
+    assert (body["details"]["limit_of"], body["details"]["limit"], body["details"]["left"]) == ("tenant", 4, 0)
     assert body["details"]["used"] == pytest.approx(float(answer["X-Audio-Duration"]), abs=0.001)
     now = datetime.now(UTC)
     days = calendar.monthrange(now.year, now.month)[1]
@@ -373,12 +374,12 @@ def test_a_keys_quota_narrows_its_tenants_and_no_other_keys(speak: Callable[...,
     assert speak().status_code == 200
     refused = speak()
     assert refused.status_code == 429
-    assert (refused.json()["details"]["of"], refused.json()["details"]["limit"]) == ("key", 12)
+    assert (refused.json()["details"]["limit_of"], refused.json()["details"]["limit"]) == ("key", 12)
     client = APIClient(headers={"X-API-Key": secret})
     assert speak(client).status_code == 200
     refused = speak(client)
-    assert (refused.json()["details"]["of"], refused.json()["details"]["limit"]) == ("tenant", 25)
-    assert set(UsageEntry.objects.values_list("key_id", flat=True)) == {tenant.key.pk, second.pk}
+    assert (refused.json()["details"]["limit_of"], refused.json()["details"]["limit"]) == ("tenant", 25)
+    assert set(UsageEntry.objects.values_list("key_id", flat=True)) == {tenant.key.public_id, second.public_id}
 
 
 def test_last_months_audio_does_not_count(speak: Callable[..., Any], tenant: Tenant, settings: Any) -> None:
@@ -504,8 +505,9 @@ def test_a_full_account_is_refused_until_something_is_deleted(
 
 def settled(tenant: Tenant, day: str, ms: int = 1500, **fields: Any) -> None:
     baker.make(UsageEntry, **{
-        "tenant_id": tenant.user.pk, "key_id": tenant.key.pk, "key_prefix": tenant.key.prefix, "key_name": "test",
-        "operation": "synthesis", "job_id": uuid.uuid4(), "state": State.SETTLED, "reserved_ms": 9, "audio_ms": ms,
+        "tenant_id": tenant.user.pk, "key_id": tenant.key.public_id, "key_prefix": tenant.key.prefix,
+        "key_name": "test", "operation": "synthesis", "job_id": uuid.uuid4(), "state": State.SETTLED, "reserved_ms": 9,
+        "audio_ms": ms,
         "characters": 10, "engine_ms": 300, "day": day, "accepted_at": timezone.now(),
         "ended_at": timezone.now(), **fields,
     })  # fmt: skip
@@ -514,7 +516,7 @@ def settled(tenant: Tenant, day: str, ms: int = 1500, **fields: Any) -> None:
 def test_usage_is_told_by_day_key_and_operation(api: APIClient, tenant: Tenant, other: Tenant) -> None:
     settled(tenant, "2026-03-01")
     settled(tenant, "2026-03-01", 2001, operation="cover", characters=0, key_name="renamed")
-    settled(tenant, "2026-03-03", key_id=777, key_prefix="vck_gone", key_name="gone")
+    settled(tenant, "2026-03-03", key_id=GONE, key_prefix="vck_gone", key_name="gone")
     settled(tenant, "2026-02-28")
     settled(tenant, "2026-03-04")
     settled(tenant, "2026-03-02", state=State.RESERVED, ended_at=None)
@@ -535,8 +537,8 @@ def test_usage_is_told_by_day_key_and_operation(api: APIClient, tenant: Tenant, 
     assert (
         ask("key")
         == [
-            {"key": {"id": tenant.key.pk, "name": "renamed", "prefix": tenant.key.prefix}, **two},
-            {"key": {"id": 777, "name": "gone", "prefix": "vck_gone"}, **one},
+            {"key": {"id": str(tenant.key.public_id), "name": "renamed", "prefix": tenant.key.prefix}, **two},
+            {"key": {"id": GONE, "name": "gone", "prefix": "vck_gone"}, **one},
         ]
         or ask("key")[0]["key"]["id"] == 777
     )
@@ -623,7 +625,7 @@ def test_me_tells_limits_and_what_is_left(
 ) -> None:
     body = api.get(ME).json()
     assert body["username"] == "alice"
-    assert body["key"] == {"id": tenant.key.pk, "name": "test", "prefix": tenant.key.prefix,
+    assert body["key"] == {"id": str(tenant.key.public_id), "name": "test", "prefix": tenant.key.prefix,
                            "scopes": tenant.key.scopes, "expires_at": None}  # fmt: skip
     assert tenant.secret not in str(body)
     assert body["limits"]["max_running_jobs"] == settings.COVER_MAX_RUNNING

@@ -63,6 +63,16 @@ class IdempotencyKey(models.Model):
         return f"{self.tenant_id} {self.key}"
 
 
+class RateLog(models.Model):
+    """When the last requests of a tenant or a key were accepted. Written by voiceproject.ratelimit alone."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    times = models.TextField(help_text="The newest first")
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class EngineLease(models.Model):
     """Who may call an engine's server now: one call at a time over all processes."""
 
@@ -191,7 +201,7 @@ class UsageEntry(models.Model):
         REFUNDED = "refunded"
 
     tenant_id = models.BigIntegerField(help_text="The user")
-    key_id = models.BigIntegerField(null=True)
+    key_id = models.UUIDField(null=True, help_text="The API key's public id")
     key_prefix = models.CharField(max_length=16, blank=True)
     key_name = models.CharField(max_length=100, blank=True, help_text="As it was when the work was accepted")
     operation = models.CharField(max_length=32, help_text="synthesis, cover, remix")

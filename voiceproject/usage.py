@@ -75,7 +75,7 @@ def storage_limit(tenant: Tenant | None) -> int | None:
     return own if own is not None else settings.MAX_STORAGE_BYTES or None
 
 
-def counted_ms(tenant_id: int, now: datetime, key_id: int | None = None) -> int:
+def counted_ms(tenant_id: int, now: datetime, key_id: Any = None) -> int:
     """Audio that counts in the month of `now`: what was made, and what is reserved."""
     days = (month_start(now).date(), month_end(now).date() - timedelta(days=1))
     month = UsageEntry.objects.filter(tenant_id=tenant_id, day__range=days).order_by()
@@ -113,14 +113,14 @@ def reserve(job: Job) -> None:
     left: list[int] = []
     if of_tenant is not None:
         left.append(_left("tenant", of_tenant, counted_ms(job.tenant_id, now), reserved, now))
-    if of_key is not None:
-        left.append(_left("key", of_key, counted_ms(job.tenant_id, now, job.api_key_id), reserved, now))
+    key = job.api_key
+    if key is not None and of_key is not None:
+        left.append(_left("key", of_key, counted_ms(job.tenant_id, now, key.public_id), reserved, now))
     if of_storage is not None:
         _check_storage(of_storage, storage_bytes(job.tenant_id), job.input_bytes)
-    key = job.api_key
     UsageEntry.objects.create(
         tenant_id=job.tenant_id,
-        key_id=key.pk if key else None,
+        key_id=key.public_id if key else None,
         key_prefix=key.prefix if key else "",
         key_name=key.name if key else "",
         operation=job.operation,
@@ -143,7 +143,7 @@ def _left(whose: str, limit: int, used_ms: int, wanted_ms: int, now: datetime) -
             "quota_exceeded",
             f"{owner} may make {limit} seconds of audio a month; this takes about {wanted_ms / 1000:.1f}, "
             f"and {max(0, left_ms) / 1000:.1f} are left.",
-            {"quota": "audio_seconds", "of": whose, "limit": limit, "used": used_ms / 1000,
+            {"quota": "audio_seconds", "limit_of": whose, "limit": limit, "used": used_ms / 1000,
              "left": max(0, left_ms) / 1000, "wanted": wanted_ms / 1000},
             retry_after=(month_end(now) - now).total_seconds(),
         )  # fmt: skip
@@ -155,7 +155,7 @@ def _check_storage(limit: int, used: int, more: int) -> None:
         raise PublicError(
             "quota_exceeded",
             f"The files of this account take {used} bytes of storage, and {limit} are allowed; delete some jobs.",
-            {"quota": "storage_bytes", "of": "tenant", "limit": limit, "used": used, "left": max(0, limit - used),
+            {"quota": "storage_bytes", "limit_of": "tenant", "limit": limit, "used": used, "left": max(0, limit - used),
              "wanted": more},
             retry_after=STORAGE_RETRY_SECONDS,
         )  # fmt: skip

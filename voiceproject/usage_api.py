@@ -42,7 +42,7 @@ class SumsSerializer(serializers.Serializer):
 
 
 class UsedKeySerializer(serializers.Serializer):
-    id = serializers.IntegerField(allow_null=True)
+    id = serializers.UUIDField(allow_null=True)
     name = serializers.CharField(help_text="As it was when the key was last used in these days")
     prefix = serializers.CharField()
 
@@ -101,7 +101,7 @@ class MeSerializer(serializers.Serializer):
     key = inline_serializer(
         "MyKey",
         {
-            "id": serializers.IntegerField(),
+            "id": serializers.UUIDField(),
             "name": serializers.CharField(),
             "prefix": serializers.CharField(),
             "scopes": serializers.ListField(child=serializers.CharField()),
@@ -167,13 +167,14 @@ def _me(user: Any, key: Any) -> dict[str, Any]:
     used_ms = usage.counted_ms(user.pk, now)
     left_ms = [1000 * of_tenant - used_ms] if of_tenant is not None else []
     if of_key is not None:
-        left_ms.append(1000 * of_key - usage.counted_ms(user.pk, now, key.pk))
+        left_ms.append(1000 * of_key - usage.counted_ms(user.pk, now, key.public_id))
     storage, stored = usage.storage_limit(tenant), usage.storage_bytes(user.pk)
     return {
         "username": user.get_username(),
-        "key": {name: getattr(key, name) for name in ("id", "name", "prefix", "scopes", "expires_at")},
+        "key": {"id": key.public_id}
+        | {name: getattr(key, name) for name in ("name", "prefix", "scopes", "expires_at")},
         "limits": {
-            "requests_per_minute": _narrowest(getattr(tenant, "requests_per_minute", None), key.requests_per_minute),
+            "requests_per_minute": _narrowest(*(limit.requests for limit in key.rate_limits())),
             "max_running_jobs": _own(tenant, "max_running", settings.COVER_MAX_RUNNING),
             "max_queued_jobs": max_queued,
             "monthly_audio_seconds": _narrowest(of_tenant, of_key),
