@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from django.db.models import Expression, Model, QuerySet
+from django.db.models.query import get_related_populators
 from django.db.models.sql import UpdateQuery
 
 
@@ -62,21 +63,41 @@ class Update(_Statement):
 
 
 class Select(_Statement):
-    """`rows.values_list(...)` with slots: called with their values, it gives the tuples."""
+    """A queryset of objects (with `select_related` of its) or of `values_list`, with slots: called with their values,
+    it gives the list."""
 
     def __init__(self, rows: QuerySet) -> None:
         self._rows = rows
 
-    def __call__(self, **values: Any) -> list[tuple[Any, ...]]:
+    def __call__(self, **values: Any) -> list[Any]:
         sql, parameters, convert = self._compiled
         with connection.cursor() as cursor:
             cursor.execute(sql, self._given(parameters, values))
-            return convert(cursor.fetchall())
+            return [convert(row) for row in cursor.fetchall()]
 
     @cached_property
-    def _compiled(self) -> tuple[str, Iterable[Any], Callable[[Iterable[Any]], list[tuple[Any, ...]]]]:
-        # As QuerySet.values_list does it. The converters ask the connection for what its kind can do, not for data.
+    def _compiled(self) -> tuple[str, Iterable[Any], Callable[[Any], Any]]:
+        # As Django's own iterables do it. The converters ask the connection for what its kind can do, not for data.
         compiler = self._rows.query.get_compiler(DEFAULT_DB_ALIAS)
         sql, parameters = compiler.as_sql()
-        converters = compiler.get_converters([column for column, _, _ in compiler.select])
-        return sql, parameters, lambda rows: [tuple(row) for row in compiler.apply_converters(rows, converters)]
+        columns = [column for column, _, _ in compiler.select]
+        converters = compiler.get_converters(columns)
+
+        def values_of(row: Any) -> Any:
+            return next(compiler.apply_converters([row], converters))
+
+        if self._rows._fields is not None:  # type: ignore[attr-defined] # values_list
+            return sql, parameters, lambda row: tuple(values_of(row))
+        model = compiler.klass_info["model"]
+        own = compiler.klass_info["select_fields"]
+        names = [columns[index].target.attname for index in own]
+        related = get_related_populators(compiler.klass_info, compiler.select, DEFAULT_DB_ALIAS)  # type: ignore[call-arg]
+
+        def object_of(row: Any) -> Any:
+            values = values_of(row)
+            found = model.from_db(DEFAULT_DB_ALIAS, names, [values[index] for index in own])
+            for populator in related:
+                populator.populate(values, found)
+            return found
+
+        return sql, parameters, object_of

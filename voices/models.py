@@ -7,6 +7,7 @@ import hmac
 import secrets
 import uuid
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from django.conf import settings
@@ -19,6 +20,7 @@ from django.db.models.functions import Now
 
 from voiceproject.addresses import parse_network, written
 from voiceproject.jobs import Job, JobStatus
+from voiceproject.prepared import Select, Slot
 from voiceproject.ratelimit import Limit
 from voices.engines import Model
 from voices.text import speaking_seconds
@@ -59,7 +61,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def find(self, secret: str) -> ApiKey | None:
         """The valid key with this secret, its user and tenant: one indexed query. None: unknown, expired, revoked."""
         identity = ApiKey.identity(secret)
-        key: ApiKey | None = self.select_related("user__tenant").filter(key_hash=identity["key_hash"]).first()
+        key: ApiKey | None = next(iter(_with_hash()(key_hash=identity["key_hash"])), None)
         environment = settings.API_KEY and hmac.compare_digest(secret.encode(), settings.API_KEY.encode())
         if key is None and environment:
             user, _ = User.objects.get_or_create(username=BOOTSTRAP_USERNAME)
@@ -72,6 +74,12 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             return None
         # The environment's key counts only while it stands there: changing it retires the old one.
         return None if key.from_environment and not environment else key
+
+
+@cache
+def _with_hash() -> Select:
+    """Asked by every request."""
+    return Select(ApiKey.objects.select_related("user__tenant").filter(key_hash=Slot("key_hash", ApiKey)))
 
 
 class ApiKey(models.Model):
