@@ -256,11 +256,13 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobStatus": "voiceproject.jobs.JobStatus",
         "Language": "voices.serializers.LANGUAGES",
+        "SpeechFormat": "voices.serializers.FORMATS",
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
     },
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
+        {"name": "voices", "description": "Saved voices: a speaker's samples under an id, and how good they are."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
         {"name": "webhooks", "description": "What your server is told when a job has ended (Standard Webhooks)."},
         {"name": "health", "description": "What runs, and what does not."},
