@@ -14,7 +14,7 @@ from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.jobs import LIVE, JobStatus
 from voiceproject.webhooks import CallbackURLField
 from voices import registry
-from voices.serializers import RETRYABLE, FiniteFloatField, QueueSerializer, require_one_reference
+from voices.serializers import RETRYABLE, FiniteFloatField, OneReferenceMixin, QueueSerializer
 
 RESULT_FORMATS = ("wav", "flac", "mp3")
 
@@ -30,8 +30,10 @@ class PitchShiftField(serializers.IntegerField):
         return None if data == "auto" else super().run_validation(data)
 
 
-class CreateCoverSerializer(StrictSerializer):
+class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):
     """What to sing, and in whose voice."""
+
+    reference_field = "reference_voice"
 
     reference_voice = SizedFileField(
         required=False,
@@ -69,10 +71,6 @@ class CreateCoverSerializer(StrictSerializer):
     vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     callback_url = CallbackURLField()
-
-    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
-        require_one_reference(fields, "reference_voice")
-        return fields
 
     def validate_model_id(self, model_id: str) -> str:
         registry.for_cover(model_id)

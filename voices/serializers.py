@@ -37,18 +37,33 @@ class FiniteFloatField(serializers.FloatField):
         return value
 
 
-def require_one_reference(fields: dict[str, Any], file: str) -> None:
-    """Exactly one of an upload and a saved voice."""
-    if fields.get("voice_id") is None:
-        fields.pop("voice_id", None)
-    if file in fields and "voice_id" in fields:
-        raise serializers.ValidationError({"voice_id": [f"Send either {file} or voice_id."]})
-    if file not in fields and "voice_id" not in fields:
-        raise serializers.ValidationError({file: ["Send this file, or the voice_id of a saved voice."]})
+class OneReferenceMixin:
+    """Takes either the upload that `reference_field` names, or voice_id."""
+
+    reference_field: str
+
+    def to_internal_value(self, data: Any) -> Any:
+        given = [name for name in (self.reference_field, "voice_id") if hasattr(data, "get") and data.get(name)]
+        wrong = {}
+        if not given:
+            wrong = {self.reference_field: ["Send this file, or the voice_id of a saved voice."]}
+        elif len(given) == 2:
+            wrong = {"voice_id": [f"Send either {self.reference_field} or voice_id."]}
+        try:
+            fields = super().to_internal_value(data)  # type: ignore[misc]
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({**wrong, **error.detail}) from None  # type: ignore[dict-item]
+        if wrong:
+            raise serializers.ValidationError(wrong)
+        if fields.get("voice_id") is None:
+            fields.pop("voice_id", None)
+        return fields
 
 
-class SynthesizeSerializer(StrictSerializer):
+class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
     """What to say, and in whose voice."""
+
+    reference_field = "reference_audio"
 
     text = TextField(max_length=MAX_TEXT_CHARACTERS, help_text="What to say, 1 to 5000 characters.")
     reference_audio = SizedFileField(
@@ -100,7 +115,6 @@ class SynthesizeSerializer(StrictSerializer):
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Adds `model`: what model_id names (voices.engines.Model or None)."""
-        require_one_reference(fields, "reference_audio")
         if fields["stream"] and fields["response_format"] not in STREAMED_FORMATS:
             message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
             raise serializers.ValidationError({"response_format": [message]})
