@@ -88,9 +88,7 @@ class TestLife:
         samples, rate = heard(api.get(save(sample=upload(wav_bytes(short, 16_000))).json()["links"]["sample"]))
         assert len(samples) / rate == pytest.approx(3.0, abs=0.01)
 
-    @pytest.mark.parametrize(
-        "statement", [None, "", "yes", "I agree", "aaaaaaaaaaaaaaaaaaaaaa", "1234 5678 !"]
-    )
+    @pytest.mark.parametrize("statement", [None, "", "yes", "I agree", "aaaaaaaaaaaaaaaaaaaaaa", "1234 5678 !"])
     def test_no_voice_is_saved_without_a_statement(
         self, save: Callable[..., Any], leftovers: Callable[[], list[str]], statement: str | None
     ) -> None:
