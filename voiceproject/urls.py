@@ -10,7 +10,7 @@ from drf_spectacular.views import SpectacularJSONAPIView
 
 from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
-from voiceproject.pages import DocsView, RedocView, StartView
+from voiceproject.pages import DocsView, RedocView, StudioView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
@@ -20,7 +20,7 @@ admin.site.site_header = admin.site.site_title = "Voice cloning and AI covers"
 admin.site.index_title = "Console"
 
 urlpatterns = [
-    path("", StartView.as_view(), name="start"),
+    path("", StudioView.as_view(), name="studio"),
     path("health", HealthView.as_view(), name="health"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
