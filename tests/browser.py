@@ -156,7 +156,8 @@ class Browser:
 
     def write(self, selector: str, text: str) -> None:
         """Replaces what stands in a field."""
-        self.evaluate(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.focus(); e.select(); }})()")
+        self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
+        self.evaluate("document.activeElement.select()")
         self.call("Input.insertText", text=text)
 
     def press(self, key: str, modifiers: int = 0) -> None:
@@ -186,4 +187,5 @@ class Browser:
     def other_hosts(self, base: str) -> list[str]:
         """Requests that went, or would have gone, elsewhere than to `base`."""
         own = urlsplit(base).netloc
-        return [url for url in self.requests if urlsplit(url).scheme not in ("data", "blob", "about") and urlsplit(url).netloc != own]
+        parts = [urlsplit(url) for url in self.requests]
+        return [part.geturl() for part in parts if part.netloc != own and part.scheme not in ("data", "blob", "about")]

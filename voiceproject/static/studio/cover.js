@@ -127,7 +127,7 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
   const notices = h('div', { class: 'notices' });
   const remix = h('div');
   const item = h('article', { class: 'item job', tabindex: '-1', 'data-id': job.job_id },
-    h('div', { class: 'split top' }, h('div', {}, h('h3', { t: name }), facts), buttons),
+    h('div', { class: 'split top' }, h('div', {}, h('h2', { class: 'name', t: name }), facts), buttons),
     h('div', { class: 'split' }, state), steps, bar, audio, remix, notices);
   const onError = (error) => notices.replaceChildren(ui.errorNotice(error));
 
@@ -189,10 +189,11 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
       return;
     }
     const slider = (key, value) => {
-      const input = h('input', { type: 'range', min: '-24', max: '24', step: '0.5', value: String(value) });
+      const id = `${key}-${job.job_id}`;
+      const input = h('input', { id, type: 'range', min: '-24', max: '24', step: '0.5', value: String(value) });
       const output = h('output');
       ui.bindOutput(input, output, ui.decibel);
-      return [input, h('label', { class: 'field grow' }, h('span', { class: 'split' }, h('span', { t: key }), output), input)];
+      return [input, h('label', { class: 'field grow', for: id }, h('span', { class: 'split' }, h('span', { t: key }), output), input)];
     };
     const [vocal, vocalField] = slider('cover.vocal_gain', job.vocal_gain_db);
     const [instrumental, instrumentalField] = slider('cover.instrumental_gain', job.instrumental_gain_db);

@@ -186,6 +186,7 @@ function showHash() {
 function startSections() {
   selectSection = ui.tabs($('tabs'), (name) => {
     if (location.hash.slice(1) !== name && (name !== 'speak' || location.hash)) window.history.replaceState(null, '', `#${name}`);
+    $('workspace').dataset.section = name;
     if (!open) return;
     if (name === 'history') history.show();
     if (name === 'usage') usage.show();

@@ -53,13 +53,14 @@ function choose(next) {
   show();
 }
 
-export async function useFile(file) {
+/** recorded: when, as it is shown, where it comes from the microphone. */
+async function useFile(file, recorded = '') {
   ui.clearNotices(section);
   if (!file.size) {
     ui.showHint(section, 'voice.empty');
     return;
   }
-  choose({ file, name: file.name || 'reference.wav', seconds: 0 });
+  choose({ file, name: file.name || 'reference.wav', seconds: 0, recorded });
   const mine = chosen;
   try {
     const { samples, rate } = await decode(file);
@@ -103,14 +104,14 @@ function show() {
     return;
   }
   const { saved } = chosen;
-  const name = saved ? saved.name : chosen.name;
+  const name = chosen.recorded ? ['record.name', { time: chosen.recorded }] : ['plain', { text: saved?.name ?? chosen.name }];
   player = saved
     ? new FilePlayer(() => api.blob(sampleOf(saved)), saved.quality?.duration_seconds)
     : new FilePlayer(chosen.file);
   if (saved) player.load().catch((error) => ui.showError(section, error));
   const clear = ui.button('voice.clear', { icon: 'cross', quiet: true, onclick: () => choose(null) });
   const parts = [
-    h('div', { class: 'split' }, h('strong', { class: 'title' }, name), clear),
+    h('div', { class: 'split' }, h('strong', { class: 'title', t: name }), clear),
     ui.playerView(player, {
       label: ['voice.reference'],
       onError: (error) => ui.showError(section, error),
@@ -258,12 +259,12 @@ function stopRecording() {
   drawLevel();
   setText($('record-state'), 'record.idle');
   if (seconds < MIN_REFERENCE_SECONDS) ui.showHint(section, 'record.too_short', { seconds: number(seconds, 1) });
-  else useFile(file);
+  else useFile(file, new Date().toLocaleTimeString([], { timeStyle: 'short' }));
 }
 
 // --- Saved voices ----------------------------------------------------------------------------------------------------
 
-const sampleOf = (voice) => voice.links?.sample ?? voice.samples?.[0]?.links?.audio ?? `/voice/voices/${voice.voice_id}/sample`;
+const sampleOf = (voice) => voice.links?.sample ?? `/voice/voices/${voice.voice_id}/sample`;
 
 async function listSaved(page = '/voice/voices') {
   const box = $('saved-voices');
@@ -281,8 +282,7 @@ async function listSaved(page = '/voice/voices') {
     const found = await api.json(page);
     if (first) box.replaceChildren();
     box.querySelector('.more')?.remove();
-    const voices = found.results ?? found.voices ?? found;
-    box.append(...voices.map(savedItem));
+    box.append(...found.results.map(savedItem));
     if (found.next) box.append(ui.button('more_items', { kind: 'more', onclick: () => listSaved(found.next) }));
     if (!box.childElementCount) box.append(ui.empty('voices', 'voice.no_saved'));
   } catch (error) {
@@ -315,9 +315,11 @@ function savedItem(voice) {
     h('div', { class: 'split' },
       h('strong', { class: 'title' }, voice.name),
       h('div', { class: 'buttons' },
-        ui.button('voice.use', { icon: 'check', onclick: () => choose({ saved: voice }) }),
+        voice.taken_down_at ? null : ui.button('voice.use', { icon: 'check', onclick: () => choose({ saved: voice }) }),
         ui.button('delete', { icon: 'trash', quiet: true, onclick: remove }))),
-    ui.playerView(one, { label: ['voice.sample_of', { name: voice.name }], onError }),
+    voice.taken_down_at
+      ? h('p', { class: 'small bad', t: 'voice.taken_down' })
+      : ui.playerView(one, { label: ['voice.sample_of', { name: voice.name }], onError }),
   );
   return item;
 }
@@ -395,7 +397,7 @@ export function start() {
   recording(false);
   setText($('record-state'), 'record.idle');
   $('record').addEventListener('click', () => (recorder ? stopRecording() : startRecording()));
-  ui.dropZone($('reference-drop'), useFile);
+  ui.dropZone($('reference-drop'), (file) => useFile(file));
   $('save-form').addEventListener('submit', save);
   $('save-cancel').addEventListener('click', () => $('save-dialog').close());
   new ResizeObserver(() => recorder || drawLevel()).observe($('level'));
