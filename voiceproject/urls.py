@@ -11,7 +11,7 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
 from voiceproject.metrics_api import MetricsView
-from voiceproject.pages import DocsView, RedocView, StartView
+from voiceproject.pages import DocsView, RedocView, StudioView
 from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices.key_api import KeyViewSet
@@ -24,7 +24,7 @@ admin.site.site_header = admin.site.site_title = "Voice cloning and AI covers"
 admin.site.index_title = "Console"
 
 urlpatterns = [
-    path("", StartView.as_view(), name="start"),
+    path("", StudioView.as_view(), name="studio"),
     path("health", HealthView.as_view(), name="health"),
     path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
