@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.files import File
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
@@ -21,7 +22,7 @@ from rest_framework.response import Response
 from covers.models import STEMS, CoverJob
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
-from voiceproject import audio
+from voiceproject import audio, provenance
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
 from voiceproject.errors import PublicError
 from voiceproject.idempotency import Submission
@@ -278,10 +279,15 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)
+        provenance.sign_file(encoded, format, what="cover", job_id=job.pk)
         with encoded.open("rb") as file:
             name = storage.save(f"covers/{job.pk}/{job.attempt}-result.{format}", File(file))
-    kept = CoverJob.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, files_expired=False, **{field: ""})
-    if not kept.update(**{field: name}):
-        storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
+        kept = CoverJob.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, files_expired=False, **{field: ""})
+        with transaction.atomic():
+            won = kept.update(**{field: name})
+            if won:
+                provenance.mark_cover(job.pk, encoded)
+        if not won:
+            storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
     job.refresh_from_db()
     job.raise_unless_succeeded()
