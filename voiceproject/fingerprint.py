@@ -9,6 +9,7 @@ float32 mono (n,), nominally within [-1, 1].
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -34,8 +35,8 @@ KEPT = 32
 PIECE_FRAMES = 4096
 
 # One recording is part of another when so many landmarks lie in both at the same distance in time, in so many different
-# seconds. bench/provenance.py tells how far speech in the same voice stays below, and MP3 above.
-MIN_MATCHES, MIN_SECONDS = 6, 3
+# seconds of any eight. bench/provenance.py tells how far speech in the same voice stays below, and MP3 above.
+MIN_MATCHES, MIN_SECONDS, WINDOW_SECONDS = 6, 3, 8
 # A cut recording's frames begin between those of the whole one: it is asked for with its start moved by so much.
 SHIFTS = (0, 64, 128, 192)
 
@@ -67,30 +68,37 @@ def matches(asked: NDArray[np.int64], found: Iterable[tuple[int, int, int]]) -> 
     """How well the recordings of an index fit a query.
 
     found: (recording, hash, frame) of every landmark of the index whose hash was asked for. Returns recording ->
-    (landmarks, different seconds) at the distance in time that has most of them.
+    (landmarks, different seconds) in the eight seconds, and at the distance in time, that have most of them.
     """
     frames = defaultdict(list)
     for value, frame in asked.tolist():
         frames[value].append(frame)
-    # recording -> distance in frames -> (hash, frame of the query)
-    aligned: dict[int, dict[int, set[tuple[int, int]]]] = defaultdict(lambda: defaultdict(set))
+    # recording -> distance in frames -> hash -> frame of the query
+    aligned: dict[int, dict[int, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
     for recording, value, frame in found:
         for asked_frame in frames[value]:
-            aligned[recording][frame - asked_frame].add((value, asked_frame))
-    best = {}
-    for recording, distances in aligned.items():
-        scores = []
-        for distance in distances:
-            # Rounding to frames puts some of them one off.
-            near = set().union(*(distances.get(distance + off, ()) for off in (-1, 0, 1)))
-            seconds = {int(frame / FRAMES_PER_SECOND) for _, frame in near}
-            scores.append((len({value for value, _ in near}), len(seconds)))
-        best[recording] = max(scores)
+            aligned[recording][frame - asked_frame][value] = asked_frame
+    return {recording: _densest(distances) for recording, distances in aligned.items()}
+
+
+def _densest(distances: dict[int, dict[int, int]]) -> tuple[int, int]:
+    best = (0, 0)
+    for distance in distances:
+        near: dict[int, int] = {}
+        for off in (-1, 1, 0):  # Rounding to frames puts some of them one off.
+            near |= distances.get(distance + off, {})
+        if len(near) < best[0]:
+            continue
+        seconds = sorted(int(frame / FRAMES_PER_SECOND) for frame in near.values())
+        for first in range(len(seconds)):
+            window = seconds[first : bisect_left(seconds, seconds[first] + WINDOW_SECONDS)]
+            if len(window) >= best[0]:
+                best = max(best, (len(window), len(set(window))))
     return best
 
 
-def is_match(score: tuple[int, int]) -> bool:
-    return score[0] >= MIN_MATCHES and score[1] >= MIN_SECONDS
+def is_match(score: tuple[int, int], fewest: int = MIN_MATCHES) -> bool:
+    return score[0] >= fewest and score[1] >= MIN_SECONDS
 
 
 def _peaks(samples: NDArray[np.float32]) -> NDArray[np.int64]:
