@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('voiceproject', '0006_audit_and_limits'),
+        ('voiceproject', '0007_rate_log'),
     ]
 
     operations = [
