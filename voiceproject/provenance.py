@@ -61,7 +61,7 @@ SOURCE_TYPES = {
 # A hash that so many recordings have tells none of them apart, and a look-up that met more would grow with the index.
 MAX_SAME_HASH = 200
 # A song has a few landmarks by chance that are left of its cover's after all of its own were taken away.
-FEWEST = {Mark.Kind.SYNTHESIS: fingerprint.MIN_MATCHES, Mark.Kind.COVER: 15}
+FEWEST: dict[str, int] = {Mark.Kind.SYNTHESIS: fingerprint.MIN_MATCHES, Mark.Kind.COVER: 15}
 VERIFY_SECONDS = 1200.0
 VERIFY_PENDING = 20  # marks whose landmarks a verification makes itself, where no worker came to it
 CLAIM_SECONDS = 300
