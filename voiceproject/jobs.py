@@ -32,7 +32,7 @@ from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from voiceproject import metrics, tracing, usage, webhooks
+from voiceproject import metrics, provenance, tracing, usage, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
 from voiceproject.prepared import Slot, Update
@@ -74,12 +74,17 @@ class JobQuerySet(models.QuerySet):
         return self.filter(tenant=user)
 
 
+def revoked() -> PublicError:
+    return PublicError("revoked", "The operator has taken this voice down; what was made with it is gone.")
+
+
 def delete_folder(folder: str) -> None:
     """Deletes all files of a storage's folder, and the folder itself where the storage knows folders."""
     try:
         _, files = default_storage.listdir(folder)
     except FileNotFoundError:
         return
+    provenance.make_before_deletion(folder)
     for name in files:
         default_storage.delete(f"{folder}/{name}")
     try:
@@ -156,6 +161,9 @@ class Job(models.Model):
     # What the tenant's storage is counted by; see voiceproject.usage.
     input_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were sent")
     output_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were made")
+    # Not a foreign key: the job outlives its voice, and an operator may revoke it even then.
+    voice_id = models.UUIDField(null=True, db_index=True, help_text="The saved voice that it was made with")
+    revoked_at = models.DateTimeField(null=True, help_text="When an operator took that voice down")
 
     callback_url = models.CharField(max_length=2000, blank=True, help_text="Told when the job has ended")
     callback_base = models.CharField(max_length=300, blank=True, help_text="Where links in that message begin")
@@ -403,6 +411,23 @@ class Job(models.Model):
             self.delete_files(self.output_fields(), status=JobStatus.CANCELED)
         return bool(canceled)
 
+    def revoke(self, ttl_hours: float = 24) -> bool:
+        """Cancels the job if it is alive, and takes away for good what it was made of and what it has made."""
+        self.cancel(ttl_hours)
+        revoked = (
+            type(self)
+            .objects.filter(pk=self.pk, revoked_at=None)
+            .update(revoked_at=Now(), files_expired=True, updated_at=Now(), revision=F("revision") + 1)
+        )
+        try:
+            self.refresh_from_db()
+        except type(self).DoesNotExist:
+            return False
+        # Again where it was revoked before: what was in the way of the files then may be gone.
+        self.delete_files(self.file_fields())
+        delete_folder(self.folder)
+        return bool(revoked)
+
     def hand_back(self) -> bool:
         """A worker that is told to stop: the job is queued again, and this attempt does not count."""
         return bool(self._mine().update(**self._queued(), attempt=F("attempt") - 1))
@@ -421,7 +446,7 @@ class Job(models.Model):
 
         Raises PublicError quota_exceeded.
         """
-        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED))
+        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED), revoked_at=None)
         with transaction.atomic():
             usage.lock(self)  # Before the job's row, as claims do it.
             changed = over.filter(files_expired=False).update(
@@ -495,6 +520,8 @@ class Job(models.Model):
 
     def raise_unless_succeeded(self) -> None:
         """PublicError that says why there is no result (yet, any more, or ever)."""
+        if self.revoked_at is not None:
+            raise revoked()
         if self.status in LIVE:
             raise PublicError("job_not_ready", "The job has not ended yet.", {"status": self.status}, retry_after=2)
         if self.files_expired:
@@ -562,6 +589,8 @@ class Job(models.Model):
     def delete_files(self, fields: list[str], **condition: Any) -> None:
         """Empties these file fields in the row, then deletes what they named; nothing where `condition` is not so."""
         stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
+        if stored:
+            provenance.make_before_deletion(self.folder)
         emptied: dict[str, Any] = dict.fromkeys(fields, "") | {"output_bytes": 0}
         if set(fields) >= set(self.file_fields()):
             emptied["input_bytes"] = 0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from voiceproject.errors import EngineTimeout, PublicError
-from voices.engines import EngineHealth, Model, Piece, SynthesisRequest
+from voices.engines import EngineHealth, Model, Piece, Reference, SynthesisRequest
 from voices.text import Sentence, split
 
 from .pool import Pool
@@ -111,6 +111,16 @@ class BuiltinEngine:
                 f"this text has other writing in it ({', '.join(foreign)})."
             )
         return sentences
+
+    def prepare(self, reference: Reference, language: str, deadline: float) -> None:
+        """Computes now what speaking this language in a saved voice will need. Raises as `synthesize`."""
+        order = {"prepare": True, "text": "", "language": language}
+        try:
+            # All voices that are prepared take turns as one tenant's sentences.
+            with self._pool.turns.turn("", deadline, wait_until=time.monotonic() + self._queue_seconds):
+                self._pool.speak(order, reference, deadline)
+        except Deadline as error:
+            raise EngineTimeout(LATE) from error
 
     def health(self) -> EngineHealth:
         state = self._pool.state()
