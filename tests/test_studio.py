@@ -235,6 +235,18 @@ def test_what_was_made_is_in_the_history_and_can_be_deleted(studio: Browser, ser
 
 
 @pytest.mark.browser
+def test_usage_tells_what_was_made_and_what_is_left(studio: Browser, server: Quickstart) -> None:
+    studio.click("#tab-usage")
+    total = api(server, "/usage")["total"]
+    shown = studio.wait("document.querySelector('.sums')?.innerText")
+    assert total["requests"] == 3  # A synthesis, a cover, a remix.
+    assert f"{total['requests']}\nRequests" in shown
+    assert f"{total['characters']}\nCharacters" in shown
+    rows = studio.evaluate("document.querySelector('#usage .limits').innerText")
+    assert "Jobs waiting\n100 left of 100" in rows
+
+
+@pytest.mark.browser
 def test_nothing_is_lost_on_an_error(studio: Browser) -> None:
     studio.click("#tab-speak")
     studio.write("#text", "?!?!")
@@ -244,6 +256,75 @@ def test_nothing_is_lost_on_an_error(studio: Browser) -> None:
     assert re.search(r"Request \w{32}", said)
     assert studio.evaluate("document.querySelector('#text').value") == "?!?!"
     assert not studio.evaluate("document.querySelector('#current').hidden")
+
+
+@pytest.mark.browser
+def test_a_stream_that_breaks_off_loses_neither_the_text_nor_what_was_heard(
+    studio: Browser, server: Quickstart
+) -> None:
+    studio.click("#tab-speak")
+    text = "The first sentence is heard. " + "Then many others follow it. " * 100
+    studio.write("#text", text)
+    already = studio.evaluate("heard.pieces")
+    studio.click("#speak-button")
+    studio.wait(f"heard.pieces > {already}", 60)
+    (made,) = api(server, "/voice/syntheses", status="running")["results"]
+    requests.post(made["links"]["cancel"], headers={"X-API-Key": server.key}, timeout=30).raise_for_status()
+    assert "The audio broke off" in studio.wait("document.querySelector('#speak-form .notice.bad')?.innerText", 60)
+    assert studio.evaluate("document.querySelector('#text').value") == text
+    assert studio.evaluate("document.querySelector('#spoken .item .state').innerText") == "Failed"
+    assert studio.evaluate("document.querySelector('#spoken .waveform').getAttribute('aria-valuemax') > 0.5")
+    studio.complaints[:] = [line for line in studio.complaints if "ERR_INCOMPLETE_CHUNKED_ENCODING" not in line]
+
+
+@pytest.mark.browser
+def test_a_server_that_cannot_be_reached_is_told_and_loses_nothing(studio: Browser) -> None:
+    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    studio.write("#text", "Nobody hears this.")
+    studio.call("Network.emulateNetworkConditions", offline=True, **network)
+    try:
+        studio.click("#speak-button")
+        studio.wait("document.querySelector('#speak-form .notice.bad')?.innerText.includes('could not be reached')")
+        assert studio.evaluate("document.querySelector('#text').value") == "Nobody hears this."
+    finally:
+        studio.call("Network.emulateNetworkConditions", offline=False, **network)
+    studio.complaints[:] = [line for line in studio.complaints if "ERR_INTERNET_DISCONNECTED" not in line]
+
+
+@pytest.mark.browser
+def test_a_job_is_followed_by_asking_where_events_do_not_come_through(studio: Browser) -> None:
+    studio.call("Network.setBlockedURLs", urls=["*/events"])
+    studio.click("#tab-cover")
+    before = studio.evaluate("document.querySelectorAll('#jobs .job').length")
+    studio.click("#jobs .icon-sliders")
+    studio.click("#jobs .inset .primary")
+    studio.wait(f"document.querySelectorAll('#jobs .job[data-status=succeeded]').length === {before + 1}", 60)
+    assert any(url.endswith("/events") for url in studio.requests)
+    studio.call("Network.setBlockedURLs", urls=[])
+    studio.complaints[:] = [line for line in studio.complaints if "ERR_BLOCKED_BY_CLIENT" not in line]
+
+
+@pytest.mark.browser
+def test_the_keyboard_is_enough(studio: Browser) -> None:
+    focused = "document.activeElement.id || document.activeElement.className"
+    studio.click("#tab-speak")
+    studio.press("ArrowRight")
+    assert studio.evaluate(focused) == "tab-cover"
+    assert studio.evaluate("!document.querySelector('#cover').hidden")
+    studio.press("ArrowLeft")
+    assert studio.evaluate(focused) == "tab-speak"
+    seen = []
+    for _ in range(20):
+        studio.press("Tab")
+        seen.append(studio.evaluate(focused))
+    assert {"waveform", "text", "speak-language", "speak-format", "speed", "speak-button"} <= set(seen), seen
+    # Each shows where it is.
+    studio.evaluate("document.querySelector('#speak-button').focus()")
+    assert studio.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    studio.write("#text", "?!")
+    studio.evaluate("document.querySelector('#speak-form .notices').replaceChildren()")
+    studio.press("Enter", modifiers=2)
+    assert "nothing to speak" in studio.wait("document.querySelector('#speak-form .notice.bad')?.innerText")
 
 
 @pytest.mark.browser
@@ -303,8 +384,35 @@ def test_the_key_stays_in_this_browser_and_is_forgotten_on_demand(studio: Browse
 
 
 @pytest.mark.browser
+def test_a_section_says_which_scope_a_key_lacks(browser: Browser, server: Quickstart) -> None:
+    made = requests.post(
+        f"{server.base}/api/v1/keys", json={"name": "speech", "scopes": ["synthesize"]},
+        headers={"X-API-Key": server.key}, timeout=30,
+    ).json()  # fmt: skip
+    browser.open(f"{server.base}/#cover")
+    browser.write("#key", made["secret"])
+    browser.click("#remember")
+    browser.press("Enter")
+    browser.wait("!document.querySelector('#workspace').hidden")
+    assert "“covers”" in browser.wait("document.querySelector('#cover .lacking').innerText")
+    assert browser.evaluate("document.querySelector('#cover-button').disabled")
+    browser.click("#tab-usage")
+    assert "“usage”" in browser.wait("document.querySelector('#usage .notice')?.innerText")
+    browser.click("#tab-speak")
+    assert not browser.evaluate("document.querySelector('#speak-button').disabled")
+    assert browser.evaluate("localStorage.getItem('studio.key')") == made["secret"]
+    # Taken away while the page is open: back to the key, with the reason.
+    requests.delete(f"{server.base}/api/v1/keys/{made['id']}", headers={"X-API-Key": server.key}, timeout=30)
+    browser.click("#tab-history")
+    browser.click("#history-refresh")
+    assert "not valid" in browser.wait("document.querySelector('#key-form .notice.bad')?.innerText")
+    assert browser.evaluate("localStorage.getItem('studio.key')") is None
+
+
+@pytest.mark.browser
 def test_the_browser_had_nothing_to_complain_of_and_asked_no_other_host(studio: Browser, server: Quickstart) -> None:
     """Last in this file: over all that the tests above did."""
     assert studio.other_hosts(server.base) == []
-    expected = ("status of 400", "status of 404")  # The refused text; what this server does not offer.
+    # What the tests above provoke: a refused text, a scope that lacks, a key that was taken away.
+    expected = ("status of 400", "status of 401", "status of 403", "status of 404")
     assert [line for line in studio.complaints if not any(part in line for part in expected)] == []
