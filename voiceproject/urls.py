@@ -16,6 +16,7 @@ from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices.key_api import KeyViewSet
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
+from voices.voice_api import QualityView, VoiceViewSet
 
 API = "api/v1"
 
@@ -48,6 +49,20 @@ urlpatterns = [
     path(
         f"{API}/voice/syntheses/<uuid:pk>/events", SynthesisViewSet.as_view({"get": "events"}), name="synthesis-events"
     ),
+    path(f"{API}/voice/voices", VoiceViewSet.as_view({"get": "list", "post": "create"}), name="voices"),
+    path(
+        f"{API}/voice/voices/<uuid:pk>",
+        VoiceViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+        name="voice",
+    ),
+    path(f"{API}/voice/voices/<uuid:pk>/sample", VoiceViewSet.as_view({"get": "sample"}), name="voice-sample"),
+    path(f"{API}/voice/voices/<uuid:pk>/samples", VoiceViewSet.as_view({"post": "add_sample"}), name="voice-samples"),
+    path(
+        f"{API}/voice/voices/<uuid:pk>/samples/<uuid:sample_id>",
+        VoiceViewSet.as_view({"delete": "delete_sample"}),
+        name="voice-sample-detail",
+    ),
+    path(f"{API}/voice/quality", QualityView.as_view(), name="quality"),
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
     path(
         f"{API}/cover/jobs/<uuid:pk>",
