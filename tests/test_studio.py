@@ -20,6 +20,7 @@ from tests.browser import Browser
 from tests.conftest import needs
 from tests.test_covers import INFER, SEPARATE
 from tests.test_quickstart import SAMPLES, Quickstart
+from voices import saved
 
 STATIC = Path(__file__).parent.parent / "voiceproject" / "static" / "studio"
 
@@ -52,6 +53,11 @@ def test_both_languages_have_the_same_texts_with_the_same_places_to_fill() -> No
         places = r"\{\w+\}"
         assert sorted(re.findall(places, text)) == sorted(re.findall(places, chinese[key])), key
         assert text.strip() and chinese[key].strip(), key
+
+
+def test_the_consent_that_the_page_sends_is_one_that_the_server_takes() -> None:
+    for name in ("en", "zh-hans"):
+        assert saved.is_statement(dictionary(name)["save.consent"])
 
 
 def test_every_text_that_the_page_asks_for_is_there_and_none_is_left_over() -> None:
@@ -148,7 +154,9 @@ def test_a_voice_is_recorded_and_heard_as_it_speaks(studio: Browser, server: Qui
     studio.click("#record")
     studio.wait("document.querySelector('#record-state').textContent.startsWith('0:04')")
     studio.click("#record")
-    studio.wait("document.querySelector('.quality .chips li')")
+    # The server's own report, with what the browser cannot know.
+    assert "Up to" in studio.wait("document.querySelector('.quality .chips')?.innerText.match(/Up to .* kHz/)?.[0]")
+    assert "Measured in your browser" not in studio.evaluate("document.querySelector('#voice').innerText")
     studio.wait("document.querySelector('#current .time').textContent === '0:04'")
     studio.write("#text", "Hello there, this is my new voice. It speaks whatever I write, and you hear it at once.")
     studio.click("#speak-button")
@@ -175,6 +183,46 @@ def test_a_voice_is_recorded_and_heard_as_it_speaks(studio: Browser, server: Qui
     speech, rate = sf.read(io.BytesIO(file.read_bytes()))
     assert len(speech) / rate == pytest.approx(made["duration_seconds"], abs=0.01)
     assert np.sqrt(np.mean(speech**2)) == pytest.approx(loudness, rel=0.02)
+
+
+@pytest.mark.browser
+def test_a_voice_is_saved_with_consent_spoken_with_and_deleted(studio: Browser, server: Quickstart) -> None:
+    studio.click("#current button.block")
+    studio.write("#save-name", "<b>Ada</b>")
+    studio.click("#save-form .primary")
+    assert "consent" in studio.wait("document.querySelector('#save-form .notice')?.innerText")
+    assert api(server, "/voice/voices")["results"] == []
+    studio.click("#save-consent")
+    studio.click("#save-form .primary")
+    studio.wait("!document.querySelector('#save-dialog').open")
+    (voice,) = api(server, "/voice/voices")["results"]
+    studio.wait("document.querySelector('#current .title').textContent === '<b>Ada</b>'")  # As text.
+    studio.write("#text", "With a saved voice.")
+    studio.click("#speak-button")
+    studio.wait("document.querySelector('#speak-state').textContent.startsWith('Done')", 60)
+    made = api(server, "/voice/syntheses")["results"]
+    assert (len(made), made[0]["voice_id"]) == (2, voice["voice_id"])
+    studio.click("#spoken .item [aria-label='Delete']")
+    studio.click("#ask .danger")
+    studio.wait("document.querySelectorAll('#spoken .item').length === 1")
+
+    recording = "document.querySelector('#current')"
+    studio.click("#current [aria-label='Take another voice']")
+    studio.wait(f"{recording}.hidden")
+    studio.click("#tab-saved")
+    studio.click("#saved-voices .round")
+    studio.wait("document.querySelector('#saved-voices .waveform').getAttribute('aria-valuenow') > 0.1")
+    studio.click("#saved-voices .buttons button")
+    studio.wait(f"!{recording}.hidden && {recording}.querySelector('.player:not(.waiting)')")
+    studio.click("#current [aria-label='Take another voice']")
+    studio.click("#tab-saved")
+    studio.click("#saved-voices [aria-label='Delete']")
+    studio.click("#ask .danger")
+    studio.wait("document.querySelector('#saved-voices .empty')")
+    assert api(server, "/voice/voices")["results"] == []
+    studio.click("#tab-file")
+    studio.choose_file("#reference-file", SAMPLES / "reference.flac")
+    studio.wait("document.querySelector('.quality .chips')?.innerText.includes('Up to')")
 
 
 @pytest.mark.browser
@@ -239,7 +287,7 @@ def test_usage_tells_what_was_made_and_what_is_left(studio: Browser, server: Qui
     studio.click("#tab-usage")
     total = api(server, "/usage")["total"]
     shown = studio.wait("document.querySelector('.sums')?.innerText")
-    assert total["requests"] == 3  # A synthesis, a cover, a remix.
+    assert total["requests"] == 4  # Two syntheses, a cover, a remix.
     assert f"{total['requests']}\nRequests" in shown
     assert f"{total['characters']}\nCharacters" in shown
     rows = studio.evaluate("document.querySelector('#usage .limits').innerText")

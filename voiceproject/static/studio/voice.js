@@ -89,8 +89,7 @@ async function report(mine) {
   const form = new FormData();
   form.append('sample', mine.file, mine.name);
   try {
-    const { quality: found } = await api.json('/voice/quality', { method: 'POST', body: form, signal: controller.signal });
-    mine.report = found;
+    mine.report = await api.json('/voice/quality', { method: 'POST', body: form, signal: controller.signal });
   } catch (error) {
     if (api.isAbort(error) || chosen !== mine) return;
     // A server without the report, or a key that may not ask for it: the browser's measures stay.
