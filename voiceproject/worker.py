@@ -35,6 +35,7 @@ from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voiceproject.serving import end_with_parent  # noqa: E402
 from voiceproject.storage import is_passing  # noqa: E402
+from voices import account  # noqa: E402
 from voices import tasks as synthesis_tasks  # noqa: E402
 from voices.engines.protocols import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
@@ -57,6 +58,7 @@ def look(take_over: bool = True) -> None:
         Synthesis.recover(silent, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
     CoverJob.expire()
     Synthesis.expire()
+    account.erase_requested()
     webhooks.expire()
     webhooks.start_due()
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
