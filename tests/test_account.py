@@ -38,11 +38,11 @@ from voiceproject.models import (
 from voiceproject.models import Tenant as Limits
 from voices import account
 from voices import synthesis as journey
-from voices.models import ApiKey, Synthesis
+from voices.models import ApiKey, Consent, Synthesis, Voice
 
 pytestmark = pytest.mark.django_db(transaction=True)
 EXPORT, ERASE = "/api/v1/me/export", "/api/v1/me/erase"
-SPEECH, COVER = "/api/v1/voice/synthesize", "/api/v1/cover/jobs"
+SPEECH, COVER, VOICES = "/api/v1/voice/synthesize", "/api/v1/cover/jobs", "/api/v1/voice/voices"
 
 
 @pytest.fixture
@@ -60,6 +60,9 @@ def busy(engine: FakeEngine, reference_wav: bytes) -> Callable[[Tenant], None]:
             form = {"song": upload(tune, "s.wav"), "reference_voice": upload(reference_wav)}
             headers = {"Idempotency-Key": f"{tenant.user}-{number}"}
             assert send(COVER, form, headers=headers).status_code == 202
+        voice = {"name": f"Voice of {tenant.user}", "sample": upload(reference_wav),
+                 "consent": "The speaker has agreed to this, in writing."}  # fmt: skip
+        assert send(VOICES, voice).status_code == 201
         webhooks.secret_of(tenant.user)
         baker.make(WebhookDelivery, tenant=tenant.user, url="https://example.org/hook", payload="{}")
         baker.make(EngineTurn, queue="q", tenant=str(tenant.user.pk), served_at=timezone.now())
@@ -98,7 +101,8 @@ def test_no_field_that_holds_a_secret_is_in_the_archive() -> None:
     for label, part in account.PARTS.items():
         names = {field.name for field in apps.get_model(label)._meta.concrete_fields}
         suspicious = {name for name in names if any(word in name for word in ("hash", "secret", "password", "token"))}
-        contents = {"reference_hash", "song_hash"}  # of files that the tenant has sent itself
+        # Of files that the tenant has sent itself.
+        contents = {"reference_hash", "song_hash", "audio_hash", "uploaded_hash", "sample_hash"}
         assert suspicious - contents <= part.without, label
         assert part.without - account.OPERATORS_FIELDS <= names, label
 
@@ -127,7 +131,10 @@ def test_an_archive_has_all_rows_and_files_of_the_tenant_and_no_secret(
     assert rows["audit_log"][-1]["action"] == "account.export"
     files = {getattr(job, name).name for kind in Job.__subclasses__() for job in kind.objects.filter(tenant=tenant.user)
              for name in kind.file_fields() if getattr(job, name)}  # fmt: skip
+    voice = Voice.objects.get(tenant=tenant.user)
+    files |= {voice.reference.name, *(sample.audio.name for sample in voice.samples.all())}
     assert {name for name in names if name.startswith("files/")} == {f"files/{name}" for name in files}
+    assert rows["consents"][0]["statement"] == "The speaker has agreed to this, in writing."
     secret = WebhookSecret.objects.get(user=tenant.user).secret
     for hidden in (tenant.secret, tenant.key.key_hash, secret, "stderr of a command", "bob", other.key.prefix):
         assert hidden not in text
@@ -246,6 +253,9 @@ def test_an_erased_tenant_leaves_nothing_but_the_ledger_and_the_audit_log(
         "account.erase", "account.erased",
     ]  # fmt: skip
     assert tenant.client.get("/api/v1/me").status_code == 401
+    consent = Consent.objects.get(tenant=None)
+    assert (consent.tenant_name, consent.voice_name, consent.address) == (f"user {number}", "", "")
+    assert (consent.statement, len(consent.sample_hash)) == ("The speaker has agreed to this, in writing.", 64)
 
 
 def counts(tenant_id: int) -> dict[str, int]:

@@ -27,7 +27,8 @@ from voiceproject import audit
 from voiceproject.jobs import Job
 from voiceproject.models import EngineTurn, IdempotencyKey, Tenant, UsageEntry, WebhookDelivery, WebhookSecret
 from voiceproject.storage import is_passing, read_blocks
-from voices.models import ApiKey
+from voices import saved
+from voices.models import ApiKey, Consent, Voice
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,10 @@ PARTS = {
     "voices.ApiKey": Part("keys", "user", frozenset({"key_hash"})),
     "voices.Synthesis": Part("syntheses", "tenant", OPERATORS_FIELDS),
     "covers.CoverJob": Part("covers", "tenant", OPERATORS_FIELDS),
+    "voices.Voice": Part("voices", "tenant"),
+    "voices.VoiceSample": Part("voice_samples", "voice__tenant"),
+    "voices.EngineData": Part("voice_engine_data", "voice__tenant"),
+    "voices.Consent": Part("consents", "tenant"),
     "voiceproject.UsageEntry": Part("usage", "tenant_id"),
     "voiceproject.WebhookDelivery": Part("webhook_deliveries", "tenant"),
     "voiceproject.WebhookSecret": Part("webhook_secret", "user", frozenset({"secret", "previous"})),
@@ -237,6 +242,9 @@ def erase(user: User, deadline: float) -> bool:
             if time.monotonic() > deadline:
                 return False
             job.remove()
+    for voice in Voice.objects.filter(tenant=user):
+        saved.delete(voice)
+    Consent.without_names(user)
     WebhookDelivery.objects.filter(tenant=user).delete()
     WebhookSecret.objects.filter(user=user).delete()
     IdempotencyKey.objects.filter(tenant=user).delete()
@@ -247,7 +255,8 @@ def erase(user: User, deadline: float) -> bool:
         tenant = Tenant.objects.select_for_update().filter(user=user, erase_requested_at__isnull=False).first()
         if tenant is None:
             return False  # Another host was faster.
-        if any(kind._default_manager.filter(tenant=user).exists() for kind in Job.__subclasses__()):
+        kinds: list[type[models.Model]] = [*Job.__subclasses__(), Voice]
+        if any(kind._default_manager.filter(tenant=user).exists() for kind in kinds):
             return False  # The next look goes on.
         ApiKey.objects.filter(user=user).delete()
         audit.record("account.erased", tenant_id=user.pk, target_type="user", details={"kept": _is_operator(user)})

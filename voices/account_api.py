@@ -102,7 +102,8 @@ class EraseView(BodyLimitMixin, APIView):
         summary="Erase your account, in two steps",
         description="Without `confirmation_token` nothing is done: the answer is a token that is valid for ten "
         "minutes. With it all keys end at once, this one too, and within seconds the jobs are canceled and everything "
-        "is deleted. Kept are the ledger of usage and the audit log, without the names that you gave to things. "
+        "is deleted. Kept are the ledger of usage, the statements of consent and the audit log, the first two without "
+        "the names that you gave to things. "
         "This cannot be undone. Needs the scope `keys`.",
         request={"application/json": EraseSerializer, "multipart/form-data": EraseSerializer},
         responses={200: ErasureSerializer, 202: ErasingSerializer},
