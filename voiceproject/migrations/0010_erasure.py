@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('voiceproject', '0008_usage_ledger'),
+        ('voiceproject', '0009_provenance'),
     ]
 
     operations = [
