@@ -14,7 +14,9 @@ from voiceproject.metrics_api import MetricsView
 from voiceproject.pages import DocsView, RedocView, StudioView
 from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
+from voices.account_api import EraseView, ExportView
 from voices.key_api import KeyViewSet
+from voices.provenance import VerifyView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 from voices.voice_api import QualityView, VoiceViewSet
 
@@ -75,6 +77,7 @@ urlpatterns = [
     path(f"{API}/cover/jobs/<uuid:pk>/retry", CoverJobViewSet.as_view({"post": "retry"}), name="cover-retry"),
     path(f"{API}/cover/jobs/<uuid:pk>/remix", CoverJobViewSet.as_view({"post": "remix"}), name="cover-remix"),
     path(f"{API}/cover/jobs/<uuid:pk>/events", CoverJobViewSet.as_view({"get": "events"}), name="cover-events"),
+    path(f"{API}/provenance/verify", VerifyView.as_view(), name="provenance-verify"),
     path(f"{API}/keys", KeyViewSet.as_view({"get": "list", "post": "create"}), name="keys"),
     path(
         f"{API}/keys/<uuid:pk>",
@@ -84,6 +87,8 @@ urlpatterns = [
     path(f"{API}/keys/<uuid:pk>/rotate", KeyViewSet.as_view({"post": "rotate"}), name="key-rotate"),
     path(f"{API}/usage", UsageView.as_view(), name="usage"),
     path(f"{API}/me", MeView.as_view(), name="me"),
+    path(f"{API}/me/export", ExportView.as_view(), name="me-export"),
+    path(f"{API}/me/erase", EraseView.as_view(), name="me-erase"),
     path(f"{API}/webhooks/secret", WebhookSecretView.as_view(), name="webhook-secret"),
     path(f"{API}/webhooks/secret/rotate", RotateWebhookSecretView.as_view(), name="webhook-secret-rotate"),
     path(f"{API}/webhooks/deliveries", WebhookDeliveryViewSet.as_view({"get": "list"}), name="webhook-deliveries"),
