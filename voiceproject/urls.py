@@ -12,6 +12,7 @@ from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
 from voiceproject.pages import DocsView, RedocView, StartView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
+from voices import account
 from voices.key_api import KeyViewSet
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
@@ -28,6 +29,14 @@ urlpatterns = [
     path("docs", DocsView.as_view(), name="docs"),
     path("redoc", RedocView.as_view(), name="redoc"),
     path("admin/", admin.site.urls),
+    path("account", account.OverviewView.as_view(), name="account"),
+    path("account/signin", account.SigninView.as_view(), name="account-signin"),
+    path("account/signout", account.SignoutView.as_view(), name="account-signout"),
+    path("account/password", account.PasswordView.as_view(), name="account-password"),
+    path("account/keys/new", account.NewKeyView.as_view(), name="account-new-key"),
+    path("account/keys/<uuid:pk>", account.KeyView.as_view(), name="account-key"),
+    path("account/keys/<uuid:pk>/rotate", account.RotateKeyView.as_view(), name="account-key-rotate"),
+    path("account/keys/<uuid:pk>/revoke", account.RevokeKeyView.as_view(), name="account-key-revoke"),
     path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),

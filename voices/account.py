@@ -1,0 +1,239 @@
+"""/account: a tenant's own page, for people. It signs in with a password; the API takes no session, and this no key.
+
+Whoever signs in sees what is its own and nothing else, operators too. Keys are changed by voices.keys, as the API does.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse_lazy
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from django.views import View
+from django.views.decorators.cache import never_cache
+
+from voiceproject import audit
+from voiceproject.errors import PublicError
+from voiceproject.models import Tenant
+from voiceproject.signin import WINDOW, ThrottledSignin
+from voices import keys
+from voices.forms import KeyForm
+from voices.models import ApiKey
+
+TEMPLATES = "voiceproject/account"
+
+
+class SigninForm(ThrottledSignin, AuthenticationForm):
+    pass
+
+
+class AccountKeyForm(KeyForm):
+    expires_at = forms.DateTimeField(
+        required=False,
+        label=_("Ends (UTC)"),
+        help_text=_("Empty: never."),
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
+    )
+    field_order = KeyForm.Meta.fields
+
+    class Meta(KeyForm.Meta):
+        labels = {
+            "name": _("Name"),
+            "requests_per_minute": _("Requests a minute"),
+            "max_concurrent_jobs": _("Jobs at a time"),
+            "monthly_audio_seconds": _("Seconds of audio a month"),
+        }
+        help_texts = {
+            "name": _("What it is for, so that you know it again."),
+            "requests_per_minute": _("Empty: as many as your account may send."),
+            "max_concurrent_jobs": _("That wait or run. Empty: as many as your account may have."),
+            "monthly_audio_seconds": _("That it may make. Empty: as many as your account may make."),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["scopes"].label = _("What it may do")
+        self.fields["allowed_networks"].label = _("Where it may be used from")
+
+
+class NewKeyForm(AccountKeyForm):
+    # The same form sent twice, by a second click or a page that is loaded again, makes one key.
+    public_id = forms.UUIDField(widget=forms.HiddenInput)
+
+
+class RotateForm(forms.Form):
+    HOUR = 3600
+    overlap_seconds = forms.TypedChoiceField(
+        label=_("The old one works for"),
+        coerce=int,
+        initial=24 * HOUR,
+        choices=[
+            (0, _("no time: it ends now")),
+            (HOUR, _("an hour")),
+            (24 * HOUR, _("a day")),
+            (7 * 24 * HOUR, _("a week")),
+            (30 * 24 * HOUR, _("30 days")),
+        ],
+    )
+
+
+@method_decorator(never_cache, name="dispatch")
+class SigninView(LoginView):
+    template_name = f"{TEMPLATES}/signin.html"
+    authentication_form = SigninForm
+    next_page = reverse_lazy("account")
+    redirect_authenticated_user = True
+
+    def form_invalid(self, form: Any) -> HttpResponse:
+        response = super().form_invalid(form)
+        if form.throttled:
+            response.status_code = 429
+            response["Retry-After"] = str(int(WINDOW.total_seconds()))
+        return response
+
+
+class SignoutView(LogoutView):
+    next_page = reverse_lazy("account-signin")
+
+
+@method_decorator(never_cache, name="dispatch")
+class AccountView(LoginRequiredMixin, View):
+    """What all pages behind the sign-in share: failures are told on a page, never as JSON."""
+
+    login_url = reverse_lazy("account-signin")
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated:
+            request.tenant_id = request.user.pk  # type: ignore[attr-defined] # for the access log
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        except Http404:
+            return problem(request, 404, gettext("There is nothing here"), gettext("Or it is not yours."))
+        except PublicError as error:
+            messages.error(request, error.message)
+            return redirect("account")
+
+    def key(self, public_id: uuid.UUID) -> ApiKey:
+        own = ApiKey.objects.for_tenant(self.request.user)
+        return get_object_or_404(own.select_related("replaced_by"), public_id=public_id)
+
+    @property
+    def actor(self) -> keys.Actor:
+        return keys.Actor(self.request)
+
+    def secret(self, key: ApiKey, secret: str, replaced: ApiKey | None = None) -> HttpResponse:
+        """In the answer to the form itself, so that it is in no session, no cookie and no URL."""
+        context = {"key": key, "secret": secret, "replaced": replaced}
+        return render(self.request, f"{TEMPLATES}/secret.html", context)
+
+
+def problem(request: HttpRequest, status: int, what: str, advice: str) -> HttpResponse:
+    return render(request, f"{TEMPLATES}/problem.html", {"problem": what, "advice": advice}, status=status)
+
+
+class OverviewView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        own = list(ApiKey.objects.for_tenant(request.user).select_related("replaced_by"))
+        context = {
+            "live": [key for key in own if key.is_valid()],
+            "ended": [key for key in own if not key.is_valid()],
+            "limits": limits(request.user),
+        }
+        return render(request, f"{TEMPLATES}/account.html", context)
+
+
+def limits(user: Any) -> list[dict[str, str]]:
+    """What the operator allows all keys of this user together."""
+    tenant = Tenant.objects.filter(user=user).first() or Tenant(user=user)
+
+    def shown(name: Any, own: int | None, default: int, unit: Any = "") -> dict[str, str]:
+        value = default if own is None else own
+        return {"name": str(name), "value": f"{value} {unit}".strip() if value else gettext("no limit")}
+
+    return [
+        shown(_("Requests in any 60 seconds"), tenant.requests_per_minute, settings.RATE_LIMIT_PER_MINUTE),
+        shown(_("Covers that may wait"), tenant.max_queued, settings.COVER_MAX_QUEUED),
+        shown(_("Covers that may run at a time"), tenant.max_running, settings.COVER_MAX_RUNNING),
+    ]
+
+
+class PasswordView(AccountView, PasswordChangeView):
+    template_name = f"{TEMPLATES}/password.html"
+    success_url = reverse_lazy("account")
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        audit.record("password.change", self.request.user, request=self.request, tenant_id=self.request.user.pk)
+        messages.success(self.request, gettext("Your password has been changed."))
+        return response
+
+
+class NewKeyView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return self.page(NewKeyForm(initial={"public_id": uuid.uuid4()}))
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        form = NewKeyForm(request.POST)
+        if not form.is_valid():
+            return self.page(form, 400)
+        key, secret = keys.create(request.user, self.actor, **form.cleaned_data)
+        return self.secret(key, secret)
+
+    def page(self, form: NewKeyForm, status: int = 200) -> HttpResponse:
+        return render(self.request, f"{TEMPLATES}/new_key.html", {"form": form}, status=status)
+
+
+class KeyView(AccountView):
+    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        key = self.key(pk)
+        return self.page(key, AccountKeyForm(instance=key))
+
+    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        form = AccountKeyForm(request.POST, instance=self.key(pk))
+        if not form.is_valid():
+            return self.page(self.key(pk), form, 400)
+        changes = {name: form.cleaned_data[name] for name in form.changed_data}
+        key = keys.update(self.key(pk), self.actor, **changes)
+        messages.success(request, gettext("%(name)s has been changed.") % {"name": key.name})
+        return redirect("account-key", pk)
+
+    def page(self, key: ApiKey, form: AccountKeyForm, status: int = 200) -> HttpResponse:
+        context = {"key": key, "form": form, "rotate_form": RotateForm()}
+        return render(self.request, f"{TEMPLATES}/key.html", context, status=status)
+
+
+class KeyActionView(AccountView):
+    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        # Whoever had to sign in again before it comes back by a link.
+        return redirect("account-key", pk)
+
+
+class RotateKeyView(KeyActionView):
+    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        key = self.key(pk)
+        form = RotateForm(request.POST)
+        if not form.is_valid():
+            raise PublicError("validation_error", gettext("Say how long the old key works."))
+        fresh, secret = keys.rotate(key, self.actor, form.cleaned_data["overlap_seconds"])
+        key.refresh_from_db()
+        return self.secret(fresh, secret, replaced=key)
+
+
+class RevokeKeyView(KeyActionView):
+    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        key = self.key(pk)
+        keys.revoke(key, self.actor)
+        messages.success(request, gettext("%(name)s has been revoked.") % {"name": key.name})
+        return redirect("account")
