@@ -31,7 +31,7 @@ from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from voiceproject import webhooks
+from voiceproject import metrics, tracing, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
 from voiceproject.storage import is_passing
@@ -127,6 +127,10 @@ class Job(models.Model):
     tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="%(class)ss")
     api_key = models.ForeignKey("voices.ApiKey", null=True, on_delete=models.SET_NULL, related_name="+")
     request_id = models.CharField(max_length=64, blank=True, db_index=True)
+    trace_parent = models.CharField(
+        max_length=64, blank=True, default=tracing.traceparent, db_default="", editable=False,
+        help_text="The request's place in its OpenTelemetry trace",
+    )  # fmt: skip
     status = models.CharField(max_length=16, choices=JobStatus, default=JobStatus.QUEUED)
     stage = models.CharField(max_length=16, default="queued")
     progress = models.PositiveSmallIntegerField(default=0, help_text="0 to 100")
@@ -168,6 +172,11 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"{self._meta.verbose_name} {self.pk}"
+
+    def log_ids(self) -> dict[str, str]:
+        """What every log line, span and command of this job is found by."""
+        ids = {"request_id": self.request_id, "job": self.pk, "tenant": self.tenant_id, "key": self.api_key_id}
+        return {name: str(value) for name, value in ids.items() if value not in ("", None)}
 
     @property
     def resumable(self) -> bool:
@@ -366,6 +375,7 @@ class Job(models.Model):
         except type(self).DoesNotExist:
             return False
         if canceled:
+            metrics.job_ended(self.webhook_kind, JobStatus.CANCELED.value)
             self.delete_files(self.output_fields(), status=JobStatus.CANCELED)
         return bool(canceled)
 
@@ -559,6 +569,8 @@ class Job(models.Model):
                 # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
                 self.refresh_from_db()
                 webhooks.announce(self)
+        if won:
+            metrics.job_ended(self.webhook_kind, status.value, self.error)
         return bool(won)
 
     @staticmethod

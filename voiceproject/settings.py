@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dj_database_url
 from corsheaders.defaults import default_headers
@@ -269,6 +270,7 @@ SPECTACULAR_SETTINGS = {
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
     },
+    "APPEND_COMPONENTS": {"securitySchemes": {"MetricsToken": {"type": "http", "scheme": "bearer"}}},
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
@@ -407,3 +409,17 @@ LOGGING = {
         "botocore": {"level": "WARNING"},
     },
 }
+
+# --- Observation -----------------------------------------------------------------------------------------------------
+
+METRICS_TOKEN = env.text("METRICS_TOKEN")
+if METRICS_TOKEN and (len(METRICS_TOKEN) < 16 or not METRICS_TOKEN.isascii() or not METRICS_TOKEN.isprintable()
+                      or " " in METRICS_TOKEN):  # fmt: skip
+    raise BadSetting("METRICS_TOKEN", "must be 16 or more printable ASCII characters without spaces")
+WORKER_METRICS_PORT = env.number("WORKER_METRICS_PORT", 0, minimum=0, maximum=65535)
+OTEL_EXPORTER_OTLP_ENDPOINT = env.url("OTEL_EXPORTER_OTLP_ENDPOINT", "", ("http", "https"))
+SENTRY_DSN = env.text("SENTRY_DSN")
+if SENTRY_DSN:
+    _dsn = urlsplit(check_url("SENTRY_DSN", SENTRY_DSN, ("https", "http")))
+    if not _dsn.username or not _dsn.path.strip("/"):
+        raise BadSetting("SENTRY_DSN", "must be a URL like https://KEY@host/PROJECT, as Sentry shows it")

@@ -10,6 +10,7 @@ from drf_spectacular.views import SpectacularJSONAPIView
 
 from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
+from voiceproject.metrics_api import MetricsView
 from voiceproject.pages import DocsView, RedocView, StartView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices import account
@@ -24,6 +25,7 @@ admin.site.index_title = "Console"
 urlpatterns = [
     path("", StartView.as_view(), name="start"),
     path("health", HealthView.as_view(), name="health"),
+    path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
     path("docs", DocsView.as_view(), name="docs"),

@@ -16,6 +16,7 @@ from rest_framework.throttling import BaseThrottle
 from voiceproject import ratelimit
 from voiceproject.addresses import client_address, is_within
 from voiceproject.errors import PublicError
+from voiceproject.logging import note
 from voices.models import ApiKey
 
 
@@ -45,6 +46,7 @@ class ApiKeyAuthentication(BaseAuthentication):
                 message = f"This key may not be used from {address or 'a Unix socket'}."
                 raise PublicError("permission_denied", message, {"address": address})
         key.touch()
+        note(tenant=key.user_id, key=key.pk)
         request._request.tenant_id = key.user_id  # type: ignore[attr-defined] # for the access log
         return key.user, key
 
