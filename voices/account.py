@@ -6,7 +6,7 @@ Whoever signs in sees what is its own and nothing else, operators too. Keys are 
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.conf import settings
@@ -30,7 +30,7 @@ from voiceproject.models import Tenant
 from voiceproject.signin import WINDOW, ThrottledSignin
 from voices import keys
 from voices.forms import KeyForm
-from voices.models import ApiKey
+from voices.models import SCOPES, ApiKey
 
 TEMPLATES = "voiceproject/account"
 
@@ -62,15 +62,31 @@ class AccountKeyForm(KeyForm):
             "monthly_audio_seconds": _("That it may make. Empty: as many as your account may make."),
         }
 
+    SCOPES = [
+        ("synthesize", _("synthesize: text to speech")),
+        ("covers", _("covers: songs sung in another voice")),
+        ("voices", _("voices: keep voices, and use them")),
+        ("usage", _("usage: see what was used, and which webhooks were sent")),
+        ("keys", _("keys: make, change and revoke keys, and the webhooks' secret")),
+    ]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["scopes"].label = _("What it may do")
+        super().__init__(*args, label_suffix="", **kwargs)
+        scopes = cast(forms.MultipleChoiceField, self.fields["scopes"])
+        scopes.label, scopes.choices = _("What it may do"), self.SCOPES
         self.fields["allowed_networks"].label = _("Where it may be used from")
+        self.fields["allowed_networks"].help_text = _(
+            "Addresses or networks, one a line, such as 192.0.2.7 or 2001:db8::/32. Empty: from everywhere."
+        )
 
 
 class NewKeyForm(AccountKeyForm):
     # The same form sent twice, by a second click or a page that is loaded again, makes one key.
     public_id = forms.UUIDField(widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["scopes"].initial = [scope for scope in SCOPES if scope != "keys"]  # Programs need that seldom.
 
 
 class RotateForm(forms.Form):
@@ -182,7 +198,8 @@ class PasswordView(AccountView, PasswordChangeView):
 
 class NewKeyView(AccountView):
     def get(self, request: HttpRequest) -> HttpResponse:
-        return self.page(NewKeyForm(initial={"public_id": uuid.uuid4()}))
+        form = NewKeyForm(initial={"public_id": uuid.uuid4()})
+        return self.page(form)
 
     def post(self, request: HttpRequest) -> HttpResponse:
         form = NewKeyForm(request.POST)

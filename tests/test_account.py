@@ -1,0 +1,249 @@
+"""/account: what a tenant sees and does there, and what nobody does there."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from datetime import timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.test import Client
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from tests.conftest import FakeEngine, Tenant
+from voiceproject.models import AuditEntry
+from voiceproject.models import Tenant as TenantRow
+from voices.models import ApiKey
+
+pytestmark = pytest.mark.django_db
+PASSWORD = "correct horse battery"
+MODELS = "/api/v1/voice/models"
+PAGES = ("/account", "/account/keys/new", "/account/password")
+
+
+def signed_in(tenant: Tenant) -> Client:
+    client = Client()
+    client.force_login(tenant.user)
+    return client
+
+
+@pytest.fixture
+def page(tenant: Tenant) -> Client:
+    return signed_in(tenant)
+
+
+def text_of(response: Any) -> str:
+    return unescape(response.content.decode())
+
+
+def key_form(**fields: Any) -> dict[str, Any]:
+    return {"public_id": str(uuid.uuid4()), "name": "shop", "scopes": ["covers"]} | fields
+
+
+def secret_on(response: Any) -> str:
+    (secret,) = set(re.findall(r"vck_[\w-]{40,}", text_of(response)))
+    return secret
+
+
+def works(secret: str) -> int:
+    return APIClient(headers={"X-API-Key": secret}).get(MODELS).status_code
+
+
+# --- signing in ---
+
+
+def sign_in(client: Client, username: str, password: str, **extra: Any) -> Any:
+    return client.post("/account/signin", {"username": username, "password": password, **extra})
+
+
+def token_on(response: Any) -> dict[str, str]:
+    return {"csrfmiddlewaretoken": re.findall(r'csrfmiddlewaretoken" value="(\w+)', text_of(response))[0]}
+
+
+def test_a_tenant_signs_in_and_out_with_its_password(tenant: Tenant) -> None:
+    tenant.user.set_password(PASSWORD)
+    tenant.user.save()
+    client = Client(enforce_csrf_checks=True)
+    assert client.get("/account")["Location"] == "/account/signin?next=/account"
+    token = token_on(client.get("/account/signin"))
+    wrong = sign_in(client, "alice", "wrong", **token)
+    assert wrong.status_code == 200 and "correct username and password" in text_of(wrong)
+    assert sign_in(client, "alice", tenant.secret, **token).status_code == 200
+    right = sign_in(client, "alice", PASSWORD, next="/account/keys/new", **token)
+    assert (right.status_code, right["Location"]) == (302, "/account/keys/new")
+    token = token_on(client.get("/account"))
+    assert client.get("/account/signout").status_code == 405
+    assert client.post("/account/signout", token)["Location"] == "/account/signin"
+    assert client.get("/account").status_code == 302
+
+
+def test_signing_in_leads_to_no_other_site(tenant: Tenant) -> None:
+    tenant.user.set_password(PASSWORD)
+    tenant.user.save()
+    assert sign_in(Client(), "alice", PASSWORD, next="https://evil.example/")["Location"] == "/account"
+
+
+def test_a_form_from_elsewhere_is_refused_on_a_page(page: Client, tenant: Tenant) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = page.cookies
+    response = strict.post(f"/account/keys/{tenant.key.public_id}/revoke")
+    assert response.status_code == 403 and "out of date" in text_of(response)
+    tenant.key.refresh_from_db()
+    assert tenant.key.state == "valid"
+
+
+def test_the_api_takes_no_session_and_the_page_no_key(page: Client, tenant: Tenant, engine: FakeEngine) -> None:
+    assert page.get(MODELS).status_code == 401
+    assert page.get("/api/v1/keys").status_code == 401
+    for path in PAGES:
+        assert APIClient(headers={"X-API-Key": tenant.secret}).get(path)["Location"].startswith("/account/signin")
+
+
+def test_a_blocked_tenant_is_signed_out(page: Client, tenant: Tenant) -> None:
+    User.objects.update(is_active=False)
+    assert page.get("/account").status_code == 302
+
+
+def test_a_new_password_ends_other_sessions_and_is_in_the_log(page: Client, tenant: Tenant) -> None:
+    tenant.user.set_password(PASSWORD)
+    tenant.user.save()
+    here, elsewhere = signed_in(tenant), signed_in(tenant)
+    form = {"old_password": "wrong", "new_password1": "a new long one 7", "new_password2": "a new long one 7"}
+    assert here.post("/account/password", form).status_code == 200
+    assert here.post("/account/password", form | {"old_password": PASSWORD}).status_code == 302
+    assert "has been changed" in text_of(here.get("/account"))
+    assert elsewhere.get("/account").status_code == 302
+    entry = AuditEntry.objects.get(action="password.change")
+    assert (entry.actor_name, entry.tenant_id) == ("alice", tenant.user.pk)
+
+
+# --- keys ---
+
+
+def test_a_keys_secret_is_shown_once_and_kept_nowhere(page: Client, tenant: Tenant, engine: FakeEngine) -> None:
+    assert page.get("/account/keys/new").status_code == 200
+    form = key_form(allowed_networks="127.0.0.1\n2001:db8::/32", requests_per_minute="5")
+    made = page.post("/account/keys/new", form)
+    secret = secret_on(made)
+    assert "no-store" in made["Cache-Control"]
+    assert works(secret) == 200
+    key = ApiKey.objects.get(name="shop")
+    assert (key.user, key.scopes, key.requests_per_minute) == (tenant.user, ["covers"], 5)
+    assert key.allowed_networks == ["127.0.0.1", "2001:db8::/32"]
+    # The page loaded again, or a second click: nothing new, and nothing shown.
+    again = page.post("/account/keys/new", form, follow=True)
+    assert "made already" in text_of(again)
+    assert ApiKey.objects.count() == 2
+    for path in (*PAGES, f"/account/keys/{key.public_id}"):
+        assert secret not in text_of(page.get(path))
+    assert not any(secret in str(session.get_decoded()) for session in Session.objects.all())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("name", "", "required"),
+        ("scopes", [], "required"),
+        ("scopes", ["admin"], "Select a valid choice"),
+        ("expires_at", "2020-01-01T00:00:00", "in the future"),
+        ("allowed_networks", "example.com", "example.com"),
+        ("requests_per_minute", "0", "From 1 to"),
+        ("max_concurrent_jobs", "99999999999999", "2147483647"),
+    ],
+)
+def test_what_is_wrong_with_a_form_stands_at_its_field(
+    page: Client, tenant: Tenant, field: str, value: Any, told: str
+) -> None:
+    for path in ("/account/keys/new", f"/account/keys/{tenant.key.public_id}"):
+        response = page.post(path, key_form(**{field: value}))
+        assert response.status_code == 400
+        assert told in " ".join(response.context["form"].errors[field])
+        assert "aria-invalid" in text_of(response)
+    assert list(ApiKey.objects.values_list("name", flat=True)) == ["test"]
+
+
+def test_a_key_is_changed_replaced_and_revoked(page: Client, tenant: Tenant, engine: FakeEngine) -> None:
+    key, old = ApiKey.objects.issue(tenant.user, "shop", expires_at=timezone.now() + timedelta(days=9))
+    path = f"/account/keys/{key.public_id}"
+    form = page.get(path).context["form"]
+    sent = {name: form[name].value() for name in form.fields if form[name].value() is not None}
+    sent["expires_at"] = sent["expires_at"].strftime("%Y-%m-%dT%H:%M:%S")
+    assert page.post(path, sent | {"name": "the shop"}).status_code == 302
+    end = key.expires_at
+    key.refresh_from_db()
+    assert (key.name, key.expires_at) == ("the shop", end)
+    rotated = page.post(f"{path}/rotate", {"overlap_seconds": "3600"})
+    new = secret_on(rotated)
+    assert (works(old), works(new)) == (200, 200)
+    assert "works until" in text_of(rotated)
+    # The page loaded again.
+    assert "replaced already" in text_of(page.post(f"{path}/rotate", {"overlap_seconds": "3600"}, follow=True))
+    assert page.post(f"{path}/revoke").status_code == 302
+    assert (works(old), works(new)) == (401, 200)
+    assert "been revoked" in text_of(page.post(path, sent, follow=True))
+    assert page.get(path).status_code == 200
+    assert "works no longer" in text_of(
+        page.post(f"/account/keys/{ApiKey.objects.first().public_id}/rotate", {"overlap_seconds": "0"})
+    )
+    entries = AuditEntry.objects.filter(action__startswith="key.").order_by("id")
+    assert [entry.action for entry in entries] == ["key.update", "key.rotate", "key.revoke", "key.rotate"]
+    assert {(entry.actor_name, entry.key_prefix, entry.address) for entry in entries} == {("alice", "", "127.0.0.1")}
+
+
+def test_a_leaked_last_key_can_be_revoked_and_another_be_made(page: Client, tenant: Tenant, engine: FakeEngine) -> None:
+    page.post(f"/account/keys/{tenant.key.public_id}/revoke")
+    assert works(tenant.secret) == 401
+    assert "no key that works" in text_of(page.get("/account"))
+    assert works(secret_on(page.post("/account/keys/new", key_form(scopes=["keys"])))) == 200
+
+
+def test_nobody_sees_or_changes_what_is_another_tenants(page: Client, other: Tenant) -> None:
+    root = User.objects.create_superuser("root")
+    staff = Client()
+    staff.force_login(root)
+    path = f"/account/keys/{other.key.public_id}"
+    for client in (page, staff):
+        assert other.key.prefix not in text_of(client.get("/account"))
+        assert client.get(path).status_code == 404
+        assert client.post(path, key_form(name="mine")).status_code == 404
+        for action in ("rotate", "revoke"):
+            assert client.post(f"{path}/{action}", {"overlap_seconds": "0"}).status_code == 404
+    other.key.refresh_from_db()
+    assert (other.key.name, other.key.state) == ("test", "valid")
+
+
+def test_after_signing_in_again_an_action_leads_to_its_key(page: Client, tenant: Tenant) -> None:
+    path = f"/account/keys/{tenant.key.public_id}"
+    response = Client().post(f"{path}/revoke")
+    assert response["Location"] == f"/account/signin?next={path}/revoke"
+    assert page.get(f"{path}/revoke")["Location"] == path
+
+
+# --- the pages ---
+
+
+def test_pages_hold_nothing_inline_and_nothing_of_others(page: Client, tenant: Tenant) -> None:
+    ApiKey.objects.issue(tenant.user, "<script>alert(1)</script>")
+    for path in (*PAGES, "/account/signin", f"/account/keys/{tenant.key.public_id}", f"/account/keys/{uuid.uuid4()}"):
+        response = (Client() if path.endswith("signin") else page).get(path)
+        html = response.content.decode()
+        assert "default-src 'self'" in response["Content-Security-Policy"]
+        assert not re.findall(r"<script|<style| style=| on\w+=|(?:src|href|action)=\"(?:https?:)?//", html), path
+        assert html.count("<h1>") == 1 and "<title></title>" not in html
+        # Each field has its label.
+        fields = re.findall(r'<(?:input|select|textarea) (?![^>]*type="hidden")[^>]*id="([^"]+)"', html)
+        assert set(fields) <= set(re.findall(r'<label for="([^"]+)"', html)), path
+        assert len(fields) == len(set(fields))
+
+
+def test_limits_are_those_of_the_tenant(page: Client, tenant: Tenant, settings: Any) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 33
+    assert "<dd>33</dd>" in text_of(page.get("/account"))
+    TenantRow.objects.create(user=tenant.user, requests_per_minute=44, max_running=7)
+    html = text_of(page.get("/account"))
+    assert "<dd>44</dd>" in html and "<dd>7</dd>" in html and "<dd>33</dd>" not in html
