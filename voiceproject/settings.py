@@ -200,6 +200,7 @@ CORS_EXPOSE_HEADERS = [
     "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
     "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
     "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+    "X-Quota-Remaining",
 ]  # fmt: skip
 
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -275,6 +276,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
         {"name": "keys", "description": "The API keys of your account."},
+        {"name": "account", "description": "Who you are here, your limits, and what you have used."},
         {"name": "webhooks", "description": "What your server is told when a job has ended (Standard Webhooks)."},
         {"name": "health", "description": "What runs, and what does not."},
     ],
@@ -294,6 +296,11 @@ if API_KEY:
 
 MAX_UPLOAD_SIZE = env.number("MAX_UPLOAD_SIZE", 10 * 1024 * 1024)
 RATE_LIMIT_PER_MINUTE = env.number("RATE_LIMIT_PER_MINUTE", 0, minimum=0, maximum=1_000_000)
+
+# --- Quotas ---------------------------------------------------------------------------------------------------------
+
+MONTHLY_AUDIO_SECONDS = env.number("MONTHLY_AUDIO_SECONDS", 0, minimum=0)
+MAX_STORAGE_BYTES = env.number("MAX_STORAGE_BYTES", 0, minimum=0)
 
 # --- Speech ----------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
 from voiceproject.metrics_api import MetricsView
 from voiceproject.pages import DocsView, RedocView, StartView
+from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices import account
 from voices.key_api import KeyViewSet
@@ -75,6 +76,8 @@ urlpatterns = [
         name="key",
     ),
     path(f"{API}/keys/<uuid:pk>/rotate", KeyViewSet.as_view({"post": "rotate"}), name="key-rotate"),
+    path(f"{API}/usage", UsageView.as_view(), name="usage"),
+    path(f"{API}/me", MeView.as_view(), name="me"),
     path(f"{API}/webhooks/secret", WebhookSecretView.as_view(), name="webhook-secret"),
     path(f"{API}/webhooks/secret/rotate", RotateWebhookSecretView.as_view(), name="webhook-secret-rotate"),
     path(f"{API}/webhooks/deliveries", WebhookDeliveryViewSet.as_view({"get": "list"}), name="webhook-deliveries"),

@@ -18,9 +18,10 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from voiceproject.addresses import parse_network, written
-from voiceproject.jobs import Job
+from voiceproject.jobs import Job, JobStatus
 from voiceproject.ratelimit import Limit
 from voices.engines import Model
+from voices.text import speaking_seconds
 
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
 BOOTSTRAP_USERNAME = "api"
@@ -273,7 +274,6 @@ class Synthesis(Job):
     audio = models.FileField(max_length=200, blank=True)
     duration_seconds = models.FloatField(null=True)
     sample_rate = models.PositiveIntegerField(null=True, help_text="Hz")
-    engine_seconds = models.FloatField(null=True, help_text="How long the engine worked")
 
     class Meta(Job.Meta):
         verbose_name = "synthesis"
@@ -288,6 +288,19 @@ class Synthesis(Job):
     @property
     def resumable(self) -> bool:
         return self.background
+
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+    def expected_seconds(self) -> float:
+        return speaking_seconds(self.text) / self.speed
+
+    def made_seconds(self) -> float:
+        if self.status == JobStatus.SUCCEEDED:
+            return self.duration_seconds or 0.0
+        # Canceled on its way: who was making it knows better, and says so (usage.correct).
+        return self.expected_seconds() * self.progress / 100
 
     @classmethod
     def for_workers(cls) -> models.QuerySet:
