@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import re
 import uuid
-from datetime import timedelta
+from datetime import date, timedelta
 from html import unescape
 from typing import Any
 
 import pytest
+import soundfile
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant
-from voiceproject.models import AuditEntry
+from tests.conftest import FakeEngine, Tenant, upload
+from voiceproject.models import AuditEntry, UsageEntry
 from voiceproject.models import Tenant as TenantRow
-from voices.models import ApiKey
+from voices.models import ApiKey, Voice
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery"
 MODELS = "/api/v1/voice/models"
-PAGES = ("/account", "/account/keys/new", "/account/password")
+PAGES = ("/account", "/account/keys/new", "/account/password", "/account/usage", "/account/voices")
 
 
 def signed_in(tenant: Tenant) -> Client:
@@ -247,3 +249,78 @@ def test_limits_are_those_of_the_tenant(page: Client, tenant: Tenant, settings: 
     TenantRow.objects.create(user=tenant.user, requests_per_minute=44, max_running=7)
     html = text_of(page.get("/account"))
     assert "<dd>44</dd>" in html and "<dd>7</dd>" in html and "<dd>33</dd>" not in html
+
+
+# --- usage and voices ---
+
+
+def spent(tenant: Tenant, **fields: Any) -> UsageEntry:
+    now = timezone.now()
+    entry = {"tenant_id": tenant.user.pk, "key_id": tenant.key.public_id, "key_prefix": tenant.key.prefix,
+             "key_name": "test", "operation": "synthesis", "job_id": uuid.uuid4(), "state": "settled",
+             "reserved_ms": 0, "audio_ms": 2500, "characters": 40, "day": now.date(), "accepted_at": now,
+             "ended_at": now}  # fmt: skip
+    return UsageEntry.objects.create(**entry | fields)
+
+
+def test_usage_is_told_by_month_operation_key_and_day(page: Client, tenant: Tenant, other: Tenant) -> None:
+    spent(tenant)
+    spent(tenant, operation="cover", audio_ms=180_000, characters=0, key_id=None, key_prefix="", key_name="")
+    spent(tenant, day=date(2020, 2, 29), audio_ms=7000)
+    spent(other, audio_ms=999_000)
+    html = text_of(page.get("/account/usage"))
+    for text in ("182.5", "180.0", "cover", "synthesis", f"test ({tenant.key.prefix}…)", "no key",
+                 timezone.now().date().isoformat()):  # fmt: skip
+        assert text in html, text
+    assert "999" not in html and "7.0" not in html
+    html = text_of(page.get("/account/usage?month=2020-02"))
+    assert "2020-02-29" in html and "7.0" in html and "?month=2020-03" in html
+    for nonsense in ("2020-13", "x", "0001-01", "9999-12"):
+        assert "182.5" in text_of(page.get("/account/usage", {"month": nonsense}))
+    assert "Nothing was made" in text_of(page.get("/account/usage?month=2019-01"))
+
+
+def test_the_account_tells_what_is_used_of_a_quota(page: Client, tenant: Tenant) -> None:
+    spent(tenant)
+    assert "<dd>2.5</dd>" in text_of(page.get("/account"))
+    TenantRow.objects.create(user=tenant.user, monthly_audio_seconds=10, max_queued=0)
+    html = text_of(page.get("/account"))
+    assert "2.5 of 10" in html and '<meter max="10" value="2.5"' in html
+    assert "<dd>0</dd>" in html  # Nothing may wait; that is not the same as no limit.
+
+
+def test_a_voice_is_heard_and_deleted_and_the_log_says_so(
+    page: Client, tenant: Tenant, other: Tenant, engine: FakeEngine, reference_wav: bytes
+) -> None:
+    form = {"name": "Anna", "sample": upload(reference_wav), "consent": "I am the speaker, and I agree to this."}
+    voice = tenant.client.post("/api/v1/voice/voices", form)
+    assert voice.status_code == 201, voice.content
+    pk = voice.json()["voice_id"]
+    html = text_of(page.get("/account/voices"))
+    assert "Anna" in html and f'src="/account/voices/{pk}/sample"' in html
+    sample = page.get(f"/account/voices/{pk}/sample")
+    heard = soundfile.info(io.BytesIO(b"".join(sample)))
+    assert abs(heard.duration - voice.json()["quality"]["duration_seconds"]) < 0.5
+    assert page.get(f"/account/voices/{pk}/sample", headers={"Range": "bytes=0-9"}).status_code == 206
+    stranger = signed_in(other)
+    assert "Anna" not in text_of(stranger.get("/account/voices"))
+    assert stranger.get(f"/account/voices/{pk}/sample").status_code == 404
+    assert stranger.post(f"/account/voices/{pk}/delete").status_code == 404
+    assert "1 voice is saved" in text_of(page.get("/account"))
+    assert page.get(f"/account/voices/{pk}/delete").status_code == 302
+    assert Voice.objects.count() == 1
+    assert "Anna has been deleted" in text_of(page.post(f"/account/voices/{pk}/delete", follow=True))
+    assert not Voice.objects.exists()
+    assert tenant.client.get(f"/api/v1/voice/voices/{pk}").status_code == 404
+    assert AuditEntry.objects.get(action="voice.delete").actor_name == "alice"
+
+
+def test_a_voice_that_was_taken_down_is_shown_and_not_heard(
+    page: Client, tenant: Tenant, engine: FakeEngine, reference_wav: bytes
+) -> None:
+    form = {"name": "Anna", "sample": upload(reference_wav), "consent": "I am the speaker, and I agree to this."}
+    pk = tenant.client.post("/api/v1/voice/voices", form).json()["voice_id"]
+    Voice.objects.update(taken_down_at=timezone.now())
+    html = text_of(page.get("/account/voices"))
+    assert "taken down" in html and "<audio" not in html
+    assert page.get(f"/account/voices/{pk}/sample").status_code == 410

@@ -6,6 +6,7 @@ Whoever signs in sees what is its own and nothing else, operators too. Keys are 
 from __future__ import annotations
 
 import uuid
+from datetime import date, datetime, timedelta
 from typing import Any, cast
 
 from django import forms
@@ -14,23 +15,26 @@ from django.contrib import messages
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse_lazy
+from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views import View
 from django.views.decorators.cache import never_cache
 
-from voiceproject import audit
+from voiceproject import audio, audit, usage
+from voiceproject.api import file_response
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant
 from voiceproject.signin import WINDOW, ThrottledSignin
-from voices import keys
+from voices import keys, saved
 from voices.forms import KeyForm
-from voices.models import SCOPES, ApiKey
+from voices.models import SCOPES, ApiKey, Voice
 
 TEMPLATES = "voiceproject/account"
 
@@ -138,6 +142,8 @@ class AccountView(LoginRequiredMixin, View):
         except Http404:
             return problem(request, 404, gettext("There is nothing here"), gettext("Or it is not yours."))
         except PublicError as error:
+            if error.code in ("not_found", "revoked", "result_expired"):
+                return problem(request, error.status, gettext("There is nothing here"), error.message)
             messages.error(request, error.message)
             return redirect("account")
 
@@ -166,23 +172,114 @@ class OverviewView(AccountView):
             "live": [key for key in own if key.is_valid()],
             "ended": [key for key in own if not key.is_valid()],
             "limits": limits(request.user),
+            "voices": Voice.objects.for_tenant(request.user).count(),
         }
         return render(request, f"{TEMPLATES}/account.html", context)
 
 
-def limits(user: Any) -> list[dict[str, str]]:
-    """What the operator allows all keys of this user together."""
+def limits(user: Any) -> list[dict[str, Any]]:
+    """What the operator allows all keys of this user together, and what of it is used, where that is counted."""
     tenant = Tenant.objects.filter(user=user).first() or Tenant(user=user)
 
-    def shown(name: Any, own: int | None, default: int, unit: Any = "") -> dict[str, str]:
-        value = default if own is None else own
-        return {"name": str(name), "value": f"{value} {unit}".strip() if value else gettext("no limit")}
+    def own(name: str, default: int) -> int:
+        value: int | None = getattr(tenant, name)
+        return default if value is None else value
 
+    quota, storage = usage.audio_limit(tenant), usage.storage_limit(tenant)
+    made, stored = usage.counted_ms(user.pk, timezone.now()) / 1000, usage.storage_bytes(user.pk)
+    megabytes = 1_000_000
     return [
-        shown(_("Requests in any 60 seconds"), tenant.requests_per_minute, settings.RATE_LIMIT_PER_MINUTE),
-        shown(_("Covers that may wait"), tenant.max_queued, settings.COVER_MAX_QUEUED),
-        shown(_("Covers that may run at a time"), tenant.max_running, settings.COVER_MAX_RUNNING),
+        {
+            "name": _("Seconds of audio this month (UTC), made or on the way"),
+            "value": round(made, 1),
+            "limit": quota,
+        },
+        {
+            "name": _("Megabytes of files"),
+            "value": round(stored / megabytes, 1),
+            "limit": None if storage is None else round(storage / megabytes, 1),
+        },
+        {
+            "name": _("Requests in any 60 seconds"),
+            "limit": own("requests_per_minute", settings.RATE_LIMIT_PER_MINUTE) or None,
+        },
+        {"name": _("Covers that may wait"), "limit": own("max_queued", settings.COVER_MAX_QUEUED)},
+        {"name": _("Covers that may run at a time"), "limit": own("max_running", settings.COVER_MAX_RUNNING)},
     ]
+
+
+class UsageView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        this = timezone.now().date().replace(day=1)
+        month = self.asked(request.GET.get("month", "")) or this
+        later = (month + timedelta(days=31)).replace(day=1)
+        found = {group: usage.summary(request.user.pk, month, later - timedelta(days=1), group)
+                 for group in ("operation", "key", "day")}  # fmt: skip
+        captions = {
+            "operation": (_("By operation"), _("Operation")),
+            "key": (_("By key"), _("Key")),
+            "day": (_("By day"), _("Day (UTC)")),
+        }
+        tables = [
+            {
+                "caption": captions[group][0],
+                "of": captions[group][1],
+                "rows": [item | {"name": self.name_of(item[group])} for item in summary["items"]],
+            }
+            for group, summary in found.items()
+        ]
+        context = {
+            "month": month,
+            "earlier": (month - timedelta(days=1)).replace(day=1),
+            "later": later if later <= this else None,
+            "tables": tables,
+            "total": found["operation"]["total"],
+        }
+        return render(request, f"{TEMPLATES}/usage.html", context)
+
+    @staticmethod
+    def asked(month: str) -> date | None:
+        """None for what is no month of a calendar that could be meant."""
+        try:
+            found = datetime.strptime(month, "%Y-%m").date()
+        except ValueError:
+            return None
+        return found if 2000 <= found.year < 9000 else None
+
+    @staticmethod
+    def name_of(value: Any) -> str:
+        if isinstance(value, dict):
+            return f"{value['name']} ({value['prefix']}…)" if value["prefix"] else gettext("no key")
+        return value.isoformat() if isinstance(value, date) else str(value)
+
+
+class VoicesView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        own = Voice.objects.for_tenant(request.user).prefetch_related("samples")
+        page = Paginator(own, 20).get_page(request.GET.get("page"))
+        for voice in page:
+            voice.quality = saved.together([sample.quality for sample in voice.samples.all()])
+        return render(request, f"{TEMPLATES}/voices.html", {"page": page})
+
+
+class VoiceSampleView(AccountView):
+    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
+        voice = saved.find(request.user, pk)
+        return file_response(
+            request, voice.reference, content_type=audio.CONTENT_TYPES["flac"], filename=f"{voice.pk}.flac"
+        )
+
+
+class DeleteVoiceView(AccountView):
+    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        return redirect("account-voices")
+
+    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        voice = get_object_or_404(Voice.objects.for_tenant(request.user), pk=pk)
+        audit.record("voice.delete", voice, request=request)
+        saved.delete(voice)
+        messages.success(request, gettext("%(name)s has been deleted.") % {"name": voice.name})
+        return redirect("account-voices")
 
 
 class PasswordView(AccountView, PasswordChangeView):
