@@ -14,6 +14,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.mixins import LoginRequiredMixin
+from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
@@ -75,7 +76,8 @@ class AccountKeyForm(KeyForm):
     ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, label_suffix="", **kwargs)
+        super().__init__(*args, **kwargs)
+        self.label_suffix = ""
         scopes = cast(forms.MultipleChoiceField, self.fields["scopes"])
         scopes.label, scopes.choices = _("What it may do"), self.SCOPES
         self.fields["allowed_networks"].label = _("Where it may be used from")
@@ -113,7 +115,7 @@ class RotateForm(forms.Form):
 class SigninView(LoginView):
     template_name = f"{TEMPLATES}/signin.html"
     authentication_form = SigninForm
-    next_page = reverse_lazy("account")
+    next_page = "account"
     redirect_authenticated_user = True
 
     def form_invalid(self, form: Any) -> HttpResponse:
@@ -125,7 +127,7 @@ class SigninView(LoginView):
 
 
 class SignoutView(LogoutView):
-    next_page = reverse_lazy("account-signin")
+    next_page = "account-signin"
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -146,6 +148,10 @@ class AccountView(LoginRequiredMixin, View):
                 return problem(request, error.status, gettext("There is nothing here"), error.message)
             messages.error(request, error.message)
             return redirect("account")
+
+    @property
+    def user(self) -> User:
+        return cast(User, self.request.user)  # nobody else gets here
 
     def key(self, public_id: uuid.UUID) -> ApiKey:
         own = ApiKey.objects.for_tenant(self.request.user)
@@ -213,7 +219,7 @@ class UsageView(AccountView):
         this = timezone.now().date().replace(day=1)
         month = self.asked(request.GET.get("month", "")) or this
         later = (month + timedelta(days=31)).replace(day=1)
-        found = {group: usage.summary(request.user.pk, month, later - timedelta(days=1), group)
+        found = {group: usage.summary(self.user.pk, month, later - timedelta(days=1), group)
                  for group in ("operation", "key", "day")}  # fmt: skip
         captions = {
             "operation": (_("By operation"), _("Operation")),
@@ -257,9 +263,8 @@ class VoicesView(AccountView):
     def get(self, request: HttpRequest) -> HttpResponse:
         own = Voice.objects.for_tenant(request.user).prefetch_related("samples")
         page = Paginator(own, 20).get_page(request.GET.get("page"))
-        for voice in page:
-            voice.quality = saved.together([sample.quality for sample in voice.samples.all()])
-        return render(request, f"{TEMPLATES}/voices.html", {"page": page})
+        voices = [(voice, saved.together([sample.quality for sample in voice.samples.all()])) for voice in page]
+        return render(request, f"{TEMPLATES}/voices.html", {"page": page, "voices": voices})
 
 
 class VoiceSampleView(AccountView):
@@ -288,7 +293,7 @@ class PasswordView(AccountView, PasswordChangeView):
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
-        audit.record("password.change", self.request.user, request=self.request, tenant_id=self.request.user.pk)
+        audit.record("password.change", self.user, request=self.request, tenant_id=self.user.pk)
         messages.success(self.request, gettext("Your password has been changed."))
         return response
 
@@ -302,7 +307,7 @@ class NewKeyView(AccountView):
         form = NewKeyForm(request.POST)
         if not form.is_valid():
             return self.page(form, 400)
-        key, secret = keys.create(request.user, self.actor, **form.cleaned_data)
+        key, secret = keys.create(self.user, self.actor, **form.cleaned_data)
         return self.secret(key, secret)
 
     def page(self, form: NewKeyForm, status: int = 200) -> HttpResponse:

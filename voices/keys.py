@@ -60,7 +60,7 @@ def create(user: User, actor: Actor, **fields: Any) -> tuple[ApiKey, str]:
         _check_grant(actor, values)
         _check_expiry(values.get("expires_at"))
         _check_count(user)
-        if ApiKey.objects.filter(public_id=values.get("public_id")).exists():
+        if "public_id" in values and ApiKey.objects.filter(public_id=values["public_id"]).exists():
             raise PublicError("conflict", "This key has been made already, and its secret was shown then.")
         key, secret = ApiKey.objects.issue(user, **values)
         _record(actor, "key.create", key, {name: _shown(getattr(key, name)) for name in FIELDS})
