@@ -18,6 +18,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from tests.conftest import FakeEngine, Tenant, upload
+from voiceproject import signin
 from voiceproject.models import AuditEntry, UsageEntry
 from voiceproject.models import Tenant as TenantRow
 from voices.models import ApiKey, Voice
@@ -82,6 +83,18 @@ def test_a_tenant_signs_in_and_out_with_its_password(tenant: Tenant) -> None:
     assert client.get("/account/signout").status_code == 405
     assert client.post("/account/signout", token)["Location"] == "/account/signin"
     assert client.get("/account").status_code == 302
+
+
+def test_wrong_passwords_are_throttled(tenant: Tenant, other: Tenant) -> None:
+    for each in (tenant, other):
+        each.user.set_password(PASSWORD)
+        each.user.save()
+    statuses = [sign_in(Client(), "alice", f"wrong {number}").status_code for number in range(signin.ACCOUNT_LIMIT)]
+    assert statuses == [200] * signin.ACCOUNT_LIMIT
+    refused = sign_in(Client(), "alice", PASSWORD)
+    assert refused.status_code == 429 and int(refused["Retry-After"]) > 0
+    assert "Too many" in text_of(refused)
+    assert sign_in(Client(), "bob", PASSWORD).status_code == 302
 
 
 def test_signing_in_leads_to_no_other_site(tenant: Tenant) -> None:

@@ -118,6 +118,9 @@ class SigninView(LoginView):
     next_page = "account"
     redirect_authenticated_user = True
 
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"label_suffix": ""}
+
     def form_invalid(self, form: Any) -> HttpResponse:
         response = super().form_invalid(form)
         if form.throttled:
@@ -291,6 +294,9 @@ class PasswordView(AccountView, PasswordChangeView):
     template_name = f"{TEMPLATES}/password.html"
     success_url = reverse_lazy("account")
 
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"label_suffix": ""}
+
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
         audit.record("password.change", self.user, request=self.request, tenant_id=self.user.pk)
@@ -329,7 +335,7 @@ class KeyView(AccountView):
         return redirect("account-key", pk)
 
     def page(self, key: ApiKey, form: AccountKeyForm, status: int = 200) -> HttpResponse:
-        context = {"key": key, "form": form, "rotate_form": RotateForm()}
+        context = {"key": key, "form": form, "rotate_form": RotateForm(label_suffix="")}
         return render(self.request, f"{TEMPLATES}/key.html", context, status=status)
 
 
