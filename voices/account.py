@@ -1,364 +1,272 @@
-"""/account: a tenant's own page, for people. It signs in with a password; the API takes no session, and this no key.
+"""Everything that is held of a tenant: given out as one archive, and erased.
 
-Whoever signs in sees what is its own and nothing else, operators too. Keys are changed by voices.keys, as the API does.
+An erasure is asked for in one transaction, which ends all keys at once; the workers carry it out, at every look what is
+left to do. Each step is safe to repeat and to do on several hosts at once, so that an interrupted one goes on.
 """
 
 from __future__ import annotations
 
-import uuid
-from datetime import date, datetime, timedelta
-from typing import Any, cast
+import json
+import logging
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
-from django import forms
-from django.conf import settings
-from django.contrib import messages
-from django.contrib.auth.forms import AuthenticationForm
-from django.contrib.auth.mixins import LoginRequiredMixin
+from django.apps import apps
 from django.contrib.auth.models import User
-from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView
-from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse_lazy
+from django.core import signing
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import connection, models, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
-from django.utils.decorators import method_decorator
-from django.utils.translation import gettext
-from django.utils.translation import gettext_lazy as _
-from django.views import View
-from django.views.decorators.cache import never_cache
 
-from voiceproject import audio, audit, usage
-from voiceproject.api import file_response
-from voiceproject.errors import PublicError
-from voiceproject.models import Tenant
-from voiceproject.signin import WINDOW, ThrottledSignin
-from voices import keys, saved
-from voices.forms import KeyForm
-from voices.models import SCOPES, ApiKey, Voice
+from voiceproject import audit
+from voiceproject.jobs import Job
+from voiceproject.models import EngineTurn, IdempotencyKey, Tenant, UsageEntry, WebhookDelivery, WebhookSecret
+from voiceproject.storage import is_passing, read_blocks
+from voices import saved
+from voices.models import ApiKey, Consent, Voice
 
-TEMPLATES = "voiceproject/account"
+log = logging.getLogger(__name__)
 
-
-class SigninForm(ThrottledSignin, AuthenticationForm):
-    pass
+CONFIRMATION_SECONDS = 600
+SALT = "account.erase"
+ROWS = 200  # read, or deleted, at a time
+BLOCK_BYTES = 256 * 1024
+LOOK_SECONDS = 2.0  # so long one look works on one erasure
 
 
-class AccountKeyForm(KeyForm):
-    expires_at = forms.DateTimeField(
-        required=False,
-        label=_("Ends (UTC)"),
-        help_text=_("Empty: never."),
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
-    )
-    field_order = KeyForm.Meta.fields
-
-    class Meta(KeyForm.Meta):
-        labels = {
-            "name": _("Name"),
-            "requests_per_minute": _("Requests a minute"),
-            "max_concurrent_jobs": _("Jobs at a time"),
-            "monthly_audio_seconds": _("Seconds of audio a month"),
-        }
-        help_texts = {
-            "name": _("What it is for, so that you know it again."),
-            "requests_per_minute": _("Empty: as many as your account may send."),
-            "max_concurrent_jobs": _("That wait or run. Empty: as many as your account may have."),
-            "monthly_audio_seconds": _("That it may make. Empty: as many as your account may make."),
-        }
-
-    SCOPES = [
-        ("synthesize", _("synthesize: text to speech")),
-        ("covers", _("covers: songs sung in another voice")),
-        ("voices", _("voices: keep voices, and use them")),
-        ("usage", _("usage: see what was used, and which webhooks were sent")),
-        ("keys", _("keys: make, change and revoke keys, and the webhooks' secret")),
-    ]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.label_suffix = ""
-        scopes = cast(forms.MultipleChoiceField, self.fields["scopes"])
-        scopes.label, scopes.choices = _("What it may do"), self.SCOPES
-        self.fields["allowed_networks"].label = _("Where it may be used from")
-        self.fields["allowed_networks"].help_text = _(
-            "Addresses or networks, one a line, such as 192.0.2.7 or 2001:db8::/32. Empty: from everywhere."
-        )
+# --- what is held ---
 
 
-class NewKeyForm(AccountKeyForm):
-    # The same form sent twice, by a second click or a page that is loaded again, makes one key.
-    public_id = forms.UUIDField(widget=forms.HiddenInput)
+@dataclass(frozen=True)
+class Part:
+    """Rows of one model in the archive. owner: the lookup of the tenant's id; without: fields that stay here."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["scopes"].initial = [scope for scope in SCOPES if scope != "keys"]  # Programs need that seldom.
-
-
-class RotateForm(forms.Form):
-    HOUR = 3600
-    overlap_seconds = forms.TypedChoiceField(
-        label=_("The old one works for"),
-        coerce=int,
-        initial=24 * HOUR,
-        choices=[
-            (0, _("no time: it ends now")),
-            (HOUR, _("an hour")),
-            (24 * HOUR, _("a day")),
-            (7 * 24 * HOUR, _("a week")),
-            (30 * 24 * HOUR, _("30 days")),
-        ],
-    )
+    name: str
+    owner: str
+    without: frozenset[str] = frozenset()
 
 
-@method_decorator(never_cache, name="dispatch")
-class SigninView(LoginView):
-    template_name = f"{TEMPLATES}/signin.html"
-    authentication_form = SigninForm
-    next_page = "account"
-    redirect_authenticated_user = True
+ACCOUNT_FIELDS = ("username", "email", "first_name", "last_name", "date_joined")
+# What runs the service, and words of commands, which are the operator's alone.
+OPERATORS_FIELDS = frozenset({"error_detail", "worker", "host", "heartbeat_at", "callback_base", "trace_parent"})
 
-    def get_form_kwargs(self) -> dict[str, Any]:
-        return super().get_form_kwargs() | {"label_suffix": ""}
+# A model that names a tenant and stands neither here nor below fails a test.
+PARTS = {
+    "voiceproject.Tenant": Part("limits", "user"),
+    "voices.ApiKey": Part("keys", "user", frozenset({"key_hash"})),
+    "voices.Synthesis": Part("syntheses", "tenant", OPERATORS_FIELDS),
+    "covers.CoverJob": Part("covers", "tenant", OPERATORS_FIELDS),
+    "voices.Voice": Part("voices", "tenant"),
+    "voices.VoiceSample": Part("voice_samples", "voice__tenant"),
+    "voices.EngineData": Part("voice_engine_data", "voice__tenant"),
+    "voices.Consent": Part("consents", "tenant"),
+    "voiceproject.UsageEntry": Part("usage", "tenant_id"),
+    "voiceproject.WebhookDelivery": Part("webhook_deliveries", "tenant"),
+    "voiceproject.WebhookSecret": Part("webhook_secret", "user", frozenset({"secret", "previous"})),
+    "voiceproject.IdempotencyKey": Part("idempotency_keys", "tenant", frozenset({"request_hash"})),
+    "voiceproject.AuditEntry": Part("audit_log", "tenant_id"),
+}
+# Whose turn it is, and who waits: told in no archive, since nothing of them is kept.
+LEFT_OUT = {"voiceproject.EngineTurn", "voiceproject.EngineWaiter"}
 
-    def form_invalid(self, form: Any) -> HttpResponse:
-        response = super().form_invalid(form)
-        if form.throttled:
-            response.status_code = 429
-            response["Retry-After"] = str(int(WINDOW.total_seconds()))
-        return response
+
+def _rows(model: type[models.Model], part: Part, tenant_id: int) -> Iterator[models.Model]:
+    """All rows, a few at a time: no cursor and no connection is held while the client takes them."""
+    last: Any = None
+    while True:
+        rows = model._base_manager.filter(**{part.owner: tenant_id}).order_by("pk")
+        if last is not None:
+            rows = rows.filter(pk__gt=last)
+        found = list(rows[:ROWS])
+        release_connection()
+        yield from found
+        if len(found) < ROWS:
+            return
+        last = found[-1].pk
 
 
-class SignoutView(LogoutView):
-    next_page = "account-signin"
+def release_connection() -> None:
+    # SQLite's are no scarce thing.
+    if connection.vendor != "sqlite" and not connection.in_atomic_block:
+        connection.close()
 
 
-@method_decorator(never_cache, name="dispatch")
-class AccountView(LoginRequiredMixin, View):
-    """What all pages behind the sign-in share: failures are told on a page, never as JSON."""
+class _Pipe:
+    """What a ZipFile writes to that cannot seek, taken out again as it comes."""
 
-    login_url = reverse_lazy("account-signin")
+    def __init__(self) -> None:
+        self.data = bytearray()
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.user.is_authenticated:
-            request.tenant_id = request.user.pk  # type: ignore[attr-defined] # for the access log
+    def write(self, data: Any) -> int:
+        self.data += data
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def take(self) -> bytes:
+        taken, self.data = bytes(self.data), bytearray()
+        return taken
+
+
+def archive(user: User) -> Iterator[bytes]:
+    """A ZIP of everything that is held of the tenant, made while it is taken: JSON of its rows, and its files.
+
+    At its end stands `manifest.json`: how many rows of each kind, and which files had gone before they could be read.
+    """
+    pipe = _Pipe()
+    counts: dict[str, int] = {}
+    missing: list[str] = []
+    now = timezone.now()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as file:  # type: ignore[call-overload]
+        _write(file, "account.json", _json({name: getattr(user, name) for name in ACCOUNT_FIELDS}))
+        for label, part in PARTS.items():
+            model = apps.get_model(label)
+            fields = [field for field in model._meta.concrete_fields if field.name not in part.without]
+            files = [field.name for field in fields if isinstance(field, models.FileField)]
+            with file.open(_entry(f"{part.name}.json", now), "w", force_zip64=True) as member:
+                counts[part.name] = 0
+                for row in _rows(model, part, user.pk):
+                    shown = {field.name: _value(row, field) for field in fields}
+                    member.write(b"[\n" if not counts[part.name] else b",\n")
+                    member.write(_json(shown))
+                    counts[part.name] += 1
+                    if len(pipe.data) > BLOCK_BYTES:
+                        yield pipe.take()
+                member.write(b"\n]\n" if counts[part.name] else b"[]\n")
+            for row in _rows(model, part, user.pk) if files else ():
+                for stored in (getattr(row, name) for name in files):
+                    if stored:
+                        yield from _copy(file, pipe, stored, now, missing)
+        _write(file, "manifest.json", _json({"made_at": now, "rows": counts, "missing_files": missing}))
+    yield pipe.take()
+
+
+def _entry(name: str, now: datetime, compression: int = zipfile.ZIP_DEFLATED) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, now.timetuple()[:6])
+    entry.compress_type = compression
+    entry.external_attr = 0o600 << 16
+    return entry
+
+
+def _write(file: zipfile.ZipFile, name: str, content: bytes) -> None:
+    file.writestr(_entry(name, timezone.now()), content)
+
+
+def _copy(file: zipfile.ZipFile, pipe: _Pipe, stored: Any, now: datetime, missing: list[str]) -> Iterator[bytes]:
+    """A stored file under its own name, which holds the job's id. Audio is not compressed again."""
+    try:
+        size = stored.size
+    except FileNotFoundError:
+        missing.append(stored.name)
+        return
+    with file.open(_entry(f"files/{stored.name}", now, zipfile.ZIP_STORED), "w", force_zip64=size > 2**31) as member:
         try:
-            return super().dispatch(request, *args, **kwargs)
-        except Http404:
-            return problem(request, 404, gettext("There is nothing here"), gettext("Or it is not yours."))
-        except PublicError as error:
-            if error.code in ("not_found", "revoked", "result_expired"):
-                return problem(request, error.status, gettext("There is nothing here"), error.message)
-            messages.error(request, error.message)
-            return redirect("account")
-
-    @property
-    def user(self) -> User:
-        return cast(User, self.request.user)  # nobody else gets here
-
-    def key(self, public_id: uuid.UUID) -> ApiKey:
-        own = ApiKey.objects.for_tenant(self.request.user)
-        return get_object_or_404(own.select_related("replaced_by"), public_id=public_id)
-
-    @property
-    def actor(self) -> keys.Actor:
-        return keys.Actor(self.request)
-
-    def secret(self, key: ApiKey, secret: str, replaced: ApiKey | None = None) -> HttpResponse:
-        """In the answer to the form itself, so that it is in no session, no cookie and no URL."""
-        context = {"key": key, "secret": secret, "replaced": replaced}
-        return render(self.request, f"{TEMPLATES}/secret.html", context)
+            for block in read_blocks(stored.storage, stored.name, 0, size):
+                member.write(block)
+                yield pipe.take()
+        except FileNotFoundError:
+            missing.append(stored.name)  # It was deleted this moment.
 
 
-def problem(request: HttpRequest, status: int, what: str, advice: str) -> HttpResponse:
-    return render(request, f"{TEMPLATES}/problem.html", {"problem": what, "advice": advice}, status=status)
+def _value(row: models.Model, field: models.Field) -> Any:
+    value = field.value_from_object(row)
+    return value.name if isinstance(field, models.FileField) else value
 
 
-class OverviewView(AccountView):
-    def get(self, request: HttpRequest) -> HttpResponse:
-        own = list(ApiKey.objects.for_tenant(request.user).select_related("replaced_by"))
-        context = {
-            "live": [key for key in own if key.is_valid()],
-            "ended": [key for key in own if not key.is_valid()],
-            "limits": limits(request.user),
-            "voices": Voice.objects.for_tenant(request.user).count(),
-        }
-        return render(request, f"{TEMPLATES}/account.html", context)
+def _json(value: Any) -> bytes:
+    return json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=False, indent=1).encode()
 
 
-def limits(user: Any) -> list[dict[str, Any]]:
-    """What the operator allows all keys of this user together, and what of it is used, where that is counted."""
-    tenant = Tenant.objects.filter(user=user).first() or Tenant(user=user)
-
-    def own(name: str, default: int) -> int:
-        value: int | None = getattr(tenant, name)
-        return default if value is None else value
-
-    quota, storage = usage.audio_limit(tenant), usage.storage_limit(tenant)
-    made, stored = usage.counted_ms(user.pk, timezone.now()) / 1000, usage.storage_bytes(user.pk)
-    megabytes = 1_000_000
-    return [
-        {
-            "name": _("Seconds of audio this month (UTC), made or on the way"),
-            "value": round(made, 1),
-            "limit": quota,
-        },
-        {
-            "name": _("Megabytes of files"),
-            "value": round(stored / megabytes, 1),
-            "limit": None if storage is None else round(storage / megabytes, 1),
-        },
-        {
-            "name": _("Requests in any 60 seconds"),
-            "limit": own("requests_per_minute", settings.RATE_LIMIT_PER_MINUTE) or None,
-        },
-        {"name": _("Covers that may wait"), "limit": own("max_queued", settings.COVER_MAX_QUEUED)},
-        {"name": _("Covers that may run at a time"), "limit": own("max_running", settings.COVER_MAX_RUNNING)},
-    ]
+# --- erasure ---
 
 
-class UsageView(AccountView):
-    def get(self, request: HttpRequest) -> HttpResponse:
-        this = timezone.now().date().replace(day=1)
-        month = self.asked(request.GET.get("month", "")) or this
-        later = (month + timedelta(days=31)).replace(day=1)
-        found = {group: usage.summary(self.user.pk, month, later - timedelta(days=1), group)
-                 for group in ("operation", "key", "day")}  # fmt: skip
-        captions = {
-            "operation": (_("By operation"), _("Operation")),
-            "key": (_("By key"), _("Key")),
-            "day": (_("By day"), _("Day (UTC)")),
-        }
-        tables = [
-            {
-                "caption": captions[group][0],
-                "of": captions[group][1],
-                "rows": [item | {"name": self.name_of(item[group])} for item in summary["items"]],
-            }
-            for group, summary in found.items()
-        ]
-        context = {
-            "month": month,
-            "earlier": (month - timedelta(days=1)).replace(day=1),
-            "later": later if later <= this else None,
-            "tables": tables,
-            "total": found["operation"]["total"],
-        }
-        return render(request, f"{TEMPLATES}/usage.html", context)
+def confirmation(user: User) -> str:
+    """A token that confirms, within CONFIRMATION_SECONDS, that this tenant shall be erased."""
+    return signing.dumps(user.pk, salt=SALT)
 
-    @staticmethod
-    def asked(month: str) -> date | None:
-        """None for what is no month of a calendar that could be meant."""
+
+def confirms(token: str, user: User) -> bool:
+    try:
+        return bool(signing.loads(token, salt=SALT, max_age=CONFIRMATION_SECONDS) == user.pk)
+    except signing.BadSignature:
+        return False
+
+
+def request_erasure(user: User, request: Any = None) -> None:
+    """Ends all keys now; the rest is the workers'."""
+    Tenant.objects.get_or_create(user=user)
+    with transaction.atomic():
+        Tenant.objects.select_for_update().get(user=user)
+        Tenant.objects.filter(user=user).update(erase_requested_at=Now())
+        audit.record("account.erase", request=request, tenant_id=user.pk, target_type="user")
+        ApiKey.objects.filter(user=user, revoked_at=None).update(revoked_at=Now())
+        if not _is_operator(user):
+            # Nor does a page let anybody in who could make another key.
+            User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+def _is_operator(user: User) -> bool:
+    return user.is_staff or user.is_superuser
+
+
+def erase_requested() -> int:
+    """Goes on with every erasure that was asked for; how many have come to their end."""
+    count = 0
+    for tenant in Tenant.objects.filter(erase_requested_at__isnull=False).select_related("user"):
         try:
-            found = datetime.strptime(month, "%Y-%m").date()
-        except ValueError:
-            return None
-        return found if 2000 <= found.year < 9000 else None
-
-    @staticmethod
-    def name_of(value: Any) -> str:
-        if isinstance(value, dict):
-            return f"{value['name']} ({value['prefix']}…)" if value["prefix"] else gettext("no key")
-        return value.isoformat() if isinstance(value, date) else str(value)
+            count += erase(tenant.user, time.monotonic() + LOOK_SECONDS)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            # The next look tries again; other tenants, and what else a look does, do not wait for that.
+            log.exception("an erasure is stuck", extra={"tenant": tenant.pk})
+    return count
 
 
-class VoicesView(AccountView):
-    def get(self, request: HttpRequest) -> HttpResponse:
-        own = Voice.objects.for_tenant(request.user).prefetch_related("samples")
-        page = Paginator(own, 20).get_page(request.GET.get("page"))
-        voices = [(voice, saved.together([sample.quality for sample in voice.samples.all()])) for voice in page]
-        return render(request, f"{TEMPLATES}/voices.html", {"page": page, "voices": voices})
+def erase(user: User, deadline: float) -> bool:
+    """Deletes what is left of the tenant; whether it is all gone. Pauses at `deadline` (time.monotonic()).
 
-
-class VoiceSampleView(AccountView):
-    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
-        voice = saved.find(request.user, pk)
-        return file_response(
-            request, voice.reference, content_type=audio.CONTENT_TYPES["flac"], filename=f"{voice.pk}.flac"
-        )
-
-
-class DeleteVoiceView(AccountView):
-    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        return redirect("account-voices")
-
-    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        voice = get_object_or_404(Voice.objects.for_tenant(request.user), pk=pk)
-        audit.record("voice.delete", voice, request=request)
+    The ledger, the audit log and the records of consent stay, without the names that the tenant gave to things. Staff
+    keep their account, which is emptied.
+    """
+    for kind in Job.__subclasses__():
+        own = kind._default_manager.filter(tenant=user)
+        own.exclude(callback_url="").update(callback_url="")  # Nobody is told any more.
+        for job in own.iterator(chunk_size=ROWS):
+            if time.monotonic() > deadline:
+                return False
+            job.remove()
+    for voice in Voice.objects.filter(tenant=user):
         saved.delete(voice)
-        messages.success(request, gettext("%(name)s has been deleted.") % {"name": voice.name})
-        return redirect("account-voices")
+    Consent.without_names(user)
+    WebhookDelivery.objects.filter(tenant=user).delete()
+    WebhookSecret.objects.filter(user=user).delete()
+    IdempotencyKey.objects.filter(tenant=user).delete()
+    EngineTurn.objects.filter(tenant=str(user.pk)).delete()
+    UsageEntry.objects.filter(tenant_id=user.pk).exclude(key_name="").update(key_name="")
+    with transaction.atomic():
+        # Who submitted with a key that was valid a moment ago holds this lock, or has been seen above.
+        tenant = Tenant.objects.select_for_update().filter(user=user, erase_requested_at__isnull=False).first()
+        if tenant is None:
+            return False  # Another host was faster.
+        kinds: list[type[models.Model]] = [*Job.__subclasses__(), Voice]
+        if any(kind._default_manager.filter(tenant=user).exists() for kind in kinds):
+            return False  # The next look goes on.
+        ApiKey.objects.filter(user=user).delete()
+        audit.record("account.erased", tenant_id=user.pk, target_type="user", details={"kept": _is_operator(user)})
+        if _is_operator(user):
+            Tenant.objects.filter(pk=tenant.pk).update(erase_requested_at=None)
+        else:
+            user.delete()
+    log.info("a tenant was erased", extra={"tenant": user.pk})
+    return True
 
 
-class PasswordView(AccountView, PasswordChangeView):
-    template_name = f"{TEMPLATES}/password.html"
-    success_url = reverse_lazy("account")
-
-    def get_form_kwargs(self) -> dict[str, Any]:
-        return super().get_form_kwargs() | {"label_suffix": ""}
-
-    def form_valid(self, form: Any) -> HttpResponse:
-        response = super().form_valid(form)
-        audit.record("password.change", self.user, request=self.request, tenant_id=self.user.pk)
-        messages.success(self.request, gettext("Your password has been changed."))
-        return response
-
-
-class NewKeyView(AccountView):
-    def get(self, request: HttpRequest) -> HttpResponse:
-        form = NewKeyForm(initial={"public_id": uuid.uuid4()})
-        return self.page(form)
-
-    def post(self, request: HttpRequest) -> HttpResponse:
-        form = NewKeyForm(request.POST)
-        if not form.is_valid():
-            return self.page(form, 400)
-        key, secret = keys.create(self.user, self.actor, **form.cleaned_data)
-        return self.secret(key, secret)
-
-    def page(self, form: NewKeyForm, status: int = 200) -> HttpResponse:
-        return render(self.request, f"{TEMPLATES}/new_key.html", {"form": form}, status=status)
-
-
-class KeyView(AccountView):
-    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        key = self.key(pk)
-        return self.page(key, AccountKeyForm(instance=key))
-
-    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        form = AccountKeyForm(request.POST, instance=self.key(pk))
-        if not form.is_valid():
-            return self.page(self.key(pk), form, 400)
-        changes = {name: form.cleaned_data[name] for name in form.changed_data}
-        key = keys.update(self.key(pk), self.actor, **changes)
-        messages.success(request, gettext("%(name)s has been changed.") % {"name": key.name})
-        return redirect("account-key", pk)
-
-    def page(self, key: ApiKey, form: AccountKeyForm, status: int = 200) -> HttpResponse:
-        context = {"key": key, "form": form, "rotate_form": RotateForm(label_suffix="")}
-        return render(self.request, f"{TEMPLATES}/key.html", context, status=status)
-
-
-class KeyActionView(AccountView):
-    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        # Whoever had to sign in again before it comes back by a link.
-        return redirect("account-key", pk)
-
-
-class RotateKeyView(KeyActionView):
-    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        key = self.key(pk)
-        form = RotateForm(request.POST)
-        if not form.is_valid():
-            raise PublicError("validation_error", gettext("Say how long the old key works."))
-        fresh, secret = keys.rotate(key, self.actor, form.cleaned_data["overlap_seconds"])
-        key.refresh_from_db()
-        return self.secret(fresh, secret, replaced=key)
-
-
-class RevokeKeyView(KeyActionView):
-    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        key = self.key(pk)
-        keys.revoke(key, self.actor)
-        messages.success(request, gettext("%(name)s has been revoked.") % {"name": key.name})
-        return redirect("account")
+def expires_at() -> datetime:
+    return timezone.now() + timedelta(seconds=CONFIRMATION_SECONDS)

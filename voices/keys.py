@@ -141,7 +141,8 @@ def _locked(user: User, actor: Actor) -> Iterator[Actor]:
     """Holds the tenant's row; the actor with its key as it is now, which may have been revoked while it waited."""
     Tenant.objects.get_or_create(user=user)
     with transaction.atomic():
-        Tenant.objects.select_for_update().get(user=user)
+        if Tenant.objects.select_for_update().get(user=user).erase_requested_at is not None:
+            raise PublicError("conflict", "This account is being erased.")
         if actor.key is not None:
             current = ApiKey.objects.get(pk=actor.key.pk)
             if not current.is_valid():
