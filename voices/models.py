@@ -33,6 +33,7 @@ MODEL_LANGUAGES = ("zh", "en", "ja", "yue", "ko")
 
 # What a key may limit beside its tenant's limits. Each only narrows; none: the tenant's alone.
 KEY_LIMITS = ("requests_per_minute", "max_concurrent_jobs", "monthly_audio_seconds")
+MAX_LIMIT = 2**31 - 1
 MAX_NETWORKS = 100
 
 
@@ -138,8 +139,9 @@ class ApiKey(models.Model):
         except ValueError as error:
             errors["allowed_networks"] = str(error)
         for name in KEY_LIMITS:
-            if getattr(self, name) == 0:
-                errors[name] = "At least 1; none at all: no limit of the key's own."
+            limit = getattr(self, name)
+            if limit is not None and not 1 <= limit <= MAX_LIMIT:
+                errors[name] = f"From 1 to {MAX_LIMIT}; nothing: no limit of the key's own."
         if errors:
             raise ValidationError(errors)
 
