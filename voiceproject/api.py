@@ -193,7 +193,9 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
         raise PublicError("result_expired", "The file was deleted after its time.") from None
     etag = f'"{name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
     disposition = f'attachment; filename="{filename}"'
-    if settings.STORAGE_PRESIGNED_REDIRECTS:
+    # Our own pages may load nothing from elsewhere, and a script's key would go along to the bucket.
+    own_page = request.headers.get("Sec-Fetch-Site") == "same-origin"
+    if settings.STORAGE_PRESIGNED_REDIRECTS and not own_page:
         url = presigned_url(stored.storage, name, content_type, disposition)
         if url is not None:
             return HttpResponse(status=307, headers={"Location": url, "Cache-Control": "private, no-store"})

@@ -35,6 +35,7 @@ MODEL_LANGUAGES = ("zh", "en", "ja", "yue", "ko")
 
 # What a key may limit beside its tenant's limits. Each only narrows; none: the tenant's alone.
 KEY_LIMITS = ("requests_per_minute", "max_concurrent_jobs", "monthly_audio_seconds")
+MAX_LIMIT = 2**31 - 1
 MAX_NETWORKS = 100
 
 
@@ -146,8 +147,9 @@ class ApiKey(models.Model):
         except ValueError as error:
             errors["allowed_networks"] = str(error)
         for name in KEY_LIMITS:
-            if getattr(self, name) == 0:
-                errors[name] = "At least 1; none at all: no limit of the key's own."
+            limit = getattr(self, name)
+            if limit is not None and not 1 <= limit <= MAX_LIMIT:
+                errors[name] = f"From 1 to {MAX_LIMIT}; nothing: no limit of the key's own."
         if errors:
             raise ValidationError(errors)
 
@@ -355,7 +357,7 @@ class ConsentQuerySet(TenantQuerySet):
 
 
 class Consent(models.Model):
-    """That somebody stated that a speaker agreed, once for each sample. Outlives the voice; never changed."""
+    """That somebody stated that a speaker agreed, once for each sample. Outlives the voice; see `without_names`."""
 
     tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
     tenant_name = models.CharField(max_length=150)
@@ -384,6 +386,12 @@ class Consent(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("A consent is kept.")
+
+    @classmethod
+    def without_names(cls, user: Any) -> None:
+        """All that ever changes: of an erased tenant stay its number and its statements, not what it called things."""
+        own: models.QuerySet[Consent] = models.QuerySet(cls).filter(tenant=user)
+        own.update(tenant_name=f"user {user.pk}", voice_name="", address="")
 
 
 class Synthesis(Job):
