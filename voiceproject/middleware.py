@@ -55,6 +55,8 @@ class RequestMiddleware:
         with bind(request_id=request_id), self.span(request) as span:
             response = self.get_response(request)
             response["X-Request-ID"] = request_id
+            for name, value in getattr(request, "rate_headers", {}).items():
+                response[name] = value
             if response.get("Content-Type", "").startswith("text/html"):
                 response.setdefault("Content-Security-Policy", self.CONTENT_SECURITY_POLICY)
             if response.status_code >= 400:

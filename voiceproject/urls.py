@@ -12,7 +12,9 @@ from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
 from voiceproject.metrics_api import MetricsView
 from voiceproject.pages import DocsView, RedocView, StartView
+from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
+from voices.key_api import KeyViewSet
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
 API = "api/v1"
@@ -58,6 +60,15 @@ urlpatterns = [
     path(f"{API}/cover/jobs/<uuid:pk>/retry", CoverJobViewSet.as_view({"post": "retry"}), name="cover-retry"),
     path(f"{API}/cover/jobs/<uuid:pk>/remix", CoverJobViewSet.as_view({"post": "remix"}), name="cover-remix"),
     path(f"{API}/cover/jobs/<uuid:pk>/events", CoverJobViewSet.as_view({"get": "events"}), name="cover-events"),
+    path(f"{API}/keys", KeyViewSet.as_view({"get": "list", "post": "create"}), name="keys"),
+    path(
+        f"{API}/keys/<uuid:pk>",
+        KeyViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+        name="key",
+    ),
+    path(f"{API}/keys/<uuid:pk>/rotate", KeyViewSet.as_view({"post": "rotate"}), name="key-rotate"),
+    path(f"{API}/usage", UsageView.as_view(), name="usage"),
+    path(f"{API}/me", MeView.as_view(), name="me"),
     path(f"{API}/webhooks/secret", WebhookSecretView.as_view(), name="webhook-secret"),
     path(f"{API}/webhooks/secret/rotate", RotateWebhookSecretView.as_view(), name="webhook-secret-rotate"),
     path(f"{API}/webhooks/deliveries", WebhookDeliveryViewSet.as_view({"get": "list"}), name="webhook-deliveries"),

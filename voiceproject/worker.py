@@ -29,7 +29,7 @@ from django.db.models.functions import Now  # noqa: E402
 from covers import pipeline  # noqa: E402
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
-from voiceproject import idempotency, metrics, sentry, tracing, webhooks  # noqa: E402
+from voiceproject import idempotency, metrics, ratelimit, sentry, tracing, usage, webhooks  # noqa: E402
 from voiceproject.broker import UNREACHABLE, broker, this_worker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
@@ -98,6 +98,8 @@ def sweep_files() -> None:
     CoverJob.sweep_orphans(ABANDONED_SECONDS)
     Synthesis.sweep_orphans(ABANDONED_SECONDS)
     idempotency.sweep()
+    usage.sweep()
+    ratelimit.sweep()
     if settings.VOICE_ENGINE == "gptsovits" and settings.SOVITS_REFERENCE_DIR.is_dir():
         sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)
 

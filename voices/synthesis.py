@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.db import connection
 
-from voiceproject import audio, metrics, tracing
+from voiceproject import audio, metrics, tracing, usage
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
 from voiceproject.logging import bind, bound, note
 from voiceproject.pulse import Pulse
@@ -253,8 +253,9 @@ class Work:
         # The engine has made no more if it was told so; this is also the answer for the last sentence.
         if pulse.gone():
             if not pulse.client_left.is_set():
+                self._correct()
                 raise PublicError("job_canceled", "This synthesis was canceled.")
-            self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+            self._cancel()
             raise PublicError("job_canceled", "The client has gone away.")
         if not self._frames:
             raise PublicError("engine_error", "The speech engine made no audio.")
@@ -266,12 +267,13 @@ class Work:
         stored = storage.save(name, ContentFile(content))
         if not self.synthesis.succeed(
             settings.SYNTHESIS_TTL_HOURS,
-            audio=stored,
             duration_seconds=self.seconds,
             sample_rate=self.sample_rate,
             engine_seconds=self._elapsed,
+            **self.synthesis.with_output(len(content), audio=stored),
         ):
             storage.delete(stored)
+            self._correct()
             raise PublicError("job_canceled", "This synthesis was canceled.")
         metrics.synthesis_made(self.synthesis.engine, self.mode, self._elapsed, self.seconds)
 
@@ -302,13 +304,13 @@ class Work:
         try:
             yield
         except GeneratorExit:  # a stream that nobody takes any more
-            if self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS):
+            if self._cancel():
                 log.info("the client went away from a stream")
             raise
         except Exception as error:
             public = as_public_error(error)
             if public.status == 400 and not self._frames:
-                self.synthesis.delete()  # What the engine refuses to speak was never a synthesis.
+                self.synthesis.withdraw()  # What the engine refuses to speak was never a synthesis.
                 raise
             self.failed(error)
             ttl = settings.SYNTHESIS_TTL_HOURS
@@ -317,6 +319,15 @@ class Work:
         except BaseException as error:
             self.synthesis.fail("engine_error", detail=repr(error), engine_seconds=self._elapsed)
             raise
+
+    def _cancel(self) -> bool:
+        canceled = self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+        self._correct()
+        return canceled
+
+    def _correct(self) -> None:
+        """Whoever has canceled this could only guess how much was made."""
+        usage.correct(self.synthesis, self.seconds, self._elapsed)
 
     @property
     def _elapsed(self) -> float:

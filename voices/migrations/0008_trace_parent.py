@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('voices', '0006_key_limits'),
+        ('voices', '0007_key_ids'),
     ]
 
     operations = [
