@@ -251,7 +251,7 @@ class SynthesisViewSet(
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return super().list(request, *args, **kwargs)
 
-    @extend_schema(operation_id="get_synthesis", summary="One synthesis", tags=["voice"])
+    @extend_schema(operation_id="get_synthesis", summary="One synthesis", parameters=[consumers.WAIT], tags=["voice"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return consumers.shown(request, self.get_object(), self.get_serializer)
 
