@@ -72,6 +72,10 @@ class JobQuerySet(models.QuerySet):
         return self.filter(tenant=user)
 
 
+def revoked() -> PublicError:
+    return PublicError("revoked", "The operator has taken this voice down; what was made with it is gone.")
+
+
 def delete_folder(folder: str) -> None:
     """Deletes all files of a storage's folder, and the folder itself where the storage knows folders."""
     try:
@@ -154,6 +158,9 @@ class Job(models.Model):
     # What the tenant's storage is counted by; see voiceproject.usage.
     input_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were sent")
     output_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were made")
+    # Not a foreign key: the job outlives its voice, and an operator may revoke it even then.
+    voice_id = models.UUIDField(null=True, db_index=True, help_text="The saved voice that it was made with")
+    revoked_at = models.DateTimeField(null=True, help_text="When an operator took that voice down")
 
     callback_url = models.CharField(max_length=2000, blank=True, help_text="Told when the job has ended")
     callback_base = models.CharField(max_length=300, blank=True, help_text="Where links in that message begin")
@@ -401,6 +408,23 @@ class Job(models.Model):
             self.delete_files(self.output_fields(), status=JobStatus.CANCELED)
         return bool(canceled)
 
+    def revoke(self, ttl_hours: float = 24) -> bool:
+        """Cancels the job if it is alive, and takes away for good what it was made of and what it has made."""
+        self.cancel(ttl_hours)
+        revoked = (
+            type(self)
+            .objects.filter(pk=self.pk, revoked_at=None)
+            .update(revoked_at=Now(), files_expired=True, updated_at=Now(), revision=F("revision") + 1)
+        )
+        try:
+            self.refresh_from_db()
+        except type(self).DoesNotExist:
+            return False
+        # Again where it was revoked before: what was in the way of the files then may be gone.
+        self.delete_files(self.file_fields())
+        delete_folder(self.folder)
+        return bool(revoked)
+
     def hand_back(self) -> bool:
         """A worker that is told to stop: the job is queued again, and this attempt does not count."""
         return bool(self._mine().update(**self._queued(), attempt=F("attempt") - 1))
@@ -419,7 +443,7 @@ class Job(models.Model):
 
         Raises PublicError quota_exceeded.
         """
-        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED))
+        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED), revoked_at=None)
         with transaction.atomic():
             usage.lock(self)  # Before the job's row, as claims do it.
             changed = over.filter(files_expired=False).update(
@@ -493,6 +517,8 @@ class Job(models.Model):
 
     def raise_unless_succeeded(self) -> None:
         """PublicError that says why there is no result (yet, any more, or ever)."""
+        if self.revoked_at is not None:
+            raise revoked()
         if self.status in LIVE:
             raise PublicError("job_not_ready", "The job has not ended yet.", {"status": self.status}, retry_after=2)
         if self.files_expired:

@@ -35,6 +35,7 @@ from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voiceproject.serving import end_with_parent  # noqa: E402
 from voiceproject.storage import is_passing  # noqa: E402
+from voices import saved  # noqa: E402
 from voices import tasks as synthesis_tasks  # noqa: E402
 from voices.engines.protocols import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
@@ -97,6 +98,8 @@ def sweep_files() -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     CoverJob.sweep_orphans(ABANDONED_SECONDS)
     Synthesis.sweep_orphans(ABANDONED_SECONDS)
+    saved.sweep_orphans(ABANDONED_SECONDS)
+    saved.finish_takedowns()
     idempotency.sweep()
     usage.sweep()
     ratelimit.sweep()
