@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import jsonschema
 import pytest
 from django.test import Client
+from django.utils import timezone
+from rest_framework.test import APIClient
 
+from tests.conftest import FakeEngine, upload, wav_bytes
+from tests.test_covers import RATE, song
 from voiceproject.errors import STATUS_OF_CODE
 
 
@@ -39,8 +45,31 @@ def problems(document: dict[str, Any], schema: dict[str, Any], example: Any) -> 
     return [error.message for error in validator.iter_errors(example)]
 
 
-def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:
+def test_it_is_openapi_3_1_with_nothing_of_3_0(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1")
+    assert '"nullable"' not in json.dumps(document)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_examples_of_what_is_sent_are_taken_as_they_stand(
+    document: dict[str, Any], api: APIClient, engine: FakeEngine, reference_wav: bytes
+) -> None:
+    files = {"reference_audio": reference_wav, "reference_voice": reference_wav, "sample": reference_wav,
+             "song": wav_bytes(song(), RATE)}  # fmt: skip
+    for path, expected in (
+        ("voice/synthesize", 200),
+        ("cover/jobs", 202),
+        ("voice/voices", 201),
+        ("voice/quality", 200),
+    ):
+        body = document["paths"][f"/api/v1/{path}"]["post"]["requestBody"]["content"]["multipart/form-data"]["example"]
+        form = {name: upload(files[name]) if name in files else value for name, value in body.items()}
+        assert "(the file)" not in form.values()
+        response = api.post(f"/api/v1/{path}", form)
+        assert response.status_code == expected, (path, body, response.content)
+    body = document["paths"]["/api/v1/keys"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    body["expires_at"] = (timezone.now() + timedelta(days=1)).isoformat()  # the example's own has passed by now
+    assert api.post("/api/v1/keys", body, format="json").status_code == 201
 
 
 def test_every_body_that_is_sent_or_answered_has_an_example_that_is_valid(document: dict[str, Any]) -> None:

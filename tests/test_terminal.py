@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from django.core.management import CommandError, call_command
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, wav_bytes
 from tests.test_covers import INFER, RATE, SEPARATE, fresh, habits, level_at, processes_of, song, until  # noqa: F401
+from tests.test_saved import save  # noqa: F401
 from tests.test_streaming import decode
+from voiceproject.models import UsageEntry
 from voiceproject.terminal import Bar
+from voices import saved
 from voices.models import Synthesis
 
 # The quick command wants no reference, but a template without one does not pass the system checks.
@@ -64,6 +68,8 @@ def test_a_text_becomes_a_file(
     assert stages.splitlines()[-1] == "infer (100 %)"
     assert (engine.requests[0].text, engine.requests[0].seed) == ("Ten chars.", 7)
     assert leftovers() == [] and not Synthesis.objects.exists()
+    entry = UsageEntry.objects.get()
+    assert (entry.state, entry.audio_ms) == (UsageEntry.State.SETTLED, pytest.approx(500, abs=10))
     assert not list(tmp_path.glob(".*"))
 
 
@@ -79,6 +85,26 @@ def test_a_song_becomes_a_cover(
     assert "quick and untrue" in stages
     assert [line.split()[0] for line in stages.splitlines() if line.endswith("%)")][-1] == "finalize"
     assert leftovers() == [] and not CoverJob.objects.exists()
+
+
+def test_a_saved_voice_speaks_and_sings_until_it_is_taken_down(
+    save: Callable[..., Any], engine: FakeEngine, tune: Path, tmp_path: Path, leftovers: Callable[[], list[str]]
+) -> None:
+    voice_id = save(transcript="What she says.").json()["voice_id"]
+    before = leftovers()
+    ran("synthesize", "Ten chars.", "--voice", voice_id, "-o", tmp_path / "said.wav")
+    assert sf.info(tmp_path / "said.wav").duration == pytest.approx(1.0)
+    assert engine.requests[-1].reference.transcript == "What she says."
+    ran("cover", tune, "--voice", voice_id, "-o", tmp_path / "cover.wav")
+    assert sf.info(tmp_path / "cover.wav").duration == pytest.approx(3.0)
+    assert leftovers() == before
+    saved.take_down(uuid.UUID(voice_id))
+    for command in (("synthesize", "Ten chars."), ("cover", tune)):
+        with pytest.raises(CommandError, match="taken this voice down"):
+            ran(*command, "--voice", voice_id, "-o", tmp_path / "again.wav")
+    with pytest.raises(CommandError, match="no such voice"):
+        ran("synthesize", "Ten chars.", "--voice", uuid.uuid4(), "-o", tmp_path / "again.wav")
+    assert not (tmp_path / "again.wav").exists()
 
 
 @pytest.mark.parametrize(

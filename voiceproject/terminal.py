@@ -30,6 +30,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models.functions import Now
 
+from voiceproject import usage
 from voiceproject.errors import as_public_error
 from voiceproject.jobs import Job, JobStatus
 
@@ -77,10 +78,17 @@ class JobCommand(BaseCommand):
             raise CommandError(f"{output} cannot be written: there is no such folder, or it may not be written to.")
         return ending
 
-    def work(self, job: Job, inputs: dict[str, Path], result: str, run: Callable[..., None], output: Path) -> None:
-        """Runs the job to its end and puts the file of its field `result` (which may depend on it) into `output`.
+    @staticmethod
+    def add_voice(parser: Any) -> None:
+        voice = parser.add_mutually_exclusive_group(required=True)
+        voice.add_argument("--reference", type=existing_file, help="3 to 60 s of the voice")
+        voice.add_argument("--voice", type=uuid.UUID, metavar="ID", help="a saved voice, whosever it is")
 
-        inputs: file field -> what is stored in it before. Raises CommandError, and SystemExit (130) after Ctrl-C.
+    def work(self, job: Job, inputs: dict[str, Any], result: str, run: Callable[..., None], output: Path) -> None:
+        """Runs the job to its end and puts the file of its field `result` into `output`.
+
+        inputs: file field -> what is stored in it before, a path or a stored file. Raises CommandError, and SystemExit
+        (130) after Ctrl-C.
         """
         self.prepare_database()
         job.tenant = terminal_user()
@@ -99,7 +107,9 @@ class JobCommand(BaseCommand):
                     storage = getattr(job, field).storage
                     with path.open("rb") as file:
                         setattr(job, field, storage.save(f"{job.folder}/0-{field}", File(file)))
-                job.save(force_insert=True)
+                    job.input_bytes += usage.size_of(path)
+                with told_plainly():
+                    job.accept()
                 self.watch(job, run, canceled)
                 job.refresh_from_db()
                 if job.status == JobStatus.SUCCEEDED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from contextlib import ExitStack
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +14,7 @@ from covers.models import CoverJob
 from covers.serializers import RESULT_FORMATS, CreateCoverSerializer
 from voiceproject import audio
 from voiceproject.terminal import JobCommand, existing_file, told_plainly
+from voices import saved
 
 
 class Command(JobCommand):
@@ -21,9 +23,7 @@ class Command(JobCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("song", type=existing_file, help="wav, mp3, flac, ogg/opus, m4a/aac or webm")
-        parser.add_argument(
-            "--reference", type=existing_file, required=True, help="3 to 60 s of the voice to sing with"
-        )
+        self.add_voice(parser)
         parser.add_argument(
             "--pitch", default="0", help="semitones, -24 to 24, or auto (default: %(default)s); as --pitch=-3"
         )
@@ -40,23 +40,30 @@ class Command(JobCommand):
         response_format = self.output_format(options["output"])
         song, reference = options["song"], options["reference"]
         self.prepare_database()
-        with told_plainly(), song.open("rb") as song_file, reference.open("rb") as reference_file:
-            names = ("preview_seconds", "vocal_gain_db", "instrumental_gain_db", "model_id", "reference_text")
-            serializer = CreateCoverSerializer(
-                data={
-                    **{name: options[name] for name in names if options[name] is not None},
-                    "song": File(song_file, name=song.name),
-                    "reference_voice": File(reference_file, name=reference.name),
-                    "pitch_shift": options["pitch"],
-                    "lyrics": options["lyrics"].read_text(encoding="utf-8") if options["lyrics"] else "",
-                    "input_kind": "vocals" if options["vocals"] else "mix",
-                    "response_format": response_format,
-                }
-            )
+        names = ("preview_seconds", "vocal_gain_db", "instrumental_gain_db", "model_id", "reference_text")
+        data = {name: options[name] for name in names if options[name] is not None}
+        data |= {
+            "voice_id": options["voice"],
+            "pitch_shift": options["pitch"],
+            "lyrics": options["lyrics"].read_text(encoding="utf-8") if options["lyrics"] else "",
+            "input_kind": "vocals" if options["vocals"] else "mix",
+            "response_format": response_format,
+        }
+        with told_plainly(), ExitStack() as opened:
+            data["song"] = File(opened.enter_context(song.open("rb")), name=song.name)
+            if reference is not None:
+                data["reference_voice"] = File(opened.enter_context(reference.open("rb")), name=reference.name)
+            serializer = CreateCoverSerializer(data=data)
             serializer.is_valid(raise_exception=True)
-            audio.load_reference(reference, field="reference")
+            fields = serializer.validated_data
+            if reference is None:
+                voice = saved.find_any(options["voice"])
+                reference = voice.reference
+                if not fields["reference_text"] and "reference_text_file" in pipeline.template("infer").placeholders:
+                    fields["reference_text"] = voice.reference_transcript
+            else:
+                audio.load_reference(reference, field="reference")
             info = audio.decode_song(song, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
-        fields = serializer.validated_data
         for name in ("song", "reference_voice", "callback_url"):
             fields.pop(name, None)
         fields["pitch_auto"] = fields["pitch_shift"] is None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import secrets
 import sys
 from argparse import ArgumentParser
+from contextlib import ExitStack
 from typing import Any
 
 from django.core.files import File
 
 from voiceproject import audio
-from voiceproject.terminal import JobCommand, existing_file, told_plainly
-from voices import synthesis, tasks
+from voiceproject.terminal import JobCommand, told_plainly
+from voices import saved, synthesis, tasks
+from voices.engines import Reference
 from voices.models import Synthesis
-from voices.serializers import FORMATS, LANGUAGES, MAX_SEED, SynthesizeSerializer
+from voices.serializers import FORMATS, LANGUAGES, MAX_SEED, SynthesizeSerializer, check_text
 
 
 class Command(JobCommand):
@@ -22,7 +24,7 @@ class Command(JobCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("text", help="what to say; - reads it from standard input")
-        parser.add_argument("--reference", type=existing_file, required=True, help="3 to 60 s of the voice to copy")
+        self.add_voice(parser)
         parser.add_argument("--reference-text", default="", help="what is said in the whole of it")
         parser.add_argument("--reference-language", choices=LANGUAGES, default="auto")
         parser.add_argument(
@@ -38,27 +40,45 @@ class Command(JobCommand):
         response_format = self.output_format(options["output"])
         text = self.read_text(options["text"])
         self.prepare_database()
-        with told_plainly(), options["reference"].open("rb") as file:
-            names = ("reference_text", "reference_language", "language", "speed", "temperature", "seed", "model_id")
-            data = {name: options[name] for name in names if options[name] is not None}
-            reference_file = File(file, name=options["reference"].name)
-            serializer = SynthesizeSerializer(
-                data={**data, "text": text, "reference_audio": reference_file, "response_format": response_format}
-            )
+        engine = synthesis.get_engine()
+        names = ("reference_text", "reference_language", "language", "speed", "temperature", "seed", "model_id")
+        data = {name: options[name] for name in names if options[name] is not None}
+        data |= {"text": text, "response_format": response_format}
+        path = options["reference"]
+        with told_plainly(), ExitStack() as opened:
+            if path is not None:
+                data["reference_audio"] = File(opened.enter_context(path.open("rb")), name=path.name)
+            serializer = SynthesizeSerializer(data=data | {"voice_id": options["voice"]})
             serializer.is_valid(raise_exception=True)
-            audio.load_reference(options["reference"], field="reference")
-        fields = serializer.validated_data
+            fields = serializer.validated_data
+            reference_file: Any = path
+            if path is None:
+                chosen = saved.choose(
+                    saved.find_any(options["voice"]), engine, fields["reference_text"], fields["reference_language"]
+                )
+                reference, reference_file = chosen.reference, chosen.file
+            else:
+                samples, rate = audio.load_reference(path, field="reference")
+                reference = Reference(
+                    samples, rate, audio.sha256_file(path), fields["reference_text"] or None,
+                    fields["reference_language"],
+                )  # fmt: skip
+            check_text(fields, reference.transcript or "", reference.language)
         seed = fields.get("seed")
-        kept = ("text", "language", "reference_text", "reference_language", "speed", "temperature", "model_id")
         job = Synthesis(
             background=True,
-            reference_hash=audio.sha256_file(options["reference"]),
+            voice_id=options["voice"],
+            reference_hash=reference.content_hash,
+            reference_text=reference.transcript or "",
+            reference_language=reference.language,
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
-            response_format=response_format,
-            **{name: fields[name] for name in kept},
+            **{
+                name: fields[name]
+                for name in ("text", "language", "speed", "temperature", "model_id", "response_format")
+            },
         )
         try:
-            self.work(job, {"reference_audio": options["reference"]}, "audio", tasks.run, options["output"])
+            self.work(job, {"reference_audio": reference_file}, "audio", tasks.run, options["output"])
         finally:
             synthesis.close_engine()
         seconds = f"{job.duration_seconds:.1f} s of {response_format} by {job.engine}, seed {job.seed}"
