@@ -15,6 +15,7 @@ from voiceproject.pages import DocsView, RedocView, StudioView
 from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices.key_api import KeyViewSet
+from voices.provenance import VerifyView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 from voices.voice_api import QualityView, VoiceViewSet
 
@@ -75,6 +76,7 @@ urlpatterns = [
     path(f"{API}/cover/jobs/<uuid:pk>/retry", CoverJobViewSet.as_view({"post": "retry"}), name="cover-retry"),
     path(f"{API}/cover/jobs/<uuid:pk>/remix", CoverJobViewSet.as_view({"post": "remix"}), name="cover-remix"),
     path(f"{API}/cover/jobs/<uuid:pk>/events", CoverJobViewSet.as_view({"get": "events"}), name="cover-events"),
+    path(f"{API}/provenance/verify", VerifyView.as_view(), name="provenance-verify"),
     path(f"{API}/keys", KeyViewSet.as_view({"get": "list", "post": "create"}), name="keys"),
     path(
         f"{API}/keys/<uuid:pk>",
