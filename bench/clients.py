@@ -13,6 +13,7 @@ the sample song, download the result, and meet an error. What comes back has to 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -33,15 +34,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "voiceproject" / "samples"
 PYTHON_TOOLS = ("openapi-python-client==0.29.1", "mypy==2.4.1", "ruff==0.17.6")
 NPM_TOOLS = ("@hey-api/openapi-ts@0.99.0", "typescript@5.9.3", "@types/node@20.19.43")
-# The generator takes few media types; an audio file is bytes to it.
-PYTHON_CONFIG = """
-project_name_override: voiceclient
-content_type_overrides:
-  "audio/*": application/octet-stream
-  audio/wav: application/octet-stream
-  "audio/wav, audio/mpeg, audio/flac, audio/ogg; codecs=opus, audio/pcm": application/octet-stream
-"""
-
 PYTHON_USE = """
 import io, sys, time
 from pathlib import Path
@@ -192,9 +184,19 @@ def heard(folder: Path) -> str:
     return f"a sentence of {said.duration:.1f} s, a cover of {cover.duration:.1f} s, an error"
 
 
+def audio_types(document: Path) -> set[str]:
+    operations = [
+        operation for path in json.loads(document.read_text())["paths"].values() for operation in path.values()
+    ]
+    bodies = [body for operation in operations for body in operation["responses"].values()]
+    return {name for body in bodies for name in body.get("content", {}) if name.startswith("audio/")}
+
+
 def python_client(tools: Path, folder: Path, document: Path, arguments: list[str]) -> str:
     binaries = tools / "venv" / "bin"
-    (folder / "config.yaml").write_text(PYTHON_CONFIG)
+    # The generator takes few media types; an audio file is bytes to it. (JSON is YAML too.)
+    config = {"content_type_overrides": dict.fromkeys(audio_types(document), "application/octet-stream")}
+    (folder / "config.yaml").write_text(json.dumps(config))
     (folder / "use.py").write_text(PYTHON_USE)
     path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
     do(binaries / "openapi-python-client", "generate", "--path", document, "--meta", "none", "--config",
