@@ -38,7 +38,6 @@ from voices.serializers import (
     MAX_SEED,
     EngineStateSerializer,
     ModelListSerializer,
-    SpeakSavedVoiceSerializer,
     SynthesisSerializer,
     SynthesizeSerializer,
     check_text,
@@ -67,9 +66,11 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "before the first sentence is an ordinary error. What fails later cuts the body off: it then has no last "
             "chunk, and the synthesis says why. A client that hangs up cancels the synthesis, streamed or not. "
             "The whole audio is at `GET /voice/syntheses/{id}/audio` afterwards.\n\n"
-            "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio."
+            "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio.\n\n"
+            "With `voice_id`, where no file is sent, the same fields may come as a JSON object."
         ),
-        request={"multipart/form-data": SynthesizeSerializer, "application/json": SpeakSavedVoiceSerializer},
+        # Of two bodies with different fields a generator takes one, and a client without the file helps nobody.
+        request={"multipart/form-data": SynthesizeSerializer},
         responses={
             (200, content_type): OpenApiResponse(OpenApiTypes.BINARY, description="The audio")
             for content_type in audio.CONTENT_TYPES.values()
@@ -270,7 +271,7 @@ class SynthesisViewSet(
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return super().list(request, *args, **kwargs)
 
-    @extend_schema(operation_id="get_synthesis", summary="One synthesis", tags=["voice"])
+    @extend_schema(operation_id="get_synthesis", summary="One synthesis", parameters=[consumers.WAIT], tags=["voice"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return consumers.shown(request, self.get_object(), self.get_serializer)
 
