@@ -233,6 +233,17 @@ class UsageEntry(models.Model):
         return f"{self.operation} {self.job_id}"
 
 
+class SigninFailures(models.Model):
+    """Passwords that were wrong lately, of one account or from one address (voiceproject.signin)."""
+
+    name = models.CharField(max_length=80, primary_key=True, help_text="A hash: of what, the log does not repeat")
+    count = models.PositiveIntegerField(default=0)
+    since = models.DateTimeField(db_default=Now(), db_index=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class AuditEntry(models.Model):
     """Who did what, when and from where: every action of an operator and on a key. Written once, never changed."""
 
