@@ -159,6 +159,7 @@ class _Progress(Pulse):
 
     def enter(self, stage: str) -> None:
         self.check()
+        self.job.mark(stage)
         self.stage, self.progress = stage, STARTS[stage]
         self.tell()
 

@@ -61,6 +61,7 @@ def test_a_job_page_plays_what_there_is_and_shows_the_commands_words(operator: C
     assert "<script>alert(1)" not in html
     assert "&lt;script&gt;alert(1)" in html
     (source,) = re.findall(r'<audio [^>]*src="([^"]+)"', html)
+    assert operator.get(f"{source}/waveform").content.startswith(b"<svg ")
     response = operator.get(source)
     assert response["Content-Type"] == "audio/wav"
     assert b"".join(response.streaming_content) == job.song.read()
@@ -76,14 +77,16 @@ def test_players_are_for_staff_who_may_see_jobs(job: CoverJob) -> None:
     assert with_permissions("view_synthesis").get(url).status_code == 403
 
 
-def act(client: Client, action: str, *jobs: CoverJob) -> Any:
-    return client.post(reverse(LIST), {"action": action, "_selected_action": [job.pk for job in jobs]}, follow=True)
+def act(client: Client, action: str, *jobs: CoverJob, **more: Any) -> Any:
+    """Asks for an action on the list, and says yes to the question."""
+    form = {"action": action, "_selected_action": [job.pk for job in jobs], "confirmed": "1", **more}
+    return client.post(reverse(LIST), form, follow=True)
 
 
 def test_cancel_cancels_and_says_what_had_ended(operator: Client, job: CoverJob) -> None:
     ended = baker.make(CoverJob, status="succeeded")
     html = act(operator, "cancel_jobs", job, ended).content.decode()
-    assert "1 jobs canceled." in html
+    assert "1 canceled." in html
     assert "1 had ended already." in html
     job.refresh_from_db()
     ended.refresh_from_db()
@@ -128,7 +131,6 @@ def test_a_new_keys_secret_is_shown_once_and_works(operator: Client, engine: Fak
         follow=True,
     ).content.decode()
     (secret,) = set(re.findall(r"vck_[\w-]{40,}", page))
-    assert "messages" not in operator.cookies
     assert APIClient(headers={"X-API-Key": secret}).get("/api/v1/cover/jobs").status_code == 200
     key = ApiKey.objects.get()
     assert (key.user, key.name, key.scopes) == (user, "for dora", ["covers"])
@@ -145,7 +147,11 @@ def test_a_key_can_be_narrowed_and_revoked_but_not_moved_or_deleted(operator: Cl
     )
     key.refresh_from_db()
     assert (key.user, key.name, key.scopes) == (user, "two", ["covers"])
-    operator.post(reverse("admin:voices_apikey_changelist"), {"action": "revoke", "_selected_action": [key.pk]})
+    form = {"action": "revoke", "_selected_action": [key.pk]}
+    assert b"Revoke 1 key?" in operator.post(reverse("admin:voices_apikey_changelist"), form).content
+    key.refresh_from_db()
+    assert key.revoked_at is None
+    operator.post(reverse("admin:voices_apikey_changelist"), {**form, "confirmed": "1"})
     assert APIClient(headers={"X-API-Key": secret}).get("/api/v1/cover/jobs").status_code == 401
     assert operator.post(reverse("admin:voices_apikey_delete", args=[key.pk]), {"post": "yes"}).status_code == 403
 
@@ -166,7 +172,7 @@ def test_an_operator_gives_queued_jobs_a_priority(operator: Client, job: CoverJo
     waiting = baker.make(CoverJob, tenant=job.tenant)
     form = {"action": "prioritize_jobs", "_selected_action": [str(job.pk), str(waiting.pk)], "priority": "7"}
     html = operator.post(reverse(LIST), form, follow=True).content.decode()
-    assert "1 jobs have priority 7 now" in html
+    assert "1 have the priority now" in html
     assert "1 do not wait any more" in html
     assert set(CoverJob.objects.values_list("status", "priority")) == {("running", 0), ("queued", 7)}
     for wrong in ("", "9999", "high"):
@@ -191,9 +197,9 @@ def test_an_operator_drains_a_host_and_sees_what_it_works_on(operator: Client, j
     for text in ("gpu-1", "works", str(job.pk)[:8], "separate 20", "h:1:x"):
         assert text in html
     for action, draining in (("drain", True), ("undrain", False)):
-        operator.post(reverse(hosts), {"action": action, "_selected_action": ["gpu-1"]})
+        operator.post(reverse(hosts), {"action": action, "_selected_action": ["gpu-1"], "confirmed": "1"})
         assert WorkerHost.objects.get().draining is draining
     assert CoverJob.objects.get().status == "running"
     reader = with_permissions("view_workerhost")
-    reader.post(reverse(hosts), {"action": "drain", "_selected_action": ["gpu-1"]})
+    reader.post(reverse(hosts), {"action": "drain", "_selected_action": ["gpu-1"], "confirmed": "1"})
     assert not WorkerHost.objects.get().draining

@@ -7,7 +7,7 @@
 | running         | succeeded, failed | `succeed`, `fail`: the worker whose attempt number still matches       |
 | running         | queued            | `hand_back` at shutdown, `put_back` after an outage, `recover` of a    |
 |                 |                   | stale heartbeat, which fails it with `worker_lost` after the last      |
-|                 |                   | attempt                                                                |
+|                 |                   | attempt; `requeue`: an operator                                        |
 | failed, canceled| queued            | `retry`                                                                |
 
 Times that decide anything are the database's clock. Nothing but this module writes `status`.
@@ -62,6 +62,7 @@ class JobStatus(models.TextChoices):
 
 
 LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+MAX_MARKS = 200  # of one job; the oldest go first
 RECENT_JOBS = 20  # whose times foretell when the next one starts
 TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
 
@@ -110,6 +111,10 @@ class Job(models.Model):
     worker = models.CharField(max_length=128, blank=True)
     host = models.CharField(max_length=128, blank=True)
     heartbeat_at = models.DateTimeField(null=True)
+    # Only told to people, so by the clock of whoever writes it. An entry lasts until the next one.
+    marks = models.JSONField(
+        default=list, blank=True, db_default=[], help_text="When each attempt entered which stage, and how it ended"
+    )
     error = models.CharField(max_length=32, blank=True)
     error_message = models.CharField(max_length=500, blank=True)
     error_detail = models.TextField(blank=True, help_text="For operators: the tail of the command's standard error")
@@ -134,6 +139,10 @@ class Job(models.Model):
             models.Index(fields=["tenant", "-created_at", "-id"]),  # lists
             models.Index(fields=["tenant", "status", "-created_at", "-id"]),  # lists of one status
             models.Index(fields=["status", "-created_at"]),  # how long the last jobs took
+            models.Index(fields=["-created_at", "-id"]),  # the console's list of all tenants'
+            models.Index(
+                fields=["error", "-created_at"], condition=~Q(error=""), name="%(app_label)s_%(class)s_error"
+            ),
             # Without those whose files are gone, which are most rows in the end.
             models.Index(
                 fields=["expires_at"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_expiry"
@@ -203,12 +212,16 @@ class Job(models.Model):
                     continue
                 queued = cls.objects.filter(tenant=tenant.pk, status=JobStatus.QUEUED)
                 job = queued.order_by("-priority", "created_at", "pk").first()
+                if job is not None:
+                    job.attempt += 1
+                    job.mark("claimed", host=host)
                 if job is None or not queued.filter(pk=job.pk).update(
                     status=JobStatus.RUNNING,
                     attempt=F("attempt") + 1,
                     worker=worker,
                     host=host,
                     heartbeat_at=Now(),
+                    marks=job.marks,
                     started_at=Coalesce("started_at", Now()),
                     progress=0,
                     error="",
@@ -275,11 +288,20 @@ class Job(models.Model):
             return False
         return cls.objects.filter(host=host, status=JobStatus.RUNNING).count() < host_limit
 
+    def mark(self, stage: str, **more: Any) -> None:
+        """Notes in memory that this attempt enters a stage now, or how it ends; the next transition or beat writes it.
+
+        Called by whoever holds the job, and by one thread of it.
+        """
+        mark = {"attempt": self.attempt, "stage": stage, "at": timezone.now().isoformat(timespec="milliseconds")}
+        self.marks = [*self.marks[1 - MAX_MARKS :], mark | more]
+
     def beat(self, stage: str | None = None, progress: int | None = None) -> bool:
         """Heartbeat and cancel check in one query. False: the job was canceled, or is another worker's by now."""
         changes: dict[str, Any] = {"heartbeat_at": Now()}
         if stage is not None and stage != self.stage:
             changes["stage"] = self.stage = stage
+            changes["marks"] = self.marks
         if progress is not None and progress > self.progress:
             changes["progress"] = self.progress = min(progress, 100)
         if len(changes) > 1:
@@ -308,10 +330,12 @@ class Job(models.Model):
         return True
 
     def succeed(self, ttl_hours: float, **fields: Any) -> bool:
+        self.mark("succeeded")
         return self._finish(JobStatus.SUCCEEDED, progress=100, expires_at=Now() + timedelta(hours=ttl_hours), **fields)
 
     def fail(self, error: str, message: str = "", detail: str = "", ttl_hours: float = 24, **fields: Any) -> bool:
         """error: a key of ERROR_MESSAGES; message: for the client; detail: for operators only."""
+        self.mark("failed")
         return self._finish(
             JobStatus.FAILED,
             **fields,
@@ -335,6 +359,8 @@ class Job(models.Model):
                 )
                 self.refresh_from_db()
                 if canceled:
+                    self.mark("canceled")
+                    type(self).objects.filter(pk=self.pk).update(marks=self.marks)
                     webhooks.announce(self)
         except type(self).DoesNotExist:
             return False
@@ -344,7 +370,8 @@ class Job(models.Model):
 
     def hand_back(self) -> bool:
         """A worker that is told to stop: the job is queued again, and this attempt does not count."""
-        return bool(self._mine().update(**self._queued(), attempt=F("attempt") - 1))
+        self.mark("handed back")
+        return bool(self._mine().update(**self._queued(), marks=self.marks, attempt=F("attempt") - 1))
 
     def put_back(self, max_attempts: int) -> bool:
         """A worker that cannot go on, through no fault of the job: it is queued again, and this attempt counts.
@@ -353,16 +380,38 @@ class Job(models.Model):
         """
         if self.attempt - self.first_attempt >= max_attempts:
             return False
-        return bool(self._mine().update(**self._queued()))
+        self.mark("put back")
+        return bool(self._mine().update(**self._queued(), marks=self.marks))
 
-    def retry(self) -> bool:
-        """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files."""
+    def retry(self, stage: str = "") -> bool:
+        """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files.
+
+        It goes on after the last stage that was finished; with `stage`, what that one and those after it have made is
+        deleted, so that they are done again.
+        """
         over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED))
+        fields = self.outputs_from(stage) if stage else []
+        stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
         changed = over.filter(files_expired=False).update(
             **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
-            first_attempt=F("attempt"),
+            first_attempt=F("attempt"), **dict.fromkeys(fields, ""),
         )  # fmt: skip
         self.refresh_from_db()
+        if changed:
+            self._delete_stored(stored)
+        return bool(changed)
+
+    def requeue(self) -> bool:
+        """Takes a running job from its worker, which ends its command at its next beat; this attempt counts."""
+        if not self.resumable:
+            return False
+        running = type(self).objects.filter(pk=self.pk, status=JobStatus.RUNNING)
+        with transaction.atomic():
+            changed = running.update(**self._queued())
+            self.refresh_from_db()
+            if changed:
+                self.mark("requeued")
+                type(self).objects.filter(pk=self.pk).update(marks=self.marks)
         return bool(changed)
 
     first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last retry")
@@ -378,6 +427,7 @@ class Job(models.Model):
         for job in cls.objects.filter(stale):
             # `stale` again: between the two queries the worker may have come back.
             if not job.resumable or job.attempt - job.first_attempt >= max_attempts:
+                job.mark("failed")
                 won = job._finish(
                     JobStatus.FAILED,
                     stale,
@@ -386,7 +436,8 @@ class Job(models.Model):
                     expires_at=Now() + timedelta(hours=ttl_hours),
                 )
             else:
-                won = bool(job._mine().filter(stale).update(**job._queued()))
+                job.mark("taken over")
+                won = bool(job._mine().filter(stale).update(**job._queued(), marks=job.marks))
             if won:
                 count += 1
                 log.warning("took over a job of a lost worker", extra={"job": job.pk, "worker": job.worker})
@@ -452,6 +503,11 @@ class Job(models.Model):
         """The files that a canceled job does not keep. Subclasses leave their inputs out."""
         return cls.file_fields()
 
+    @classmethod
+    def outputs_from(cls, stage: str) -> list[str]:
+        """The files that this stage and those after it make."""
+        return cls.output_fields()
+
     @property
     def folder(self) -> str:
         """Where the job's files stand in the storage."""
@@ -464,6 +520,10 @@ class Job(models.Model):
             return
         for name in fields:
             setattr(self, name, "")
+        self._delete_stored(stored)
+
+    @staticmethod
+    def _delete_stored(stored: list[tuple[Any, str]]) -> None:
         for storage, name in stored:
             try:
                 storage.delete(name)
@@ -526,7 +586,7 @@ class Job(models.Model):
         with transaction.atomic():
             won = mine.update(
                 status=status, finished_at=Now(), updated_at=Now(), revision=F("revision") + 1, heartbeat_at=None,
-                **fields,
+                marks=self.marks, **fields,
             )  # fmt: skip
             if won:
                 # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.

@@ -37,6 +37,8 @@ class RequestMiddleware:
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'"
     )
+    # The console's menus and dialogs (Alpine.js) are written as expressions in attributes.
+    CONSOLE_SECURITY_POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'self' 'unsafe-eval'"
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -54,7 +56,9 @@ class RequestMiddleware:
             response = self.get_response(request)
             response["X-Request-ID"] = request_id
             if response.get("Content-Type", "").startswith("text/html"):
-                response.setdefault("Content-Security-Policy", self.CONTENT_SECURITY_POLICY)
+                console = request.path.startswith("/admin/")
+                policy = self.CONSOLE_SECURITY_POLICY if console else self.CONTENT_SECURITY_POLICY
+                response.setdefault("Content-Security-Policy", policy)
             if response.status_code >= 400:
                 self.drain(request, connection)
                 if connection is not None:

@@ -16,9 +16,6 @@ from voices.views import EngineStateView, ModelsView, SynthesisViewSet, Synthesi
 
 API = "api/v1"
 
-admin.site.site_header = admin.site.site_title = "Voice cloning and AI covers"
-admin.site.index_title = "Console"
-
 urlpatterns = [
     path("", StartView.as_view(), name="start"),
     path("health", HealthView.as_view(), name="health"),

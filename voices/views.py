@@ -145,6 +145,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "started_at": Now(),
         }.items():
             setattr(synthesis, name, value)
+        synthesis.mark("infer")
         synthesis.save(force_insert=True)
         spoken = SynthesisRequest(
             synthesis.text,
