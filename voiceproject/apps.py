@@ -13,10 +13,9 @@ class VoiceprojectConfig(AppConfig):
             checks,  # noqa: F401 - registers the system checks
             signin,  # noqa: F401 - hears who signs in
         )
-        from voiceproject.roles import make_roles
+        from voiceproject.roles import after_migrate
 
-        # After the last app has made its permissions, which Django does after each app.
-        post_migrate.connect(make_roles, dispatch_uid="roles")
+        post_migrate.connect(after_migrate, dispatch_uid="roles")
 
 
 class ConsoleConfig(admin_apps.AdminConfig):

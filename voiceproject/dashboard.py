@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from django.conf import settings
@@ -31,7 +32,7 @@ from covers.models import STAGES, CoverJob
 from voiceproject.console import STAGE_LABELS
 from voiceproject.jobs import LIVE, Job, JobStatus
 from voiceproject.models import EngineLease, EngineWaiter, WorkerHost
-from voiceproject.signin import ThrottledSignin, WINDOW
+from voiceproject.signin import WINDOW, ThrottledSignin
 from voiceproject.storage import BucketStorage
 from voices import synthesis
 from voices.models import Synthesis
@@ -114,7 +115,7 @@ def stage_seconds() -> list[tuple[str, float]]:
     times: dict[str, list[float]] = {stage: [] for stage in STAGES}
     recent = CoverJob.objects.filter(status=JobStatus.SUCCEEDED).order_by("-created_at")
     for marks in recent.values_list("marks", flat=True)[:RECENT]:
-        for mark, following in zip(marks, marks[1:], strict=False):
+        for mark, following in pairwise(marks):
             if mark["stage"] in times and mark["attempt"] == following["attempt"]:
                 span = datetime.fromisoformat(following["at"]) - datetime.fromisoformat(mark["at"])
                 times[mark["stage"]].append(span.total_seconds())

@@ -140,9 +140,7 @@ class Job(models.Model):
             models.Index(fields=["tenant", "status", "-created_at", "-id"]),  # lists of one status
             models.Index(fields=["status", "-created_at"]),  # how long the last jobs took
             models.Index(fields=["-created_at", "-id"]),  # the console's list of all tenants'
-            models.Index(
-                fields=["error", "-created_at"], condition=~Q(error=""), name="%(app_label)s_%(class)s_error"
-            ),
+            models.Index(fields=["error", "-created_at"], condition=~Q(error=""), name="%(app_label)s_%(class)s_error"),
             # Without those whose files are gone, which are most rows in the end.
             models.Index(
                 fields=["expires_at"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_expiry"

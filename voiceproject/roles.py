@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import apps as all_apps
+from django.contrib.auth.management import create_permissions
 
 VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
 
@@ -48,7 +49,16 @@ ROLES: dict[str, set[tuple[str, str]]] = {
 }
 
 
-def make_roles(using: str = "default", **kwargs: Any) -> None:
+def after_migrate(app_config: Any, using: str, **kwargs: Any) -> None:
+    """Hears of each app in turn; the last one is the moment when all tables are there."""
+    configs = list(all_apps.get_app_configs())
+    if app_config is configs[-1]:
+        for config in configs:
+            create_permissions(config, verbosity=0, using=using)  # Django's own may come after this receiver.
+        make_roles(using)
+
+
+def make_roles(using: str = "default") -> None:
     """Makes the groups where they lack, and gives each exactly its permissions. Runs after each `migrate`.
 
     Not in a migration: the permissions of models that a later migration makes are there only after it.

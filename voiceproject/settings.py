@@ -227,7 +227,7 @@ UNFOLD = {
     "SITE_TITLE": "Voice console",
     "SITE_HEADER": "Voice console",
     "SITE_SYMBOL": "graphic_eq",
-    "SITE_FAVICONS": [{"rel": "icon", "href": lambda request: static("voiceproject/icon.svg"), "type": "image/svg+xml"}],
+    "SITE_FAVICONS": [{"rel": "icon", "href": lambda request: static("voiceproject/icon.svg")}],
     "STYLES": [lambda request: static("voiceproject/console.css")],
     "SCRIPTS": [lambda request: static("voiceproject/console.js")],
     "SHOW_VIEW_ON_SITE": False,
