@@ -168,7 +168,7 @@ class CoverJobViewSet(
         job = self.get_object()
         if job.files_expired:
             raise PublicError("result_expired", "The files of this job were deleted after their time; submit it again.")
-        with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED):
+        with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED, job.api_key):
             retried = job.retry()
         if not retried:
             message = "Only a failed or canceled job can be tried again."

@@ -11,10 +11,12 @@ class VoiceprojectConfig(AppConfig):
     def ready(self) -> None:
         from voiceproject import (
             checks,  # noqa: F401 - registers the system checks
+            sentry,
             signin,  # noqa: F401 - hears who signs in
         )
         from voiceproject.roles import after_migrate
 
+        sentry.start()
         post_migrate.connect(after_migrate, dispatch_uid="roles")
 
 

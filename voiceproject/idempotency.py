@@ -96,7 +96,7 @@ class Submission:
         Raises PublicError as `earlier` does, and too_many_jobs.
         """
         if self.key is None:
-            with self.model.admission(self.tenant, max_queued):
+            with self.model.admission(self.tenant, max_queued, job.api_key):
                 job.save(force_insert=True)
             return job
         Tenant.objects.get_or_create(user=self.tenant)
@@ -105,7 +105,7 @@ class Submission:
             earlier = self.earlier()
             if earlier is not None:
                 return earlier
-            with self.model.admission(self.tenant, max_queued):
+            with self.model.admission(self.tenant, max_queued, job.api_key):
                 job.save(force_insert=True)
             # One that is past its time and not swept yet stands for nothing any more.
             IdempotencyKey.objects.filter(tenant=self.tenant, key=self.key).delete()

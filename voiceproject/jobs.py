@@ -31,7 +31,7 @@ from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from voiceproject import webhooks
+from voiceproject import metrics, tracing, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
 from voiceproject.storage import is_passing
@@ -87,6 +87,32 @@ def delete_folder(folder: str) -> None:
         pass  # Somebody has put a file there this moment; the sweep of orphans finds it.
 
 
+@contextmanager
+def place_of(key: Any) -> Iterator[None]:
+    """Where the API key may have so many jobs only: a transaction in which it may have one more, as `Job.admission`."""
+    if key.max_concurrent_jobs is None:
+        yield
+        return
+    Tenant.objects.get_or_create(user=key.user)
+    with transaction.atomic():
+        Tenant.objects.select_for_update().get(user=key.user)
+        _check_jobs_of(key)
+        yield
+
+
+def _check_jobs_of(key: Any) -> None:
+    """Raises PublicError too_many_jobs. The tenant's row is locked while they are counted."""
+    limit = key.max_concurrent_jobs if key is not None else None
+    if limit is None:
+        return
+    # With its tenant, since an index knows that one's live jobs, and the key's would be all that it ever made.
+    own = {"tenant": key.user_id, "status__in": LIVE, "api_key": key}
+    live = sum(model._default_manager.filter(**own).count() for model in Job.__subclasses__())
+    if live >= limit:
+        message = f"This key has {live} jobs that wait or run; it may have {limit} at a time."
+        raise PublicError("too_many_jobs", message, {"limit": limit, "found": live, "limit_of": "key"}, retry_after=5)
+
+
 class Job(models.Model):
     """One piece of work of one tenant. Subclasses add their inputs, their outputs and their stages."""
 
@@ -102,6 +128,10 @@ class Job(models.Model):
     tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="%(class)ss")
     api_key = models.ForeignKey("voices.ApiKey", null=True, on_delete=models.SET_NULL, related_name="+")
     request_id = models.CharField(max_length=64, blank=True, db_index=True)
+    trace_parent = models.CharField(
+        max_length=64, blank=True, default=tracing.traceparent, db_default="", editable=False,
+        help_text="The request's place in its OpenTelemetry trace",
+    )  # fmt: skip
     status = models.CharField(max_length=16, choices=JobStatus, default=JobStatus.QUEUED)
     stage = models.CharField(max_length=16, default="queued")
     progress = models.PositiveSmallIntegerField(default=0, help_text="0 to 100")
@@ -150,6 +180,11 @@ class Job(models.Model):
     def __str__(self) -> str:
         return f"{self._meta.verbose_name} {self.pk}"
 
+    def log_ids(self) -> dict[str, str]:
+        """What every log line, span and command of this job is found by."""
+        ids = {"request_id": self.request_id, "job": self.pk, "tenant": self.tenant_id, "key": self.api_key_id}
+        return {name: str(value) for name, value in ids.items() if value not in ("", None)}
+
     @property
     def resumable(self) -> bool:
         """False for work that one process must do itself while its client waits: it fails when that process is lost."""
@@ -162,11 +197,11 @@ class Job(models.Model):
 
     @classmethod
     @contextmanager
-    def admission(cls, tenant: Any, max_queued: int) -> Iterator[None]:
+    def admission(cls, tenant: Any, max_queued: int, key: Any = None) -> Iterator[None]:
         """A transaction in which one more job of the tenant may be queued. Raises PublicError too_many_jobs.
 
-        max_queued: for tenants that have no limit of their own. The tenant's row is locked, so that those who submit
-        at the same time count each other.
+        max_queued: for tenants that have no limit of their own; key: the API key whose job it is, which may be limited
+        too. The tenant's row is locked, so that those who submit at the same time count each other.
         """
         Tenant.objects.get_or_create(user=tenant)
         with transaction.atomic():
@@ -179,6 +214,7 @@ class Job(models.Model):
                     {"limit": limit, "found": queued},
                     retry_after=30,
                 )
+            _check_jobs_of(key)
             yield
 
     @staticmethod
@@ -363,6 +399,7 @@ class Job(models.Model):
         except type(self).DoesNotExist:
             return False
         if canceled:
+            metrics.job_ended(self.webhook_kind, JobStatus.CANCELED.value)
             self.delete_files(self.output_fields(), status=JobStatus.CANCELED)
         return bool(canceled)
 
@@ -590,6 +627,8 @@ class Job(models.Model):
                 # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
                 self.refresh_from_db()
                 webhooks.announce(self)
+        if won:
+            metrics.job_ended(self.webhook_kind, status.value, self.error)
         return bool(won)
 
     @staticmethod

@@ -63,6 +63,16 @@ class IdempotencyKey(models.Model):
         return f"{self.tenant_id} {self.key}"
 
 
+class RateLog(models.Model):
+    """When the last requests of a tenant or a key were accepted. Written by voiceproject.ratelimit alone."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    times = models.TextField(help_text="The newest first")
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class EngineLease(models.Model):
     """Who may call an engine's server now: one call at a time over all processes."""
 

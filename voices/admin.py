@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
-from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from voiceproject.console import ConsoleAdmin, JobAdmin, confirmed, utc
-from voices import registry
-from voices.forms import LanguagesField, ScopesField
+from voiceproject.errors import PublicError
+from voices import keys, registry
+from voices.forms import KeyForm, LanguagesField
 from voices.models import DEFAULT_MODEL, ApiKey, EngineModel, Synthesis
+
+KEY_STATES = {"valid": _("valid"), "expired": _("expired"), "revoked": _("revoked")}
 
 
 @admin.register(ApiKey)
@@ -29,6 +33,7 @@ class ApiKeyAdmin(ConsoleAdmin):
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
     readonly_fields = ("prefix", "created_at", "last_used_at", "revoked_at")
+    form = KeyForm
     actions = ("revoke",)
 
     @property
@@ -39,36 +44,51 @@ class ApiKeyAdmin(ConsoleAdmin):
     def scope_names(self, key: ApiKey) -> str:
         return ", ".join(key.scopes)
 
+    @admin.display(description=_("networks"))
+    def network_names(self, key: ApiKey) -> str:
+        return ", ".join(key.allowed_networks)
+
     @admin.display(description=_("state"))
     def state(self, key: ApiKey) -> Any:
-        if key.revoked_at:
-            return _("revoked")
-        return _("valid") if key.is_valid(timezone.now()) else _("expired")
+        return KEY_STATES.get(key.state, key.state)
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        # Who may not change them sees words: JSON as unfold shows it needs inline styles, which the CSP forbids.
-        scopes = "scopes" if self.has_change_permission(request, obj) else "scope_names"
-        return ("user", "name", scopes, "expires_at", *(self.readonly_fields if obj else ()))
-
-    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        return (*self.readonly_fields, "user", "scope_names") if obj else ()
+        fields = keys.FIELDS
+        if not self.has_change_permission(request, obj):
+            # In words: JSON as unfold shows it has inline styles, which the CSP forbids.
+            words = {"scopes": "scope_names", "allowed_networks": "network_names"}
+            fields = tuple(words.get(name, name) for name in fields)
+        return ("user", *fields, *(self.readonly_fields if obj else ()))
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
-        if "scopes" in form.base_fields:
-            form.base_fields["scopes"] = ScopesField()
+        if "allowed_networks" in form.base_fields:
+            form.base_fields["allowed_networks"].widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
         return form
 
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
+        return (*self.readonly_fields, "user", "scope_names", "network_names") if obj else ()
+
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        if change:
-            # Only what was changed: the key may have been revoked or used since the page was opened.
-            if form.changed_data:
-                obj.save(update_fields=form.changed_data)
-            return
-        fields = {name: form.cleaned_data[name] for name in ("scopes", "expires_at")}
-        key, secret = ApiKey.objects.issue(obj.user, obj.name, **fields)
-        obj.__dict__.update(key.__dict__)
+        actor = keys.Actor(request)
+        try:
+            if change:
+                # Only what was changed: the key may have been used since the page was opened.
+                changes = {name: form.cleaned_data[name] for name in form.changed_data}
+                obj.__dict__.update(keys.update(ApiKey.objects.get(pk=obj.pk), actor, **changes).__dict__)
+                return
+            fields = {name: form.cleaned_data[name] for name in keys.FIELDS}
+            key, secret = keys.create(obj.user, actor, **fields)
+            obj.__dict__.update(key.__dict__)
+        except PublicError as error:
+            raise PermissionDenied(error.message) from error
         request.issued_secret = secret  # type: ignore[attr-defined] # for response_add, and nothing that lasts
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """voices.keys has done it."""
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """voices.keys has done it."""
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> Any:
         """The secret, in the answer to the form itself: it is in no session, no cookie, no message and no URL."""
@@ -84,17 +104,19 @@ class ApiKeyAdmin(ConsoleAdmin):
         response["Cache-Control"] = "no-store"
         return response
 
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        # Revoked is final.
+        return not (obj and obj.revoked_at) and super().has_change_permission(request, obj)
+
     def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return False  # A revoked key stays as a record of who had access.
 
     @admin.action(description=_("Revoke the selected keys"), permissions=["change"])
     @confirmed(lambda n: ngettext("Revoke %d key? Nothing brings it back.",
                                   "Revoke %d keys? Nothing brings them back.", n) % n)  # fmt: skip
-    def revoke(self, request: HttpRequest, keys: list[ApiKey]) -> None:
-        revoked = [key for key in keys if key.revoke()]
-        for key in revoked:
-            self.act(request, "revoke", key)
-        messages.success(request, ngettext("%d key revoked.", "%d keys revoked.", len(revoked)) % len(revoked))
+    def revoke(self, request: HttpRequest, selected: list[ApiKey]) -> None:
+        count = sum(keys.revoke(key, keys.Actor(request)) for key in selected)
+        messages.success(request, ngettext("%d key revoked.", "%d keys revoked.", count) % count)
 
 
 @admin.register(EngineModel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import uuid
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
 
@@ -16,7 +17,9 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from voiceproject.addresses import parse_network, written
 from voiceproject.jobs import Job
+from voiceproject.ratelimit import Limit
 from voices.engines import Model
 
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
@@ -25,8 +28,22 @@ DEFAULT_MODEL = "default"
 MODEL_LANGUAGES = ("zh", "en", "ja", "yue", "ko")
 
 
+# What a key may limit beside its tenant's limits. Each only narrows; none: the tenant's alone.
+KEY_LIMITS = ("requests_per_minute", "max_concurrent_jobs", "monthly_audio_seconds")
+MAX_NETWORKS = 100
+
+
 def all_scopes() -> list[str]:
     return list(SCOPES)
+
+
+def clean_networks(networks: Any) -> list[str]:
+    """An allow-list as it is kept: without doubles, in one way of writing. Raises ValueError for what is none."""
+    if not isinstance(networks, list) or not all(isinstance(network, str) for network in networks):
+        raise ValueError("A list of addresses or networks, such as 192.0.2.7 or 2001:db8::/32.")
+    if len(networks) > MAX_NETWORKS:
+        raise ValueError(f"At most {MAX_NETWORKS} addresses or networks.")
+    return list(dict.fromkeys(written(parse_network(network)) for network in networks))
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -39,9 +56,9 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return self.create(user=user, name=name, **ApiKey.identity(secret), **fields), secret
 
     def find(self, secret: str) -> ApiKey | None:
-        """The valid key with this secret, with its user: one indexed query. None for unknown, expired, revoked."""
+        """The valid key with this secret, its user and tenant: one indexed query. None: unknown, expired, revoked."""
         identity = ApiKey.identity(secret)
-        key: ApiKey | None = self.select_related("user").filter(key_hash=identity["key_hash"]).first()
+        key: ApiKey | None = self.select_related("user__tenant").filter(key_hash=identity["key_hash"]).first()
         environment = settings.API_KEY and hmac.compare_digest(secret.encode(), settings.API_KEY.encode())
         if key is None and environment:
             user, _ = User.objects.get_or_create(username=BOOTSTRAP_USERNAME)
@@ -61,6 +78,7 @@ class ApiKey(models.Model):
 
     MARK: ClassVar[str] = "vck_"  # Lets a secret scanner recognise a leaked key.
 
+    public_id = models.UUIDField(unique=True, default=uuid.uuid4, editable=False, help_text="What the API calls it")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=100)
     prefix = models.CharField(max_length=16, help_text="The first characters of the secret, to recognise it by")
@@ -80,6 +98,7 @@ class ApiKey(models.Model):
     )
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    replaced_by = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="+", editable=False)
     from_environment = models.BooleanField(default=False, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -102,6 +121,39 @@ class ApiKey(models.Model):
         from django.utils import timezone
 
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > (now or timezone.now()))
+
+    @property
+    def state(self) -> str:
+        if self.revoked_at is not None:
+            return "revoked"
+        return "valid" if self.is_valid() else "expired"
+
+    def clean(self) -> None:
+        errors = {}
+        if not isinstance(self.scopes, list) or not self.scopes or set(self.scopes) - set(SCOPES):
+            errors["scopes"] = f"A list of one or more of: {', '.join(SCOPES)}."
+        try:
+            self.allowed_networks = clean_networks(self.allowed_networks)
+        except ValueError as error:
+            errors["allowed_networks"] = str(error)
+        for name in KEY_LIMITS:
+            if getattr(self, name) == 0:
+                errors[name] = "At least 1; none at all: no limit of the key's own."
+        if errors:
+            raise ValidationError(errors)
+
+    def rate_limits(self) -> list[Limit]:
+        """What a request with this key counts against; the key has to come with its user's tenant."""
+        own, tenant = self.requests_per_minute, getattr(self.user, "tenant", None)
+        shared = getattr(tenant, "requests_per_minute", None)
+        if shared is None:
+            shared = settings.RATE_LIMIT_PER_MINUTE
+        limits = []
+        if own and (not shared or own < shared):  # Otherwise the tenant's is reached first.
+            limits.append(Limit(f"key:{self.pk}", own))
+        if shared:
+            limits.append(Limit(f"tenant:{self.user_id}", shared))
+        return limits
 
     def revoke(self) -> bool:
         """Final: nothing brings a revoked key back. False when it was revoked before."""

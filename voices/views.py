@@ -24,7 +24,7 @@ from voiceproject import audio
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
 from voiceproject.errors import EngineTimeout, PublicError
 from voiceproject.idempotency import Submission, refuse_key
-from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder
+from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder, place_of
 from voiceproject.logging import current
 from voiceproject.webhooks import callback_base
 from voices import consumers, registry
@@ -146,7 +146,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
         }.items():
             setattr(synthesis, name, value)
         synthesis.mark("infer")
-        synthesis.save(force_insert=True)
+        with place_of(key):
+            synthesis.save(force_insert=True)
         spoken = SynthesisRequest(
             synthesis.text,
             synthesis.language,
@@ -287,7 +288,7 @@ class SynthesisViewSet(
             raise PublicError("conflict", "Its reference was not kept; send the request again.")
         if synthesis.files_expired:
             raise PublicError("result_expired", "Its files were deleted after their time; send the request again.")
-        with Synthesis.admission(tenant, settings.SYNTHESIS_MAX_QUEUED):
+        with Synthesis.admission(tenant, settings.SYNTHESIS_MAX_QUEUED, synthesis.api_key):
             retried = synthesis.retry()
         if not retried:
             message = "Only a failed or canceled synthesis can be tried again."
