@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -25,7 +24,9 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> None:
-    cache.clear()
+    dashboard._days.clear()
+    for kept in (dashboard.HISTORY, dashboard.ENGINE_HEALTH, dashboard.MEDIA_BYTES):
+        kept.forget()
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_the_page_shows_hosts_with_their_work_the_engine_and_the_busiest(operato
         "gpu-1": "alive", "gpu-2": "draining", "gpu-3": "silent",
     }  # fmt: skip
     assert [job["id"] for job in hosts["gpu-1"]["jobs"]] == [str(running.pk)[:8]]
-    (top,) = dashboard.busiest()
+    (top,) = dashboard.busiest(dashboard.most_jobs())
     assert (top["name"], top["jobs"], top["running"]) == ("busy<b>", 4, 1)
     html = operator.get(reverse("admin:index")).content.decode()
     assert "busy&lt;b&gt;" in html
@@ -128,11 +129,16 @@ def test_what_takes_long_is_found_by_a_thread_while_the_page_shows_what_is_known
         going.wait(10)
         return next(found)
 
-    kept = dashboard._Background(find, seconds=0.0)
+    kept = dashboard.Background(find, seconds=1000.0)
     assert kept.value() is None
-    assert kept.value() is None  # No second thread meanwhile.
+    assert kept.value(0.01) is None  # No second thread meanwhile.
     going.set()
-    for thread in threading.enumerate():
-        if thread.name == "dashboard":
-            thread.join(10)
-    assert kept._value == 1
+    assert kept.value(10) == 1
+    assert kept.value() == 1
+
+
+def test_a_part_that_cannot_be_found_leaves_the_rest_as_it_was() -> None:
+    values = iter((7,))
+    kept = dashboard.Background(lambda: next(values), seconds=0.0)
+    assert kept.value(10) == 7
+    assert kept.value(10) == 7

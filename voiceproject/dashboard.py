@@ -1,11 +1,12 @@
 """The console's site and its first page: what runs, what waits, what fails, who works, at a glance.
 
-Every number comes by an index from few rows, or is kept for a while, so that the page costs the same with a million
-jobs. It shows itself again every few seconds (console.js asks for `dashboard/`).
+Every number comes by an index from few rows, or is found in the background and kept for a while, so that the page
+costs the same with a million jobs. It shows itself again every few seconds (console.js asks for `dashboard/`).
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
@@ -17,8 +18,8 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
+from django.db import connection
 from django.db.models import Case, Count, F, Min, When
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -37,6 +38,8 @@ from voiceproject.storage import BucketStorage
 from voices import synthesis
 from voices.models import Synthesis
 
+log = logging.getLogger(__name__)
+
 KINDS: tuple[tuple[type[Job], Any], ...] = ((CoverJob, _("Covers")), (Synthesis, _("Syntheses")))
 DAYS = 14
 HEARD_LATELY_SECONDS = 30
@@ -45,9 +48,44 @@ OUTCOMES = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
 PERMISSION = "covers.view_coverjob"
 
 
-def kept(name: str, seconds: float, find: Callable[[], Any]) -> Any:
-    """What `find` gives, found again after so many seconds at the earliest; each process keeps its own."""
-    return cache.get_or_set(f"console:{name}", find, seconds)
+class Background:
+    """What takes long to find, found by a thread; the page shows what was found last, and hardly waits."""
+
+    def __init__(self, find: Callable[[], Any], seconds: float) -> None:
+        self._find, self._seconds = find, seconds
+        self._changed = threading.Condition()
+        self._value: Any = None
+        self._found_at: float | None = None
+        self._busy = False
+
+    def value(self, patience_seconds: float = 0.0) -> Any:
+        """None where nothing was found yet, and is not within `patience_seconds` either."""
+        with self._changed:
+            old = self._found_at is None or time.monotonic() - self._found_at > self._seconds
+            if old and not self._busy:
+                self._busy = True
+                threading.Thread(target=self._run, name="dashboard", daemon=True).start()
+            if self._value is None and patience_seconds:
+                self._changed.wait_for(lambda: not self._busy, patience_seconds)
+            return self._value
+
+    def forget(self) -> None:
+        with self._changed:
+            self._value = self._found_at = None
+
+    def _run(self) -> None:
+        value = None
+        try:
+            value = self._find()
+        except Exception:
+            # The page goes on with what it has; the next look tries again.
+            log.warning("a part of the dashboard could not be found", exc_info=True)
+        finally:
+            connection.close()
+            with self._changed:
+                self._value = self._value if value is None else value
+                self._busy, self._found_at = False, time.monotonic()
+                self._changed.notify_all()
 
 
 def link(model: type, **query: Any) -> str:
@@ -84,10 +122,14 @@ def queues() -> list[dict[str, Any]]:
     return found
 
 
+_days: dict[datetime, tuple[float, dict[str, int]]] = {}
+
+
 def outcomes() -> list[dict[str, Any]]:
     """Of each of the last days (UTC): how many of its jobs ended how. The days are those of submission.
 
-    A day that is over changes little, so it is counted again after ten minutes only.
+    With a million jobs this takes a second or two, so it is done in the background; a day that is over changes little,
+    and is counted again after ten minutes only.
     """
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
 
@@ -104,8 +146,10 @@ def outcomes() -> list[dict[str, Any]]:
     found = []
     for back in range(DAYS - 1, -1, -1):
         start = today - timedelta(days=back)
-        seconds = 600.0 if back else 15.0
-        counts = kept(f"day:{start.date()}", seconds, lambda start=start: count(start))  # type: ignore[misc]
+        known = _days.get(start)
+        if back == 0 or known is None or time.monotonic() - known[0] > 600:
+            known = _days[start] = time.monotonic(), count(start)
+        counts = known[1]
         found.append({"day": start.date(), **counts})
     return found
 
@@ -122,18 +166,18 @@ def stage_seconds() -> list[tuple[str, float]]:
     return [(stage, sum(values) / len(values)) for stage, values in times.items() if values]
 
 
-def busiest() -> list[dict[str, Any]]:
-    """The tenants with the most jobs in the last 24 hours, and what each has running and waiting."""
+def most_jobs() -> list[tuple[int, int]]:
+    """(tenant, jobs in the last 24 hours) of those with the most."""
     since = timezone.now() - timedelta(hours=24)
+    total: Counter[int] = Counter()
+    for model, _label in KINDS:
+        recent = model._default_manager.filter(created_at__gt=since).order_by()
+        total.update(dict(recent.values_list("tenant").annotate(n=Count("pk")).order_by("-n")[:10]))
+    return total.most_common(10)
 
-    def count() -> list[tuple[int, int]]:
-        total: Counter[int] = Counter()
-        for model, _label in KINDS:
-            recent = model._default_manager.filter(created_at__gt=since).order_by()
-            total.update(dict(recent.values_list("tenant").annotate(n=Count("pk")).order_by("-n")[:10]))
-        return total.most_common(10)
 
-    top = kept("busiest", 60.0, count)
+def busiest(top: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Those tenants by name, each with what it has running and waiting."""
     live: dict[str, Counter[int]] = {str(status): Counter() for status in LIVE}
     for model, _label in KINDS:
         rows = model._default_manager.filter(status__in=LIVE).order_by().values_list("status", "tenant")
@@ -142,11 +186,11 @@ def busiest() -> list[dict[str, Any]]:
     names = dict(User.objects.filter(pk__in=[tenant for tenant, _n in top]).values_list("pk", "username"))
     return [
         {
-            "name": names.get(tenant, ""),
+            "name": names[tenant],
             "jobs": n,
             "running": live[JobStatus.RUNNING][tenant],
             "queued": live[JobStatus.QUEUED][tenant],
-            "url": link(CoverJob, q=names.get(tenant, "")),
+            "url": link(CoverJob, q=names[tenant]),
         }
         for tenant, n in top
         if tenant in names
@@ -174,38 +218,6 @@ def hosts() -> list[dict[str, Any]]:
     return found
 
 
-class _Background:
-    """What takes long to find, found by a thread; the page shows what was found last, and never waits."""
-
-    def __init__(self, find: Callable[[], Any], seconds: float) -> None:
-        self._find, self._seconds = find, seconds
-        self._lock = threading.Lock()
-        self._value: Any = None
-        self._found_at: float | None = None
-        self._busy = False
-
-    def value(self) -> Any:
-        """None where nothing was found yet."""
-        with self._lock:
-            old = self._found_at is None or time.monotonic() - self._found_at > self._seconds
-            if old and not self._busy:
-                self._busy = True
-                threading.Thread(target=self._run, name="dashboard", daemon=True).start()
-            return self._value
-
-    def _run(self) -> None:
-        from django.db import connection
-
-        try:
-            value = self._find()
-            with self._lock:
-                self._value = value
-        finally:
-            connection.close()
-            with self._lock:
-                self._busy, self._found_at = False, time.monotonic()
-
-
 def _folder_bytes() -> int:
     """What the files in the media folder take together."""
     import os
@@ -224,8 +236,11 @@ def _folder_bytes() -> int:
     return total
 
 
-_engine_health = _Background(lambda: synthesis.get_engine().health(), 10.0)
-_media_bytes = _Background(_folder_bytes, 300.0)
+# Each process has its own.
+ENGINE_HEALTH = Background(lambda: synthesis.get_engine().health(), 10.0)
+MEDIA_BYTES = Background(_folder_bytes, 300.0)
+HISTORY = Background(lambda: {"days": outcomes(), "top": most_jobs(), "stages": stage_seconds()}, 15.0)
+PATIENCE_SECONDS = 0.5
 
 
 def storage_state() -> dict[str, Any]:
@@ -234,7 +249,7 @@ def storage_state() -> dict[str, Any]:
     disk = shutil.disk_usage(settings.DATA_DIR)
     bucket = isinstance(default_storage, BucketStorage)
     return {
-        "media": None if bucket else _media_bytes.value(),
+        "media": None if bucket else MEDIA_BYTES.value(),
         "bucket": bucket,
         "free": disk.free,
         "total": disk.total,
@@ -256,7 +271,7 @@ def engine_state() -> dict[str, Any]:
     ]
     return {
         "name": settings.VOICE_ENGINE,
-        "health": _engine_health.value(),
+        "health": ENGINE_HEALTH.value(),
         "servers": servers,
         "waiting": EngineWaiter.objects.filter(expires_at__gt=now).count(),
     }
@@ -300,12 +315,14 @@ def stage_chart(stages: list[tuple[str, float]]) -> list[dict[str, Any]]:
 
 
 def numbers() -> dict[str, Any]:
-    """All that the dashboard shows."""
+    """All that the dashboard shows; without what is still being counted."""
+    history = HISTORY.value(PATIENCE_SECONDS)
     return {
+        "pending": history is None,
         "queues": queues(),
-        "days": day_chart(outcomes()),
-        "stages": stage_chart(kept("stages", 30.0, stage_seconds)),
-        "busiest": busiest(),
+        "days": day_chart(history["days"]) if history else None,
+        "stages": stage_chart(history["stages"]) if history else None,
+        "busiest": busiest(history["top"]) if history else None,
         "hosts": hosts(),
         "engine": engine_state(),
         "storage": storage_state(),

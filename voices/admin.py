@@ -53,7 +53,7 @@ class ApiKeyAdmin(ConsoleAdmin):
         return KEY_STATES.get(key.state, key.state)
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        fields = keys.FIELDS
+        fields: tuple[str, ...] = keys.FIELDS
         if not self.has_change_permission(request, obj):
             # In words: JSON as unfold shows it has inline styles, which the CSP forbids.
             words = {"scopes": "scope_names", "allowed_networks": "network_names"}

@@ -12,8 +12,9 @@ const REFRESH_MS = 10000;
 function refreshDashboard() {
   const box = document.getElementById("console-numbers");
   if (!box) return;
-  setInterval(async () => {
-    if (document.hidden) return;
+  const again = () => setTimeout(refresh, box.querySelector(".console-pending") ? REFRESH_MS / 5 : REFRESH_MS);
+  const refresh = async () => {
+    if (document.hidden) return again();
     try {
       const response = await fetch(box.dataset.refresh, { redirect: "manual", headers: { Accept: "text/html" } });
       if (response.type === "opaqueredirect") return window.location.reload(); // signed out meanwhile
@@ -22,7 +23,9 @@ function refreshDashboard() {
     } catch {
       box.querySelector(".console-stale").hidden = false;
     }
-  }, REFRESH_MS);
+    again();
+  };
+  again();
 }
 
 function drawWaveforms() {
