@@ -257,7 +257,7 @@ class AuditEntry(models.Model):
     target_type = models.CharField(max_length=64, blank=True)
     target_id = models.CharField(max_length=64, blank=True, db_index=True)
     target_name = models.CharField(max_length=200, blank=True)
-    address = models.CharField(max_length=64, blank=True, help_text="Of the client")
+    address = models.CharField(max_length=64, blank=True, db_index=True, help_text="Of the client")
     request_id = models.CharField(max_length=64, blank=True)
     details = models.JSONField(default=dict, blank=True, help_text="What was changed; never a secret")
 
