@@ -34,7 +34,7 @@ from voiceproject.errors import PublicError
 from voiceproject.models import Tenant
 from voiceproject.signin import WINDOW, ThrottledSignin
 from voices import keys, saved
-from voices.forms import KeyForm
+from voices.forms import KeyForm, NetworksField
 from voices.models import SCOPES, ApiKey, Voice
 
 TEMPLATES = "voiceproject/account"
@@ -51,6 +51,7 @@ class AccountKeyForm(KeyForm):
         help_text=_("Empty: never."),
         widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
     )
+    allowed_networks = NetworksField()  # Its own: the console gives that of KeyForm another widget.
     field_order = KeyForm.Meta.fields
 
     class Meta(KeyForm.Meta):
