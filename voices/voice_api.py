@@ -18,7 +18,7 @@ from voiceproject import audio
 from voiceproject.api import BodyLimitMixin, CursorPages, file_response
 from voiceproject.errors import PublicError
 from voiceproject.jobs import revoked
-from voices import saved
+from voices import saved, synthesis
 from voices.models import Voice
 from voices.serializers import (
     AddSampleSerializer,
@@ -29,7 +29,7 @@ from voices.serializers import (
     VoiceSampleSerializer,
     VoiceSerializer,
 )
-from voices.synthesis import check_language, get_engine, held_request, upload_path
+from voices.synthesis import check_language, held_request, upload_path
 
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201], description="The voice's URL"
@@ -84,7 +84,7 @@ class VoiceViewSet(
                 name=fields["name"],
                 description=fields["description"],
                 language=fields["language"],
-                engine=get_engine(),
+                engine=synthesis.get_engine(),
             )
         location = request.build_absolute_uri(reverse("voice", args=[voice.pk]))
         return Response(self.get_serializer(voice).data, status=status.HTTP_201_CREATED, headers={"Location": location})
@@ -156,7 +156,7 @@ class VoiceViewSet(
             sample = saved.add_sample(
                 saved.provider(request), voice, recording, fields["transcript"], fields["consent"]
             )
-            saved.prepare(voice, get_engine())
+            saved.prepare(voice, synthesis.get_engine())
         return Response(VoiceSampleSerializer(sample).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(
