@@ -26,7 +26,7 @@ from django.db.models.fields.files import FieldFile
 
 from covers import listening
 from covers.models import STAGES, CoverJob
-from voiceproject import audio, commands, resident, storage
+from voiceproject import audio, commands, metrics, resident, storage, tracing
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
@@ -93,13 +93,15 @@ def residents() -> resident.Pool:
 
 def run(job: CoverJob, stopping: threading.Event) -> None:
     """Runs a claimed job to its end, whatever that is. Raises nothing that belongs to the job."""
-    with bind(job=job.pk, request_id=job.request_id or None, tenant=job.tenant_id):
+    ids = job.log_ids()
+    with bind(**ids), tracing.span("cover", job.trace_parent, {**ids, "attempt": job.attempt}) as span:
         log.info("cover started", extra={"attempt": job.attempt})
         pulse = _Progress(job, stopping)
         try:
             with pulse, commands.scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
                 _Cover(job, folder, pulse).run()
         except Exception as error:
+            tracing.mark_failed(span, error.code if isinstance(error, StageFailed) else type(error).__name__)
             try:
                 patiently(functools.partial(_settle, job, error, pulse), stopping.is_set)
             except DatabaseError as trouble:
@@ -123,8 +125,11 @@ def _settle(job: CoverJob, error: Exception, pulse: _Progress) -> None:
         log.warning("cover put back: %s", error, extra={"stage": pulse.stage})
         return
     failure = _as_failure(error, pulse.stage)
+    if pulse.stage in ("separate", "infer"):
+        metrics.engine_failed(pulse.stage, failure.code)
     ttl = settings.COVER_RESULT_TTL_HOURS
-    if job.fail(failure.code, failure.message, failure.detail, ttl, stage=pulse.stage):
+    fields = {"stage": pulse.stage, "engine_seconds": job.engine_seconds}
+    if job.fail(failure.code, failure.message, failure.detail, ttl, **fields):
         log.warning("cover failed: %s", failure.code, extra={"stage": pulse.stage})
 
 
@@ -190,8 +195,7 @@ class _Cover:
         if not self.job.converted:
             self.model()  # Known now, and not after an hour of separating.
         for stage in STAGES:
-            self.pulse.enter(stage)
-            getattr(self, stage)()
+            self.enter(stage)
 
     def run_remix(self) -> None:
         """New gains for the stems of another job: nothing is separated or converted again."""
@@ -208,7 +212,11 @@ class _Cover:
             raise StageFailed("preprocess_failed", message, detail=repr(error)) from error
         self.frames = audio.wav_info(self.folder / "vocals.wav").frames
         for stage in ("mix", "finalize"):
-            self.pulse.enter(stage)
+            self.enter(stage)
+
+    def enter(self, stage: str) -> None:
+        self.pulse.enter(stage)
+        with bind(stage=stage), tracing.span(stage, attributes={"job": str(self.job.pk)}), metrics.stage(stage):
             getattr(self, stage)()
 
     def preprocess(self) -> None:
@@ -375,11 +383,14 @@ class _Cover:
         if settings.COVER_RESIDENT:
             serving = template(kind).serving(lasting | values, frozenset(lasting))
             run = functools.partial(residents().run, serving=serving)
+        started = time.monotonic()
         try:
             result = run(
                 argv,
                 cwd=self.folder,
-                env=commands.child_environment(self.folder, {"REQUEST_ID": self.job.request_id}),
+                env=commands.child_environment(
+                    self.folder, commands.identity(self.job.log_ids(), tracing.traceparent())
+                ),
                 deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, self.deadline - time.monotonic())),
                 on_progress=self.pulse.within(kind),
                 should_stop=self.pulse.gone,
@@ -401,6 +412,8 @@ class _Cover:
             elif "No space left on device" in error.stderr_tail:
                 code = "storage_full"
             raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
+        finally:
+            self.job.engine_seconds = (self.job.engine_seconds or 0.0) + time.monotonic() - started
         self.warnings += result.warnings
 
     def fit(self, code: str, name: str) -> None:
@@ -438,7 +451,8 @@ class _Cover:
     def keep(self, field: str, path: Path | None = None) -> None:
         path = path or self.folder / f"{field}.wav"
         stored = self.patiently(lambda: self.job.upload(field, path, path.name))
-        if not self.patiently(lambda: self.job.note(**{field: stored})):
+        found = self.job.with_output(path.stat().st_size, **{field: stored}, engine_seconds=self.job.engine_seconds)
+        if not self.patiently(lambda: self.job.note(**found)):
             getattr(self.job, field).storage.delete(stored)
             raise NotOurs
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.files import File
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.fields.files import FieldFile
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
@@ -121,6 +121,7 @@ class CoverJobViewSet(
             for field, path in (("song", song), ("reference_voice", reference)):
                 with path.open("rb") as file:
                     setattr(job, field, storage.save(f"{job.folder}/0-{field}", File(file)))
+                job.input_bytes += path.stat().st_size if isinstance(path, Path) else path.size
             kept = submission.admit(job, settings.COVER_MAX_QUEUED)
         except BaseException:
             delete_folder(job.folder)
@@ -184,7 +185,7 @@ class CoverJobViewSet(
             raise revoked()
         if job.files_expired:
             raise PublicError("result_expired", "The files of this job were deleted after their time; submit it again.")
-        with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED):
+        with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED, job.api_key):
             retried = job.retry()
         if not retried:
             message = "Only a failed or canceled job can be tried again."
@@ -297,10 +298,11 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)
+        size = encoded.stat().st_size
         with encoded.open("rb") as file:
             name = storage.save(f"covers/{job.pk}/{job.attempt}-result.{format}", File(file))
     kept = CoverJob.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, files_expired=False, **{field: ""})
-    if not kept.update(**{field: name}):
+    if not kept.update(**{field: name}, output_bytes=F("output_bytes") + size):
         storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
     job.refresh_from_db()
     job.raise_unless_succeeded()

@@ -198,13 +198,13 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
 
     With `--serve` among them, job after job in this one process, so that what `main` keeps (a model in a variable of
     its module) is loaded once. stdin has a JSON object a line: `{"id": "7", "argv": ["--input", "a.wav"]}`, where
-    argv is what the command line of that job alone would have; optional are `"request_id"` (REQUEST_ID in the
-    environment) and `"cwd"`. stdout has `{"ready": true}` first, then of each job `{"id": "7", "progress": 0.42}`,
-    `{"id": "7", "warning": "..."}` and at its end `{"id": "7", "done": true, "exit_code": 0}`, with a one-line
-    `"message"` unless that is 0. What else is printed, by whomever, goes to stderr. The process ends when stdin does,
-    and after a job that broke in an unexpected way or ran out of memory, since nobody knows what that left behind:
-    its end says `"last": true`. The other arguments of the command line are for what has to be known before anything
-    is loaded, such as `--threads`; `main` never sees them.
+    argv is what the command line of that job alone would have; optional are `"env"` (variables of this job alone, such
+    as VOICEPROJECT_REQUEST_ID), `"request_id"` (REQUEST_ID in the environment) and `"cwd"`. stdout has `{"ready":
+    true}` first, then of each job `{"id": "7", "progress": 0.42}`, `{"id": "7", "warning": "..."}` and at its end
+    `{"id": "7", "done": true, "exit_code": 0}`, with a one-line `"message"` unless that is 0. What else is printed, by
+    whomever, goes to stderr. The process ends when stdin does, and after a job that broke in an unexpected way or ran
+    out of memory, since nobody knows what that left behind: its end says `"last": true`. The other arguments of the
+    command line are for what has to be known before anything is loaded, such as `--threads`; `main` never sees them.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
@@ -213,8 +213,14 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         sys.exit(0)
     code, message, _ = _run_job(main, sys.argv[1:])
     if message:
-        print(message, file=sys.stderr, flush=True)
+        print(message + _identity(), file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _identity() -> str:
+    """` request_id=... job=...` behind a line for operators, by which it is found beside the worker's own log lines."""
+    named = (("request_id", "VOICEPROJECT_REQUEST_ID"), ("job", "VOICEPROJECT_JOB_ID"))
+    return "".join(f" {name}={os.environ[variable]}" for name, variable in named if os.environ.get(variable))
 
 
 def _run_job(main: Callable[[list[str]], None], argv: list[str]) -> tuple[int, str, bool]:
@@ -266,13 +272,16 @@ def _serve(main: Callable[[list[str]], None]) -> None:
     for line in jobs:
         job = json.loads(line)
         _server.job_id = job["id"]
-        os.environ["REQUEST_ID"] = job.get("request_id", "")
+        given = {"REQUEST_ID": job.get("request_id", ""), **job.get("env", {})}
+        os.environ.update(given)
         os.chdir(job.get("cwd", folder))
         code, message, good = _run_job(main, job["argv"])
         if message:
-            print(message, file=sys.stderr)
+            print(message + _identity(), file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
+        for name in given:
+            os.environ.pop(name, None)
         _free_memory()
         ending = (
             {"exit_code": code}

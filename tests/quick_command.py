@@ -4,10 +4,12 @@
     quick_command.py [--serve] infer INPUT OUTPUT [HABIT]
 
 separate halves the song into both stems; infer turns the vocal upside down. HABIT: fail, silent-exit, oom, garbage,
-short, hang, stubborn (ignores SIGTERM and has a grandchild that does), slow (about a second, with progress), fill
-(writes until the disk is full).
+short, refuse (tells its ids on stderr, then an expected failure), hang, stubborn (ignores SIGTERM and has a grandchild
+that does), slow (about a second, with progress), fill (writes until the disk is full).
 """
 
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -40,6 +42,10 @@ def main(argv: list[str]) -> None:
             with open(target, "wb") as file:
                 file.write(b"no audio at all")
         return
+    if habit == "refuse":
+        ids = {name: value for name, value in os.environ.items() if name.startswith(("VOICEPROJECT_", "TRACEPARENT"))}
+        print(json.dumps(ids), file=sys.stderr)
+        raise script_io.ScriptError(script_io.SILENT, "nothing is sung here")
     if habit == "fill":
         with open(targets[0], "wb") as file:
             while True:

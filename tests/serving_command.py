@@ -55,6 +55,7 @@ def main(argv: list[str]) -> None:
     habit(arguments)
     facts = {"pid": os.getpid(), "jobs": jobs, "cwd": os.getcwd(), "tmpdir": os.environ["TMPDIR"]}
     facts |= {"request": os.environ.get("REQUEST_ID"), "serve": sys.argv[1:]}
+    facts |= {"job": os.environ.get("VOICEPROJECT_JOB_ID"), "trace": os.environ.get("TRACEPARENT")}
     arguments.output.write_text(json.dumps(facts))
 
 

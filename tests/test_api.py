@@ -256,7 +256,7 @@ class TestDocumentation:
             for route in routes
             if route.startswith("api/")
         }
-        assert ours | {"health"} == documented
+        assert ours | {"health", "metrics"} == documented
 
     @pytest.mark.parametrize("page", ["/docs", "/redoc", "/"])
     def test_its_pages_load_nothing_from_elsewhere(self, db: None, page: str) -> None:

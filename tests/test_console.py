@@ -17,7 +17,7 @@ from rest_framework.test import APIClient
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, speech_like, wav_bytes
 from voiceproject.jobs import JobStatus
-from voiceproject.models import Tenant, WorkerHost
+from voiceproject.models import AuditEntry, Tenant, WorkerHost
 from voices.models import ApiKey, Synthesis
 
 pytestmark = pytest.mark.django_db
@@ -148,6 +148,35 @@ def test_a_key_can_be_narrowed_and_revoked_but_not_moved_or_deleted(operator: Cl
     operator.post(reverse("admin:voices_apikey_changelist"), {"action": "revoke", "_selected_action": [key.pk]})
     assert APIClient(headers={"X-API-Key": secret}).get("/api/v1/cover/jobs").status_code == 401
     assert operator.post(reverse("admin:voices_apikey_delete", args=[key.pk]), {"post": "yes"}).status_code == 403
+
+
+def test_an_operator_bounds_a_key_and_the_log_says_so(operator: Client) -> None:
+    user = baker.make(User, username="dora")
+    form = {"user": user.pk, "name": "one", "scopes": ["covers"], "expires_at_0": "", "expires_at_1": "",
+            "allowed_networks": "192.0.2.7\n 2001:db8::/32", "requests_per_minute": "5", "max_concurrent_jobs": "2",
+            "monthly_audio_seconds": "60"}  # fmt: skip
+    add = reverse("admin:voices_apikey_add")
+    for wrong in ({"allowed_networks": "example.com"}, {"requests_per_minute": "0"}, {"expires_at_0": "2020-01-01",
+                  "expires_at_1": "00:00"}):  # fmt: skip
+        assert operator.post(add, form | wrong).status_code == 200
+    assert operator.post(add, form).status_code == 302
+    key = ApiKey.objects.get()
+    assert key.allowed_networks == ["192.0.2.7", "2001:db8::/32"]
+    assert (key.requests_per_minute, key.max_concurrent_jobs, key.monthly_audio_seconds) == (5, 2, 60)
+    change = reverse("admin:voices_apikey_change", args=[key.pk])
+    assert "192.0.2.7\n2001:db8::/32" in operator.get(change).content.decode()
+    operator.post(change, form | {"requests_per_minute": ""})
+    operator.post(reverse("admin:voices_apikey_changelist"), {"action": "revoke", "_selected_action": [key.pk]})
+    assert operator.post(change, form | {"name": "back"}).status_code == 403
+    key.refresh_from_db()
+    assert (key.requests_per_minute, key.name, key.state) == (None, "one", "revoked")
+    entries = AuditEntry.objects.filter(action__startswith="key.").order_by("id")
+    assert [entry.action for entry in entries] == ["key.create", "key.update", "key.revoke"]
+    assert entries[1].details == {"requests_per_minute": [5, None]}
+    assert {(entry.actor_name, entry.tenant_id) for entry in entries} == {("root", user.pk)}
+    reader = with_permissions("view_apikey")
+    assert reader.get(change).status_code == 200
+    assert reader.post(change, form).status_code == 403
 
 
 def test_every_page_of_the_console_opens(operator: Client, job: CoverJob) -> None:

@@ -22,7 +22,7 @@ import voiceproject.urls
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant
 from voiceproject import audit
-from voiceproject.models import WebhookDelivery
+from voiceproject.models import AuditEntry, WebhookDelivery
 from voices.models import ApiKey, Synthesis
 
 URL = "/api/v1/voice/models"
@@ -217,6 +217,20 @@ def test_the_command_says_what_is_wrong(db: None) -> None:
         call_command("create_api_key", "nobody", create_user=True, expires_in_days=0, stdout=io.StringIO())
     call_command("create_api_key", "nobody", create_user=True, stdout=io.StringIO(), stderr=io.StringIO())
     assert not User.objects.get(username="nobody").has_usable_password()
+    with pytest.raises(CommandError, match=r"--allowed-networks: 10\.0\.0\.5/8 has bits"):
+        call_command("create_api_key", "nobody", allowed_networks=["10.0.0.5/8"])
+    with pytest.raises(CommandError, match="--max-concurrent-jobs must be at least 1"):
+        call_command("create_api_key", "nobody", max_concurrent_jobs=0)
+
+
+def test_the_command_bounds_a_key_and_the_log_says_so(db: None) -> None:
+    baker.make(User, username="dora")
+    bounds = {"allowed_networks": ["192.0.2.0/24"], "requests_per_minute": 5, "max_concurrent_jobs": 2,
+              "monthly_audio_seconds": 60}  # fmt: skip
+    call_command("create_api_key", "dora", **bounds, stdout=io.StringIO(), stderr=io.StringIO())
+    assert {name: getattr(ApiKey.objects.get(), name) for name in bounds} == bounds
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.actor_name, entry.address) == ("key.create", "", "")
 
 
 @pytest.mark.django_db

@@ -30,6 +30,7 @@ from voiceproject.commands import (
     CommandTemplate,
     CommandTimedOut,
     child_environment,
+    identity,
     sweep_scratch,
 )
 
@@ -110,6 +111,12 @@ def test_jobs_share_a_process_and_see_their_own_folder_and_request(place: Place)
     assert (one["jobs"], two["jobs"]) == (1, 2)
     assert (one["cwd"], two["cwd"]) == (str(first), str(second))
     assert (one["request"], two["request"]) == ("first", "second")
+    told = identity({"request_id": "r", "job": "j"}, "00-trace")
+    three, _ = place.run(env=child_environment(first, {**told, **dict([place.tag.split("=")])}))
+    four, _ = place.run()
+    assert three["pid"] == four["pid"] == one["pid"]
+    assert (three["request"], three["job"], three["trace"]) == ("r", "j", "00-trace")
+    assert (four["job"], four["trace"]) == (None, None), "what a job was told ends with it"
     assert Path(one["tmpdir"]).parent == place.scratch
     # What is the same for all jobs is on its command line, and nothing of the first one.
     assert one["serve"] == ["--serve", "--load", "0"]

@@ -26,7 +26,8 @@ class TenantAdmin(admin.ModelAdmin):
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
     # Not the secrets of its webhooks.
-    fields = ("user", "max_running", "max_queued", "served_at", "synthesis_served_at")
+    fields = ("user", "max_running", "max_queued", "requests_per_minute", "monthly_audio_seconds",
+              "max_storage_bytes", "served_at", "synthesis_served_at")  # fmt: skip
     readonly_fields = ("served_at", "synthesis_served_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:

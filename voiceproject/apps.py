@@ -6,4 +6,6 @@ class VoiceprojectConfig(AppConfig):
     verbose_name = "Service"
 
     def ready(self) -> None:
-        from voiceproject import checks  # noqa: F401 - registers the system checks
+        from voiceproject import checks, sentry  # noqa: F401 - registers the system checks
+
+        sentry.start()

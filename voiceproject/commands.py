@@ -264,6 +264,19 @@ def child_environment(
     return environment | dict(extra or {})
 
 
+# What a command is told of the job that it works for. REQUEST_ID is the older name of VOICEPROJECT_REQUEST_ID.
+IDENTITY = {"request_id": "VOICEPROJECT_REQUEST_ID", "job": "VOICEPROJECT_JOB_ID", "tenant": "VOICEPROJECT_TENANT_ID",
+            "key": "VOICEPROJECT_KEY_ID"}  # fmt: skip
+JOB_VARIABLES = frozenset({*IDENTITY.values(), "REQUEST_ID", "TRACEPARENT"})
+
+
+def identity(ids: Mapping[str, str], traceparent: str = "") -> dict[str, str]:
+    """The environment variables that tell a command the ids of `ids` (request_id, job, tenant, key) and its trace."""
+    told = {variable: ids[name] for name, variable in IDENTITY.items() if name in ids}
+    told["REQUEST_ID"] = ids.get("request_id", "")
+    return told | ({"TRACEPARENT": traceparent} if traceparent else {})
+
+
 @contextlib.contextmanager
 def scratch(root: str | os.PathLike[str], name: str) -> Iterator[Path]:
     """A folder `root/name` of mode 0700 that is removed at the end, whatever happened and whatever is in it.

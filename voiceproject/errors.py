@@ -143,7 +143,9 @@ def json_response(error: PublicError) -> JsonResponse:
     """The envelope as a plain Django response, for what fails outside REST framework."""
     from django.http import JsonResponse
 
-    return JsonResponse(envelope(error), status=error.status, headers=_headers(error))
+    response = JsonResponse(envelope(error), status=error.status, headers=_headers(error))
+    response.error_code = error.code  # type: ignore[attr-defined] # for the access log and the metrics
+    return response
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
@@ -165,7 +167,9 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     if request is not None:
         # Whatever the view would have rendered (a page, a schema), an error is JSON.
         request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
-    return Response(envelope(error), status=error.status, headers=headers)
+    response = Response(envelope(error), status=error.status, headers=headers)
+    response.error_code = error.code  # type: ignore[attr-defined] # for the access log and the metrics
+    return response
 
 
 def as_public_error(exc: Exception) -> PublicError:

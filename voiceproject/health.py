@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.files.storage import default_storage
 from django.db import Error as DatabaseError
 from django.db import connection
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -135,8 +136,13 @@ def check_storage() -> str:
     return "ok" if free > settings.MAX_UPLOAD_SIZE + settings.COVER_MAX_UPLOAD_SIZE else "nearly full"
 
 
+def workers_alive() -> QuerySet[WorkerHost]:
+    """Hosts whose workers were heard of in the last half minute."""
+    return WorkerHost.objects.filter(seen_at__gt=Now() - timedelta(seconds=30))
+
+
 def check_workers() -> tuple[bool, str]:
-    """Whether somebody works where work waits, and how many hosts were heard of in the last half minute."""
-    hosts = WorkerHost.objects.filter(seen_at__gt=Now() - timedelta(seconds=30)).count()
+    """Whether somebody works where work waits, and how many hosts were heard of lately."""
+    hosts = workers_alive().count()
     waiting = any(model.objects.filter(status=JobStatus.QUEUED).exists() for model in (CoverJob, Synthesis))
     return bool(hosts) or not waiting, f"{hosts} alive" + (", jobs are waiting" if waiting and not hosts else "")

@@ -31,7 +31,7 @@ from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from voiceproject import webhooks
+from voiceproject import metrics, tracing, usage, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
 from voiceproject.storage import is_passing
@@ -90,6 +90,32 @@ def delete_folder(folder: str) -> None:
         pass  # Somebody has put a file there this moment; the sweep of orphans finds it.
 
 
+@contextmanager
+def place_of(key: Any) -> Iterator[None]:
+    """Where the API key may have so many jobs only: a transaction in which it may have one more, as `Job.admission`."""
+    if key.max_concurrent_jobs is None:
+        yield
+        return
+    Tenant.objects.get_or_create(user=key.user)
+    with transaction.atomic():
+        Tenant.objects.select_for_update().get(user=key.user)
+        _check_jobs_of(key)
+        yield
+
+
+def _check_jobs_of(key: Any) -> None:
+    """Raises PublicError too_many_jobs. The tenant's row is locked while they are counted."""
+    limit = key.max_concurrent_jobs if key is not None else None
+    if limit is None:
+        return
+    # With its tenant, since an index knows that one's live jobs, and the key's would be all that it ever made.
+    own = {"tenant": key.user_id, "status__in": LIVE, "api_key": key}
+    live = sum(model._default_manager.filter(**own).count() for model in Job.__subclasses__())
+    if live >= limit:
+        message = f"This key has {live} jobs that wait or run; it may have {limit} at a time."
+        raise PublicError("too_many_jobs", message, {"limit": limit, "found": live, "limit_of": "key"}, retry_after=5)
+
+
 class Job(models.Model):
     """One piece of work of one tenant. Subclasses add their inputs, their outputs and their stages."""
 
@@ -105,6 +131,10 @@ class Job(models.Model):
     tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="%(class)ss")
     api_key = models.ForeignKey("voices.ApiKey", null=True, on_delete=models.SET_NULL, related_name="+")
     request_id = models.CharField(max_length=64, blank=True, db_index=True)
+    trace_parent = models.CharField(
+        max_length=64, blank=True, default=tracing.traceparent, db_default="", editable=False,
+        help_text="The request's place in its OpenTelemetry trace",
+    )  # fmt: skip
     status = models.CharField(max_length=16, choices=JobStatus, default=JobStatus.QUEUED)
     stage = models.CharField(max_length=16, default="queued")
     progress = models.PositiveSmallIntegerField(default=0, help_text="0 to 100")
@@ -124,6 +154,10 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True)
 
+    engine_seconds = models.FloatField(null=True, help_text="How long the engine worked, since the last retry")
+    # What the tenant's storage is counted by; see voiceproject.usage.
+    input_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were sent")
+    output_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were made")
     # Not a foreign key: the job outlives its voice, and an operator may revoke it even then.
     voice_id = models.UUIDField(null=True, db_index=True, help_text="The saved voice that it was made with")
     revoked_at = models.DateTimeField(null=True, help_text="When an operator took that voice down")
@@ -146,10 +180,16 @@ class Job(models.Model):
             models.Index(
                 fields=["expires_at"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_expiry"
             ),
+            models.Index(fields=["tenant"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_stored"),
         ]
 
     def __str__(self) -> str:
         return f"{self._meta.verbose_name} {self.pk}"
+
+    def log_ids(self) -> dict[str, str]:
+        """What every log line, span and command of this job is found by."""
+        ids = {"request_id": self.request_id, "job": self.pk, "tenant": self.tenant_id, "key": self.api_key_id}
+        return {name: str(value) for name, value in ids.items() if value not in ("", None)}
 
     @property
     def resumable(self) -> bool:
@@ -163,16 +203,16 @@ class Job(models.Model):
 
     @classmethod
     @contextmanager
-    def admission(cls, tenant: Any, max_queued: int) -> Iterator[None]:
+    def admission(cls, tenant: Any, max_queued: int, key: Any = None) -> Iterator[None]:
         """A transaction in which one more job of the tenant may be queued. Raises PublicError too_many_jobs.
 
-        max_queued: for tenants that have no limit of their own. The tenant's row is locked, so that those who submit
-        at the same time count each other.
+        max_queued: for tenants that have no limit of their own; key: the API key whose job it is, which may be limited
+        too. The tenant's row is locked, so that those who submit at the same time count each other.
         """
         Tenant.objects.get_or_create(user=tenant)
         with transaction.atomic():
             limit = cls._limit(Tenant.objects.select_for_update().get(user=tenant), cls.queued_limit_field, max_queued)
-            queued = cls.objects.filter(tenant=tenant, status=JobStatus.QUEUED).count()
+            queued = cls.waiting(tenant)
             if queued >= limit:
                 raise PublicError(
                     "too_many_jobs",
@@ -180,12 +220,24 @@ class Job(models.Model):
                     {"limit": limit, "found": queued},
                     retry_after=30,
                 )
+            _check_jobs_of(key)
             yield
+
+    def accept(self) -> None:
+        """Writes a new job's row, and what it reserves of its tenant's quotas. Raises PublicError quota_exceeded."""
+        with transaction.atomic():
+            usage.reserve(self)
+            self.save(force_insert=True)
 
     @staticmethod
     def _limit(tenant: Tenant, field: str, default: int) -> int:
         own = getattr(tenant, field) if field else None
         return default if own is None else own
+
+    @classmethod
+    def waiting(cls, tenant: Any) -> int:
+        """How many jobs of the tenant are queued."""
+        return cls.objects.filter(tenant=tenant, status=JobStatus.QUEUED).count()
 
     # --- transitions: each returns whether it happened ---
 
@@ -297,7 +349,7 @@ class Job(models.Model):
     def store(self, field: str, path: Path, name: str) -> bool:
         """Puts a finished file where every host finds it. False, and nothing kept, when the job is no longer ours."""
         stored = self.upload(field, path, name)
-        if self.note(**{field: stored}):
+        if self.note(**self.with_output(path.stat().st_size, **{field: stored})):
             return True
         getattr(self, field).storage.delete(stored)
         return False
@@ -306,6 +358,10 @@ class Job(models.Model):
         """The first half of `store`: the file under its name in the storage, which no row knows yet."""
         with path.open("rb") as file:
             return str(getattr(self, field).storage.save(f"{self.folder}/{self.attempt}-{name}", File(file)))
+
+    def with_output(self, size: int, **fields: Any) -> dict[str, Any]:
+        """`fields` for `note` or `succeed` that name one more file of `size` bytes."""
+        return {**fields, "output_bytes": self.output_bytes + size}
 
     def note(self, **fields: Any) -> bool:
         """Writes what the work has found out. False, and nothing written, when the job is no longer ours."""
@@ -343,10 +399,12 @@ class Job(models.Model):
                 )
                 self.refresh_from_db()
                 if canceled:
+                    usage.settle(self)
                     webhooks.announce(self)
         except type(self).DoesNotExist:
             return False
         if canceled:
+            metrics.job_ended(self.webhook_kind, JobStatus.CANCELED.value)
             self.delete_files(self.output_fields(), status=JobStatus.CANCELED)
         return bool(canceled)
 
@@ -381,13 +439,20 @@ class Job(models.Model):
         return bool(self._mine().update(**self._queued()))
 
     def retry(self) -> bool:
-        """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files."""
+        """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files.
+
+        Raises PublicError quota_exceeded.
+        """
         over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED), revoked_at=None)
-        changed = over.filter(files_expired=False).update(
-            **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
-            first_attempt=F("attempt"),
-        )  # fmt: skip
-        self.refresh_from_db()
+        with transaction.atomic():
+            usage.lock(self)  # Before the job's row, as claims do it.
+            changed = over.filter(files_expired=False).update(
+                **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
+                first_attempt=F("attempt"), engine_seconds=None,
+            )  # fmt: skip
+            self.refresh_from_db()
+            if changed:
+                usage.reserve(self)
         return bool(changed)
 
     first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last retry")
@@ -468,6 +533,40 @@ class Job(models.Model):
         # Each kind of job has a serializer of its own, and Django's metaclass knows no abstract methods.
         raise NotImplementedError(f"{type(self).__name__} does not say how it is shown")
 
+    # --- usage: what voiceproject.usage asks of each kind ---
+
+    # Set where the tenant or the key has a quota: milliseconds of audio that are left of it.
+    quota_left_ms: int | None = None
+    reserved_ms: int = 0
+
+    @property
+    def operation(self) -> str:
+        return self.webhook_kind
+
+    @property
+    def characters(self) -> int:
+        return 0
+
+    def expected_seconds(self) -> float:
+        """Audio that the job will make, as far as it is known when it is accepted."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it makes")
+
+    def made_seconds(self) -> float:
+        """Audio that was made, of a job that has succeeded, or was canceled after it had started."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it has made")
+
+    @property
+    def started(self) -> bool:
+        """Whether an attempt was begun, and not handed back, since the job was queued."""
+        return self.attempt > self.first_attempt
+
+    @classmethod
+    def held_bytes(cls, tenant_id: int) -> int:
+        """What the tenant's files of this kind take."""
+        rows = cls._default_manager.filter(tenant=tenant_id, files_expired=False).order_by()
+        total = rows.aggregate(n=models.Sum(F("input_bytes") + F("output_bytes")))["n"]
+        return int(total or 0)
+
     # --- files ---
 
     @classmethod
@@ -487,10 +586,13 @@ class Job(models.Model):
     def delete_files(self, fields: list[str], **condition: Any) -> None:
         """Empties these file fields in the row, then deletes what they named; nothing where `condition` is not so."""
         stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
-        if not type(self).objects.filter(pk=self.pk, **condition).update(**dict.fromkeys(fields, "")):
+        emptied: dict[str, Any] = dict.fromkeys(fields, "") | {"output_bytes": 0}
+        if set(fields) >= set(self.file_fields()):
+            emptied["input_bytes"] = 0
+        if not type(self).objects.filter(pk=self.pk, **condition).update(**emptied):
             return
-        for name in fields:
-            setattr(self, name, "")
+        for name, value in emptied.items():
+            setattr(self, name, value)
         for storage, name in stored:
             try:
                 storage.delete(name)
@@ -499,6 +601,12 @@ class Job(models.Model):
                     raise
                 # No row names it any more; it goes with the job's folder.
                 log.warning("a file could not be deleted yet: %s", error, extra={"file": name})
+
+    def withdraw(self) -> None:
+        """Deletes a job that turns out to be none, before anything was made; nothing is charged for it."""
+        with transaction.atomic():
+            usage.give_back(self)
+            type(self).objects.filter(pk=self.pk).delete()
 
     def remove(self) -> None:
         """Deletes the job for good, its files too; a live one is canceled first."""
@@ -558,7 +666,10 @@ class Job(models.Model):
             if won:
                 # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
                 self.refresh_from_db()
+                usage.settle(self)
                 webhooks.announce(self)
+        if won:
+            metrics.job_ended(self.webhook_kind, status.value, self.error)
         return bool(won)
 
     @staticmethod

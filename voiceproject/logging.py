@@ -1,4 +1,4 @@
-"""Log lines with the ids of the request, tenant and job they belong to, as text or as JSON.
+"""Log lines with the ids of the request, tenant, key and job they belong to, as text or as JSON.
 
 The ids live in a context variable: `bind(request_id=...)` sets them for the current thread of execution, and every line
 logged below carries them. Secrets and texts to be spoken are never logged; nothing here has to filter them out.
@@ -25,6 +25,16 @@ def bind(**ids: Any) -> Iterator[None]:
         yield
     finally:
         _context.reset(token)
+
+
+def note(**ids: Any) -> None:
+    """From here to the end of the `bind` around it, log lines carry these ids too: what a request turns out to be."""
+    _context.set({**_context.get(), **{key: str(value) for key, value in ids.items() if value is not None}})
+
+
+def bound() -> dict[str, str]:
+    """All ids bound now, to bind them again elsewhere: in another thread, or after a middleware has been left."""
+    return dict(_context.get())
 
 
 def current(name: str) -> str:

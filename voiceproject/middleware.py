@@ -7,13 +7,15 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from voiceproject.logging import bind
+from voiceproject import metrics, tracing
+from voiceproject.logging import bind, bound
 
 log = logging.getLogger("voiceproject.access")
 
@@ -46,30 +48,44 @@ class RequestMiddleware:
         sent = request.headers.get("X-Request-ID", "")
         request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
         request.request_id = request_id  # type: ignore[attr-defined]
-        started = time.monotonic()
+        started = metrics.request_started()
         connection = request.META.get("gunicorn.socket")
         if connection is not None:
             connection.settimeout(self.IDLE_SECONDS)
-        with bind(request_id=request_id):
+        with bind(request_id=request_id), self.span(request) as span:
             response = self.get_response(request)
             response["X-Request-ID"] = request_id
+            for name, value in getattr(request, "rate_headers", {}).items():
+                response[name] = value
             if response.get("Content-Type", "").startswith("text/html"):
                 response.setdefault("Content-Security-Policy", self.CONTENT_SECURITY_POLICY)
             if response.status_code >= 400:
                 self.drain(request, connection)
                 if connection is not None:
                     connection.settimeout(self.IDLE_SECONDS)
-            log.info(
-                "%s %s %s",
-                request.method,
-                request.path,
-                response.status_code,
-                extra={
-                    "duration_ms": round((time.monotonic() - started) * 1000),
-                    **({"tenant": request.tenant_id} if hasattr(request, "tenant_id") else {}),
-                },
-            )
+            self.tell(request, response, started, span)
         return response
+
+    @staticmethod
+    def span(request: HttpRequest) -> AbstractContextManager[Any]:
+        parent = request.META.get("HTTP_TRACEPARENT", "")
+        return tracing.span(str(request.method), parent, {"http.request.method": str(request.method)}, server=True)
+
+    @staticmethod
+    def tell(request: HttpRequest, response: HttpResponseBase, started: float, span: Any) -> None:
+        """The access log, the metrics and the trace. Of an answer that is streamed, they tell of its start."""
+        method, status = str(request.method), response.status_code
+        match = request.resolver_match
+        route = match.route if match is not None else None
+        if route is None and request.path_info.startswith(settings.STATIC_URL):
+            route = "static/"
+        error = getattr(response, "error_code", "")
+        seconds = metrics.request_answered(method, route, status, started, error)
+        if span is not None:
+            span.update_name(f"{method} /{route}" if route is not None else method)
+            span.set_attributes({**bound(), "http.route": route or "", "http.response.status_code": status})
+        extra = {"duration_ms": round(1000 * seconds), **({"error": error} if error else {})}
+        log.info("%s %s %s", method, request.path, status, extra=extra)
 
     def drain(self, request: HttpRequest, connection: Any) -> None:
         stream = getattr(request, "_stream", None)

@@ -169,7 +169,7 @@ class _Child:
             job_fd, self._jobs_fd = os.pipe()
             stack.callback(os.close, self._jobs_fd)
             os.set_blocking(self._jobs_fd, False)
-            environment = {name: value for name, value in env.items() if name != "REQUEST_ID"}
+            environment = {name: value for name, value in env.items() if name not in commands.JOB_VARIABLES}
             environment["TMPDIR"] = str(self.folder)
             try:
                 self.command = Guarded(list(start), str(self.folder), environment, *limits, stdin_fd=job_fd)
@@ -195,10 +195,12 @@ class _Child:
         self.command.set_deadline(deadline_seconds)
         return self.command.has_deadline(within_seconds=5.0) and not self.answers.closed
 
-    def give(self, arguments: Sequence[str], request_id: str, folder: str) -> bool:
-        """Gives it a job; False when it is not reading."""
+    def give(self, arguments: Sequence[str], env: Mapping[str, str], folder: str) -> bool:
+        """Gives it a job; False when it is not reading. Of `env`, it is told JOB_VARIABLES."""
         job_id = uuid.uuid4().hex
-        job = {"id": job_id, "argv": list(arguments), "request_id": request_id, "cwd": folder}
+        told = {name: env[name] for name in commands.JOB_VARIABLES if name in env}
+        job = {"id": job_id, "argv": list(arguments), "request_id": env.get("REQUEST_ID", ""), "env": told,
+               "cwd": folder}  # fmt: skip
         line = json.dumps(job).encode() + b"\n"
         self.jobs += 1
         self.answers.begin(job_id)
@@ -298,7 +300,7 @@ class Pool:
 
         serving: the command that serves and the arguments of this job, as CommandTemplate.serving has them. Paths in
             the arguments are absolute. All else, result and exceptions too, is as in commands.run; of `env`, a child
-            sees REQUEST_ID with the job, and the rest as it was when the child was started.
+            sees commands.JOB_VARIABLES with the job, and the rest as it was when the child was started.
         Raises OSError, too, where there is no place for the child's scratch folder.
         """
         watch = Watch(
@@ -407,7 +409,7 @@ class Pool:
         kept = False
         job.watch.folders = [job.cwd, child.folder]
         try:
-            if child.give(arguments, job.env.get("REQUEST_ID", ""), job.cwd):
+            if child.give(arguments, job.env, job.cwd):
                 failure = job.watch.wait(child.wait, child.answers)
             outcome = child.outcome()
             if failure is None and outcome is not None:

@@ -28,9 +28,10 @@ class EnvelopeSchema(AutoSchema):
 
     def _statuses(self) -> set[int]:
         action = getattr(self.view, "action", "") or self.method.lower()
-        statuses = {*self.ALWAYS, *getattr(self.view, "error_statuses", {}).get(action, ())}
+        statuses = set(self.ALWAYS)
         if not getattr(self.view, "authentication_classes", ()):
             statuses -= {401, 403, 429}
+        statuses.update(getattr(self.view, "error_statuses", {}).get(action, ()))
         if self.method == "POST":
             statuses |= {413, 415}
         if "{" in self.path:

@@ -10,11 +10,12 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dj_database_url
 from corsheaders.defaults import default_headers
 
-from voiceproject import __version__
+from voiceproject import __version__, addresses
 from voiceproject.commands import CommandTemplate
 from voiceproject.env import BadSetting, Env, check_url, read_environment, s3_options
 
@@ -198,7 +199,8 @@ CORS_ALLOW_HEADERS = [
 CORS_EXPOSE_HEADERS = [
     "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
     "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
-    "ETag", "Accept-Ranges",
+    "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+    "X-Quota-Remaining",
 ]  # fmt: skip
 
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -222,11 +224,20 @@ if HTTPS:
     SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+# Whose X-Forwarded-For is believed: networks, and the word unix for proxies that connect through a Unix socket.
+try:
+    TRUSTED_PROXIES = [
+        word if word == addresses.UNIX else addresses.parse_network(word) for word in env.words("TRUSTED_PROXIES", [])
+    ]
+except ValueError as error:
+    raise BadSetting("TRUSTED_PROXIES", f"must be networks like 10.1.0.0/16: {error}") from None
+
 # --- The API ---------------------------------------------------------------------------------------------------------
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["voices.auth.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["voices.auth.HasScope"],
+    "DEFAULT_THROTTLE_CLASSES": ["voices.auth.WithinRate"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "voiceproject.api.BoundedJSONParser",
                                "rest_framework.parsers.FormParser"],
@@ -242,7 +253,8 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Text to speech in a cloned voice, and AI covers of songs as asynchronous jobs.\n\n"
     "Send your key as `X-API-Key: <key>` or `Authorization: Bearer <key>`. Every error has the same form: "
     '`{"success": false, "error": "<code>", "message": "<text>", "details": {}}`, '
-    "and every answer carries `X-Request-ID`.",
+    "and every answer carries `X-Request-ID`. Where your requests are limited, `X-RateLimit-Limit` (in any 60 "
+    "seconds), `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds until one more remains) tell what is left.",
     "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     "SORT_OPERATIONS": False,  # As they stand in urls.py: what is used first comes first.
@@ -260,10 +272,13 @@ SPECTACULAR_SETTINGS = {
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
     },
+    "APPEND_COMPONENTS": {"securitySchemes": {"MetricsToken": {"type": "http", "scheme": "bearer"}}},
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "voices", "description": "Saved voices: a speaker's samples under an id, and how good they are."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
+        {"name": "keys", "description": "The API keys of your account."},
+        {"name": "account", "description": "Who you are here, your limits, and what you have used."},
         {"name": "webhooks", "description": "What your server is told when a job has ended (Standard Webhooks)."},
         {"name": "health", "description": "What runs, and what does not."},
     ],
@@ -282,6 +297,12 @@ if API_KEY:
         raise BadSetting("API_KEY", "must be printable ASCII without spaces, since it travels in a header")
 
 MAX_UPLOAD_SIZE = env.number("MAX_UPLOAD_SIZE", 10 * 1024 * 1024)
+RATE_LIMIT_PER_MINUTE = env.number("RATE_LIMIT_PER_MINUTE", 0, minimum=0, maximum=1_000_000)
+
+# --- Quotas ---------------------------------------------------------------------------------------------------------
+
+MONTHLY_AUDIO_SECONDS = env.number("MONTHLY_AUDIO_SECONDS", 0, minimum=0)
+MAX_STORAGE_BYTES = env.number("MAX_STORAGE_BYTES", 0, minimum=0)
 
 # --- Speech ----------------------------------------------------------------------------------------------------------
 
@@ -397,3 +418,17 @@ LOGGING = {
         "botocore": {"level": "WARNING"},
     },
 }
+
+# --- Observation -----------------------------------------------------------------------------------------------------
+
+METRICS_TOKEN = env.text("METRICS_TOKEN")
+if METRICS_TOKEN and (len(METRICS_TOKEN) < 16 or not METRICS_TOKEN.isascii() or not METRICS_TOKEN.isprintable()
+                      or " " in METRICS_TOKEN):  # fmt: skip
+    raise BadSetting("METRICS_TOKEN", "must be 16 or more printable ASCII characters without spaces")
+WORKER_METRICS_PORT = env.number("WORKER_METRICS_PORT", 0, minimum=0, maximum=65535)
+OTEL_EXPORTER_OTLP_ENDPOINT = env.url("OTEL_EXPORTER_OTLP_ENDPOINT", "", ("http", "https"))
+SENTRY_DSN = env.text("SENTRY_DSN")
+if SENTRY_DSN:
+    _dsn = urlsplit(check_url("SENTRY_DSN", SENTRY_DSN, ("https", "http")))
+    if not _dsn.username or not _dsn.path.strip("/"):
+        raise BadSetting("SENTRY_DSN", "must be a URL like https://KEY@host/PROJECT, as Sentry shows it")

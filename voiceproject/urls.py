@@ -10,8 +10,11 @@ from drf_spectacular.views import SpectacularJSONAPIView
 
 from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
+from voiceproject.metrics_api import MetricsView
 from voiceproject.pages import DocsView, RedocView, StartView
+from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
+from voices.key_api import KeyViewSet
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 from voices.voice_api import QualityView, VoiceViewSet
 
@@ -23,6 +26,7 @@ admin.site.index_title = "Console"
 urlpatterns = [
     path("", StartView.as_view(), name="start"),
     path("health", HealthView.as_view(), name="health"),
+    path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
     path("docs", DocsView.as_view(), name="docs"),
@@ -71,6 +75,15 @@ urlpatterns = [
     path(f"{API}/cover/jobs/<uuid:pk>/retry", CoverJobViewSet.as_view({"post": "retry"}), name="cover-retry"),
     path(f"{API}/cover/jobs/<uuid:pk>/remix", CoverJobViewSet.as_view({"post": "remix"}), name="cover-remix"),
     path(f"{API}/cover/jobs/<uuid:pk>/events", CoverJobViewSet.as_view({"get": "events"}), name="cover-events"),
+    path(f"{API}/keys", KeyViewSet.as_view({"get": "list", "post": "create"}), name="keys"),
+    path(
+        f"{API}/keys/<uuid:pk>",
+        KeyViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+        name="key",
+    ),
+    path(f"{API}/keys/<uuid:pk>/rotate", KeyViewSet.as_view({"post": "rotate"}), name="key-rotate"),
+    path(f"{API}/usage", UsageView.as_view(), name="usage"),
+    path(f"{API}/me", MeView.as_view(), name="me"),
     path(f"{API}/webhooks/secret", WebhookSecretView.as_view(), name="webhook-secret"),
     path(f"{API}/webhooks/secret/rotate", RotateWebhookSecretView.as_view(), name="webhook-secret-rotate"),
     path(f"{API}/webhooks/deliveries", WebhookDeliveryViewSet.as_view({"get": "list"}), name="webhook-deliveries"),

@@ -29,7 +29,7 @@ from django.db.models.functions import Now  # noqa: E402
 from covers import pipeline  # noqa: E402
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
-from voiceproject import idempotency, webhooks  # noqa: E402
+from voiceproject import idempotency, metrics, ratelimit, sentry, tracing, usage, webhooks  # noqa: E402
 from voiceproject.broker import UNREACHABLE, broker, this_worker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
@@ -101,6 +101,8 @@ def sweep_files() -> None:
     saved.sweep_orphans(ABANDONED_SECONDS)
     saved.finish_takedowns()
     idempotency.sweep()
+    usage.sweep()
+    ratelimit.sweep()
     if settings.VOICE_ENGINE == "gptsovits" and settings.SOVITS_REFERENCE_DIR.is_dir():
         sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)
 
@@ -182,6 +184,8 @@ class WorkerLife(dramatiq.Middleware):
         # Dramatiq's own main process passes the signal on to its workers, which hand their jobs back.
         main = os.getppid()
         end_with_parent(lambda: os.kill(main if os.getppid() == main else os.getpid(), signal.SIGTERM))
+        if settings.METRICS_TOKEN and settings.WORKER_METRICS_PORT:
+            metrics.serve(settings.WORKER_METRICS_PORT)
         log.info("worker started", extra={"worker": this_worker.name})
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
@@ -191,6 +195,8 @@ class WorkerLife(dramatiq.Middleware):
         if settings.COVER_RESIDENT:
             pipeline.residents().close()
         close_engine()
+        tracing.close()
+        sentry.flush()
 
     def after_process_message(self, broker: dramatiq.Broker, message: Any, **kwargs: Any) -> None:
         close_old_connections()

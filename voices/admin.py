@@ -10,15 +10,14 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import path, reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from voiceproject.api import file_response
 from voiceproject.console import JobAdmin
 from voiceproject.errors import PublicError, json_response
-from voices import registry, saved
-from voices.forms import LanguagesField, ScopesField
+from voices import keys, registry, saved
+from voices.forms import KeyForm, LanguagesField
 from voices.models import DEFAULT_MODEL, ApiKey, Consent, EngineModel, Synthesis, Voice
 
 
@@ -30,6 +29,7 @@ class ApiKeyAdmin(admin.ModelAdmin):
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
     readonly_fields = ("prefix", "created_at", "last_used_at", "revoked_at")
+    form = KeyForm
     actions = ("revoke",)
 
     @admin.display(description="scopes")
@@ -38,39 +38,39 @@ class ApiKeyAdmin(admin.ModelAdmin):
 
     @admin.display(description="state")
     def state(self, key: ApiKey) -> str:
-        if key.revoked_at:
-            return "revoked"
-        return "valid" if key.is_valid(timezone.now()) else "expired"
+        return key.state
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        return ("user", "name", "scopes", "expires_at", *(self.readonly_fields if obj else ()))
+        return ("user", *keys.FIELDS, *(self.readonly_fields if obj else ()))
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         return (*self.readonly_fields, "user") if obj else ()
 
-    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        form = super().get_form(request, obj, change, **kwargs)
-        if "scopes" in form.base_fields:
-            form.base_fields["scopes"] = ScopesField()
-        return form
-
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        if change:
-            # Only what was changed: the key may have been revoked or used since the page was opened.
-            if form.changed_data:
-                obj.save(update_fields=form.changed_data)
-            return
-        fields = {name: form.cleaned_data[name] for name in ("scopes", "expires_at")}
-        key, secret = ApiKey.objects.issue(obj.user, obj.name, **fields)
-        obj.__dict__.update(key.__dict__)
+        actor = keys.Actor(request)
+        try:
+            if change:
+                # Only what was changed: the key may have been used since the page was opened.
+                changes = {name: form.cleaned_data[name] for name in form.changed_data}
+                obj.__dict__.update(keys.update(ApiKey.objects.get(pk=obj.pk), actor, **changes).__dict__)
+                return
+            fields = {name: form.cleaned_data[name] for name in keys.FIELDS}
+            key, secret = keys.create(obj.user, actor, **fields)
+            obj.__dict__.update(key.__dict__)
+        except PublicError as error:
+            raise PermissionDenied(error.message) from error
         messages.warning(request, f"The key is {secret} - copy it now, it is not shown again.")
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        # Revoked is final.
+        return not (obj and obj.revoked_at) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return False  # A revoked key stays as a record of who had access.
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        count = sum(key.revoke() for key in queryset)
+        count = sum(keys.revoke(key, keys.Actor(request)) for key in queryset)
         messages.success(request, f"{count} keys revoked.")
 
 

@@ -18,8 +18,11 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from voiceproject.jobs import Job
+from voiceproject.addresses import parse_network, written
+from voiceproject.jobs import Job, JobStatus
+from voiceproject.ratelimit import Limit
 from voices.engines import Model
+from voices.text import speaking_seconds
 
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
 BOOTSTRAP_USERNAME = "api"
@@ -28,8 +31,22 @@ VOICES_FOLDER = "saved-voices"  # not the app's own, where the folders of synthe
 MODEL_LANGUAGES = ("zh", "en", "ja", "yue", "ko")
 
 
+# What a key may limit beside its tenant's limits. Each only narrows; none: the tenant's alone.
+KEY_LIMITS = ("requests_per_minute", "max_concurrent_jobs", "monthly_audio_seconds")
+MAX_NETWORKS = 100
+
+
 def all_scopes() -> list[str]:
     return list(SCOPES)
+
+
+def clean_networks(networks: Any) -> list[str]:
+    """An allow-list as it is kept: without doubles, in one way of writing. Raises ValueError for what is none."""
+    if not isinstance(networks, list) or not all(isinstance(network, str) for network in networks):
+        raise ValueError("A list of addresses or networks, such as 192.0.2.7 or 2001:db8::/32.")
+    if len(networks) > MAX_NETWORKS:
+        raise ValueError(f"At most {MAX_NETWORKS} addresses or networks.")
+    return list(dict.fromkeys(written(parse_network(network)) for network in networks))
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -42,9 +59,9 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return self.create(user=user, name=name, **ApiKey.identity(secret), **fields), secret
 
     def find(self, secret: str) -> ApiKey | None:
-        """The valid key with this secret, with its user: one indexed query. None for unknown, expired, revoked."""
+        """The valid key with this secret, its user and tenant: one indexed query. None: unknown, expired, revoked."""
         identity = ApiKey.identity(secret)
-        key: ApiKey | None = self.select_related("user").filter(key_hash=identity["key_hash"]).first()
+        key: ApiKey | None = self.select_related("user__tenant").filter(key_hash=identity["key_hash"]).first()
         environment = settings.API_KEY and hmac.compare_digest(secret.encode(), settings.API_KEY.encode())
         if key is None and environment:
             user, _ = User.objects.get_or_create(username=BOOTSTRAP_USERNAME)
@@ -64,6 +81,7 @@ class ApiKey(models.Model):
 
     MARK: ClassVar[str] = "vck_"  # Lets a secret scanner recognise a leaked key.
 
+    public_id = models.UUIDField(unique=True, default=uuid.uuid4, editable=False, help_text="What the API calls it")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=100)
     prefix = models.CharField(max_length=16, help_text="The first characters of the secret, to recognise it by")
@@ -83,6 +101,7 @@ class ApiKey(models.Model):
     )
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    replaced_by = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="+", editable=False)
     from_environment = models.BooleanField(default=False, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -103,6 +122,39 @@ class ApiKey(models.Model):
 
     def is_valid(self, now: datetime | None = None) -> bool:
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > (now or timezone.now()))
+
+    @property
+    def state(self) -> str:
+        if self.revoked_at is not None:
+            return "revoked"
+        return "valid" if self.is_valid() else "expired"
+
+    def clean(self) -> None:
+        errors = {}
+        if not isinstance(self.scopes, list) or not self.scopes or set(self.scopes) - set(SCOPES):
+            errors["scopes"] = f"A list of one or more of: {', '.join(SCOPES)}."
+        try:
+            self.allowed_networks = clean_networks(self.allowed_networks)
+        except ValueError as error:
+            errors["allowed_networks"] = str(error)
+        for name in KEY_LIMITS:
+            if getattr(self, name) == 0:
+                errors[name] = "At least 1; none at all: no limit of the key's own."
+        if errors:
+            raise ValidationError(errors)
+
+    def rate_limits(self) -> list[Limit]:
+        """What a request with this key counts against; the key has to come with its user's tenant."""
+        own, tenant = self.requests_per_minute, getattr(self.user, "tenant", None)
+        shared = getattr(tenant, "requests_per_minute", None)
+        if shared is None:
+            shared = settings.RATE_LIMIT_PER_MINUTE
+        limits = []
+        if own and (not shared or own < shared):  # Otherwise the tenant's is reached first.
+            limits.append(Limit(f"key:{self.pk}", own))
+        if shared:
+            limits.append(Limit(f"tenant:{self.user_id}", shared))
+        return limits
 
     def revoke(self) -> bool:
         """Final: nothing brings a revoked key back. False when it was revoked before."""
@@ -212,6 +264,7 @@ class Voice(models.Model):
     reference = models.FileField(max_length=200, blank=True, editable=False)
     reference_hash = models.CharField(max_length=64, help_text="SHA-256 of the reference's file")
     reference_transcript = models.TextField(blank=True, help_text="What is said in the whole of it; empty: not known")
+    reference_bytes = models.PositiveBigIntegerField(default=0)
     reference_frames = models.PositiveBigIntegerField(default=0)
     reference_rate = models.PositiveIntegerField(default=0, help_text="Hz")
     taken_down_at = models.DateTimeField(null=True, help_text="By an operator: it cannot be used any more")
@@ -227,6 +280,16 @@ class Voice(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.pk})"
 
+    @classmethod
+    def held_bytes(cls, tenant_id: int) -> int:
+        """What the files of a tenant's voices take, by their rows."""
+        sums = (
+            cls.objects.filter(tenant=tenant_id).aggregate(n=models.Sum("reference_bytes")),
+            VoiceSample.objects.filter(voice__tenant=tenant_id).aggregate(n=models.Sum("audio_bytes")),
+            EngineData.objects.filter(voice__tenant=tenant_id).aggregate(n=models.Sum("file_bytes")),
+        )
+        return sum(found["n"] or 0 for found in sums)
+
     @property
     def folder(self) -> str:
         """Where its files stand in the storage."""
@@ -239,6 +302,7 @@ class VoiceSample(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     voice = models.ForeignKey(Voice, on_delete=models.CASCADE, related_name="samples")
     audio = models.FileField(max_length=200)
+    audio_bytes = models.PositiveBigIntegerField(default=0)
     audio_hash = models.CharField(max_length=64, help_text="SHA-256 of that file")
     uploaded_hash = models.CharField(max_length=64, help_text="SHA-256 of what was uploaded")
     transcript = models.TextField(blank=True)
@@ -262,6 +326,7 @@ class EngineData(models.Model):
     key = models.CharField(max_length=64, help_text="Names the reference and its transcript")
     language = models.CharField(max_length=8)
     file = models.FileField(max_length=200)
+    file_bytes = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -337,7 +402,6 @@ class Synthesis(Job):
     audio = models.FileField(max_length=200, blank=True)
     duration_seconds = models.FloatField(null=True)
     sample_rate = models.PositiveIntegerField(null=True, help_text="Hz")
-    engine_seconds = models.FloatField(null=True, help_text="How long the engine worked")
 
     class Meta(Job.Meta):
         verbose_name = "synthesis"
@@ -352,6 +416,19 @@ class Synthesis(Job):
     @property
     def resumable(self) -> bool:
         return self.background
+
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+    def expected_seconds(self) -> float:
+        return speaking_seconds(self.text) / self.speed
+
+    def made_seconds(self) -> float:
+        if self.status == JobStatus.SUCCEEDED:
+            return self.duration_seconds or 0.0
+        # Canceled on its way: who was making it knows better, and says so (usage.correct).
+        return self.expected_seconds() * self.progress / 100
 
     @classmethod
     def for_workers(cls) -> models.QuerySet:

@@ -29,7 +29,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from numpy.typing import NDArray
 
-from voiceproject import audio, audit
+from voiceproject import audio, audit, usage
 from voiceproject.errors import PublicError
 from voiceproject.jobs import Job, delete_folder, revoked
 from voiceproject.logging import current
@@ -394,7 +394,11 @@ class KeptData:
                 Voice.objects.select_for_update().get(pk=self._voice_id)
                 old = self._rows(engine, language).first()
                 EngineData.objects.update_or_create(
-                    voice_id=self._voice_id, engine=engine, key=self._key, language=language, defaults={"file": name}
+                    voice_id=self._voice_id,
+                    engine=engine,
+                    key=self._key,
+                    language=language,
+                    defaults={"file": name, "file_bytes": len(data)},
                 )
             if old is not None:
                 default_storage.delete(str(old.file.name))
@@ -482,6 +486,8 @@ def _sample(voice: Voice, recording: Recording, transcript: str) -> VoiceSample:
 
 def _save_sample(sample: VoiceSample, recording: Recording) -> None:
     data = audio.encode(recording.samples, recording.sample_rate, "flac")
+    usage.check_storage(sample.voice.tenant, len(data))
+    sample.audio_bytes = len(data)
     sample.audio_hash = hashlib.sha256(data).hexdigest()
     name = f"{sample.voice.folder}/sample-{sample.pk}.flac"
     sample.audio.name = sample.audio.storage.save(name, ContentFile(data))
@@ -516,7 +522,14 @@ def renew_reference(voice: Voice) -> None:
             now = set(VoiceSample.objects.filter(voice=voice).values_list("pk", flat=True))
             same = now == {sample.pk for sample in samples}
             if same:
-                names = ("reference", "reference_hash", "reference_transcript", "reference_frames", "reference_rate")
+                names = (
+                    "reference",
+                    "reference_bytes",
+                    "reference_hash",
+                    "reference_transcript",
+                    "reference_frames",
+                    "reference_rate",
+                )
                 fields = {name: getattr(voice, name) for name in names} | {"updated_at": timezone.now()}
                 Voice.objects.filter(pk=voice.pk).update(**fields)
         # Another sample came or went meanwhile: once more, with it.
@@ -545,6 +558,7 @@ def _set_reference(voice: Voice, samples: Sequence[VoiceSample]) -> None:
         parts += [np.zeros(round(PAUSE_SECONDS * rate), np.float32), audio_]
     data = audio.encode(np.concatenate(parts[1:]), rate, "flac")
     voice.reference_hash = hashlib.sha256(data).hexdigest()
+    voice.reference_bytes = len(data)
     voice.reference_frames = sum(len(part) for part in parts[1:])
     voice.reference_rate = rate
     whole = share == 1 and all(sample.transcript for sample in samples)

@@ -18,9 +18,9 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.db import connection
 
-from voiceproject import audio
+from voiceproject import audio, metrics, tracing, usage
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
-from voiceproject.logging import bind, current
+from voiceproject.logging import bind, bound, note
 from voiceproject.pulse import Pulse
 from voices.engines import Engine, SynthesisRequest
 from voices.models import Synthesis
@@ -113,7 +113,8 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None)
 
     client: the socket of whoever waits, where there is one; the work stops when it hangs up. Raises PublicError.
     """
-    work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS)
+    work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "wait")
+    note(job=synthesis.pk)
     with work.ended():
         with held_request(), Pulse(synthesis, client=client) as pulse:
             parts = list(work.pieces(pulse))
@@ -121,6 +122,7 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None)
             work.seconds, work.sample_rate, audio.encode(np.concatenate(parts), work.sample_rate, work.format)
         )
         work.succeed(speech.encoded)
+    metrics.first_byte(synthesis.engine, "wait")
     return speech
 
 
@@ -139,11 +141,13 @@ class SpeechStream:
     """
 
     def __init__(self, synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> None:
-        self._request_id = current("request_id")
+        note(job=synthesis.pk)
+        self._ids = bound()
+        self._work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "stream")
         self._synthesis = synthesis
-        self._work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS)
         self._blocks = self._make(client)
         self._first: bytes | None = next(self._blocks)
+        metrics.first_byte(synthesis.engine, "stream")
         self.sample_rate = self._work.sample_rate
 
     def __iter__(self) -> SpeechStream:
@@ -172,7 +176,7 @@ class SpeechStream:
 
     def _bound(self) -> AbstractContextManager[None]:
         # The response is sent after the middleware has been left.
-        return bind(request_id=self._request_id, synthesis=self._synthesis.pk)
+        return bind(**self._ids)
 
     def _make(self, client: Any) -> Generator[bytes, None, None]:
         work = self._work
@@ -211,10 +215,11 @@ def failure(error: Exception) -> tuple[str, str, str]:
 class Work:
     """One running synthesis on its way to an end. seconds, sample_rate: of what has been made so far.
 
-    deadline: the time.monotonic() at which it is given up.
+    deadline: the time.monotonic() at which it is given up; mode: `wait`, `stream` or `background`.
     """
 
-    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, deadline: float) -> None:
+    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, deadline: float, mode: str) -> None:
+        self.mode = mode
         self.synthesis = synthesis
         self.request = request
         self.format = synthesis.response_format
@@ -248,8 +253,9 @@ class Work:
         # The engine has made no more if it was told so; this is also the answer for the last sentence.
         if pulse.gone():
             if not pulse.client_left.is_set():
+                self._correct()
                 raise PublicError("job_canceled", "This synthesis was canceled.")
-            self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+            self._cancel()
             raise PublicError("job_canceled", "The client has gone away.")
         if not self._frames:
             raise PublicError("engine_error", "The speech engine made no audio.")
@@ -261,34 +267,67 @@ class Work:
         stored = storage.save(name, ContentFile(content))
         if not self.synthesis.succeed(
             settings.SYNTHESIS_TTL_HOURS,
-            audio=stored,
             duration_seconds=self.seconds,
             sample_rate=self.sample_rate,
             engine_seconds=self._elapsed,
+            **self.synthesis.with_output(len(content), audio=stored),
         ):
             storage.delete(stored)
+            self._correct()
             raise PublicError("job_canceled", "This synthesis was canceled.")
+        metrics.synthesis_made(self.synthesis.engine, self.mode, self._elapsed, self.seconds)
+
+    def failed(self, error: Exception) -> None:
+        """Counts what was the engine's fault."""
+        public = as_public_error(error)
+        if public.status >= 500:
+            metrics.engine_failed(self.synthesis.engine, public.code)
 
     @contextmanager
     def ended(self) -> Iterator[None]:
         """Ends the job as what is raised within says."""
+        # A stream goes on after its request has been answered: its span is nobody's current one.
+        ids = {"job": str(self.synthesis.pk), "engine": self.synthesis.engine, "mode": self.mode}
+        span = tracing.start("synthesis", self.synthesis.trace_parent, ids)
+        failure = ""
+        try:
+            with self._ended():
+                yield
+        except BaseException as error:
+            failure = as_public_error(error).code if isinstance(error, Exception) else type(error).__name__
+            raise
+        finally:
+            tracing.end(span, failure)
+
+    @contextmanager
+    def _ended(self) -> Iterator[None]:
         try:
             yield
         except GeneratorExit:  # a stream that nobody takes any more
-            if self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS):
+            if self._cancel():
                 log.info("the client went away from a stream")
             raise
         except Exception as error:
             public = as_public_error(error)
             if public.status == 400 and not self._frames:
-                self.synthesis.delete()  # What the engine refuses to speak was never a synthesis.
+                self.synthesis.withdraw()  # What the engine refuses to speak was never a synthesis.
                 raise
+            self.failed(error)
             ttl = settings.SYNTHESIS_TTL_HOURS
             self.synthesis.fail(*failure(error), ttl, engine_seconds=self._elapsed)
             raise
         except BaseException as error:
             self.synthesis.fail("engine_error", detail=repr(error), engine_seconds=self._elapsed)
             raise
+
+    def _cancel(self) -> bool:
+        canceled = self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+        self._correct()
+        return canceled
+
+    def _correct(self) -> None:
+        """Whoever has canceled this could only guess how much was made."""
+        usage.correct(self.synthesis, self.seconds, self._elapsed)
 
     @property
     def _elapsed(self) -> float:

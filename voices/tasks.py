@@ -16,7 +16,7 @@ import soundfile as sf
 from django.conf import settings
 from django.db import connection
 
-from voiceproject import audio, commands, storage
+from voiceproject import audio, commands, storage, tracing
 from voiceproject.broker import broker, this_worker
 from voiceproject.errors import PublicError, as_public_error
 from voiceproject.jobs import JobStatus
@@ -97,7 +97,8 @@ def scratch_in_use(name: str) -> bool:
 
 def run(job: Synthesis, stopping: threading.Event) -> None:
     """Makes a claimed synthesis, to whatever end. Raises nothing that belongs to the job."""
-    with bind(synthesis=job.pk, request_id=job.request_id or None, tenant=job.tenant_id):
+    ids = job.log_ids()
+    with bind(**ids), tracing.span("synthesis", job.trace_parent, {**ids, "mode": "background"}) as span:
         log.info("synthesis started", extra={"attempt": job.attempt})
         started = time.monotonic()
         job.stage = "infer"
@@ -106,6 +107,7 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
                 _make(job, pulse)
             log.info("synthesis succeeded")
         except Exception as error:
+            tracing.mark_failed(span, as_public_error(error).code)
             # Told to stop, whatever that has broken: an engine that was closed under the work is no fault of the job.
             if stopping.is_set() and job.hand_back():
                 log.info("synthesis handed back")
@@ -134,11 +136,12 @@ def _make(job: Synthesis, pulse: Pulse) -> None:
     deadline = time.monotonic() + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
     away_since = 0.0
     while True:
-        work = synthesis.Work(job, request, deadline)
+        work = synthesis.Work(job, request, deadline, "background")
         try:
             parts = list(work.pieces(pulse))
             break
         except PublicError as error:
+            work.failed(error)
             now = time.monotonic()
             wait = min(error.retry_after or RETRY_SECONDS, MAX_RETRY_SECONDS)
             busy, away = error.code == "engine_busy", error.code == "engine_unavailable"

@@ -21,11 +21,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject import audio
+from voiceproject import audio, usage
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
 from voiceproject.errors import EngineTimeout, PublicError
 from voiceproject.idempotency import Submission, refuse_key
-from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder, revoked
+from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder, place_of, revoked
 from voiceproject.logging import current
 from voiceproject.webhooks import callback_base
 from voices import consumers, registry, saved
@@ -49,6 +49,7 @@ AUDIO_HEADERS = {
     "X-Audio-Duration": (OpenApiTypes.FLOAT, "Seconds; not with stream=true"),
     "X-Audio-Sample-Rate": (OpenApiTypes.INT, "Hz"),
     "X-Engine": (OpenApiTypes.STR, "builtin or gptsovits"),
+    usage.HEADER: (OpenApiTypes.INT, "Seconds of audio left of this month's quota, where there is one"),
     "X-Reference-Window": (OpenApiTypes.STR, "<start>-<end> in seconds: the part of the reference that was used"),
 }
 
@@ -157,7 +158,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "started_at": Now(),
         }.items():
             setattr(synthesis, name, value)
-        synthesis.save(force_insert=True)
+        with place_of(key):
+            synthesis.accept()
         saved.check_still_there(synthesis)
         spoken = SynthesisRequest(
             synthesis.text,
@@ -189,6 +191,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             with reference.open("rb") as file:
                 stored = storage.save(f"{synthesis.folder}/0-reference_audio", File(file))
             synthesis.reference_audio = stored
+            synthesis.input_bytes = reference.stat().st_size if isinstance(reference, Path) else reference.size
             kept = submission.admit(synthesis, settings.SYNTHESIS_MAX_QUEUED)
         except BaseException:
             delete_folder(synthesis.folder)
@@ -231,6 +234,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
         response["Content-Disposition"] = f'attachment; filename="{synthesis.pk}.{synthesis.response_format}"'
         response["X-Synthesis-ID"] = str(synthesis.pk)
         response["X-Engine"] = synthesis.engine
+        if synthesis.quota_left_ms is not None:
+            response[usage.HEADER] = usage.header(synthesis.quota_left_ms)
         if window is not None:
             response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
         return response
@@ -306,7 +311,7 @@ class SynthesisViewSet(
             raise revoked()
         if synthesis.files_expired:
             raise PublicError("result_expired", "Its files were deleted after their time; send the request again.")
-        with Synthesis.admission(tenant, settings.SYNTHESIS_MAX_QUEUED):
+        with Synthesis.admission(tenant, settings.SYNTHESIS_MAX_QUEUED, synthesis.api_key):
             retried = synthesis.retry()
         if not retried:
             message = "Only a failed or canceled synthesis can be tried again."

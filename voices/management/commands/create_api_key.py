@@ -10,7 +10,8 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from voices.models import SCOPES, ApiKey
+from voices import keys
+from voices.models import KEY_LIMITS, SCOPES, clean_networks
 
 
 class Command(BaseCommand):
@@ -22,6 +23,13 @@ class Command(BaseCommand):
         parser.add_argument("--name", default="made on the command line", help="what the key is for")
         parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES))
         parser.add_argument("--expires-in-days", type=int)
+        parser.add_argument(
+            "--allowed-networks", nargs="+", default=[], metavar="NETWORK",
+            help="addresses or networks that it may be used from, such as 192.0.2.7 or 2001:db8::/32; by default all",
+        )  # fmt: skip
+        parser.add_argument("--requests-per-minute", type=int, help="in any 60 seconds")
+        parser.add_argument("--max-concurrent-jobs", type=int, help="that may be queued or running at a time")
+        parser.add_argument("--monthly-audio-seconds", type=int, help="that it may make in a calendar month (UTC)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         user = User.objects.filter(username=options["user"]).first()
@@ -36,6 +44,14 @@ class Command(BaseCommand):
         if days is not None and days < 1:
             raise CommandError("--expires-in-days must be at least 1.")
         expires_at = timezone.now() + timedelta(days=days) if days else None
-        key, secret = ApiKey.objects.issue(user, options["name"], scopes=options["scopes"], expires_at=expires_at)
+        fields = {name: options[name] for name in ("name", "scopes", "allowed_networks", *KEY_LIMITS)}
+        try:
+            fields["allowed_networks"] = clean_networks(fields["allowed_networks"])
+        except ValueError as error:
+            raise CommandError(f"--allowed-networks: {error}") from None
+        for name in KEY_LIMITS:
+            if fields[name] is not None and fields[name] < 1:
+                raise CommandError(f"--{name.replace('_', '-')} must be at least 1.")
+        key, secret = keys.create(user, keys.Actor(), **fields, expires_at=expires_at)
         self.stderr.write(f"Key {key.prefix}… of {user.username}. Copy it now, it is not shown again:")
         self.stdout.write(secret)
