@@ -13,6 +13,7 @@ from voices.text import Sentence, split
 from .pool import Canceled, Deadline, Pool
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
+PRESETS = ("female", "male")
 SENTENCE_PAUSE_SECONDS = 0.35
 CLAUSE_PAUSE_SECONDS = 0.12
 SENTENCE_ENDS = ".!?。！？…．"
@@ -31,6 +32,7 @@ class BuiltinEngine:
 
     name = "builtin"
     languages = LANGUAGES
+    presets = PRESETS
 
     def __init__(
         self, cache_dir: Path | str | None = None, concurrency: int = 1, max_child_bytes: int = MAX_CHILD_BYTES
