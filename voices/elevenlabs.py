@@ -371,7 +371,7 @@ class AddVoiceSerializer(serializers.Serializer):
 
     def validate_labels(self, text: str) -> dict[str, Any]:
         try:
-            labels = json.loads(text or "{}")
+            labels = json.loads(text or "{}") or {}
         except (ValueError, RecursionError):
             labels = None
         if not isinstance(labels, dict):
