@@ -21,7 +21,7 @@ from rest_framework.request import Request
 
 from covers.models import CoverJob
 from covers.tasks import run_covers
-from voiceproject import audio
+from voiceproject import audio, provenance
 from voiceproject.api import SizedFileField
 from voiceproject.broker import wake_workers
 from voiceproject.commands import scratch
@@ -90,6 +90,8 @@ class SpeechToSpeechView(ElevenLabsView):
             raise EngineTimeout("The recording could not be converted in time. Send a shorter one.")
         job.raise_unless_succeeded()
         content = encode(*_result(job), output)
+        if not self.streamed:
+            content = provenance.sign(content, output.format, what="singing", job_id=job.pk)
         response: HttpResponseBase
         if self.streamed:
             response = streaming_response(

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.files import File
+from django.db import transaction
 from django.db.models import F, QuerySet
 from django.db.models.fields.files import FieldFile
 from django.http.response import HttpResponseBase
@@ -23,7 +24,7 @@ from covers.models import STEMS, CoverJob
 from covers.pipeline import template
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
-from voiceproject import audio
+from voiceproject import audio, provenance, usage
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
 from voiceproject.errors import PublicError
 from voiceproject.idempotency import Submission
@@ -121,7 +122,7 @@ class CoverJobViewSet(
             for field, path in (("song", song), ("reference_voice", reference)):
                 with path.open("rb") as file:
                     setattr(job, field, storage.save(f"{job.folder}/0-{field}", File(file)))
-                job.input_bytes += path.stat().st_size if isinstance(path, Path) else path.size
+                job.input_bytes += usage.size_of(path)
             kept = submission.admit(job, settings.COVER_MAX_QUEUED)
         except BaseException:
             delete_folder(job.folder)
@@ -298,11 +299,16 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)
+        provenance.sign_file(encoded, format, what="cover", job_id=job.pk)
         size = encoded.stat().st_size
         with encoded.open("rb") as file:
             name = storage.save(f"covers/{job.pk}/{job.attempt}-result.{format}", File(file))
-    kept = CoverJob.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, files_expired=False, **{field: ""})
-    if not kept.update(**{field: name}, output_bytes=F("output_bytes") + size):
-        storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
+        kept = CoverJob.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, files_expired=False, **{field: ""})
+        with transaction.atomic():
+            won = kept.update(**{field: name}, output_bytes=F("output_bytes") + size)
+            if won:
+                provenance.mark_cover(job.pk, encoded)
+        if not won:
+            storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
     job.refresh_from_db()
     job.raise_unless_succeeded()

@@ -22,7 +22,6 @@ from covers import tasks as cover_tasks
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
 from tests.test_covers import QUICK, RATE, song
-from voiceproject import usage
 from voiceproject.models import AuditEntry
 from voices import saved
 from voices import tasks as synthesis_tasks
@@ -163,16 +162,6 @@ class TestLife:
         assert other.client.post(COVERS, form).status_code == 404
         assert Voice.objects.count() == 1
         assert not CoverJob.objects.exists()
-
-    def test_its_files_count_as_the_tenants_storage(
-        self, save: Callable[..., Any], tenant: Tenant, settings: Any, leftovers: Callable[[], list[str]]
-    ) -> None:
-        assert save().status_code == 201
-        assert usage.storage_bytes(tenant.user.pk) == sum(Path(name).stat().st_size for name in leftovers())
-        settings.MAX_STORAGE_BYTES = usage.storage_bytes(tenant.user.pk) + 100
-        response = save()
-        assert (response.status_code, response.json()["error"]) == (429, "quota_exceeded")
-        assert Voice.objects.count() == Consent.objects.count() == 1
 
 
 class TestSamples:

@@ -116,7 +116,7 @@ def test_settings_refuse_a_malformed_storage_url_in_one_line() -> None:
     assert done.stderr.strip() == "STORAGE_URL: has a key without a secret, or a secret without a key"
 
 
-def test_a_part_of_a_file_is_read_as_a_part(bucket: Any, tmp_path: Path) -> None:
+def test_a_part_of_a_file_is_read_as_a_part(bucket: Any, db: None, tmp_path: Path) -> None:
     content = os.urandom(1_500_000)
     name = default_storage.save("covers/x/1-result.wav", ContentFile(content))
     assert keys(bucket) == ["files/covers/x/1-result.wav"]

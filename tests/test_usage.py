@@ -29,7 +29,7 @@ from voiceproject.jobs import JobStatus
 from voiceproject.models import Tenant as Limits
 from voiceproject.models import UsageEntry
 from voices import tasks
-from voices.models import ApiKey, Synthesis
+from voices.models import ApiKey, Synthesis, Voice
 from voices.text import speaking_seconds
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -655,3 +655,27 @@ def test_an_operators_retry_over_a_quota_says_so(tenant: Tenant, client: Any) ->
     assert "may make 50 seconds of audio a month" in answer.content.decode()
     job.refresh_from_db()
     assert job.status == JobStatus.FAILED
+
+
+def test_a_saved_voice_counts_as_storage_and_does_not_go_over_it(
+    api: APIClient, tenant: Tenant, engine: FakeEngine, reference_wav: bytes
+) -> None:
+    def save() -> Any:
+        fields = {"name": "Anna", "consent": "Anna said yes to this on the phone."}
+        return api.post("/api/v1/voice/voices", {**fields, "sample": upload(reference_wav)})
+
+    created = save()
+    assert created.status_code == 201, created.content
+    held, voice = usage.storage_bytes(tenant.user.pk), Voice.objects.get()
+    kept = [
+        voice.reference,
+        *(row.audio for row in voice.samples.all()),
+        *(row.file for row in voice.engine_data.all()),
+    ]
+    assert held == sum(file.size for file in kept) > 50_000
+    Limits.objects.update_or_create(user=tenant.user, defaults={"max_storage_bytes": held + 1000})
+    refused = save()
+    assert (refused.status_code, refused.json()["error"]) == (429, "quota_exceeded")
+    assert usage.storage_bytes(tenant.user.pk) == held
+    assert api.delete(f"/api/v1/voice/voices/{created.json()['voice_id']}").status_code == 204
+    assert usage.storage_bytes(tenant.user.pk) == 0

@@ -31,7 +31,7 @@ from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from voiceproject import metrics, tracing, usage, webhooks
+from voiceproject import metrics, provenance, tracing, usage, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
 from voiceproject.storage import is_passing
@@ -82,6 +82,7 @@ def delete_folder(folder: str) -> None:
         _, files = default_storage.listdir(folder)
     except FileNotFoundError:
         return
+    provenance.make_before_deletion(folder)
     for name in files:
         default_storage.delete(f"{folder}/{name}")
     try:
@@ -586,6 +587,8 @@ class Job(models.Model):
     def delete_files(self, fields: list[str], **condition: Any) -> None:
         """Empties these file fields in the row, then deletes what they named; nothing where `condition` is not so."""
         stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
+        if stored:
+            provenance.make_before_deletion(self.folder)
         emptied: dict[str, Any] = dict.fromkeys(fields, "") | {"output_bytes": 0}
         if set(fields) >= set(self.file_fields()):
             emptied["input_bytes"] = 0

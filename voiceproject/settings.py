@@ -277,6 +277,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "voices", "description": "Saved voices: a speaker's samples under an id, and how good they are."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
+        {"name": "provenance", "description": "Whether a recording was made here."},
         {"name": "keys", "description": "The API keys of your account."},
         {"name": "account", "description": "Who you are here, your limits, and what you have used."},
         {"name": "webhooks", "description": "What your server is told when a job has ended (Standard Webhooks)."},
@@ -336,6 +337,13 @@ SYNTHESIS_MAX_ATTEMPTS = env.number("SYNTHESIS_MAX_ATTEMPTS", 3)
 SYNTHESIS_MAX_QUEUED = env.number("SYNTHESIS_MAX_QUEUED", 100)
 SYNTHESIS_MAX_RUNNING = env.number("SYNTHESIS_MAX_RUNNING", 4)
 SYNTHESIS_TTL_HOURS = env.number("SYNTHESIS_TTL_HOURS", 24, maximum=MAX_HOURS)
+
+# --- Provenance ------------------------------------------------------------------------------------------------------
+
+C2PA_CERT = env.optional_path("C2PA_CERT")
+C2PA_KEY = env.optional_path("C2PA_KEY")
+if bool(C2PA_CERT) != bool(C2PA_KEY):
+    raise BadSetting("C2PA_CERT" if C2PA_KEY else "C2PA_KEY", "is missing: set both, or neither")
 
 # --- Covers ----------------------------------------------------------------------------------------------------------
 

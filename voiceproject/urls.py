@@ -12,11 +12,12 @@ from covers.speech_to_speech import SpeechToSpeechView
 from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
 from voiceproject.metrics_api import MetricsView
-from voiceproject.pages import DocsView, RedocView, StartView
+from voiceproject.pages import DocsView, RedocView, StudioView
 from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices import elevenlabs, openai
 from voices.key_api import KeyViewSet
+from voices.provenance import VerifyView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 from voices.voice_api import QualityView, StandingConsentView, VoiceViewSet
 
@@ -26,7 +27,7 @@ admin.site.site_header = admin.site.site_title = "Voice cloning and AI covers"
 admin.site.index_title = "Console"
 
 urlpatterns = [
-    path("", StartView.as_view(), name="start"),
+    path("", StudioView.as_view(), name="studio"),
     path("health", HealthView.as_view(), name="health"),
     path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
@@ -78,6 +79,7 @@ urlpatterns = [
     path(f"{API}/cover/jobs/<uuid:pk>/retry", CoverJobViewSet.as_view({"post": "retry"}), name="cover-retry"),
     path(f"{API}/cover/jobs/<uuid:pk>/remix", CoverJobViewSet.as_view({"post": "remix"}), name="cover-remix"),
     path(f"{API}/cover/jobs/<uuid:pk>/events", CoverJobViewSet.as_view({"get": "events"}), name="cover-events"),
+    path(f"{API}/provenance/verify", VerifyView.as_view(), name="provenance-verify"),
     path(f"{API}/keys", KeyViewSet.as_view({"get": "list", "post": "create"}), name="keys"),
     path(
         f"{API}/keys/<uuid:pk>",

@@ -21,11 +21,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db.models import Count, Max, QuerySet, Sum
+from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -89,13 +92,6 @@ def storage_bytes(tenant_id: int) -> int:
     return sum(model.held_bytes(tenant_id) for model in apps.get_models() if hasattr(model, "held_bytes"))
 
 
-def check_storage(tenant: Any, more: int) -> None:
-    """Whether a tenant may keep so many bytes more that belong to no job. Raises PublicError quota_exceeded."""
-    limit = storage_limit(getattr(tenant, "tenant", None))
-    if limit is not None:
-        _check_storage(limit, storage_bytes(tenant.pk), more)
-
-
 def _limits(job: Job, tenant: Tenant | None) -> tuple[int | None, int | None, int | None]:
     """Audio seconds of the tenant and of the key, bytes of the tenant."""
     key = job.api_key
@@ -109,6 +105,21 @@ def lock(job: Job) -> Tenant | None:
         return tenant
     Tenant.objects.get_or_create(user_id=job.tenant_id)
     return Tenant.objects.select_for_update().get(user_id=job.tenant_id)
+
+
+def size_of(source: Path | FieldFile) -> int:
+    """Bytes of a file, here or in the storage."""
+    return source.stat().st_size if isinstance(source, Path) else int(source.size)
+
+
+def check_storage(user: User, more: int) -> None:
+    """Raises PublicError quota_exceeded where `more` bytes do not fit. In the transaction that writes their row."""
+    if storage_limit(Tenant.objects.filter(user=user).first()) is None:
+        return
+    Tenant.objects.get_or_create(user=user)
+    limit = storage_limit(Tenant.objects.select_for_update().get(user=user))
+    if limit is not None:
+        _check_storage(limit, storage_bytes(user.pk), more)
 
 
 def reserve(job: Job) -> None:
@@ -161,7 +172,7 @@ def _check_storage(limit: int, used: int, more: int) -> None:
     if used >= limit or used + more > limit:
         raise PublicError(
             "quota_exceeded",
-            f"The files of this account take {used} bytes of storage, and {limit} are allowed; delete some jobs.",
+            f"The files of this account take {used} bytes of storage, and {limit} are allowed; delete jobs or voices.",
             {"quota": "storage_bytes", "limit_of": "tenant", "limit": limit, "used": used, "left": max(0, limit - used),
              "wanted": more},
             retry_after=STORAGE_RETRY_SECONDS,

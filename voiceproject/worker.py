@@ -29,7 +29,16 @@ from django.db.models.functions import Now  # noqa: E402
 from covers import pipeline  # noqa: E402
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
-from voiceproject import idempotency, metrics, ratelimit, sentry, tracing, usage, webhooks  # noqa: E402
+from voiceproject import (  # noqa: E402
+    idempotency,
+    metrics,
+    provenance,
+    ratelimit,
+    sentry,
+    tracing,
+    usage,
+    webhooks,
+)
 from voiceproject.broker import UNREACHABLE, broker, this_worker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
@@ -60,6 +69,7 @@ def look(take_over: bool = True) -> None:
     Synthesis.expire()
     webhooks.expire()
     webhooks.start_due()
+    provenance.make_landmarks(seconds=1.0)
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
     if settings.COVER_RESIDENT:
         pipeline.residents().tidy()

@@ -19,6 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from voiceproject import provenance
 from voiceproject.api import BodyLimitMixin
 from voiceproject.errors import PublicError, exception_handler
 from voiceproject.formats import Encoder, Output, encode
@@ -146,10 +147,10 @@ class Speaking:
         return synthesis.SpeechStream(self.job, self._order, self._client)
 
 
-def recode(speech: synthesis.Speech, output: Output) -> bytes:
-    """A whole WAV of ours in another format."""
+def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
+    """A whole WAV of ours in another format, signed where that can carry it."""
     samples, rate = sf.read(io.BytesIO(speech.encoded), dtype="float32")
-    return encode(samples, rate, output)
+    return provenance.sign(encode(samples, rate, output), output.format, what="speech", job_id=job.pk)
 
 
 class Transcoded:

@@ -193,7 +193,7 @@ class TextToSpeechView(ElevenLabsView):
 
     def _whole(self, speaking: Speaking, output: Output) -> HttpResponseBase:
         speech = speaking.whole()
-        content = recode(speech, output)
+        content = recode(speech, speaking.job, output)
         if not self.timestamps:
             return HttpResponse(content, content_type=output.content_type)
         times = alignment(speaking.text, speech.spoken)

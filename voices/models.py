@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Sum
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -264,9 +264,9 @@ class Voice(models.Model):
     reference = models.FileField(max_length=200, blank=True, editable=False)
     reference_hash = models.CharField(max_length=64, help_text="SHA-256 of the reference's file")
     reference_transcript = models.TextField(blank=True, help_text="What is said in the whole of it; empty: not known")
-    reference_bytes = models.PositiveBigIntegerField(default=0)
     reference_frames = models.PositiveBigIntegerField(default=0)
     reference_rate = models.PositiveIntegerField(default=0, help_text="Hz")
+    reference_bytes = models.PositiveBigIntegerField(default=0, db_default=0, help_text="Of its file")
     taken_down_at = models.DateTimeField(null=True, help_text="By an operator: it cannot be used any more")
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
@@ -280,20 +280,20 @@ class Voice(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.pk})"
 
-    @classmethod
-    def held_bytes(cls, tenant_id: int) -> int:
-        """What the files of a tenant's voices take, by their rows."""
-        sums = (
-            cls.objects.filter(tenant=tenant_id).aggregate(n=models.Sum("reference_bytes")),
-            VoiceSample.objects.filter(voice__tenant=tenant_id).aggregate(n=models.Sum("audio_bytes")),
-            EngineData.objects.filter(voice__tenant=tenant_id).aggregate(n=models.Sum("file_bytes")),
-        )
-        return sum(found["n"] or 0 for found in sums)
-
     @property
     def folder(self) -> str:
         """Where its files stand in the storage."""
         return f"{VOICES_FOLDER}/{self.pk}"
+
+    @classmethod
+    def held_bytes(cls, tenant_id: int) -> int:
+        """What the tenant's voices take: samples, references, and what engines keep of them."""
+        own = cls.objects.filter(tenant=tenant_id).order_by()
+        sums = (
+            own.aggregate(n=Sum(field))["n"]
+            for field in ("reference_bytes", "samples__audio_bytes", "engine_data__bytes")
+        )
+        return sum(int(n or 0) for n in sums)
 
 
 class VoiceSample(models.Model):
@@ -302,12 +302,12 @@ class VoiceSample(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     voice = models.ForeignKey(Voice, on_delete=models.CASCADE, related_name="samples")
     audio = models.FileField(max_length=200)
-    audio_bytes = models.PositiveBigIntegerField(default=0)
     audio_hash = models.CharField(max_length=64, help_text="SHA-256 of that file")
     uploaded_hash = models.CharField(max_length=64, help_text="SHA-256 of what was uploaded")
     transcript = models.TextField(blank=True)
     duration_seconds = models.FloatField()
     sample_rate = models.PositiveIntegerField(help_text="Hz")
+    audio_bytes = models.PositiveBigIntegerField(default=0, db_default=0, help_text="Of its file")
     quality = models.JSONField(default=dict, help_text="As voices.quality measures it")
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -326,7 +326,7 @@ class EngineData(models.Model):
     key = models.CharField(max_length=64, help_text="Names the reference and its transcript")
     language = models.CharField(max_length=8)
     file = models.FileField(max_length=200)
-    file_bytes = models.PositiveBigIntegerField(default=0)
+    bytes = models.PositiveBigIntegerField(default=0, db_default=0, help_text="Of its file")
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -120,7 +120,7 @@ class SpeechView(OpenAIView):
                 response = streaming_response(blocks, CONTENT_TYPES[format])
         else:
             speech = speaking.whole()
-            content = speech.encoded if native else recode(speech, output)
+            content = speech.encoded if native else recode(speech, speaking.job, output)
             response = HttpResponse(content, content_type=CONTENT_TYPES[format])
         response["X-Synthesis-ID"] = str(speaking.job.pk)
         if clamped:

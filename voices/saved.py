@@ -132,6 +132,7 @@ def create(
         if engine is not None:
             prepare(voice, engine, computed)
         with transaction.atomic():
+            usage.check_storage(who.tenant, voice.reference_bytes + sum(sample.audio_bytes for sample in samples))
             voice.save(force_insert=True)
             VoiceSample.objects.bulk_create(samples)
             for sample in samples:
@@ -157,6 +158,8 @@ def add_sample(who: Provider, voice: Voice, recording: Recording, transcript: st
             Voice.objects.select_for_update().get(pk=voice.pk)
             if voice.samples.count() >= MAX_SAMPLES:
                 raise PublicError("conflict", f"A voice has at most {MAX_SAMPLES} samples; delete one first.")
+            # The reference grows by about as much.
+            usage.check_storage(who.tenant, 2 * sample.audio_bytes)
             sample.save(force_insert=True)
             _consent(who, voice, sample, statement)
     except BaseException:
@@ -394,12 +397,9 @@ class KeptData:
                 Voice.objects.select_for_update().get(pk=self._voice_id)
                 old = self._rows(engine, language).first()
                 EngineData.objects.update_or_create(
-                    voice_id=self._voice_id,
-                    engine=engine,
-                    key=self._key,
-                    language=language,
-                    defaults={"file": name, "file_bytes": len(data)},
-                )
+                    voice_id=self._voice_id, engine=engine, key=self._key, language=language,
+                    defaults={"file": name, "bytes": len(data)},
+                )  # fmt: skip
             if old is not None:
                 default_storage.delete(str(old.file.name))
         except Exception as error:
@@ -486,9 +486,8 @@ def _sample(voice: Voice, recording: Recording, transcript: str) -> VoiceSample:
 
 def _save_sample(sample: VoiceSample, recording: Recording) -> None:
     data = audio.encode(recording.samples, recording.sample_rate, "flac")
-    usage.check_storage(sample.voice.tenant, len(data))
-    sample.audio_bytes = len(data)
     sample.audio_hash = hashlib.sha256(data).hexdigest()
+    sample.audio_bytes = len(data)
     name = f"{sample.voice.folder}/sample-{sample.pk}.flac"
     sample.audio.name = sample.audio.storage.save(name, ContentFile(data))
 
@@ -523,13 +522,9 @@ def renew_reference(voice: Voice) -> None:
             same = now == {sample.pk for sample in samples}
             if same:
                 names = (
-                    "reference",
+                    "reference", "reference_hash", "reference_transcript", "reference_frames", "reference_rate",
                     "reference_bytes",
-                    "reference_hash",
-                    "reference_transcript",
-                    "reference_frames",
-                    "reference_rate",
-                )
+                )  # fmt: skip
                 fields = {name: getattr(voice, name) for name in names} | {"updated_at": timezone.now()}
                 Voice.objects.filter(pk=voice.pk).update(**fields)
         # Another sample came or went meanwhile: once more, with it.
@@ -558,9 +553,9 @@ def _set_reference(voice: Voice, samples: Sequence[VoiceSample]) -> None:
         parts += [np.zeros(round(PAUSE_SECONDS * rate), np.float32), audio_]
     data = audio.encode(np.concatenate(parts[1:]), rate, "flac")
     voice.reference_hash = hashlib.sha256(data).hexdigest()
-    voice.reference_bytes = len(data)
     voice.reference_frames = sum(len(part) for part in parts[1:])
     voice.reference_rate = rate
+    voice.reference_bytes = len(data)
     whole = share == 1 and all(sample.transcript for sample in samples)
     voice.reference_transcript = " ".join(sample.transcript for sample in samples) if whole else ""
     # Its own name each time: two requests that make it anew do not write one file.

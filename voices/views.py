@@ -169,7 +169,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             with reference.open("rb") as file:
                 stored = storage.save(f"{synthesis.folder}/0-reference_audio", File(file))
             synthesis.reference_audio = stored
-            synthesis.input_bytes = reference.stat().st_size if isinstance(reference, Path) else reference.size
+            synthesis.input_bytes = usage.size_of(reference)
             kept = submission.admit(synthesis, settings.SYNTHESIS_MAX_QUEUED)
         except BaseException:
             delete_folder(synthesis.folder)
