@@ -29,6 +29,9 @@ class Tenant(models.Model):
     max_storage_bytes = models.PositiveBigIntegerField(
         null=True, blank=True, help_text="What its files may take together"
     )
+    erase_requested_at = models.DateTimeField(
+        null=True, editable=False, db_index=True, help_text="Everything of it is being deleted since then"
+    )
 
     def __str__(self) -> str:
         return str(self.user)

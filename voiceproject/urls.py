@@ -16,6 +16,7 @@ from voiceproject.pages import DocsView, RedocView, StudioView
 from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices import elevenlabs, openai
+from voices.account_api import EraseView, ExportView
 from voices.key_api import KeyViewSet
 from voices.provenance import VerifyView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
@@ -89,6 +90,8 @@ urlpatterns = [
     path(f"{API}/keys/<uuid:pk>/rotate", KeyViewSet.as_view({"post": "rotate"}), name="key-rotate"),
     path(f"{API}/usage", UsageView.as_view(), name="usage"),
     path(f"{API}/me", MeView.as_view(), name="me"),
+    path(f"{API}/me/export", ExportView.as_view(), name="me-export"),
+    path(f"{API}/me/erase", EraseView.as_view(), name="me-erase"),
     path(f"{API}/webhooks/secret", WebhookSecretView.as_view(), name="webhook-secret"),
     path(f"{API}/webhooks/secret/rotate", RotateWebhookSecretView.as_view(), name="webhook-secret-rotate"),
     path(f"{API}/webhooks/deliveries", WebhookDeliveryViewSet.as_view({"get": "list"}), name="webhook-deliveries"),

@@ -44,7 +44,7 @@ from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voiceproject.serving import end_with_parent  # noqa: E402
 from voiceproject.storage import is_passing  # noqa: E402
-from voices import saved  # noqa: E402
+from voices import account, saved  # noqa: E402
 from voices import tasks as synthesis_tasks  # noqa: E402
 from voices.engines.protocols import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
@@ -67,6 +67,7 @@ def look(take_over: bool = True) -> None:
         Synthesis.recover(silent, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
     CoverJob.expire()
     Synthesis.expire()
+    account.erase_requested()
     webhooks.expire()
     webhooks.start_due()
     provenance.make_landmarks(seconds=1.0)

@@ -347,7 +347,7 @@ class ConsentQuerySet(TenantQuerySet):
 
 
 class Consent(models.Model):
-    """That somebody stated that a speaker agreed, once for each sample. Outlives the voice; never changed."""
+    """That somebody stated that a speaker agreed, once for each sample. Outlives the voice; see `without_names`."""
 
     tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
     tenant_name = models.CharField(max_length=150)
@@ -376,6 +376,12 @@ class Consent(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("A consent is kept.")
+
+    @classmethod
+    def without_names(cls, user: Any) -> None:
+        """All that ever changes: of an erased tenant stay its number and its statements, not what it called things."""
+        own: models.QuerySet[Consent] = models.QuerySet(cls).filter(tenant=user)
+        own.update(tenant_name=f"user {user.pk}", voice_name="", address="")
 
 
 class StandingConsent(models.Model):
