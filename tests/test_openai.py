@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import urllib.request
 from typing import Any
 
 import av
@@ -12,9 +13,10 @@ import numpy as np
 import openai
 import pytest
 import soundfile as sf
+from django.core.files.uploadedfile import SimpleUploadedFile
 
 from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
-from voiceproject.errors import EngineBusy
+from voiceproject.errors import EngineBusy, StreamBroken
 from voices.models import Consent, RecordedConsent, Synthesis, Voice
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -139,6 +141,55 @@ def test_a_stream_begins_before_the_last_sentence_is_made(client: Any, engine: F
         go.set()
         assert len(first) == 1000
         assert sum(map(len, blocks)) > 50_000
+
+
+SPEECH = "/openai/v1/audio/speech"
+ASKED = {"model": "tts-1", "voice": "alloy", "input": TEXT}
+
+
+@pytest.mark.parametrize("extra", [{"response_format": "pcm"}, {"stream_format": "sse"}])
+def test_a_stream_that_fails_later_is_cut_off(tenant: Tenant, engine: FakeEngine, extra: dict[str, str]) -> None:
+    def fail(index: int) -> None:
+        if index:
+            raise EngineBusy
+
+    engine.before_piece = fail
+    response = tenant.client.post(SPEECH, {**ASKED, **extra}, "json")
+    assert response.status_code == 200
+    with pytest.raises(StreamBroken):
+        b"".join(response.streaming_content)
+    assert Synthesis.objects.get().status == "failed"
+
+
+@pytest.mark.parametrize("extra", [{"response_format": "pcm"}, {"stream_format": "sse"}])
+def test_who_hangs_up_before_the_first_byte_cancels(tenant: Tenant, engine: FakeEngine, extra: dict[str, str]) -> None:
+    tenant.client.post(SPEECH, {**ASKED, **extra}, "json").close()
+    assert Synthesis.objects.get().status == "canceled"
+
+
+@pytest.mark.parametrize("body", ["[]", "{", '"text"', "null", "{}", '{"voice": {"id": 7}}'])
+def test_odd_bodies_are_errors_of_their_shape(tenant: Tenant, engine: FakeEngine, body: str) -> None:
+    for url in (SPEECH, "/openai/v1/audio/voices"):
+        response = tenant.client.post(url, body, content_type="application/json")
+        assert response.status_code == 400
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_what_is_made_whole_is_signed(tenant: Tenant, engine: FakeEngine) -> None:
+    for format in ("mp3", "wav", "flac"):
+        content = tenant.client.post(SPEECH, {**ASKED, "response_format": format}, "json").content
+        form = {"file": SimpleUploadedFile(f"x.{format}", content)}
+        assert tenant.client.post("/api/v1/provenance/verify", form).json()["manifest_valid"] is True
+
+
+def test_a_browser_may_ask_with_the_keys_of_either(live_server: Any) -> None:
+    asked = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST",
+             "Access-Control-Request-Headers": "authorization,xi-api-key,content-type"}  # fmt: skip
+    for path in ("/openai/v1/audio/speech", "/elevenlabs/v1/text-to-speech/alloy"):
+        request = urllib.request.Request(live_server.url + path, headers=asked, method="OPTIONS")
+        with urllib.request.urlopen(request) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+            assert "xi-api-key" in answer.headers["Access-Control-Allow-Headers"]
 
 
 def test_models_are_ours_and_the_names_of_theirs(client: Any) -> None:
