@@ -27,12 +27,12 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views import View
 from django.views.decorators.cache import never_cache
-from voiceproject.signin import WINDOW, ThrottledSignin
 
 from voiceproject import audio, audit, usage
 from voiceproject.api import file_response
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant
+from voiceproject.signin import WINDOW, ThrottledSignin
 from voices import keys, saved
 from voices.forms import KeyForm
 from voices.models import SCOPES, ApiKey, Voice

@@ -131,6 +131,7 @@ def start(synthesis: Synthesis) -> None:
         "started_at": Now(),
     }.items():
         setattr(synthesis, name, value)
+    synthesis.mark("infer")
     with place_of(synthesis.api_key):
         synthesis.accept()
 
