@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('auth', '0012_alter_user_first_name_max_length'),
-        ('voices', '0011_voice_bytes'),
+        ('voices', '0012_console'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
