@@ -23,7 +23,7 @@ from covers import tasks as cover_tasks
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
 from tests.test_covers import QUICK
-from tests.test_openai import pitch
+from tests.test_openai import assert_, pitch
 from voices.elevenlabs import OUTPUTS, alignment
 from voices.models import Consent, Synthesis, Voice
 
@@ -63,6 +63,7 @@ def heard(content: bytes, name: str) -> tuple[np.ndarray, int]:
 
 
 def refused(action: Callable[[], Any]) -> tuple[int, dict[str, Any]]:
+    error: Any
     with pytest.raises(ApiError) as error:
         action()
     assert set(error.value.body["detail"]) == {"type", "code", "message", "status", "request_id", "param"}
@@ -135,7 +136,7 @@ def test_no_voice_is_added_without_a_standing_statement(client: ElevenLabs, tena
 
 def test_a_stream_begins_before_the_last_sentence_is_made(client: ElevenLabs, engine: FakeEngine) -> None:
     go = threading.Event()
-    engine.before_piece = lambda index: index and go.wait(20)
+    engine.before_piece = lambda index: None if not index else assert_(go.wait(20))
     blocks = client.text_to_speech.stream("alloy", text=TEXT, output_format="pcm_16000")
     first = next(blocks)
     go.set()
@@ -230,6 +231,7 @@ def test_history_models_and_the_user_are_told(client: ElevenLabs, voice_id: str)
 
 
 def test_errors_have_their_shape(client: ElevenLabs, live_server: Any, tenant: Tenant, settings: Any) -> None:
+    error: Any
     stranger = ElevenLabs(api_key="wrong", base_url=f"{live_server.url}/elevenlabs")
     status, detail = refused(stranger.models.list)
     assert (status, detail["code"], detail["type"]) == (401, "invalid_api_key", "authentication_error")

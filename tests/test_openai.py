@@ -45,6 +45,10 @@ def heard(content: bytes, format: str) -> tuple[np.ndarray, int]:
     return sf.read(io.BytesIO(content))
 
 
+def assert_(true: bool) -> None:
+    assert true
+
+
 def pitch(samples: np.ndarray, rate: int) -> float:
     return float(np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples))))) * rate / len(samples))
 
@@ -132,7 +136,7 @@ def test_a_stream_begins_before_the_last_sentence_is_made(client: Any, engine: F
     import threading
 
     go = threading.Event()
-    engine.before_piece = lambda index: index and go.wait(20)
+    engine.before_piece = lambda index: None if not index else assert_(go.wait(20))
     with client.audio.speech.with_streaming_response.create(
         model="tts-1", voice="alloy", input=TEXT, response_format="pcm"
     ) as answer:
@@ -200,6 +204,8 @@ def test_models_are_ours_and_the_names_of_theirs(client: Any) -> None:
 
 
 def test_errors_have_their_shape(client: Any, engine: FakeEngine, tenant: Tenant) -> None:
+    error: Any
+
     def speak(**fields: Any) -> Any:
         return client.audio.speech.create(**{"model": "tts-1", "voice": "alloy", "input": TEXT, **fields})
 
