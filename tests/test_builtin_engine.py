@@ -274,6 +274,18 @@ def test_a_saved_voice_is_computed_once_and_its_samples_are_not_asked_for_again(
         another.close()
 
 
+def test_presets_are_the_base_voices_as_they_are(builtin: BuiltinEngine) -> None:
+    spoken = {}
+    for preset in builtin.presets:
+        reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
+        pieces = synthesize(builtin, "It rains. The train leaves early in the morning.", reference=reference)
+        assert [piece.text for piece in pieces] == ["It rains.", "The train leaves early in the morning."]
+        spoken[preset] = np.concatenate([piece.samples for piece in pieces])
+        assert 2.0 < len(spoken[preset]) / 24_000 < 6.0
+        assert 0.03 < np.sqrt(np.mean(spoken[preset] ** 2)) < 0.12
+    assert speech.pitch(spoken["female"]) > 1.1 * speech.pitch(spoken["male"])
+
+
 def test_a_reference_of_a_minute_works(synthesizer: Synthesizer) -> None:
     samples = np.tile(MAN.say(speech.REFERENCE_TEXT), 8)[: 60 * 24000]
     profile = synthesizer.prepare(Reference(samples, 24000, "minute"))

@@ -27,7 +27,7 @@ from rest_framework.test import APIClient
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, upload
 from voiceproject.models import WebhookDelivery
-from voices.models import SCOPES, ApiKey, Synthesis
+from voices.models import SCOPES, ApiKey, RecordedConsent, Synthesis, Voice, VoiceSample
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 ROOT = "api/v1/"
@@ -56,16 +56,41 @@ def key(owner: User) -> dict[str, Any]:
     return {"pk": ApiKey.objects.issue(owner, "another")[0].public_id}
 
 
+def voice(owner: User) -> dict[str, Any]:
+    made = baker.make(Voice, tenant=owner, language="en")
+    made.reference = default_storage.save(f"{made.folder}/reference.flac", ContentFile(b"RIFF of one tenant"))
+    made.save()
+    samples = [baker.make(VoiceSample, voice=made, audio=made.reference.name) for _ in range(2)]
+    return {"pk": made.pk, "sample_id": samples[0].pk}
+
+
+def recorded_consent(owner: User) -> dict[str, Any]:
+    return {"pk": baker.make(RecordedConsent, tenant=owner).pk}
+
+
+def by_name(made: Callable[[User], dict[str, Any]]) -> Callable[[User], dict[str, Any]]:
+    """For routes that take an id as text, under whatever name."""
+
+    def make(owner: User) -> dict[str, Any]:
+        values = made(owner)
+        return {**values, **dict.fromkeys(("name", "voice_id", "item_id"), values["pk"])}
+
+    return make
+
+
 def delivery(owner: User) -> dict[str, Any]:
     return {"pk": baker.make(WebhookDelivery, tenant=owner, status="failed").pk}
 
 
+Scope = str | tuple[str, ...] | None
+
+
 @dataclass(frozen=True)
 class Api:
-    """scope: None for any valid key; methods: separated by spaces; owned: where the URL names something of a tenant;
-    file: GET gives a file of it; root: of its path; header: where its key is sent."""
+    """scope: None for any valid key, several where one of them will do; methods: separated by spaces; owned: where the
+    URL names something of a tenant; file: GET gives a file of it; root: of its path; header: where its key is sent."""
 
-    scope: str | None
+    scope: Scope
     methods: str
     owned: Callable[[User], dict[str, Any]] | None = None
     file: bool = False
@@ -92,7 +117,18 @@ API = {
     "cover/jobs/<uuid:pk>/retry": Api("covers", "POST", cover),
     "cover/jobs/<uuid:pk>/remix": Api("covers", "POST", cover),
     "cover/jobs/<uuid:pk>/events": Api("covers", "GET", cover),
+    "voice/voices": Api("voices", "GET POST"),
+    "voice/voices/<uuid:pk>": Api("voices", "GET PATCH DELETE", voice),
+    "voice/voices/<uuid:pk>/sample": Api("voices", "GET", voice, file=True),
+    "voice/voices/<uuid:pk>/samples": Api("voices", "POST", voice),
+    "voice/voices/<uuid:pk>/samples/<uuid:sample_id>": Api("voices", "DELETE", voice),
+    "voice/consent": Api("voices", "GET PUT DELETE"),
+    "voice/quality": Api(("voices", "synthesize"), "POST"),
     "provenance/verify": Api(None, "POST"),
+    "usage": Api("usage", "GET"),
+    "me": Api(None, "GET"),
+    "me/export": Api("keys", "GET"),
+    "me/erase": Api("keys", "POST"),
     "keys": Api("keys", "GET POST"),
     "keys/<uuid:pk>": Api("keys", "GET PATCH DELETE", key),
     "keys/<uuid:pk>/rotate": Api("keys", "POST", key),
@@ -100,6 +136,45 @@ API = {
     "webhooks/secret/rotate": Api("keys", "POST"),
     "webhooks/deliveries": Api("usage", "GET"),
     "webhooks/deliveries/<uuid:pk>/redeliver": Api("usage", "POST", delivery),
+}
+USERS_OF_VOICES = ("voices", "synthesize", "covers")
+
+
+def openai(scope: Scope, methods: str, owned: Any = None) -> Api:
+    return Api(scope, methods, owned, root="openai/v1/", header="X-API-Key", envelope=False)
+
+
+def elevenlabs(scope: Scope, methods: str, owned: Any = None, file: bool = False) -> Api:
+    return Api(scope, methods, owned, file, root="elevenlabs/", header="xi-api-key", envelope=False)
+
+
+COMPATIBLE = {
+    "audio/speech": openai("synthesize", "POST"),
+    "audio/voices": openai(USERS_OF_VOICES, "GET POST"),
+    "audio/voices/<str:name>": openai("voices", "DELETE", by_name(voice)),
+    "audio/voice_consents": openai("voices", "GET POST"),
+    "audio/voice_consents/<str:name>": openai("voices", "GET POST DELETE", by_name(recorded_consent)),
+    "models": openai(None, "GET"),
+    "models/<str:name>": openai(None, "GET"),
+    **{
+        f"v1/text-to-speech/<str:voice_id>{suffix}": elevenlabs("synthesize", "POST")
+        for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
+    },
+    **{
+        f"v1/{route}/<str:voice_id>{suffix}": elevenlabs("covers", "POST")
+        for route in ("voice-changer", "speech-to-speech")
+        for suffix in ("", "/stream")
+    },
+    "v1/voices": elevenlabs(USERS_OF_VOICES, "GET"),
+    "v1/voices/add": elevenlabs("voices", "POST"),
+    "v1/voices/<str:voice_id>": elevenlabs(USERS_OF_VOICES, "GET DELETE", by_name(voice)),
+    "v2/voices": elevenlabs(USERS_OF_VOICES, "GET"),
+    "v1/models": elevenlabs(None, "GET"),
+    "v1/history": elevenlabs("synthesize", "GET"),
+    "v1/history/<str:item_id>": elevenlabs("synthesize", "GET DELETE", by_name(synthesis)),
+    "v1/history/<str:item_id>/audio": elevenlabs("synthesize", "GET", by_name(synthesis), file=True),
+    "v1/user": elevenlabs(None, "GET"),
+    "v1/user/subscription": elevenlabs(None, "GET"),
 }
 # Answered to everybody: they show nothing of anybody.
 OPEN = {"", "health", "favicon.ico", "openapi.json", "docs", "redoc"}
@@ -135,7 +210,7 @@ def walk(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
 
 
 ROUTES = sorted(set(walk(get_resolver())))
-API_ROUTES = {entry.root + path: entry for path, entry in API.items()}
+API_ROUTES = {entry.root + path: entry for path, entry in [*API.items(), *COMPATIBLE.items()]}
 PAGE_ROUTES = [route for route in ROUTES if any(route.startswith(prefix) for prefix in PAGES)]
 
 
@@ -212,10 +287,11 @@ def test_a_session_is_no_key(route: str) -> None:
 @api_routes
 def test_a_key_does_what_its_scopes_say_and_no_more(route: str, tenant: Tenant) -> None:
     scope = API_ROUTES[route].scope
-    others = [name for name in SCOPES if name != scope]
+    scopes = (scope,) if isinstance(scope, str) else scope or ()
+    others = [name for name in SCOPES if name not in scopes]
     _, secret = ApiKey.objects.issue(tenant.user, "narrow", scopes=others if scope else [])
     if scope:
-        Caller(route, secret).refused(403, "permission_denied", scope=scope)
+        Caller(route, secret).refused(403, "permission_denied", scope=scopes[0])
     else:
         for method in API_ROUTES[route].methods.split():
             assert Caller(route, secret).send(method).status_code not in (401, 403), method
@@ -269,7 +345,8 @@ def test_a_list_shows_nothing_of_another_tenant(route: str, tenant: Tenant, othe
     ids = [str(made(tenant.user)["pk"]) for made in owners]
     response = Caller(route, other.secret).send("GET")
     assert response.status_code < 500 or route.endswith("voice/health")
-    body = response.content.decode()
+    content = b"".join(response.streaming_content) if response.streaming else response.content
+    body = content.decode(errors="replace")
     for name in (*ids, "alice", tenant.key.prefix):
         assert name not in body
 

@@ -417,7 +417,8 @@ class TestTakedown:
         detail = client.get(reverse(f"admin:voices_{page}_change", args=[row.pk]))
         assert STATEMENT in detail.content.decode()
         response = client.post(
-            reverse(f"admin:voices_{page}_changelist"), {"action": "take_down", "_selected_action": [row.pk]}
+            reverse(f"admin:voices_{page}_changelist"),
+            {"action": "take_down", "_selected_action": [row.pk], "confirmed": "yes"},
         )
         assert response.status_code == 302
         assert api.get(f"/api/v1/voice/syntheses/{spoken}/audio").json()["error"] == "revoked"

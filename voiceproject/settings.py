@@ -194,9 +194,10 @@ CORS_ORIGINS = [
     for origin in env.words("CORS_ORIGINS", ["http://localhost:3000"])
 ]
 CORS_ALLOWED_ORIGINS = CORS_ORIGINS
-CORS_URLS_REGEX = r"^/(api/|health$|openapi\.json$).*"
+CORS_URLS_REGEX = r"^/(api/|openai/|elevenlabs/|health$|openapi\.json$).*"
 CORS_ALLOW_HEADERS = [
-    *default_headers, "x-api-key", "idempotency-key", "prefer", "range", "if-range", "last-event-id", "x-request-id",
+    *default_headers, "x-api-key", "xi-api-key", "idempotency-key", "prefer", "range", "if-range", "last-event-id",
+    "x-request-id",
 ]  # fmt: skip
 CORS_EXPOSE_HEADERS = [
     "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
@@ -265,7 +266,9 @@ SPECTACULAR_SETTINGS = {
     "Send your key as `X-API-Key: <key>` or `Authorization: Bearer <key>`. Every error has the same form: "
     '`{"success": false, "error": "<code>", "message": "<text>", "details": {}}`, '
     "and every answer carries `X-Request-ID`. Where your requests are limited, `X-RateLimit-Limit` (in any 60 "
-    "seconds), `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds until one more remains) tell what is left.",
+    "seconds), `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds until one more remains) tell what is left.\n\n"
+    "OpenAI's and ElevenLabs' own clients work with the base URLs `/openai/v1` and `/elevenlabs` of this server. Those "
+    "routes have the shapes of these APIs, and are not described here.",
     "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     "SORT_OPERATIONS": False,  # As they stand in urls.py: what is used first comes first.

@@ -8,18 +8,19 @@ from django.urls import path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView
 
+from covers.speech_to_speech import SpeechToSpeechView
 from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
 from voiceproject.metrics_api import MetricsView
 from voiceproject.pages import DocsView, RedocView, StudioView
 from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
-from voices import account_pages
+from voices import account_pages, elevenlabs, openai
 from voices.account_api import EraseView, ExportView
 from voices.key_api import KeyViewSet
 from voices.provenance import VerifyView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
-from voices.voice_api import QualityView, VoiceViewSet
+from voices.voice_api import QualityView, StandingConsentView, VoiceViewSet
 
 API = "api/v1"
 
@@ -74,6 +75,7 @@ urlpatterns = [
         VoiceViewSet.as_view({"delete": "delete_sample"}),
         name="voice-sample-detail",
     ),
+    path(f"{API}/voice/consent", StandingConsentView.as_view(), name="standing-consent"),
     path(f"{API}/voice/quality", QualityView.as_view(), name="quality"),
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
     path(
@@ -107,6 +109,48 @@ urlpatterns = [
         WebhookDeliveryViewSet.as_view({"post": "redeliver"}),
         name="webhook-redeliver",
     ),
+]
+
+# For the clients of other services, each on a prefix of its own: both have a /v1/models.
+urlpatterns += [
+    path("openai/v1/audio/speech", openai.SpeechView.as_view(), name="openai-speech"),
+    path("openai/v1/audio/voices", openai.VoicesView.as_view(), name="openai-voices"),
+    path("openai/v1/audio/voices/<str:name>", openai.VoiceView.as_view(), name="openai-voice"),
+    path("openai/v1/audio/voice_consents", openai.ConsentsView.as_view(), name="openai-consents"),
+    path("openai/v1/audio/voice_consents/<str:name>", openai.ConsentView.as_view(), name="openai-consent"),
+    path("openai/v1/models", openai.ModelsView.as_view(), name="openai-models"),
+    path("openai/v1/models/<str:name>", openai.ModelsView.as_view(), name="openai-model"),
+    *(
+        path(
+            f"elevenlabs/v1/text-to-speech/<str:voice_id>{suffix}",
+            elevenlabs.TextToSpeechView.as_view(streamed="stream" in suffix, timestamps="timestamps" in suffix),
+            name=f"elevenlabs-speech{suffix.replace('/', '-')}",
+        )
+        for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
+    ),
+    *(
+        path(
+            f"elevenlabs/v1/{route}/<str:voice_id>{suffix}",
+            SpeechToSpeechView.as_view(streamed=bool(suffix)),
+            name=f"elevenlabs-{route}{suffix.replace('/', '-')}",
+        )
+        for route in ("voice-changer", "speech-to-speech")
+        for suffix in ("", "/stream")
+    ),
+    path("elevenlabs/v1/voices", elevenlabs.VoicesView.as_view(), name="elevenlabs-voices"),
+    path("elevenlabs/v1/voices/add", elevenlabs.AddVoiceView.as_view(), name="elevenlabs-add-voice"),
+    path("elevenlabs/v1/voices/<str:voice_id>", elevenlabs.VoiceView.as_view(), name="elevenlabs-voice"),
+    path("elevenlabs/v2/voices", elevenlabs.VoicesV2View.as_view(), name="elevenlabs-voices-v2"),
+    path("elevenlabs/v1/models", elevenlabs.ModelsView.as_view(), name="elevenlabs-models"),
+    path("elevenlabs/v1/history", elevenlabs.HistoryView.as_view(), name="elevenlabs-history"),
+    path("elevenlabs/v1/history/<str:item_id>", elevenlabs.HistoryItemView.as_view(), name="elevenlabs-history-item"),
+    path(
+        "elevenlabs/v1/history/<str:item_id>/audio",
+        elevenlabs.HistoryAudioView.as_view(),
+        name="elevenlabs-history-audio",
+    ),
+    path("elevenlabs/v1/user", elevenlabs.UserView.as_view(), name="elevenlabs-user"),
+    path("elevenlabs/v1/user/subscription", elevenlabs.SubscriptionView.as_view(), name="elevenlabs-subscription"),
 ]
 
 handler400 = "voiceproject.errors.bad_request"

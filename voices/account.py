@@ -28,7 +28,7 @@ from voiceproject.jobs import Job
 from voiceproject.models import EngineTurn, IdempotencyKey, Tenant, UsageEntry, WebhookDelivery, WebhookSecret
 from voiceproject.storage import is_passing, read_blocks
 from voices import saved
-from voices.models import ApiKey, Consent, Voice
+from voices.models import ApiKey, Consent, RecordedConsent, StandingConsent, Voice
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ PARTS = {
     "voices.VoiceSample": Part("voice_samples", "voice__tenant"),
     "voices.EngineData": Part("voice_engine_data", "voice__tenant"),
     "voices.Consent": Part("consents", "tenant"),
+    "voices.StandingConsent": Part("standing_consent", "tenant"),
+    "voices.RecordedConsent": Part("recorded_consents", "tenant"),
     "voiceproject.UsageEntry": Part("usage", "tenant_id"),
     "voiceproject.WebhookDelivery": Part("webhook_deliveries", "tenant"),
     "voiceproject.WebhookSecret": Part("webhook_secret", "user", frozenset({"secret", "previous"})),
@@ -245,6 +247,8 @@ def erase(user: User, deadline: float) -> bool:
     for voice in Voice.objects.filter(tenant=user):
         saved.delete(voice)
     Consent.without_names(user)
+    StandingConsent.objects.filter(tenant=user).delete()
+    RecordedConsent.objects.filter(tenant=user).delete()
     WebhookDelivery.objects.filter(tenant=user).delete()
     WebhookSecret.objects.filter(user=user).delete()
     IdempotencyKey.objects.filter(tenant=user).delete()

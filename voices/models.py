@@ -394,6 +394,42 @@ class Consent(models.Model):
         own.update(tenant_name=f"user {user.pk}", voice_name="", address="")
 
 
+class StandingConsent(models.Model):
+    """A tenant's statement for all voices that it adds by clients which cannot send one with each (ElevenLabs')."""
+
+    tenant = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
+    statement = models.TextField()
+    key_prefix = models.CharField(max_length=16, blank=True)
+    address = models.CharField(max_length=64, blank=True)
+    given_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"standing consent of {self.tenant}"
+
+
+class RecordedConsent(models.Model):
+    """A speaker's spoken consent, as OpenAI's clients send it before a voice. Of its recording the hash is kept."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(max_length=100)
+    language = models.CharField(max_length=35, help_text="As it was sent, such as en-US")
+    recording_hash = models.CharField(max_length=64, help_text="SHA-256 of the uploaded recording")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at", "-id")
+
+    def __str__(self) -> str:
+        return f"cons_{self.pk.hex}"
+
+    @property
+    def statement(self) -> str:
+        return f"{self.name} consented in a recording ({self.language}, {self}, SHA-256 {self.recording_hash})."
+
+
 class Synthesis(Job):
     """One text spoken in one voice."""
 

@@ -41,11 +41,12 @@ class OneReferenceMixin:
     """Takes either the upload that `reference_field` names, or voice_id."""
 
     reference_field: str
+    is_required = True
 
     def to_internal_value(self, data: Any) -> Any:
         given = [name for name in (self.reference_field, "voice_id") if hasattr(data, "get") and data.get(name)]
         wrong = {}
-        if not given:
+        if not given and self.is_required:
             wrong = {self.reference_field: ["Send this file, or the voice_id of a saved voice."]}
         elif len(given) == 2:
             wrong = {"voice_id": [f"Send either {self.reference_field} or voice_id."]}
@@ -120,6 +121,13 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
             raise serializers.ValidationError({"response_format": [message]})
         fields["model"] = registry.for_synthesis(fields["model_id"])
         return fields
+
+
+class SpeakTextSerializer(SynthesizeSerializer):
+    """What other services' clients ask for, in our terms: a saved voice, or none where a preset speaks."""
+
+    is_required = False
+    reference_audio = None  # type: ignore[assignment]
 
 
 def check_text(fields: dict[str, Any], transcript: str, reference_language: str) -> None:
@@ -268,6 +276,11 @@ class ChangeVoiceSerializer(StrictSerializer):
     transcript = TextField(
         required=False, allow_blank=True, max_length=2000, help_text="Of the only sample of a voice."
     )
+
+
+class StandingConsentSerializer(StrictSerializer):
+    statement = StatementField()
+    given_at = serializers.DateTimeField(read_only=True)
 
 
 class VoiceSampleSerializer(serializers.Serializer):

@@ -18,12 +18,14 @@ import soxr
 from django.conf import settings
 from django.core.files.base import ContentFile
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from voiceproject import audio, metrics, provenance, tracing, usage
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
+from voiceproject.jobs import JobStatus, place_of
 from voiceproject.logging import bind, bound, note
 from voiceproject.pulse import Pulse
-from voices.engines import Engine, SynthesisRequest
+from voices.engines import Engine, Model, Reference, SynthesisRequest
 from voices.models import Synthesis
 
 log = logging.getLogger(__name__)
@@ -107,11 +109,49 @@ def _close_connection() -> None:
 
 @dataclass(frozen=True)
 class Speech:
-    """sample_rate in Hz, of what the engine made; encoded: the file as the client asked for it, with its manifest."""
+    """sample_rate in Hz, of what the engine made; encoded: the file as the client asked for it, with its manifest.
+
+    spoken: each sentence with the seconds at which it begins and ends, its pause included.
+    """
 
     duration_seconds: float
     sample_rate: int
     encoded: bytes
+    spoken: list[tuple[str, float, float]]
+
+
+def start(synthesis: Synthesis) -> None:
+    """Accepts a new synthesis that this process makes itself, now. Raises PublicError quota_exceeded, too_many_jobs."""
+    for name, value in {
+        "status": JobStatus.RUNNING,
+        "stage": "infer",
+        "attempt": 1,
+        "worker": f"web@{settings.WORKER_HOST}",
+        "heartbeat_at": Now(),
+        "started_at": Now(),
+    }.items():
+        setattr(synthesis, name, value)
+    synthesis.mark("infer")
+    with place_of(synthesis.api_key):
+        synthesis.accept()
+
+
+def request_for(
+    synthesis: Synthesis, reference: Reference, model: Model | None, *, early: bool = False
+) -> SynthesisRequest:
+    """What the row says, for the engine."""
+    return SynthesisRequest(
+        synthesis.text,
+        synthesis.language,
+        reference,
+        synthesis.speed,
+        synthesis.temperature,
+        synthesis.seed,
+        synthesis.model_id or None,
+        early=early,
+        tenant=str(synthesis.tenant_id),
+        model=model,
+    )
 
 
 def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> Speech:
@@ -126,7 +166,7 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None)
             parts = list(work.pieces(pulse))
         stored = work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
     metrics.first_byte(synthesis.engine, "wait")
-    return Speech(work.seconds, work.sample_rate, stored)
+    return Speech(work.seconds, work.sample_rate, stored, work.spoken)
 
 
 STREAM_BLOCK_BYTES = 32 * 1024  # so much the client must take within the time that a silent connection may last
@@ -154,6 +194,11 @@ class SpeechStream:
         self._first: bytes | None = next(self._blocks)
         metrics.first_byte(synthesis.engine, "stream")
         self.sample_rate = self._work.sample_rate
+
+    @property
+    def spoken(self) -> list[tuple[str, float, float]]:
+        """The sentences so far, as in Speech."""
+        return self._work.spoken
 
     def __iter__(self) -> SpeechStream:
         return self
@@ -239,6 +284,7 @@ class Work:
         self.started = time.monotonic()
         self.deadline = deadline
         self.sample_rate = 0
+        self.spoken: list[tuple[str, float, float]] = []
         self._frames = 0
 
     @property
@@ -255,7 +301,9 @@ class Work:
                 samples = soxr.resample(samples, piece.sample_rate, self.sample_rate)
             spoken += len(piece.text)
             pulse.progress = min(99, 100 * spoken // len(self.synthesis.text))
+            begin = self.seconds
             self._frames += len(samples)
+            self.spoken.append((piece.text, begin, self.seconds))
             if time.monotonic() > self.deadline:
                 raise EngineTimeout
             if len(samples):

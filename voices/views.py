@@ -11,7 +11,6 @@ from django.conf import settings
 from django.core.files import File
 from django.db.models import Avg, QuerySet
 from django.db.models.fields.files import FieldFile
-from django.db.models.functions import Now
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
@@ -25,7 +24,7 @@ from voiceproject import audio, usage
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
 from voiceproject.errors import EngineTimeout, PublicError
 from voiceproject.idempotency import Submission, refuse_key
-from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder, place_of, revoked
+from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder, revoked
 from voiceproject.logging import current
 from voiceproject.webhooks import callback_base
 from voices import consumers, registry, saved
@@ -151,31 +150,9 @@ class SynthesizeView(BodyLimitMixin, APIView):
         )
         if submission is not None:
             return self._submit(request, submission, synthesis, file)
-        for name, value in {
-            "status": JobStatus.RUNNING,
-            "stage": "infer",
-            "attempt": 1,
-            "worker": f"web@{settings.WORKER_HOST}",
-            "heartbeat_at": Now(),
-            "started_at": Now(),
-        }.items():
-            setattr(synthesis, name, value)
-        synthesis.mark("infer")
-        with place_of(key):
-            synthesis.accept()
+        journey.start(synthesis)
         saved.check_still_there(synthesis)
-        spoken = SynthesisRequest(
-            synthesis.text,
-            synthesis.language,
-            reference,
-            synthesis.speed,
-            synthesis.temperature,
-            synthesis.seed,
-            synthesis.model_id or None,
-            early=fields["stream"],
-            tenant=str(tenant.pk),
-            model=fields["model"],
-        )
+        spoken = journey.request_for(synthesis, reference, fields["model"], early=fields["stream"])
         try:
             return self._speak(request, synthesis, spoken, fields["stream"], window)
         except PublicError as error:

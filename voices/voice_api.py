@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
 from django.urls import reverse
+from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import mixins, status, viewsets
@@ -14,22 +16,24 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject import audio
+from voiceproject import audio, audit
 from voiceproject.api import BodyLimitMixin, CursorPages, file_response
 from voiceproject.errors import PublicError
 from voiceproject.jobs import revoked
-from voices import saved
-from voices.models import Voice
+from voices import saved, synthesis
+from voices.auth import credentials
+from voices.models import StandingConsent, Voice
 from voices.serializers import (
     AddSampleSerializer,
     ChangeVoiceSerializer,
     CheckQualitySerializer,
     CreateVoiceSerializer,
     QualitySerializer,
+    StandingConsentSerializer,
     VoiceSampleSerializer,
     VoiceSerializer,
 )
-from voices.synthesis import check_language, get_engine, held_request, upload_path
+from voices.synthesis import check_language, held_request, upload_path
 
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201], description="The voice's URL"
@@ -84,7 +88,7 @@ class VoiceViewSet(
                 name=fields["name"],
                 description=fields["description"],
                 language=fields["language"],
-                engine=get_engine(),
+                engine=synthesis.get_engine(),
             )
         location = request.build_absolute_uri(reverse("voice", args=[voice.pk]))
         return Response(self.get_serializer(voice).data, status=status.HTTP_201_CREATED, headers={"Location": location})
@@ -156,7 +160,7 @@ class VoiceViewSet(
             sample = saved.add_sample(
                 saved.provider(request), voice, recording, fields["transcript"], fields["consent"]
             )
-            saved.prepare(voice, get_engine())
+            saved.prepare(voice, synthesis.get_engine())
         return Response(VoiceSampleSerializer(sample).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(
@@ -179,6 +183,63 @@ class VoiceViewSet(
         if voice.taken_down_at is not None:
             raise revoked()
         return voice
+
+
+class StandingConsentView(BodyLimitMixin, APIView):
+    required_scope = "voices"
+
+    @extend_schema(
+        operation_id="get_standing_consent",
+        summary="Your standing statement of consent",
+        responses=StandingConsentSerializer,
+        tags=["voices"],
+    )
+    def get(self, request: Request) -> Response:
+        standing = StandingConsent.objects.filter(tenant=credentials(request)[0]).first()
+        if standing is None:
+            raise PublicError("not_found", "You have given no standing statement.")
+        return Response(StandingConsentSerializer(standing).data)
+
+    @extend_schema(
+        operation_id="give_standing_consent",
+        summary="State consent for voices to come",
+        description="For clients that add voices without a statement of their own (ElevenLabs'): this one is recorded "
+        "with each of them. Such voices are refused while there is none.",
+        request=StandingConsentSerializer,
+        responses=StandingConsentSerializer,
+        tags=["voices"],
+    )
+    def put(self, request: Request) -> Response:
+        serializer = StandingConsentSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        who = saved.provider(request)
+        with transaction.atomic():
+            standing, _ = StandingConsent.objects.update_or_create(
+                tenant=who.tenant,
+                defaults={
+                    "statement": serializer.validated_data["statement"],
+                    "key_prefix": who.key_prefix,
+                    "address": who.address[:64],
+                    "given_at": timezone.now(),
+                },
+            )
+            audit.record("consent.standing", standing, request=request, details={"statement": standing.statement})
+        return Response(StandingConsentSerializer(standing).data)
+
+    @extend_schema(
+        operation_id="withdraw_standing_consent",
+        summary="Withdraw the standing statement",
+        description="Voices that were added under it keep their record.",
+        responses={204: None},
+        tags=["voices"],
+    )
+    def delete(self, request: Request) -> Response:
+        with transaction.atomic():
+            standing = StandingConsent.objects.filter(tenant=credentials(request)[0]).first()
+            if standing is not None:
+                audit.record("consent.standing_withdrawn", standing, request=request)
+                standing.delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class QualityView(BodyLimitMixin, APIView):

@@ -30,7 +30,8 @@ class Reference:
 
     samples: float32, shape (n,), mono, -1..1; sample_rate in Hz; content_hash: SHA-256 (hex) that names this audio;
     transcript: what is said in the whole of it, or None; language: `auto` or a code of the engine; kept: of a saved
-    voice, None for any other.
+    voice, None for any other; preset: one of the engine's `presets`, whose own voice speaks then, and there are no
+    samples.
     """
 
     samples: NDArray[np.float32]
@@ -39,6 +40,7 @@ class Reference:
     transcript: str | None = None
     language: str = "auto"
     kept: Kept | None = field(default=None, compare=False)
+    preset: str = ""
 
     @property
     def duration_seconds(self) -> float:
@@ -69,6 +71,7 @@ class StoredReference(Reference):
             "transcript": transcript,
             "language": language,
             "kept": kept,
+            "preset": "",
         }.items():
             object.__setattr__(self, name, value)
 

@@ -16,6 +16,7 @@ from .pool import Pool
 from .turns import Canceled, Deadline
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
+PRESETS = ("female", "male")
 SENTENCE_PAUSE_SECONDS = 0.35
 CLAUSE_PAUSE_SECONDS = 0.12
 SENTENCE_ENDS = ".!?。！？…．"
@@ -35,6 +36,7 @@ class BuiltinEngine:
 
     name = "builtin"
     languages = LANGUAGES
+    presets = PRESETS
 
     def __init__(
         self,

@@ -70,6 +70,9 @@ def answer_to(
         return {"taken": synthesizer.take(key, message["language"], data)}, b""
     if key := message.pop("keep", None):
         return {}, synthesizer.keep(synthesizer.prepare(references[key]), message["language"])
+    if preset := message.pop("base", None):
+        piece = synthesizer.speak_preset(preset=preset, **{**message, "seed": tuple(message["seed"])})
+        return {"sample_rate": piece.sample_rate}, piece.samples.tobytes()
     key = message.pop("profile")
     profile = synthesizer.known(key, message["language"])
     if profile is None:

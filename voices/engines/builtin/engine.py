@@ -251,6 +251,26 @@ class Synthesizer:
         pause = np.zeros(round(pause_seconds / speed * world.SAMPLE_RATE), np.float32)
         return Piece(np.concatenate([_faded(loud), pause]), world.SAMPLE_RATE, text)
 
+    def speak_preset(
+        self,
+        text: str,
+        language: str,
+        preset: str,
+        speed: float = 1.0,
+        temperature: float = 0.7,
+        seed: int | tuple[int, ...] = 0,
+        pause_seconds: float = 0.0,
+    ) -> Piece:
+        """One sentence in a base voice as it is, `female` or `male`; the rest, and what is raised, as in `speak`."""
+        names = self.module(language).NAMES
+        base = self.base(names[0] if preset == "female" else names[-1], language)
+        samples, sample_rate = base.voice.speak(text, speed, np.random.default_rng(seed), temperature)
+        spoken = world.resample(samples, sample_rate)
+        own = float(np.sqrt(np.mean(spoken**2)))
+        loud = conversion.match_level(spoken, own * OUTPUT_LEVEL / base.level)
+        pause = np.zeros(round(pause_seconds / speed * world.SAMPLE_RATE), np.float32)
+        return Piece(np.concatenate([_faded(loud), pause]), world.SAMPLE_RATE, text)
+
     def choose_base(self, language: str, profile: VoiceProfile) -> Base:
         """The language's female or male base voice, whichever the reference is nearer to."""
         names = self.module(language).NAMES

@@ -1,0 +1,131 @@
+"""ElevenLabs' speech to speech: a recording said, or sung, again in another voice.
+
+It is a cover of a bare voice: a job as any other, done by a worker, for which the request waits.
+"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+from django.conf import settings
+from django.core.files import File
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from covers.models import CoverJob
+from covers.tasks import run_covers
+from voiceproject import audio, provenance
+from voiceproject.api import SizedFileField
+from voiceproject.broker import wake_workers
+from voiceproject.commands import scratch
+from voiceproject.errors import EngineTimeout, PublicError
+from voiceproject.events import wait_for_end
+from voiceproject.formats import encode
+from voiceproject.jobs import LIVE, delete_folder
+from voiceproject.logging import current
+from voiceproject.storage import fetch
+from voices import saved
+from voices.auth import credentials
+from voices.compat import find_speaker, streaming_response
+from voices.elevenlabs import ElevenLabsView
+from voices.models import Voice
+from voices.synthesis import held_request, upload_path
+
+STREAM_BLOCK_BYTES = 16 * 1024
+
+
+class SpeechToSpeechSerializer(serializers.Serializer):
+    """Unknown fields are ignored, as there: of voice_settings none applies to a conversion."""
+
+    audio = SizedFileField(max_bytes_setting="COVER_MAX_UPLOAD_SIZE")
+
+
+@extend_schema(exclude=True)
+class SpeechToSpeechView(ElevenLabsView):
+    """streamed: the answer in pieces. It begins when all is converted, in either case."""
+
+    required_scope = "covers"
+    field_names = {"song": "audio"}
+    streamed = False
+
+    def get_max_body_bytes(self) -> int:
+        return settings.COVER_MAX_UPLOAD_SIZE
+
+    def post(self, request: Request, voice_id: str) -> HttpResponseBase:
+        tenant, key = credentials(request)
+        output = self.output(request, streamed=self.streamed)
+        serializer = SpeechToSpeechSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        voice = find_speaker(tenant, voice_id)
+        if not isinstance(voice, Voice):
+            message = "A premade voice cannot be converted to; save a voice and send its id."
+            raise PublicError("validation_error", f"voice_id: {message}", {"voice_id": [message]})
+        path = upload_path(serializer.validated_data["audio"])
+        with held_request():
+            info = audio.decode_song(path, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
+            song_hash = audio.sha256_file(path)
+            job = CoverJob(
+                id=uuid.uuid4(),
+                tenant=tenant,
+                api_key=key,
+                request_id=current("request_id"),
+                voice_id=voice.pk,
+                song_hash=song_hash,
+                duration_seconds=info.duration_seconds,
+                input_kind="vocals",
+            )
+            _submit(job, path, voice)
+            wake_workers(run_covers)
+            wait_for_end(job, settings.SYNTHESIS_TIMEOUT_SECONDS, request.META.get("gunicorn.socket"))
+        job.refresh_from_db()
+        if job.status in LIVE:
+            job.cancel(settings.COVER_RESULT_TTL_HOURS)
+            raise EngineTimeout("The recording could not be converted in time. Send a shorter one.")
+        job.raise_unless_succeeded()
+        content = encode(*_result(job), output)
+        if not self.streamed:
+            content = provenance.sign(content, output.format, what="singing", job_id=job.pk)
+        response: HttpResponseBase
+        if self.streamed:
+            response = streaming_response(
+                iter([content[at : at + STREAM_BLOCK_BYTES] for at in range(0, len(content), STREAM_BLOCK_BYTES)]),
+                output.content_type,
+            )
+        else:
+            response = HttpResponse(content, content_type=output.content_type)
+        response["request-id"] = str(getattr(request._request, "request_id", ""))
+        response["history-item-id"] = str(job.pk)
+        return response
+
+
+def _submit(job: CoverJob, path: Path, voice: Voice) -> None:
+    sources: tuple[tuple[str, Any, int], ...] = (
+        ("song", path, path.stat().st_size),
+        ("reference_voice", voice.reference, voice.reference_bytes),
+    )
+    try:
+        for field, source, size in sources:
+            with source.open("rb") as file:
+                setattr(job, field, job.song.storage.save(f"{job.folder}/0-{field}", File(file)))
+            job.input_bytes += size
+        with CoverJob.admission(job.tenant, settings.COVER_MAX_QUEUED, job.api_key):
+            job.accept()
+    except BaseException:
+        delete_folder(job.folder)
+        raise
+    saved.check_still_there(job)
+
+
+def _result(job: CoverJob) -> tuple[np.ndarray, int]:
+    """The converted voice as float32 mono (n,), and its rate in Hz."""
+    with scratch(settings.SCRATCH_DIR, f"speech-{job.pk}") as folder:
+        fetch(job.result.storage, str(job.result.name), folder / "result.wav")
+        samples, rate = sf.read(folder / "result.wav", dtype="float32", always_2d=True)
+    return samples.mean(axis=1), rate
