@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from voiceproject import webhooks
+from voiceproject import blocking, webhooks
 from voiceproject.jobs import Job, JobStatus
 from voiceproject.models import Tenant, WebhookDelivery, WorkerHost
 
@@ -25,6 +25,7 @@ class TenantAdmin(admin.ModelAdmin):
     search_fields = ("user__username",)
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
+    actions = ("block", "unblock")
     # Not the secrets of its webhooks.
     fields = ("user", "max_running", "max_queued", "requests_per_minute", "monthly_audio_seconds",
               "max_storage_bytes", "served_at", "synthesis_served_at")  # fmt: skip
@@ -39,6 +40,20 @@ class TenantAdmin(admin.ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Tenant | None = None) -> bool:
         return False  # It goes with its user.
+
+    @admin.action(description="Block the selected tenants and cancel what runs", permissions=["change"])
+    def block(self, request: HttpRequest, queryset: QuerySet[Tenant]) -> None:
+        # Nobody locks operators out of the console here, least of all themselves.
+        tenants = [tenant for tenant in queryset if not (tenant.user.is_staff or tenant.user.is_superuser)]
+        blocked = sum(blocking.block(tenant.user, request) for tenant in tenants)
+        messages.success(request, f"{blocked} tenants blocked.")
+        if blocked < len(queryset):
+            messages.warning(request, f"{len(queryset) - blocked} are blocked already, or are staff.")
+
+    @admin.action(description="Unblock the selected tenants", permissions=["change"])
+    def unblock(self, request: HttpRequest, queryset: QuerySet[Tenant]) -> None:
+        unblocked = sum(blocking.unblock(tenant.user, request) for tenant in queryset)
+        messages.success(request, f"{unblocked} tenants unblocked.")
 
 
 @admin.register(WorkerHost)
