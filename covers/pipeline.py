@@ -468,10 +468,11 @@ class _Cover:
         """Signs, marks and stores what was made of it; what and landmarks as in voiceproject.provenance."""
         self.patiently(lambda: provenance.sign_file(path, format, what=what, job_id=self.job.pk))
         stored = self.patiently(lambda: self.job.upload(field, path, path.name))
+        found = self.job.with_output(path.stat().st_size, **{field: stored}, engine_seconds=self.job.engine_seconds)
 
         def note() -> bool:
             with transaction.atomic():
-                noted = self.job.note(**{field: stored})
+                noted = self.job.note(**found)
                 if noted:
                     provenance.mark_cover(self.job.pk, path, landmarks)
             return noted

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -34,6 +35,7 @@ from django.utils import timezone
 from voiceproject import metrics, provenance, tracing, usage, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
+from voiceproject.prepared import Slot, Update
 from voiceproject.storage import is_passing
 
 log = logging.getLogger(__name__)
@@ -374,17 +376,17 @@ class Job(models.Model):
         return True
 
     def succeed(self, ttl_hours: float, **fields: Any) -> bool:
-        return self._finish(JobStatus.SUCCEEDED, progress=100, expires_at=Now() + timedelta(hours=ttl_hours), **fields)
+        return self._finish(JobStatus.SUCCEEDED, ttl_hours, progress=100, **fields)
 
     def fail(self, error: str, message: str = "", detail: str = "", ttl_hours: float = 24, **fields: Any) -> bool:
         """error: a key of ERROR_MESSAGES; message: for the client; detail: for operators only."""
         return self._finish(
             JobStatus.FAILED,
+            ttl_hours,
             **fields,
             error=error,
             error_message=(message or ERROR_MESSAGES[error])[:500],
             error_detail=detail.replace("\x00", ""),
-            expires_at=Now() + timedelta(hours=ttl_hours),
         )
 
     def cancel(self, ttl_hours: float = 24) -> bool:
@@ -472,10 +474,10 @@ class Job(models.Model):
             if not job.resumable or job.attempt - job.first_attempt >= max_attempts:
                 won = job._finish(
                     JobStatus.FAILED,
+                    ttl_hours,
                     stale,
                     error="worker_lost",
                     error_message=ERROR_MESSAGES["worker_lost"],
-                    expires_at=Now() + timedelta(hours=ttl_hours),
                 )
             else:
                 won = bool(job._mine().filter(stale).update(**job._queued()))
@@ -661,21 +663,24 @@ class Job(models.Model):
         # The worker too: an attempt that was handed back is counted again by the next one.
         return type(self).objects.filter(pk=self.pk, status=JobStatus.RUNNING, attempt=self.attempt, worker=self.worker)
 
-    def _finish(self, status: JobStatus, only: Q | None = None, /, **fields: Any) -> bool:
-        mine = self._mine() if only is None else self._mine().filter(only)
+    def _finish(self, status: JobStatus, ttl_hours: float, only: Q | None = None, /, **fields: Any) -> bool:
+        end = _ending(type(self), status, timedelta(hours=ttl_hours), tuple(fields), only)
         with transaction.atomic():
-            won = mine.update(
-                status=status, finished_at=Now(), updated_at=Now(), revision=F("revision") + 1, heartbeat_at=None,
-                **fields,
-            )  # fmt: skip
+            won = bool(end(_pk=self.pk, _attempt=self.attempt, _worker=self.worker, **fields))
             if won:
                 # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
-                self.refresh_from_db()
+                for name, value in {**fields, "status": status, "heartbeat_at": None}.items():
+                    setattr(self, name, value)
+                for name in ("finished_at", "updated_at", "expires_at", "revision"):
+                    # What the database has computed is read when somebody asks for it, which is seldom.
+                    self.__dict__.pop(name, None)
                 usage.settle(self)
-                webhooks.announce(self)
+                if self.callback_url:
+                    self.refresh_from_db()
+                    webhooks.announce(self)
         if won:
             metrics.job_ended(self.webhook_kind, status.value, self.error)
-        return bool(won)
+        return won
 
     @staticmethod
     def _queued() -> dict[str, Any]:
@@ -689,3 +694,25 @@ class Job(models.Model):
             "updated_at": Now(),
             "revision": F("revision") + 1,
         }
+
+
+@cache
+def _ending(model: type[Job], status: JobStatus, ttl: timedelta, fields: tuple[str, ...], only: Q | None) -> Update:
+    """Ends the running job `_pk` of the attempt and worker `_attempt`, `_worker`, and writes these fields."""
+    # The worker too: an attempt that was handed back is counted again by the next one.
+    mine = model._default_manager.filter(
+        pk=Slot("_pk", model, "id"),
+        status=JobStatus.RUNNING,
+        attempt=Slot("_attempt", model, "attempt"),
+        worker=Slot("_worker", model, "worker"),
+    )
+    return Update(
+        mine if only is None else mine.filter(only),
+        status=status,
+        finished_at=Now(),
+        updated_at=Now(),
+        expires_at=Now() + ttl,
+        heartbeat_at=None,
+        revision=F("revision") + 1,
+        **{name: Slot(name, model) for name in fields},
+    )

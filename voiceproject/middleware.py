@@ -40,6 +40,8 @@ class RequestMiddleware:
         "frame-ancestors 'none'"
     )
 
+    PERMISSIONS_POLICY = "microphone=(), camera=(), geolocation=(), payment=(), usb=()"
+
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
         self.drain_bytes = 4 * (settings.MAX_UPLOAD_SIZE + 1024 * 1024)
@@ -59,6 +61,7 @@ class RequestMiddleware:
                 response[name] = value
             if response.get("Content-Type", "").startswith("text/html"):
                 response.setdefault("Content-Security-Policy", self.CONTENT_SECURITY_POLICY)
+                response.setdefault("Permissions-Policy", self.PERMISSIONS_POLICY)
             if response.status_code >= 400:
                 self.drain(request, connection)
                 if connection is not None:

@@ -272,6 +272,10 @@ SPECTACULAR_SETTINGS = {
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
     },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "voiceproject.schema.add_examples",
+    ],
     "APPEND_COMPONENTS": {"securitySchemes": {"MetricsToken": {"type": "http", "scheme": "bearer"}}},
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
@@ -335,6 +339,8 @@ SOVITS_REFERENCE_DIR_ON_SERVER = env.text("SOVITS_REFERENCE_DIR_ON_SERVER", str(
 SOVITS_QUEUE_SECONDS = env.number("SOVITS_QUEUE_SECONDS", 60, maximum=MAX_SECONDS)
 SOVITS_MAX_WAITING = env.number("SOVITS_MAX_WAITING", 8)
 BUILTIN_CONCURRENCY = env.number("BUILTIN_CONCURRENCY", 1, maximum=64)
+BUILTIN_QUEUE_SECONDS = env.number("BUILTIN_QUEUE_SECONDS", 60, maximum=MAX_SECONDS)
+BUILTIN_MAX_WAITING = env.number("BUILTIN_MAX_WAITING", 8)
 SYNTHESIS_TIMEOUT_SECONDS = env.number("SYNTHESIS_TIMEOUT_SECONDS", 600, maximum=MAX_SECONDS)
 SYNTHESIS_ASYNC_TIMEOUT_SECONDS = env.number("SYNTHESIS_ASYNC_TIMEOUT_SECONDS", 3600, maximum=MAX_SECONDS)
 SYNTHESIS_CONCURRENCY = env.number("SYNTHESIS_CONCURRENCY", 1, minimum=0, maximum=64)
