@@ -23,9 +23,6 @@ from voices.voice_api import QualityView, VoiceViewSet
 
 API = "api/v1"
 
-admin.site.site_header = admin.site.site_title = "Voice cloning and AI covers"
-admin.site.index_title = "Console"
-
 urlpatterns = [
     path("", StudioView.as_view(), name="studio"),
     path("health", HealthView.as_view(), name="health"),

@@ -161,6 +161,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "started_at": Now(),
         }.items():
             setattr(synthesis, name, value)
+        synthesis.mark("infer")
         with place_of(key):
             synthesis.accept()
         saved.check_still_there(synthesis)
