@@ -129,8 +129,8 @@ def test_operators_block_and_unblock_in_the_console_and_the_log_says_who(tenant:
 
     def act(action: str) -> str:
         selected = [str(pk) for pk in Limits.objects.values_list("pk", flat=True)]
-        answer = client.post("/admin/voiceproject/tenant/", {"action": action, "_selected_action": selected, "confirmed": "1"},
-                             follow=True)  # fmt: skip
+        form = {"action": action, "_selected_action": selected, "confirmed": "1"}
+        answer = client.post("/admin/voiceproject/tenant/", form, follow=True)
         return str(answer.content.decode())
 
     page = act("block")
