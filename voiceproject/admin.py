@@ -108,8 +108,8 @@ class TenantAdmin(ConsoleAdmin):
         return False  # It goes with its user.
 
     @admin.action(description=_("Block the selected tenants, and cancel what runs"), permissions=["change"])
-    @confirmed(lambda n: ngettext("Block %d tenant? Its keys are refused; what runs is canceled.",
-                                  "Block %d tenants? Their keys are refused; what runs is canceled.", n) % n)  # fmt: skip
+    @confirmed(lambda n: ngettext("Block %d tenant, and cancel what runs?",
+                                  "Block %d tenants, and cancel what runs?", n) % n)  # fmt: skip
     def block(self, request: HttpRequest, tenants: list[Tenant]) -> None:
         # Nobody locks operators out of the console here, least of all themselves.
         users = [tenant.user for tenant in tenants if not (tenant.user.is_staff or tenant.user.is_superuser)]
