@@ -24,7 +24,7 @@ from covers.models import STEMS, CoverJob
 from covers.pipeline import template
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
-from voiceproject import audio, provenance, usage
+from voiceproject import audio, provenance, textfilter, usage
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
 from voiceproject.errors import PublicError
 from voiceproject.idempotency import Submission
@@ -90,6 +90,7 @@ class CoverJobViewSet(
         serializer = CreateCoverSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
+        textfilter.check(request, fields["lyrics"], "cover", "lyrics")
         song = upload_path(fields.pop("song"))
         reference: Path | FieldFile
         if "voice_id" in fields:

@@ -133,6 +133,7 @@ def test_an_archive_has_all_rows_and_files_of_the_tenant_and_no_secret(
              for name in kind.file_fields() if getattr(job, name)}  # fmt: skip
     voice = Voice.objects.get(tenant=tenant.user)
     files |= {voice.reference.name, *(sample.audio.name for sample in voice.samples.all())}
+    files |= {data.file.name for data in voice.engine_data.all()}  # where the engine computes any
     assert {name for name in names if name.startswith("files/")} == {f"files/{name}" for name in files}
     assert rows["consents"][0]["statement"] == "The speaker has agreed to this, in writing."
     secret = WebhookSecret.objects.get(user=tenant.user).secret

@@ -650,8 +650,8 @@ def test_an_operators_retry_over_a_quota_says_so(tenant: Tenant, client: Any) ->
     assert job.fail("mix_failed")
     limit(tenant, monthly_audio_seconds=50)
     client.force_login(User.objects.create_superuser("root"))
-    answer = client.post("/admin/covers/coverjob/", {"action": "retry_jobs", "_selected_action": [str(job.pk)]},
-                         follow=True)  # fmt: skip
+    form = {"action": "retry_jobs", "_selected_action": [str(job.pk)], "confirmed": "1"}
+    answer = client.post("/admin/covers/coverjob/", form, follow=True)
     assert "may make 50 seconds of audio a month" in answer.content.decode()
     job.refresh_from_db()
     assert job.status == JobStatus.FAILED

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from voiceproject import webhooks
+from voiceproject import blocking, webhooks
 from voiceproject.console import ConsoleAdmin, LogAdmin, confirmed, find_jobs, since_filter, utc
 from voiceproject.jobs import Job, JobStatus
 from voiceproject.models import AuditEntry, Tenant, WebhookDelivery, WorkerHost
@@ -90,6 +90,7 @@ class TenantAdmin(ConsoleAdmin):
     search_help_text = _("The beginning of a name")
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
+    actions = ("block", "unblock")
     ordering = ("user__username",)
     # Not the secrets of its webhooks.
     fields = ("user", "max_running", "max_queued", "requests_per_minute", "monthly_audio_seconds",
@@ -105,6 +106,22 @@ class TenantAdmin(ConsoleAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Tenant | None = None) -> bool:
         return False  # It goes with its user.
+
+    @admin.action(description=_("Block the selected tenants, and cancel what runs"), permissions=["change"])
+    @confirmed(lambda n: ngettext("Block %d tenant, and cancel what runs?",
+                                  "Block %d tenants, and cancel what runs?", n) % n)  # fmt: skip
+    def block(self, request: HttpRequest, tenants: list[Tenant]) -> None:
+        # Nobody locks operators out of the console here, least of all themselves.
+        users = [tenant.user for tenant in tenants if not (tenant.user.is_staff or tenant.user.is_superuser)]
+        blocked = sum(blocking.block(user, request) for user in users)
+        messages.success(request, _("%d tenants blocked.") % blocked)
+        if blocked < len(tenants):
+            messages.warning(request, _("%d are blocked already, or are staff.") % (len(tenants) - blocked))
+
+    @admin.action(description=_("Unblock the selected tenants"), permissions=["change"])
+    def unblock(self, request: HttpRequest, queryset: QuerySet[Tenant]) -> None:
+        unblocked = sum(blocking.unblock(tenant.user, request) for tenant in queryset)
+        messages.success(request, _("%d tenants unblocked.") % unblocked)
 
 
 @admin.register(WorkerHost)

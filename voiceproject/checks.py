@@ -206,6 +206,22 @@ def pinned_models(app_configs: Any, databases: Any = None, **kwargs: Any) -> lis
 
 
 @register()
+def text_filter(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A filter that cannot be asked refuses everything; better said now."""
+    from voiceproject import textfilter
+
+    if not settings.TEXT_FILTER:
+        return []
+    try:
+        if textfilter.load(settings.TEXT_FILTER) is textfilter.words:
+            textfilter.words("", 0, "synthesis")
+    except Exception as error:
+        hint = "See TEXT_FILTER and TEXT_FILTER_WORDS."
+        return [Error(f"TEXT_FILTER cannot be used: {error}", hint=hint, id="voiceproject.E011")]
+    return []
+
+
+@register()
 def exposed_without_https(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if "*" in settings.ALLOWED_HOSTS and settings.HTTPS:
         return [Warning("ALLOWED_HOSTS answers to any host name.", id="voiceproject.W001")]

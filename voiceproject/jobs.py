@@ -272,7 +272,7 @@ class Job(models.Model):
                 if running >= cls._limit(tenant, cls.running_limit_field, tenant_limit):
                     continue
                 queued = cls.objects.filter(tenant=tenant.pk, status=JobStatus.QUEUED)
-                job = queued.order_by("-priority", "created_at", "pk").first()
+                job = queued.filter(tenant__is_active=True).order_by("-priority", "created_at", "pk").first()
                 if job is not None:
                     job.attempt += 1
                     job.mark("claimed", host=host)
@@ -291,7 +291,7 @@ class Job(models.Model):
                     updated_at=Now(),
                     revision=F("revision") + 1,
                 ):
-                    continue  # Canceled this moment.
+                    continue  # Canceled, or its tenant blocked, this moment.
                 Tenant.objects.filter(pk=tenant.pk).update(**{cls.turn_field: Now()})
                 job.refresh_from_db()
                 return job
@@ -323,7 +323,8 @@ class Job(models.Model):
         full = [row["tenant"] for row in counted if row["n"] >= row["limit"]]
         if own:
             full += Tenant.objects.filter(**{own: 0}).values_list("pk", flat=True)
-        queued = cls.objects.filter(status=JobStatus.QUEUED).exclude(tenant__in=full)
+        # Those of a blocked tenant wait.
+        queued = cls.objects.filter(status=JobStatus.QUEUED, tenant__is_active=True).exclude(tenant__in=full)
         urgency = queued.order_by("-priority").values_list("priority", flat=True).first()
         if urgency is None:
             return None
@@ -343,7 +344,7 @@ class Job(models.Model):
     @classmethod
     def has_room(cls, host: str, host_limit: int) -> bool:
         """Whether a claim for this host could succeed."""
-        if not cls.objects.filter(status=JobStatus.QUEUED).exists():
+        if not cls.objects.filter(status=JobStatus.QUEUED, tenant__is_active=True).exists():
             return False
         if WorkerHost.objects.filter(name=host, draining=True).exists():
             return False
@@ -544,7 +545,8 @@ class Job(models.Model):
         queued = type(self).objects.filter(status=JobStatus.QUEUED).order_by()
         sooner = Q(priority__gt=self.priority) | Q(priority=self.priority, created_at__lt=self.created_at)
         own = queued.filter(sooner, tenant=self.tenant_id).count() + 1
-        others = queued.filter(priority__gte=self.priority).exclude(tenant=self.tenant_id).values("tenant")
+        ahead = queued.filter(priority__gte=self.priority, tenant__is_active=True)
+        others = ahead.exclude(tenant=self.tenant_id).values("tenant")
         counts = others.annotate(n=Count("pk"), urgent=Count("pk", filter=Q(priority__gt=self.priority)))
         return own + sum(max(row["urgent"], min(row["n"], own)) for row in counts)
 

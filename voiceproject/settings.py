@@ -323,6 +323,11 @@ RATE_LIMIT_PER_MINUTE = env.number("RATE_LIMIT_PER_MINUTE", 0, minimum=0, maximu
 MONTHLY_AUDIO_SECONDS = env.number("MONTHLY_AUDIO_SECONDS", 0, minimum=0)
 MAX_STORAGE_BYTES = env.number("MAX_STORAGE_BYTES", 0, minimum=0)
 
+# --- Texts -----------------------------------------------------------------------------------------------------------
+
+TEXT_FILTER = env.text("TEXT_FILTER")
+TEXT_FILTER_WORDS = env.path("TEXT_FILTER_WORDS", DATA_DIR / "refused-words.txt")
+
 # --- Speech ----------------------------------------------------------------------------------------------------------
 
 SOVITS_BASE_URLS = [check_url("SOVITS_BASE_URL", url, ("http", "https")) for url in env.words("SOVITS_BASE_URL", [])]

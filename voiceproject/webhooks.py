@@ -203,7 +203,8 @@ def due(limit: int = SLOTS) -> list[Any]:
     counts = WebhookDelivery.objects.under_way().order_by().values("tenant").annotate(n=Count("pk"))
     under_way = dict(counts.values_list("tenant", "n"))
     busy = [tenant for tenant, n in under_way.items() if n >= TENANT_SLOTS]
-    waiting = WebhookDelivery.objects.claimable().exclude(tenant__in=busy).order_by()
+    # Those of a blocked tenant wait until it is unblocked.
+    waiting = WebhookDelivery.objects.claimable().filter(tenant__is_active=True).exclude(tenant__in=busy).order_by()
     tenants = list(waiting.values_list("tenant", flat=True).distinct())
     tenants.sort(key=lambda tenant: (under_way.get(tenant, 0), random.random()))
     chosen: list[Any] = []
@@ -229,7 +230,7 @@ def claim(pk: Any) -> WebhookDelivery | None:
     The row of the tenant's secret is locked while what is under way is counted.
     """
     delivery = WebhookDelivery.objects.select_related("tenant").filter(pk=pk).first()
-    if delivery is None:
+    if delivery is None or not delivery.tenant.is_active:
         return None
     secret_of(delivery.tenant)
     with transaction.atomic():

@@ -30,6 +30,7 @@ from covers import pipeline  # noqa: E402
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
 from voiceproject import (  # noqa: E402
+    blocking,
     idempotency,
     metrics,
     provenance,
@@ -67,6 +68,7 @@ def look(take_over: bool = True) -> None:
         Synthesis.recover(silent, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
     CoverJob.expire()
     Synthesis.expire()
+    blocking.cancel_running()
     account.erase_requested()
     webhooks.expire()
     webhooks.start_due()

@@ -20,7 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject import audio, usage
+from voiceproject import audio, textfilter, usage
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
 from voiceproject.errors import EngineTimeout, PublicError
 from voiceproject.idempotency import Submission, refuse_key
@@ -110,6 +110,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         if fields["callback_url"] and not background:
             message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
             raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
+        textfilter.check(request, fields["text"], "synthesis", "text")
         engine = journey.get_engine()
         file: Path | FieldFile
         if "voice_id" in fields:
