@@ -1,0 +1,90 @@
+"""The OpenAPI document against a live server: requests made from it, at random, and answers held against it.
+
+`OPENAPI_EXAMPLES=200 pytest tests/test_openapi.py -n 0` looks longer than a test run can.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from tests.conftest import FakeEngine, Tenant
+from tests.test_isolation import cover, delivery, key, synthesis
+from voiceproject import schema as product_schema  # noqa: F401 - registers how errors are described
+from voices.models import SCOPES
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import schemathesis
+    from schemathesis import checks
+
+EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "8"))
+checks.load_all_checks()
+CHECKS = [
+    checks.CHECKS.get_one(name)
+    for name in (
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+    )
+]
+
+
+def document() -> dict[str, Any]:
+    from drf_spectacular.generators import SchemaGenerator
+
+    return SchemaGenerator().get_schema(request=None, public=True)
+
+
+OPERATIONS = {
+    f"{operation.method.upper()} {operation.path}": operation
+    for operation in (result.ok() for result in schemathesis.openapi.from_dict(document()).get_all_operations())
+}
+OWNED: dict[str, Callable[..., dict[str, Any]]] = {
+    "/voice/syntheses/": synthesis,
+    "/cover/jobs/": cover,
+    "/keys/": key,
+    "/webhooks/deliveries/": delivery,
+}
+
+
+@pytest.fixture
+def quiet(engine: FakeEngine) -> Iterator[FakeEngine]:
+    yield engine
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_answer_is_as_the_document_has_it(
+    name: str, quiet: FakeEngine, live_server: Any, transactional_db: None
+) -> None:
+    operation = OPERATIONS[name]
+    tenant = Tenant("alice", scopes=list(SCOPES))
+    make = next((made for part, made in OWNED.items() if part in operation.path), None)
+    turn = iter(range(10**6))
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy())
+    def look(case: Any) -> None:
+        if make and case.path_parameters and next(turn) % 4:
+            values = make(tenant.user)
+            for parameter in case.path_parameters:
+                if parameter in ("id", "pk", "job_id", "key_id"):
+                    case.path_parameters[parameter] = str(values["pk"])
+        response = case.call(base_url=live_server.url, headers={"X-API-Key": tenant.secret}, timeout=60)
+        assert response.status_code < 500 or response.status_code == 503, response.text
+        case.validate_response(response, checks=CHECKS)
+
+    look()
