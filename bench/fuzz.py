@@ -4,7 +4,7 @@
 
 Each file is made of its number (tests/mutated_audio.py) from a good one of every format that is taken, some of them
 with a C2PA manifest, and sent to a synthesis as its reference, to a cover as its song, or to verification, in turns.
-Requests go through all of Django but the socket, in worker processes that are watched: one that dies, or answers nothing
+Requests go through all of Django but the socket, in worker processes that are watched: one that dies, or says nothing
 for 150 s (the decoder's own deadline is 120 s), is a failure that is told with its file's number, and another goes on
 behind it. The engine is a stand-in; decoders, decoder processes, database and files are real. Memory is a worker's
 resident set after its first 500 files and at its end. Exit status 1 where anything failed.

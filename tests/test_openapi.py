@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.conftest import FakeEngine, Tenant
 from tests.test_isolation import cover, delivery, key, synthesis
-from voiceproject import schema as product_schema  # noqa: F401 - registers how errors are described
 from voices.models import SCOPES
 
 with warnings.catch_warnings():
@@ -25,13 +24,14 @@ with warnings.catch_warnings():
 
 EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "8"))
 checks.load_all_checks()
+# Of an event stream schemathesis holds each event against the schema, and OpenAPI 3.1 has one for the whole only.
+WITH_A_SCHEMA = checks.CHECKS.get_one("response_schema_conformance")
 CHECKS = [
     checks.CHECKS.get_one(name)
     for name in (
         "status_code_conformance",
         "content_type_conformance",
         "response_headers_conformance",
-        "response_schema_conformance",
     )
 ]
 
@@ -54,14 +54,9 @@ OWNED: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-@pytest.fixture
-def quiet(engine: FakeEngine) -> Iterator[FakeEngine]:
-    yield engine
-
-
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_answer_is_as_the_document_has_it(
-    name: str, quiet: FakeEngine, live_server: Any, transactional_db: None
+    name: str, engine: FakeEngine, live_server: Any, transactional_db: None
 ) -> None:
     operation = OPERATIONS[name]
     tenant = Tenant("alice", scopes=list(SCOPES))
@@ -85,6 +80,7 @@ def test_every_answer_is_as_the_document_has_it(
                     case.path_parameters[parameter] = str(values["pk"])
         response = case.call(base_url=live_server.url, headers={"X-API-Key": tenant.secret}, timeout=60)
         assert response.status_code < 500 or response.status_code == 503, response.text
-        case.validate_response(response, checks=CHECKS)
+        stream = response.headers.get("content-type", [""])[0].startswith("text/event-stream")
+        case.validate_response(response, checks=CHECKS if stream else [*CHECKS, WITH_A_SCHEMA])
 
     look()
