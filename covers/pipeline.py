@@ -128,7 +128,8 @@ def _settle(job: CoverJob, error: Exception, pulse: _Progress) -> None:
     if pulse.stage in ("separate", "infer"):
         metrics.engine_failed(pulse.stage, failure.code)
     ttl = settings.COVER_RESULT_TTL_HOURS
-    if job.fail(failure.code, failure.message, failure.detail, ttl, stage=pulse.stage):
+    fields = {"stage": pulse.stage, "engine_seconds": job.engine_seconds}
+    if job.fail(failure.code, failure.message, failure.detail, ttl, **fields):
         log.warning("cover failed: %s", failure.code, extra={"stage": pulse.stage})
 
 
@@ -389,6 +390,7 @@ class _Cover:
         if settings.COVER_RESIDENT:
             serving = template(kind).serving(lasting | values, frozenset(lasting))
             run = functools.partial(residents().run, serving=serving)
+        started = time.monotonic()
         try:
             result = run(
                 argv,
@@ -417,6 +419,8 @@ class _Cover:
             elif "No space left on device" in error.stderr_tail:
                 code = "storage_full"
             raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
+        finally:
+            self.job.engine_seconds = (self.job.engine_seconds or 0.0) + time.monotonic() - started
         self.warnings += result.warnings
 
     def fit(self, code: str, name: str) -> None:
@@ -455,7 +459,8 @@ class _Cover:
         """Stores a part of the song itself."""
         path = self.folder / f"{field}.wav"
         stored = self.patiently(lambda: self.job.upload(field, path, path.name))
-        if not self.patiently(lambda: self.job.note(**{field: stored})):
+        found = self.job.with_output(path.stat().st_size, **{field: stored}, engine_seconds=self.job.engine_seconds)
+        if not self.patiently(lambda: self.job.note(**found)):
             getattr(self.job, field).storage.delete(stored)
             raise NotOurs
 
@@ -463,10 +468,11 @@ class _Cover:
         """Signs, marks and stores what was made of it; what and landmarks as in voiceproject.provenance."""
         self.patiently(lambda: provenance.sign_file(path, format, what=what, job_id=self.job.pk))
         stored = self.patiently(lambda: self.job.upload(field, path, path.name))
+        found = self.job.with_output(path.stat().st_size, **{field: stored}, engine_seconds=self.job.engine_seconds)
 
         def note() -> bool:
             with transaction.atomic():
-                noted = self.job.note(**{field: stored})
+                noted = self.job.note(**found)
                 if noted:
                     provenance.mark_cover(self.job.pk, path, landmarks)
             return noted

@@ -240,6 +240,7 @@ class JobFilters(StrictSerializer):
     status = serializers.ChoiceField(JobStatus.choices, required=False)
     created_after = serializers.DateTimeField(required=False, help_text="ISO 8601")
     created_before = serializers.DateTimeField(required=False, help_text="ISO 8601")
+    voice_id = serializers.UUIDField(required=False, help_text="Those made with this saved voice")
     cursor = serializers.CharField(required=False)
     page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)
 
@@ -248,5 +249,10 @@ class JobFilters(StrictSerializer):
         filters = cls(data=request.query_params)
         filters.is_valid(raise_exception=True)
         given = filters.validated_data
-        lookups = {"status": "status", "created_after": "created_at__gt", "created_before": "created_at__lt"}
+        lookups = {
+            "status": "status",
+            "created_after": "created_at__gt",
+            "created_before": "created_at__lt",
+            "voice_id": "voice_id",
+        }
         return queryset.filter(**{lookups[name]: given[name] for name in lookups if name in given})

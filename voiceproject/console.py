@@ -131,7 +131,12 @@ class JobAdmin(admin.ModelAdmin):
     @admin.action(description="Retry the selected failed or canceled jobs", permissions=["change"])
     def retry_jobs(self, request: HttpRequest, queryset: QuerySet) -> None:
         jobs = list(queryset)
-        retried = sum(job.resumable and not job.files_expired and job.retry() for job in jobs)
+        retried = 0
+        for job in jobs:
+            try:
+                retried += job.resumable and not job.files_expired and job.retry()
+            except PublicError as error:
+                messages.error(request, f"{job.tenant}: {error.message}")
         messages.success(request, f"{retried} jobs queued again.")
         if retried < len(jobs):
             messages.warning(request, f"{len(jobs) - retried} cannot be tried again.")

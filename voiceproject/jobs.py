@@ -31,7 +31,7 @@ from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from voiceproject import metrics, provenance, tracing, webhooks
+from voiceproject import metrics, provenance, tracing, usage, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
 from voiceproject.storage import is_passing
@@ -70,6 +70,10 @@ class JobQuerySet(models.QuerySet):
     def for_tenant(self, user: Any) -> Self:
         """What this tenant may see: its own."""
         return self.filter(tenant=user)
+
+
+def revoked() -> PublicError:
+    return PublicError("revoked", "The operator has taken this voice down; what was made with it is gone.")
 
 
 def delete_folder(folder: str) -> None:
@@ -151,6 +155,14 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True)
 
+    engine_seconds = models.FloatField(null=True, help_text="How long the engine worked, since the last retry")
+    # What the tenant's storage is counted by; see voiceproject.usage.
+    input_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were sent")
+    output_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were made")
+    # Not a foreign key: the job outlives its voice, and an operator may revoke it even then.
+    voice_id = models.UUIDField(null=True, db_index=True, help_text="The saved voice that it was made with")
+    revoked_at = models.DateTimeField(null=True, help_text="When an operator took that voice down")
+
     callback_url = models.CharField(max_length=2000, blank=True, help_text="Told when the job has ended")
     callback_base = models.CharField(max_length=300, blank=True, help_text="Where links in that message begin")
 
@@ -169,6 +181,7 @@ class Job(models.Model):
             models.Index(
                 fields=["expires_at"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_expiry"
             ),
+            models.Index(fields=["tenant"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_stored"),
         ]
 
     def __str__(self) -> str:
@@ -200,7 +213,7 @@ class Job(models.Model):
         Tenant.objects.get_or_create(user=tenant)
         with transaction.atomic():
             limit = cls._limit(Tenant.objects.select_for_update().get(user=tenant), cls.queued_limit_field, max_queued)
-            queued = cls.objects.filter(tenant=tenant, status=JobStatus.QUEUED).count()
+            queued = cls.waiting(tenant)
             if queued >= limit:
                 raise PublicError(
                     "too_many_jobs",
@@ -211,10 +224,21 @@ class Job(models.Model):
             _check_jobs_of(key)
             yield
 
+    def accept(self) -> None:
+        """Writes a new job's row, and what it reserves of its tenant's quotas. Raises PublicError quota_exceeded."""
+        with transaction.atomic():
+            usage.reserve(self)
+            self.save(force_insert=True)
+
     @staticmethod
     def _limit(tenant: Tenant, field: str, default: int) -> int:
         own = getattr(tenant, field) if field else None
         return default if own is None else own
+
+    @classmethod
+    def waiting(cls, tenant: Any) -> int:
+        """How many jobs of the tenant are queued."""
+        return cls.objects.filter(tenant=tenant, status=JobStatus.QUEUED).count()
 
     # --- transitions: each returns whether it happened ---
 
@@ -326,7 +350,7 @@ class Job(models.Model):
     def store(self, field: str, path: Path, name: str) -> bool:
         """Puts a finished file where every host finds it. False, and nothing kept, when the job is no longer ours."""
         stored = self.upload(field, path, name)
-        if self.note(**{field: stored}):
+        if self.note(**self.with_output(path.stat().st_size, **{field: stored})):
             return True
         getattr(self, field).storage.delete(stored)
         return False
@@ -335,6 +359,10 @@ class Job(models.Model):
         """The first half of `store`: the file under its name in the storage, which no row knows yet."""
         with path.open("rb") as file:
             return str(getattr(self, field).storage.save(f"{self.folder}/{self.attempt}-{name}", File(file)))
+
+    def with_output(self, size: int, **fields: Any) -> dict[str, Any]:
+        """`fields` for `note` or `succeed` that name one more file of `size` bytes."""
+        return {**fields, "output_bytes": self.output_bytes + size}
 
     def note(self, **fields: Any) -> bool:
         """Writes what the work has found out. False, and nothing written, when the job is no longer ours."""
@@ -372,6 +400,7 @@ class Job(models.Model):
                 )
                 self.refresh_from_db()
                 if canceled:
+                    usage.settle(self)
                     webhooks.announce(self)
         except type(self).DoesNotExist:
             return False
@@ -379,6 +408,23 @@ class Job(models.Model):
             metrics.job_ended(self.webhook_kind, JobStatus.CANCELED.value)
             self.delete_files(self.output_fields(), status=JobStatus.CANCELED)
         return bool(canceled)
+
+    def revoke(self, ttl_hours: float = 24) -> bool:
+        """Cancels the job if it is alive, and takes away for good what it was made of and what it has made."""
+        self.cancel(ttl_hours)
+        revoked = (
+            type(self)
+            .objects.filter(pk=self.pk, revoked_at=None)
+            .update(revoked_at=Now(), files_expired=True, updated_at=Now(), revision=F("revision") + 1)
+        )
+        try:
+            self.refresh_from_db()
+        except type(self).DoesNotExist:
+            return False
+        # Again where it was revoked before: what was in the way of the files then may be gone.
+        self.delete_files(self.file_fields())
+        delete_folder(self.folder)
+        return bool(revoked)
 
     def hand_back(self) -> bool:
         """A worker that is told to stop: the job is queued again, and this attempt does not count."""
@@ -394,13 +440,20 @@ class Job(models.Model):
         return bool(self._mine().update(**self._queued()))
 
     def retry(self) -> bool:
-        """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files."""
-        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED))
-        changed = over.filter(files_expired=False).update(
-            **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
-            first_attempt=F("attempt"),
-        )  # fmt: skip
-        self.refresh_from_db()
+        """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files.
+
+        Raises PublicError quota_exceeded.
+        """
+        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED), revoked_at=None)
+        with transaction.atomic():
+            usage.lock(self)  # Before the job's row, as claims do it.
+            changed = over.filter(files_expired=False).update(
+                **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
+                first_attempt=F("attempt"), engine_seconds=None,
+            )  # fmt: skip
+            self.refresh_from_db()
+            if changed:
+                usage.reserve(self)
         return bool(changed)
 
     first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last retry")
@@ -465,6 +518,8 @@ class Job(models.Model):
 
     def raise_unless_succeeded(self) -> None:
         """PublicError that says why there is no result (yet, any more, or ever)."""
+        if self.revoked_at is not None:
+            raise revoked()
         if self.status in LIVE:
             raise PublicError("job_not_ready", "The job has not ended yet.", {"status": self.status}, retry_after=2)
         if self.files_expired:
@@ -478,6 +533,40 @@ class Job(models.Model):
         """The job as the API answers it. `request` makes links absolute with its `build_absolute_uri`."""
         # Each kind of job has a serializer of its own, and Django's metaclass knows no abstract methods.
         raise NotImplementedError(f"{type(self).__name__} does not say how it is shown")
+
+    # --- usage: what voiceproject.usage asks of each kind ---
+
+    # Set where the tenant or the key has a quota: milliseconds of audio that are left of it.
+    quota_left_ms: int | None = None
+    reserved_ms: int = 0
+
+    @property
+    def operation(self) -> str:
+        return self.webhook_kind
+
+    @property
+    def characters(self) -> int:
+        return 0
+
+    def expected_seconds(self) -> float:
+        """Audio that the job will make, as far as it is known when it is accepted."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it makes")
+
+    def made_seconds(self) -> float:
+        """Audio that was made, of a job that has succeeded, or was canceled after it had started."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it has made")
+
+    @property
+    def started(self) -> bool:
+        """Whether an attempt was begun, and not handed back, since the job was queued."""
+        return self.attempt > self.first_attempt
+
+    @classmethod
+    def held_bytes(cls, tenant_id: int) -> int:
+        """What the tenant's files of this kind take."""
+        rows = cls._default_manager.filter(tenant=tenant_id, files_expired=False).order_by()
+        total = rows.aggregate(n=models.Sum(F("input_bytes") + F("output_bytes")))["n"]
+        return int(total or 0)
 
     # --- files ---
 
@@ -500,10 +589,13 @@ class Job(models.Model):
         stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
         if stored:
             provenance.make_before_deletion(self.folder)
-        if not type(self).objects.filter(pk=self.pk, **condition).update(**dict.fromkeys(fields, "")):
+        emptied: dict[str, Any] = dict.fromkeys(fields, "") | {"output_bytes": 0}
+        if set(fields) >= set(self.file_fields()):
+            emptied["input_bytes"] = 0
+        if not type(self).objects.filter(pk=self.pk, **condition).update(**emptied):
             return
-        for name in fields:
-            setattr(self, name, "")
+        for name, value in emptied.items():
+            setattr(self, name, value)
         for storage, name in stored:
             try:
                 storage.delete(name)
@@ -512,6 +604,12 @@ class Job(models.Model):
                     raise
                 # No row names it any more; it goes with the job's folder.
                 log.warning("a file could not be deleted yet: %s", error, extra={"file": name})
+
+    def withdraw(self) -> None:
+        """Deletes a job that turns out to be none, before anything was made; nothing is charged for it."""
+        with transaction.atomic():
+            usage.give_back(self)
+            type(self).objects.filter(pk=self.pk).delete()
 
     def remove(self) -> None:
         """Deletes the job for good, its files too; a live one is canceled first."""
@@ -571,6 +669,7 @@ class Job(models.Model):
             if won:
                 # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
                 self.refresh_from_db()
+                usage.settle(self)
                 webhooks.announce(self)
         if won:
             metrics.job_ended(self.webhook_kind, status.value, self.error)

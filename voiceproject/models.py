@@ -29,6 +29,9 @@ class Tenant(models.Model):
     max_storage_bytes = models.PositiveBigIntegerField(
         null=True, blank=True, help_text="What its files may take together"
     )
+    erase_requested_at = models.DateTimeField(
+        null=True, editable=False, db_index=True, help_text="Everything of it is being deleted since then"
+    )
 
     def __str__(self) -> str:
         return str(self.user)
@@ -186,6 +189,48 @@ class WebhookDelivery(models.Model):
     @property
     def webhook_id(self) -> str:
         return f"msg_{self.pk.hex}"
+
+
+class UsageEntry(models.Model):
+    """One accepted piece of work, and what it has cost. Written by voiceproject.usage alone.
+
+    It outlives the job, the key and the tenant: numbers and names instead of foreign keys. Times are whole
+    milliseconds, whose sums are exact.
+    """
+
+    class State(models.TextChoices):
+        RESERVED = "reserved"
+        SETTLED = "settled"
+        REFUNDED = "refunded"
+
+    tenant_id = models.BigIntegerField(help_text="The user")
+    key_id = models.UUIDField(null=True, help_text="The API key's public id")
+    key_prefix = models.CharField(max_length=16, blank=True)
+    key_name = models.CharField(max_length=100, blank=True, help_text="As it was when the work was accepted")
+    operation = models.CharField(max_length=32, help_text="synthesis, cover, remix")
+    job_id = models.UUIDField(help_text="Not a foreign key: the job may be deleted")
+    attempt = models.PositiveIntegerField(default=0, help_text="The job's, when this was settled")
+    state = models.CharField(max_length=16, choices=State, default=State.RESERVED)
+    reserved_ms = models.BigIntegerField(help_text="Audio that was expected")
+    audio_ms = models.BigIntegerField(help_text="What counts: first as expected, then as made; 0 when given back")
+    characters = models.PositiveIntegerField(default=0)
+    engine_ms = models.BigIntegerField(default=0, help_text="How long the engine worked")
+    day = models.DateField(help_text="UTC; on which this counts, and in whose month")
+    accepted_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        verbose_name = "usage entry"
+        verbose_name_plural = "usage"
+        # The first covers the sums of quotas; the other has an entry for each live job only.
+        indexes: ClassVar = [models.Index(fields=["tenant_id", "day", "key_id", "audio_ms"])]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["job_id"], condition=Q(ended_at__isnull=True), name="one_reservation_a_job")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.job_id}"
 
 
 class AuditEntry(models.Model):

@@ -200,6 +200,7 @@ CORS_EXPOSE_HEADERS = [
     "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
     "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
     "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+    "X-Quota-Remaining",
 ]  # fmt: skip
 
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -267,15 +268,18 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobStatus": "voiceproject.jobs.JobStatus",
         "Language": "voices.serializers.LANGUAGES",
+        "SpeechFormat": "voices.serializers.FORMATS",
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
     },
     "APPEND_COMPONENTS": {"securitySchemes": {"MetricsToken": {"type": "http", "scheme": "bearer"}}},
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
+        {"name": "voices", "description": "Saved voices: a speaker's samples under an id, and how good they are."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
         {"name": "provenance", "description": "Whether a recording was made here."},
         {"name": "keys", "description": "The API keys of your account."},
+        {"name": "account", "description": "Who you are here, your limits, and what you have used."},
         {"name": "webhooks", "description": "What your server is told when a job has ended (Standard Webhooks)."},
         {"name": "health", "description": "What runs, and what does not."},
     ],
@@ -295,6 +299,11 @@ if API_KEY:
 
 MAX_UPLOAD_SIZE = env.number("MAX_UPLOAD_SIZE", 10 * 1024 * 1024)
 RATE_LIMIT_PER_MINUTE = env.number("RATE_LIMIT_PER_MINUTE", 0, minimum=0, maximum=1_000_000)
+
+# --- Quotas ---------------------------------------------------------------------------------------------------------
+
+MONTHLY_AUDIO_SECONDS = env.number("MONTHLY_AUDIO_SECONDS", 0, minimum=0)
+MAX_STORAGE_BYTES = env.number("MAX_STORAGE_BYTES", 0, minimum=0)
 
 # --- Speech ----------------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,14 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
 from voiceproject.metrics_api import MetricsView
-from voiceproject.pages import DocsView, RedocView, StartView
+from voiceproject.pages import DocsView, RedocView, StudioView
+from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
+from voices.account_api import EraseView, ExportView
 from voices.key_api import KeyViewSet
 from voices.provenance import VerifyView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
+from voices.voice_api import QualityView, VoiceViewSet
 
 API = "api/v1"
 
@@ -23,7 +26,7 @@ admin.site.site_header = admin.site.site_title = "Voice cloning and AI covers"
 admin.site.index_title = "Console"
 
 urlpatterns = [
-    path("", StartView.as_view(), name="start"),
+    path("", StudioView.as_view(), name="studio"),
     path("health", HealthView.as_view(), name="health"),
     path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
@@ -48,6 +51,20 @@ urlpatterns = [
     path(
         f"{API}/voice/syntheses/<uuid:pk>/events", SynthesisViewSet.as_view({"get": "events"}), name="synthesis-events"
     ),
+    path(f"{API}/voice/voices", VoiceViewSet.as_view({"get": "list", "post": "create"}), name="voices"),
+    path(
+        f"{API}/voice/voices/<uuid:pk>",
+        VoiceViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+        name="voice",
+    ),
+    path(f"{API}/voice/voices/<uuid:pk>/sample", VoiceViewSet.as_view({"get": "sample"}), name="voice-sample"),
+    path(f"{API}/voice/voices/<uuid:pk>/samples", VoiceViewSet.as_view({"post": "add_sample"}), name="voice-samples"),
+    path(
+        f"{API}/voice/voices/<uuid:pk>/samples/<uuid:sample_id>",
+        VoiceViewSet.as_view({"delete": "delete_sample"}),
+        name="voice-sample-detail",
+    ),
+    path(f"{API}/voice/quality", QualityView.as_view(), name="quality"),
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
     path(
         f"{API}/cover/jobs/<uuid:pk>",
@@ -68,6 +85,10 @@ urlpatterns = [
         name="key",
     ),
     path(f"{API}/keys/<uuid:pk>/rotate", KeyViewSet.as_view({"post": "rotate"}), name="key-rotate"),
+    path(f"{API}/usage", UsageView.as_view(), name="usage"),
+    path(f"{API}/me", MeView.as_view(), name="me"),
+    path(f"{API}/me/export", ExportView.as_view(), name="me-export"),
+    path(f"{API}/me/erase", EraseView.as_view(), name="me-erase"),
     path(f"{API}/webhooks/secret", WebhookSecretView.as_view(), name="webhook-secret"),
     path(f"{API}/webhooks/secret/rotate", RotateWebhookSecretView.as_view(), name="webhook-secret-rotate"),
     path(f"{API}/webhooks/deliveries", WebhookDeliveryViewSet.as_view({"get": "list"}), name="webhook-deliveries"),

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.db import connection, transaction
 
-from voiceproject import audio, metrics, provenance, tracing
+from voiceproject import audio, metrics, provenance, tracing, usage
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
 from voiceproject.logging import bind, bound, note
 from voiceproject.pulse import Pulse
@@ -261,8 +261,9 @@ class Work:
         # The engine has made no more if it was told so; this is also the answer for the last sentence.
         if pulse.gone():
             if not pulse.client_left.is_set():
+                self._correct()
                 raise PublicError("job_canceled", "This synthesis was canceled.")
-            self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+            self._cancel()
             raise PublicError("job_canceled", "The client has gone away.")
         if not self._frames:
             raise PublicError("engine_error", "The speech engine made no audio.")
@@ -279,15 +280,16 @@ class Work:
         with transaction.atomic():
             won = self.synthesis.succeed(
                 settings.SYNTHESIS_TTL_HOURS,
-                audio=stored,
                 duration_seconds=self.seconds,
                 sample_rate=self.sample_rate,
                 engine_seconds=self._elapsed,
+                **self.synthesis.with_output(len(signed), audio=stored),
             )
             if won:
                 provenance.mark_synthesis(self.synthesis.pk, signed, stored, self.sample_rate, sent)
         if not won:
             storage.delete(stored)
+            self._correct()
             raise PublicError("job_canceled", "This synthesis was canceled.")
         metrics.synthesis_made(self.synthesis.engine, self.mode, self._elapsed, self.seconds)
         return signed
@@ -319,13 +321,13 @@ class Work:
         try:
             yield
         except GeneratorExit:  # a stream that nobody takes any more
-            if self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS):
+            if self._cancel():
                 log.info("the client went away from a stream")
             raise
         except Exception as error:
             public = as_public_error(error)
             if public.status == 400 and not self._frames:
-                self.synthesis.delete()  # What the engine refuses to speak was never a synthesis.
+                self.synthesis.withdraw()  # What the engine refuses to speak was never a synthesis.
                 raise
             self.failed(error)
             ttl = settings.SYNTHESIS_TTL_HOURS
@@ -334,6 +336,15 @@ class Work:
         except BaseException as error:
             self.synthesis.fail("engine_error", detail=repr(error), engine_seconds=self._elapsed)
             raise
+
+    def _cancel(self) -> bool:
+        canceled = self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+        self._correct()
+        return canceled
+
+    def _correct(self) -> None:
+        """Whoever has canceled this could only guess how much was made."""
+        usage.correct(self.synthesis, self.seconds, self._elapsed)
 
     @property
     def _elapsed(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from voiceproject.errors import EngineTimeout, PublicError
-from voices.engines import EngineHealth, Model, Piece, SynthesisRequest
+from voices.engines import EngineHealth, Model, Piece, Reference, SynthesisRequest
 from voices.text import Sentence, split
 
 from .pool import Canceled, Deadline, Pool
@@ -98,6 +98,13 @@ class BuiltinEngine:
                 f"this text has other writing in it ({', '.join(foreign)})."
             )
         return sentences
+
+    def prepare(self, reference: Reference, language: str, deadline: float) -> None:
+        """Computes now what speaking this language in a saved voice will need. Raises as `synthesize`."""
+        try:
+            self._pool.speak({"prepare": True, "text": "", "language": language}, reference, deadline)
+        except Deadline as error:
+            raise EngineTimeout(LATE) from error
 
     def health(self) -> EngineHealth:
         state = self._pool.state()

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 THREADS = "2"
+ENGINE = "builtin"
 MAX_LINE_BYTES = 1 << 20
 CANCEL_CHECK_SECONDS = 0.5
 
@@ -66,6 +67,8 @@ class Pool:
         canceled: Callable[[], bool] = lambda: False,
     ) -> Piece:
         """One sentence (`order`: the arguments of Synthesizer.speak) in the voice of the reference.
+
+        An order with `prepare` and a language speaks nothing: what that would need of the voice is computed, and kept.
 
         canceled: asked while the sentence waits for its turn. Raises Deadline, Canceled, EngineError where the child
         fails, EngineUnavailable once closed, PublicError as the engine.
@@ -211,9 +214,21 @@ class Child:
         order = {**order, "profile": key}
         answer, data = self._ask(order, b"", deadline)
         if answer.get("need") == "reference":
-            self._send_reference(key, reference, deadline)
+            if not self._send_kept(key, reference, order["language"], deadline):
+                self._send_reference(key, reference, deadline)
             answer, data = self._ask(order, b"", deadline)
+        if answer["made"] and reference.kept:
+            _, kept = self._ask({"keep": key, "language": order["language"]}, b"", deadline)
+            reference.kept.store(ENGINE, order["language"], kept)
         return Piece(np.frombuffer(data, np.float32), int(answer["sample_rate"]), order["text"])
+
+    def _send_kept(self, key: str, reference: Reference, language: str, deadline: float) -> bool:
+        """What was computed of a saved voice before. False where there is nothing, or nothing of use any more."""
+        kept = reference.kept.load(ENGINE, language) if reference.kept else None
+        if kept is None:
+            return False
+        answer, _ = self._ask({"kept": key, "language": language}, kept, deadline)
+        return bool(answer["taken"])
 
     def _send_reference(self, key: str, reference: Reference, deadline: float) -> None:
         message = {
