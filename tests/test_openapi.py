@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.conftest import FakeEngine, Tenant
-from tests.test_isolation import cover, delivery, key, synthesis
+from tests.test_isolation import cover, delivery, key, synthesis, voice
 from voices.models import SCOPES
 
 with warnings.catch_warnings():
@@ -50,6 +50,7 @@ OWNED: dict[str, Callable[..., dict[str, Any]]] = {
     "/voice/syntheses/": synthesis,
     "/cover/jobs/": cover,
     "/keys/": key,
+    "/voice/voices/": voice,
     "/webhooks/deliveries/": delivery,
 }
 
@@ -76,8 +77,9 @@ def test_every_answer_is_as_the_document_has_it(
         if make and case.path_parameters and next(turn) % 4:
             values = make(tenant.user)
             for parameter in case.path_parameters:
-                if parameter in ("id", "pk", "job_id", "key_id"):
-                    case.path_parameters[parameter] = str(values["pk"])
+                known = values.get(parameter, values["pk"] if parameter in ("id", "pk") else None)
+                if known is not None:
+                    case.path_parameters[parameter] = str(known)
         response = case.call(base_url=live_server.url, headers={"X-API-Key": tenant.secret}, timeout=60)
         assert response.status_code < 500 or response.status_code == 503, response.text
         stream = response.headers.get("content-type", [""])[0].startswith("text/event-stream")
