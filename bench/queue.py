@@ -185,8 +185,13 @@ class Tables:
                 f"(SELECT {names} FROM covers_coverjob WHERE tenant_id = {tenant} LIMIT 1) one"
             )
 
+    def run(self) -> int:
+        self.claims()
+        self.lists()
+        return 0 if self.worst <= LIMIT else 1
 
-def on_this_database(options: argparse.Namespace) -> int:
+
+def on_this_database(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     import django
 
     django.setup()
@@ -195,25 +200,25 @@ def on_this_database(options: argparse.Namespace) -> int:
 
     settings.ALLOWED_HOSTS = ["testserver"]
     connection.creation.create_test_db(verbosity=0, autoclobber=True)
-    tables = Tables(options.rows, options.queued, options.samples)
     try:
         print(connection.vendor, flush=True)
-        tables.claims()
-        tables.lists()
+        return run(options)
     finally:
         connection.creation.destroy_test_db(settings.DATABASES["default"]["NAME"], verbosity=0)
-    return 0 if tables.worst <= LIMIT else 1
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run_on_databases(
+    module: str, description: str, run: Callable[[argparse.Namespace], int], samples: int = 200
+) -> int:
+    """Calls `run` in a process for each database, SQLite first; the worst status of them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queued", type=int, default=10_000)
-    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=samples)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
-        return on_this_database(options)
+        return on_this_database(run, options)
     urls = [""]
     if os.environ.get("DATABASE_URL", "").startswith("postgres"):
         urls.append(os.environ["DATABASE_URL"])
@@ -232,9 +237,15 @@ def main() -> int:
             environment.pop("DATABASE_URL", None)
             if url:
                 environment["DATABASE_URL"] = url
-            command = [sys.executable, "-m", "bench.queue", "--here", *sys.argv[1:]]
+            command = [sys.executable, "-m", module, "--here", *sys.argv[1:]]
             results.append(subprocess.run(command, env=environment, cwd=Path(__file__).parent.parent).returncode)
     return max(results)
+
+
+def main() -> int:
+    return run_on_databases(
+        "bench.queue", __doc__ or "", lambda options: Tables(options.rows, options.queued, options.samples).run()
+    )
 
 
 if __name__ == "__main__":

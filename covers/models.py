@@ -10,6 +10,12 @@ from voiceproject.jobs import Job, JobStatus
 
 STAGES = ("preprocess", "separate", "infer", "mix", "finalize")
 STEMS = ("vocals", "instrumental", "converted")
+# What each stage makes; the others make nothing that is kept.
+MADE_BY = {
+    "separate": ("vocals", "instrumental"),
+    "infer": ("converted",),
+    "finalize": ("result", "result_flac", "result_mp3"),
+}
 
 
 class CoverJob(Job):
@@ -74,3 +80,7 @@ class CoverJob(Job):
     @classmethod
     def output_fields(cls) -> list[str]:
         return [*STEMS, "result", "result_flac", "result_mp3"]
+
+    @classmethod
+    def outputs_from(cls, stage: str) -> list[str]:
+        return [name for later in STAGES[STAGES.index(stage) :] for name in MADE_BY.get(later, ())]

@@ -164,6 +164,7 @@ class _Progress(Pulse):
 
     def enter(self, stage: str) -> None:
         self.check()
+        self.job.mark(stage)
         self.stage, self.progress = stage, STARTS[stage]
         self.tell()
 

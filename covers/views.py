@@ -79,7 +79,7 @@ class CoverJobViewSet(
         description="Answers at once with the job; the work is done by a worker. Poll `links.self`.",
         request={"multipart/form-data": CreateCoverSerializer},
         responses={202: CoverJobSerializer},
-        parameters=[consumers.LOCATION, *consumers.IDEMPOTENCY],
+        parameters=[consumers.LOCATION, consumers.WAIT, *consumers.IDEMPOTENCY],
         tags=["cover"],
     )
     def create(self, request: Request) -> Response:
@@ -142,7 +142,7 @@ class CoverJobViewSet(
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return super().list(request, *args, **kwargs)
 
-    @extend_schema(operation_id="get_cover", summary="One cover job", tags=["cover"])
+    @extend_schema(operation_id="get_cover", summary="One cover job", parameters=[consumers.WAIT], tags=["cover"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         job = self.get_object()
         return consumers.shown(request, job, self.get_serializer)
@@ -199,7 +199,7 @@ class CoverJobViewSet(
         description="A new job, made of the stems of this one: nothing is separated or converted again.",
         request={"application/json": RemixSerializer, "multipart/form-data": RemixSerializer},
         responses={202: CoverJobSerializer},
-        parameters=[consumers.LOCATION, *consumers.IDEMPOTENCY],
+        parameters=[consumers.LOCATION, consumers.WAIT, *consumers.IDEMPOTENCY],
         tags=["cover"],
     )
     def remix(self, request: Request, pk: str) -> Response:

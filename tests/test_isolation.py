@@ -140,7 +140,10 @@ class Pages:
     staff_only: bool = True
 
 
-PAGES = {"admin/": Pages("/admin/login/", frozenset({"admin/login/", "admin/logout/", "admin/jsi18n/"}))}
+PAGES = {
+    "admin/": Pages("/admin/login/", frozenset({"admin/login/", "admin/logout/", "admin/jsi18n/"})),
+    "account": Pages("/account/signin", frozenset({"account/signin", "account/signout"}), staff_only=False),
+}
 
 
 # --- All routes ---

@@ -554,3 +554,77 @@ def test_an_expired_job_keeps_its_row_and_loses_its_files(leftovers: Callable[[]
     assert CoverJob.expire() == 1
     assert leftovers() == []
     assert CoverJob.objects.get().status == "succeeded"
+
+
+def stages_of(job: CoverJob) -> list[tuple[int, str]]:
+    job.refresh_from_db()
+    return [(mark["attempt"], mark["stage"]) for mark in job.marks]
+
+
+def test_a_job_keeps_what_each_attempt_did_and_how_it_ended() -> None:
+    (job,) = queued()
+    first = claim(host="gpu-1")
+    first.mark("separate")
+    assert first.beat("separate", 10)
+    assert first.hand_back()
+    second = claim("w2", "gpu-2")
+    silent_for(second, 100)
+    CoverJob.recover(30, 9)
+    third = claim("w3", "gpu-3")
+    third.mark("infer")
+    assert third.fail("inference_failed")
+    # A handed-back attempt does not count, so that the next one has its number.
+    assert stages_of(job) == [
+        (1, "claimed"), (1, "separate"), (1, "handed back"), (1, "claimed"), (1, "taken over"),
+        (2, "claimed"), (2, "infer"), (2, "failed"),
+    ]  # fmt: skip
+    assert [mark["host"] for mark in job.marks if mark["stage"] == "claimed"] == ["gpu-1", "gpu-2", "gpu-3"]
+    times = [mark["at"] for mark in job.marks]
+    assert times == sorted(times)
+
+
+def test_the_marks_of_a_worker_that_has_lost_are_not_kept() -> None:
+    (job,) = queued()
+    mine = claim()
+    job.cancel()
+    mine.mark("infer")
+    assert not mine.beat("infer", 50)
+    assert not mine.succeed(1)
+    assert stages_of(job) == [(1, "claimed"), (1, "canceled")]
+
+
+def test_a_job_that_goes_round_for_ever_keeps_its_last_marks() -> None:
+    (job,) = queued()
+    for _ in range(130):
+        assert claim().hand_back()
+    assert len(stages_of(job)) == 200
+    assert job.marks[-1]["stage"] == "handed back"
+
+
+def test_an_operator_takes_a_job_from_a_worker_which_learns_it_at_its_next_beat() -> None:
+    (job,) = queued()
+    mine = claim()
+    assert job.requeue()
+    assert (job.status, job.worker, job.host) == ("queued", "", "")
+    assert not mine.beat("separate", 30)
+    assert not mine.succeed(1)
+    again = claim()
+    assert (again.pk, again.attempt, again.status) == (job.pk, 2, "running")
+    assert [stage for _, stage in stages_of(job)] == ["claimed", "requeued", "claimed"]
+    assert again.cancel() and not again.requeue()
+
+
+def test_a_retry_from_a_stage_deletes_what_that_stage_and_later_ones_have_made() -> None:
+    (job,) = queued(status="failed", error="mix_failed", attempt=1)
+    for name in ("vocals", "instrumental", "converted"):
+        file = getattr(job, name)
+        file.save(f"covers/{job.pk}/1-{name}", ContentFile(b"audio"), save=False)
+        CoverJob.objects.filter(pk=job.pk).update(**{name: file.name})
+    job.refresh_from_db()
+    converted, storage = job.converted.name, job.converted.storage
+    assert job.retry("infer")
+    assert (job.status, bool(job.vocals), bool(job.instrumental), bool(job.converted)) == ("queued", True, True, False)
+    assert not storage.exists(converted)
+    assert storage.exists(job.vocals.name)
+    assert not job.retry("separate")  # It waits already: nothing of it is touched.
+    assert storage.exists(job.vocals.name)

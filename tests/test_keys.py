@@ -170,7 +170,7 @@ def test_the_command_says_what_is_wrong(db: None) -> None:
     assert not User.objects.get(username="nobody").has_usable_password()
     with pytest.raises(CommandError, match=r"--allowed-networks: 10\.0\.0\.5/8 has bits"):
         call_command("create_api_key", "nobody", allowed_networks=["10.0.0.5/8"])
-    with pytest.raises(CommandError, match="--max-concurrent-jobs must be at least 1"):
+    with pytest.raises(CommandError, match="--max-concurrent-jobs must be from 1"):
         call_command("create_api_key", "nobody", max_concurrent_jobs=0)
 
 

@@ -206,6 +206,10 @@ def test_a_redirect_to_the_bucket_is_signed_private_and_opt_in(
     assert found.headers["Content-Type"] == "audio/wav"
     assert found.headers["Content-Disposition"] == f'attachment; filename="{finished.pk}.wav"'
     assert "X-Amz-Signature" in response["Location"] and "X-Amz-Expires=300" in response["Location"]
+    # Our own pages load nothing from elsewhere.
+    of_ours = api.get(url, headers={"Sec-Fetch-Site": "same-origin"})
+    assert b"".join(of_ours.streaming_content) == reference_wav
+    assert api.get(url, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 307
 
 
 def test_what_has_expired_leaves_the_bucket_and_is_gone(finished: CoverJob, bucket: Any, api: APIClient) -> None:

@@ -20,6 +20,7 @@ from tests.browser import Browser
 from tests.conftest import needs
 from tests.test_covers import INFER, SEPARATE
 from tests.test_quickstart import SAMPLES, Quickstart
+from voices import saved
 
 STATIC = Path(__file__).parent.parent / "voiceproject" / "static" / "studio"
 
@@ -52,6 +53,11 @@ def test_both_languages_have_the_same_texts_with_the_same_places_to_fill() -> No
         places = r"\{\w+\}"
         assert sorted(re.findall(places, text)) == sorted(re.findall(places, chinese[key])), key
         assert text.strip() and chinese[key].strip(), key
+
+
+def test_the_consent_that_the_page_sends_is_one_that_the_server_takes() -> None:
+    for name in ("en", "zh-hans"):
+        assert saved.is_statement(dictionary(name)["save.consent"])
 
 
 def test_every_text_that_the_page_asks_for_is_there_and_none_is_left_over() -> None:
@@ -148,7 +154,9 @@ def test_a_voice_is_recorded_and_heard_as_it_speaks(studio: Browser, server: Qui
     studio.click("#record")
     studio.wait("document.querySelector('#record-state').textContent.startsWith('0:04')")
     studio.click("#record")
-    studio.wait("document.querySelector('.quality .chips li')")
+    # The server's own report, with what the browser cannot know.
+    assert "Up to" in studio.wait("document.querySelector('.quality .chips')?.innerText.match(/Up to .* kHz/)?.[0]")
+    assert "Measured in your browser" not in studio.evaluate("document.querySelector('#voice').innerText")
     studio.wait("document.querySelector('#current .time').textContent === '0:04'")
     studio.write("#text", "Hello there, this is my new voice. It speaks whatever I write, and you hear it at once.")
     studio.click("#speak-button")
@@ -175,6 +183,46 @@ def test_a_voice_is_recorded_and_heard_as_it_speaks(studio: Browser, server: Qui
     speech, rate = sf.read(io.BytesIO(file.read_bytes()))
     assert len(speech) / rate == pytest.approx(made["duration_seconds"], abs=0.01)
     assert np.sqrt(np.mean(speech**2)) == pytest.approx(loudness, rel=0.02)
+
+
+@pytest.mark.browser
+def test_a_voice_is_saved_with_consent_spoken_with_and_deleted(studio: Browser, server: Quickstart) -> None:
+    studio.click("#current button.block")
+    studio.write("#save-name", "<b>Ada</b>")
+    studio.click("#save-form .primary")
+    assert "consent" in studio.wait("document.querySelector('#save-form .notice')?.innerText")
+    assert api(server, "/voice/voices")["results"] == []
+    studio.click("#save-consent")
+    studio.click("#save-form .primary")
+    studio.wait("!document.querySelector('#save-dialog').open")
+    (voice,) = api(server, "/voice/voices")["results"]
+    studio.wait("document.querySelector('#current .title').textContent === '<b>Ada</b>'")  # As text.
+    studio.write("#text", "With a saved voice.")
+    studio.click("#speak-button")
+    studio.wait("document.querySelector('#speak-state').textContent.startsWith('Done')", 60)
+    made = api(server, "/voice/syntheses")["results"]
+    assert (len(made), made[0]["voice_id"]) == (2, voice["voice_id"])
+    studio.click("#spoken .item [aria-label='Delete']")
+    studio.click("#ask .danger")
+    studio.wait("document.querySelectorAll('#spoken .item').length === 1")
+
+    recording = "document.querySelector('#current')"
+    studio.click("#current [aria-label='Take another voice']")
+    studio.wait(f"{recording}.hidden")
+    studio.click("#tab-saved")
+    studio.click("#saved-voices .round")
+    studio.wait("document.querySelector('#saved-voices .waveform').getAttribute('aria-valuenow') > 0.1")
+    studio.click("#saved-voices .buttons button")
+    studio.wait(f"!{recording}.hidden && {recording}.querySelector('.player:not(.waiting)')")
+    studio.click("#current [aria-label='Take another voice']")
+    studio.click("#tab-saved")
+    studio.click("#saved-voices [aria-label='Delete']")
+    studio.click("#ask .danger")
+    studio.wait("document.querySelector('#saved-voices .empty')")
+    assert api(server, "/voice/voices")["results"] == []
+    studio.click("#tab-file")
+    studio.choose_file("#reference-file", SAMPLES / "reference.flac")
+    studio.wait("document.querySelector('.quality .chips')?.innerText.includes('Up to')")
 
 
 @pytest.mark.browser
@@ -235,6 +283,18 @@ def test_what_was_made_is_in_the_history_and_can_be_deleted(studio: Browser, ser
 
 
 @pytest.mark.browser
+def test_usage_tells_what_was_made_and_what_is_left(studio: Browser, server: Quickstart) -> None:
+    studio.click("#tab-usage")
+    total = api(server, "/usage")["total"]
+    shown = studio.wait("document.querySelector('.sums')?.innerText")
+    assert total["requests"] == 4  # Two syntheses, a cover, a remix.
+    assert f"{total['requests']}\nRequests" in shown
+    assert f"{total['characters']}\nCharacters" in shown
+    rows = studio.evaluate("document.querySelector('#usage .limits').innerText")
+    assert "Jobs waiting\n100 left of 100" in rows
+
+
+@pytest.mark.browser
 def test_nothing_is_lost_on_an_error(studio: Browser) -> None:
     studio.click("#tab-speak")
     studio.write("#text", "?!?!")
@@ -244,6 +304,75 @@ def test_nothing_is_lost_on_an_error(studio: Browser) -> None:
     assert re.search(r"Request \w{32}", said)
     assert studio.evaluate("document.querySelector('#text').value") == "?!?!"
     assert not studio.evaluate("document.querySelector('#current').hidden")
+
+
+@pytest.mark.browser
+def test_a_stream_that_breaks_off_loses_neither_the_text_nor_what_was_heard(
+    studio: Browser, server: Quickstart
+) -> None:
+    studio.click("#tab-speak")
+    text = "The first sentence is heard. " + "Then many others follow it. " * 100
+    studio.write("#text", text)
+    already = studio.evaluate("heard.pieces")
+    studio.click("#speak-button")
+    studio.wait(f"heard.pieces > {already}", 60)
+    (made,) = api(server, "/voice/syntheses", status="running")["results"]
+    requests.post(made["links"]["cancel"], headers={"X-API-Key": server.key}, timeout=30).raise_for_status()
+    assert "The audio broke off" in studio.wait("document.querySelector('#speak-form .notice.bad')?.innerText", 60)
+    assert studio.evaluate("document.querySelector('#text').value") == text
+    assert studio.evaluate("document.querySelector('#spoken .item .state').innerText") == "Failed"
+    assert studio.evaluate("document.querySelector('#spoken .waveform').getAttribute('aria-valuemax') > 0.5")
+    studio.complaints[:] = [line for line in studio.complaints if "ERR_INCOMPLETE_CHUNKED_ENCODING" not in line]
+
+
+@pytest.mark.browser
+def test_a_server_that_cannot_be_reached_is_told_and_loses_nothing(studio: Browser) -> None:
+    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    studio.write("#text", "Nobody hears this.")
+    studio.call("Network.emulateNetworkConditions", offline=True, **network)
+    try:
+        studio.click("#speak-button")
+        studio.wait("document.querySelector('#speak-form .notice.bad')?.innerText.includes('could not be reached')")
+        assert studio.evaluate("document.querySelector('#text').value") == "Nobody hears this."
+    finally:
+        studio.call("Network.emulateNetworkConditions", offline=False, **network)
+    studio.complaints[:] = [line for line in studio.complaints if "ERR_INTERNET_DISCONNECTED" not in line]
+
+
+@pytest.mark.browser
+def test_a_job_is_followed_by_asking_where_events_do_not_come_through(studio: Browser) -> None:
+    studio.call("Network.setBlockedURLs", urls=["*/events"])
+    studio.click("#tab-cover")
+    before = studio.evaluate("document.querySelectorAll('#jobs .job').length")
+    studio.click("#jobs .icon-sliders")
+    studio.click("#jobs .inset .primary")
+    studio.wait(f"document.querySelectorAll('#jobs .job[data-status=succeeded]').length === {before + 1}", 60)
+    assert any(url.endswith("/events") for url in studio.requests)
+    studio.call("Network.setBlockedURLs", urls=[])
+    studio.complaints[:] = [line for line in studio.complaints if "ERR_BLOCKED_BY_CLIENT" not in line]
+
+
+@pytest.mark.browser
+def test_the_keyboard_is_enough(studio: Browser) -> None:
+    focused = "document.activeElement.id || document.activeElement.className"
+    studio.click("#tab-speak")
+    studio.press("ArrowRight")
+    assert studio.evaluate(focused) == "tab-cover"
+    assert studio.evaluate("!document.querySelector('#cover').hidden")
+    studio.press("ArrowLeft")
+    assert studio.evaluate(focused) == "tab-speak"
+    seen = []
+    for _ in range(20):
+        studio.press("Tab")
+        seen.append(studio.evaluate(focused))
+    assert {"waveform", "text", "speak-language", "speak-format", "speed", "speak-button"} <= set(seen), seen
+    # Each shows where it is.
+    studio.evaluate("document.querySelector('#speak-button').focus()")
+    assert studio.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    studio.write("#text", "?!")
+    studio.evaluate("document.querySelector('#speak-form .notices').replaceChildren()")
+    studio.press("Enter", modifiers=2)
+    assert "nothing to speak" in studio.wait("document.querySelector('#speak-form .notice.bad')?.innerText")
 
 
 @pytest.mark.browser
@@ -303,8 +432,35 @@ def test_the_key_stays_in_this_browser_and_is_forgotten_on_demand(studio: Browse
 
 
 @pytest.mark.browser
+def test_a_section_says_which_scope_a_key_lacks(browser: Browser, server: Quickstart) -> None:
+    made = requests.post(
+        f"{server.base}/api/v1/keys", json={"name": "speech", "scopes": ["synthesize"]},
+        headers={"X-API-Key": server.key}, timeout=30,
+    ).json()  # fmt: skip
+    browser.open(f"{server.base}/#cover")
+    browser.write("#key", made["secret"])
+    browser.click("#remember")
+    browser.press("Enter")
+    browser.wait("!document.querySelector('#workspace').hidden")
+    assert "“covers”" in browser.wait("document.querySelector('#cover .lacking').innerText")
+    assert browser.evaluate("document.querySelector('#cover-button').disabled")
+    browser.click("#tab-usage")
+    assert "“usage”" in browser.wait("document.querySelector('#usage .notice')?.innerText")
+    browser.click("#tab-speak")
+    assert not browser.evaluate("document.querySelector('#speak-button').disabled")
+    assert browser.evaluate("localStorage.getItem('studio.key')") == made["secret"]
+    # Taken away while the page is open: back to the key, with the reason.
+    requests.delete(f"{server.base}/api/v1/keys/{made['id']}", headers={"X-API-Key": server.key}, timeout=30)
+    browser.click("#tab-history")
+    browser.click("#history-refresh")
+    assert "not valid" in browser.wait("document.querySelector('#key-form .notice.bad')?.innerText")
+    assert browser.evaluate("localStorage.getItem('studio.key')") is None
+
+
+@pytest.mark.browser
 def test_the_browser_had_nothing_to_complain_of_and_asked_no_other_host(studio: Browser, server: Quickstart) -> None:
     """Last in this file: over all that the tests above did."""
     assert studio.other_hosts(server.base) == []
-    expected = ("status of 400", "status of 404")  # The refused text; what this server does not offer.
+    # What the tests above provoke: a refused text, a scope that lacks, a key that was taken away.
+    expected = ("status of 400", "status of 401", "status of 403", "status of 404")
     assert [line for line in studio.complaints if not any(part in line for part in expected)] == []

@@ -1,11 +1,25 @@
 from django.apps import AppConfig
+from django.contrib.admin import apps as admin_apps
+from django.db.models.signals import post_migrate
 
 
 class VoiceprojectConfig(AppConfig):
+    default = True
     name = "voiceproject"
     verbose_name = "Service"
 
     def ready(self) -> None:
-        from voiceproject import checks, sentry  # noqa: F401 - registers the system checks
+        from voiceproject import (
+            checks,  # noqa: F401 - registers the system checks
+            sentry,
+            signin,  # noqa: F401 - hears who signs in
+        )
+        from voiceproject.roles import after_migrate
 
         sentry.start()
+        post_migrate.connect(after_migrate, dispatch_uid="roles")
+
+
+class ConsoleConfig(admin_apps.AdminConfig):
+    default = False
+    default_site = "voiceproject.dashboard.ConsoleSite"

@@ -7,7 +7,7 @@
 | running         | succeeded, failed | `succeed`, `fail`: the worker whose attempt number still matches       |
 | running         | queued            | `hand_back` at shutdown, `put_back` after an outage, `recover` of a    |
 |                 |                   | stale heartbeat, which fails it with `worker_lost` after the last      |
-|                 |                   | attempt                                                                |
+|                 |                   | attempt; `requeue`: an operator                                        |
 | failed, canceled| queued            | `retry`                                                                |
 
 Times that decide anything are the database's clock. Nothing but this module writes `status`.
@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -28,12 +29,13 @@ from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db import DatabaseError, connection, models, transaction
 from django.db.models import Count, F, Q, Value
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Coalesce, Greatest, Now
 from django.utils import timezone
 
 from voiceproject import metrics, provenance, tracing, usage, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
+from voiceproject.prepared import Slot, Update
 from voiceproject.storage import is_passing
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class JobStatus(models.TextChoices):
 
 
 LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+MAX_MARKS = 200  # of one job; the oldest go first
 RECENT_JOBS = 20  # whose times foretell when the next one starts
 TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
 
@@ -145,6 +148,10 @@ class Job(models.Model):
     worker = models.CharField(max_length=128, blank=True)
     host = models.CharField(max_length=128, blank=True)
     heartbeat_at = models.DateTimeField(null=True)
+    # Only told to people, so by the clock of whoever writes it. An entry lasts until the next one.
+    marks = models.JSONField(
+        default=list, blank=True, db_default=[], help_text="When each attempt entered which stage, and how it ended"
+    )
     error = models.CharField(max_length=32, blank=True)
     error_message = models.CharField(max_length=500, blank=True)
     error_detail = models.TextField(blank=True, help_text="For operators: the tail of the command's standard error")
@@ -177,6 +184,8 @@ class Job(models.Model):
             models.Index(fields=["tenant", "-created_at", "-id"]),  # lists
             models.Index(fields=["tenant", "status", "-created_at", "-id"]),  # lists of one status
             models.Index(fields=["status", "-created_at"]),  # how long the last jobs took
+            models.Index(fields=["-created_at", "-id"]),  # the console's list of all tenants'
+            models.Index(fields=["error", "-created_at"], condition=~Q(error=""), name="%(app_label)s_%(class)s_error"),
             # Without those whose files are gone, which are most rows in the end.
             models.Index(
                 fields=["expires_at"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_expiry"
@@ -264,12 +273,16 @@ class Job(models.Model):
                     continue
                 queued = cls.objects.filter(tenant=tenant.pk, status=JobStatus.QUEUED)
                 job = queued.order_by("-priority", "created_at", "pk").first()
+                if job is not None:
+                    job.attempt += 1
+                    job.mark("claimed", host=host)
                 if job is None or not queued.filter(pk=job.pk).update(
                     status=JobStatus.RUNNING,
                     attempt=F("attempt") + 1,
                     worker=worker,
                     host=host,
                     heartbeat_at=Now(),
+                    marks=job.marks,
                     started_at=Coalesce("started_at", Now()),
                     progress=0,
                     error="",
@@ -336,11 +349,20 @@ class Job(models.Model):
             return False
         return cls.objects.filter(host=host, status=JobStatus.RUNNING).count() < host_limit
 
+    def mark(self, stage: str, **more: Any) -> None:
+        """Notes in memory that this attempt enters a stage now, or how it ends; the next transition or beat writes it.
+
+        Called by whoever holds the job, and by one thread of it.
+        """
+        mark = {"attempt": self.attempt, "stage": stage, "at": timezone.now().isoformat(timespec="milliseconds")}
+        self.marks = [*self.marks[1 - MAX_MARKS :], mark | more]
+
     def beat(self, stage: str | None = None, progress: int | None = None) -> bool:
         """Heartbeat and cancel check in one query. False: the job was canceled, or is another worker's by now."""
         changes: dict[str, Any] = {"heartbeat_at": Now()}
         if stage is not None and stage != self.stage:
             changes["stage"] = self.stage = stage
+            changes["marks"] = self.marks
         if progress is not None and progress > self.progress:
             changes["progress"] = self.progress = min(progress, 100)
         if len(changes) > 1:
@@ -373,17 +395,19 @@ class Job(models.Model):
         return True
 
     def succeed(self, ttl_hours: float, **fields: Any) -> bool:
-        return self._finish(JobStatus.SUCCEEDED, progress=100, expires_at=Now() + timedelta(hours=ttl_hours), **fields)
+        self.mark("succeeded")
+        return self._finish(JobStatus.SUCCEEDED, ttl_hours, progress=100, **fields)
 
     def fail(self, error: str, message: str = "", detail: str = "", ttl_hours: float = 24, **fields: Any) -> bool:
         """error: a key of ERROR_MESSAGES; message: for the client; detail: for operators only."""
+        self.mark("failed")
         return self._finish(
             JobStatus.FAILED,
+            ttl_hours,
             **fields,
             error=error,
             error_message=(message or ERROR_MESSAGES[error])[:500],
             error_detail=detail.replace("\x00", ""),
-            expires_at=Now() + timedelta(hours=ttl_hours),
         )
 
     def cancel(self, ttl_hours: float = 24) -> bool:
@@ -400,6 +424,8 @@ class Job(models.Model):
                 )
                 self.refresh_from_db()
                 if canceled:
+                    self.mark("canceled")
+                    type(self).objects.filter(pk=self.pk).update(marks=self.marks)
                     usage.settle(self)
                     webhooks.announce(self)
         except type(self).DoesNotExist:
@@ -428,7 +454,8 @@ class Job(models.Model):
 
     def hand_back(self) -> bool:
         """A worker that is told to stop: the job is queued again, and this attempt does not count."""
-        return bool(self._mine().update(**self._queued(), attempt=F("attempt") - 1))
+        self.mark("handed back")
+        return bool(self._mine().update(**self._queued(), marks=self.marks, attempt=F("attempt") - 1))
 
     def put_back(self, max_attempts: int) -> bool:
         """A worker that cannot go on, through no fault of the job: it is queued again, and this attempt counts.
@@ -437,23 +464,44 @@ class Job(models.Model):
         """
         if self.attempt - self.first_attempt >= max_attempts:
             return False
-        return bool(self._mine().update(**self._queued()))
+        self.mark("put back")
+        return bool(self._mine().update(**self._queued(), marks=self.marks))
 
-    def retry(self) -> bool:
+    def retry(self, stage: str = "") -> bool:
         """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files.
 
-        Raises PublicError quota_exceeded.
+        It goes on after the last stage that was finished; with `stage`, what that one and those after it have made is
+        deleted, so that they are done again. Raises PublicError quota_exceeded.
         """
         over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED), revoked_at=None)
+        fields = self.outputs_from(stage) if stage else []
+        stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
+        freed = sum(storage.size(name) for storage, name in stored if storage.exists(name))
         with transaction.atomic():
             usage.lock(self)  # Before the job's row, as claims do it.
             changed = over.filter(files_expired=False).update(
                 **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
-                first_attempt=F("attempt"), engine_seconds=None,
+                first_attempt=F("attempt"), engine_seconds=None, output_bytes=Greatest(F("output_bytes") - freed, 0),
+                **dict.fromkeys(fields, ""),
             )  # fmt: skip
             self.refresh_from_db()
             if changed:
                 usage.reserve(self)
+        if changed:
+            self._delete_stored(stored)
+        return bool(changed)
+
+    def requeue(self) -> bool:
+        """Takes a running job from its worker, which ends its command at its next beat; this attempt counts."""
+        if not self.resumable:
+            return False
+        running = type(self).objects.filter(pk=self.pk, status=JobStatus.RUNNING)
+        with transaction.atomic():
+            changed = running.update(**self._queued())
+            self.refresh_from_db()
+            if changed:
+                self.mark("requeued")
+                type(self).objects.filter(pk=self.pk).update(marks=self.marks)
         return bool(changed)
 
     first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last retry")
@@ -469,15 +517,17 @@ class Job(models.Model):
         for job in cls.objects.filter(stale):
             # `stale` again: between the two queries the worker may have come back.
             if not job.resumable or job.attempt - job.first_attempt >= max_attempts:
+                job.mark("failed")
                 won = job._finish(
                     JobStatus.FAILED,
+                    ttl_hours,
                     stale,
                     error="worker_lost",
                     error_message=ERROR_MESSAGES["worker_lost"],
-                    expires_at=Now() + timedelta(hours=ttl_hours),
                 )
             else:
-                won = bool(job._mine().filter(stale).update(**job._queued()))
+                job.mark("taken over")
+                won = bool(job._mine().filter(stale).update(**job._queued(), marks=job.marks))
             if won:
                 count += 1
                 log.warning("took over a job of a lost worker", extra={"job": job.pk, "worker": job.worker})
@@ -579,6 +629,11 @@ class Job(models.Model):
         """The files that a canceled job does not keep. Subclasses leave their inputs out."""
         return cls.file_fields()
 
+    @classmethod
+    def outputs_from(cls, stage: str) -> list[str]:
+        """The files that this stage and those after it make."""
+        return cls.output_fields()
+
     @property
     def folder(self) -> str:
         """Where the job's files stand in the storage."""
@@ -596,6 +651,10 @@ class Job(models.Model):
             return
         for name, value in emptied.items():
             setattr(self, name, value)
+        self._delete_stored(stored)
+
+    @staticmethod
+    def _delete_stored(stored: list[tuple[Any, str]]) -> None:
         for storage, name in stored:
             try:
                 storage.delete(name)
@@ -659,21 +718,25 @@ class Job(models.Model):
         # The worker too: an attempt that was handed back is counted again by the next one.
         return type(self).objects.filter(pk=self.pk, status=JobStatus.RUNNING, attempt=self.attempt, worker=self.worker)
 
-    def _finish(self, status: JobStatus, only: Q | None = None, /, **fields: Any) -> bool:
-        mine = self._mine() if only is None else self._mine().filter(only)
+    def _finish(self, status: JobStatus, ttl_hours: float, only: Q | None = None, /, **fields: Any) -> bool:
+        fields["marks"] = self.marks
+        end = _ending(type(self), status, timedelta(hours=ttl_hours), tuple(fields), only)
         with transaction.atomic():
-            won = mine.update(
-                status=status, finished_at=Now(), updated_at=Now(), revision=F("revision") + 1, heartbeat_at=None,
-                **fields,
-            )  # fmt: skip
+            won = bool(end(_pk=self.pk, _attempt=self.attempt, _worker=self.worker, **fields))
             if won:
                 # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
-                self.refresh_from_db()
+                for name, value in {**fields, "status": status, "heartbeat_at": None}.items():
+                    setattr(self, name, value)
+                for name in ("finished_at", "updated_at", "expires_at", "revision"):
+                    # What the database has computed is read when somebody asks for it, which is seldom.
+                    self.__dict__.pop(name, None)
                 usage.settle(self)
-                webhooks.announce(self)
+                if self.callback_url:
+                    self.refresh_from_db()
+                    webhooks.announce(self)
         if won:
             metrics.job_ended(self.webhook_kind, status.value, self.error)
-        return bool(won)
+        return won
 
     @staticmethod
     def _queued() -> dict[str, Any]:
@@ -687,3 +750,25 @@ class Job(models.Model):
             "updated_at": Now(),
             "revision": F("revision") + 1,
         }
+
+
+@cache
+def _ending(model: type[Job], status: JobStatus, ttl: timedelta, fields: tuple[str, ...], only: Q | None) -> Update:
+    """Ends the running job `_pk` of the attempt and worker `_attempt`, `_worker`, and writes these fields."""
+    # The worker too: an attempt that was handed back is counted again by the next one.
+    mine = model._default_manager.filter(
+        pk=Slot("_pk", model, "id"),
+        status=JobStatus.RUNNING,
+        attempt=Slot("_attempt", model, "attempt"),
+        worker=Slot("_worker", model, "worker"),
+    )
+    return Update(
+        mine if only is None else mine.filter(only),
+        status=status,
+        finished_at=Now(),
+        updated_at=Now(),
+        expires_at=Now() + ttl,
+        heartbeat_at=None,
+        revision=F("revision") + 1,
+        **{name: Slot(name, model) for name in fields},
+    )

@@ -39,6 +39,10 @@ class RequestMiddleware:
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'"
     )
+    # The console's menus and dialogs (Alpine.js) are written as expressions in attributes.
+    CONSOLE_SECURITY_POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'self' 'unsafe-eval'"
+
+    PERMISSIONS_POLICY = "microphone=(), camera=(), geolocation=(), payment=(), usb=()"
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -58,7 +62,10 @@ class RequestMiddleware:
             for name, value in getattr(request, "rate_headers", {}).items():
                 response[name] = value
             if response.get("Content-Type", "").startswith("text/html"):
-                response.setdefault("Content-Security-Policy", self.CONTENT_SECURITY_POLICY)
+                console = request.path.startswith("/admin/")
+                policy = self.CONSOLE_SECURITY_POLICY if console else self.CONTENT_SECURITY_POLICY
+                response.setdefault("Content-Security-Policy", policy)
+                response.setdefault("Permissions-Policy", self.PERMISSIONS_POLICY)
             if response.status_code >= 400:
                 self.drain(request, connection)
                 if connection is not None:

@@ -233,6 +233,17 @@ class UsageEntry(models.Model):
         return f"{self.operation} {self.job_id}"
 
 
+class SigninFailures(models.Model):
+    """Passwords that were wrong lately, of one account or from one address (voiceproject.signin)."""
+
+    name = models.CharField(max_length=80, primary_key=True, help_text="A hash: of what, the log does not repeat")
+    count = models.PositiveIntegerField(default=0)
+    since = models.DateTimeField(db_default=Now(), db_index=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class AuditEntry(models.Model):
     """Who did what, when and from where: every action of an operator and on a key. Written once, never changed."""
 
@@ -246,7 +257,7 @@ class AuditEntry(models.Model):
     target_type = models.CharField(max_length=64, blank=True)
     target_id = models.CharField(max_length=64, blank=True, db_index=True)
     target_name = models.CharField(max_length=200, blank=True)
-    address = models.CharField(max_length=64, blank=True, help_text="Of the client")
+    address = models.CharField(max_length=64, blank=True, db_index=True, help_text="Of the client")
     request_id = models.CharField(max_length=64, blank=True)
     details = models.JSONField(default=dict, blank=True, help_text="What was changed; never a secret")
 

@@ -26,7 +26,7 @@ class StudioView(TemplateView):
 
     # What was recorded, chosen or fetched is played from memory; nothing else is let in.
     CONTENT_SECURITY_POLICY = f"{RequestMiddleware.CONTENT_SECURITY_POLICY}; media-src 'self' blob:"
-    PERMISSIONS_POLICY = "microphone=(self), camera=(), geolocation=(), payment=(), usb=()"
+    PERMISSIONS_POLICY = RequestMiddleware.PERMISSIONS_POLICY.replace("microphone=()", "microphone=(self)")
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         api = reverse("synthesize").removesuffix("/voice/synthesize")

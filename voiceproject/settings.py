@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 from corsheaders.defaults import default_headers
+from django.templatetags.static import static
 
 from voiceproject import __version__, addresses
 from voiceproject.commands import CommandTemplate
@@ -64,7 +65,9 @@ if len(SECRET_KEY) < 32:
     raise BadSetting("SECRET_KEY", "must have at least 32 characters")
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "voiceproject",  # Some templates of the console go before those of the packages.
+    "unfold.apps.BasicAppConfig",
+    "voiceproject.apps.ConsoleConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -74,7 +77,6 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "voiceproject",
     "voices",
     "covers",
 ]
@@ -209,7 +211,6 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 CSRF_FAILURE_VIEW = "voiceproject.errors.csrf_failure"
-# Not in a cookie: the console shows a new key's secret in a message.
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 CSRF_TRUSTED_ORIGINS = [
     check_url("CSRF_TRUSTED_ORIGINS", origin, ("https", "http"), origin=True)
@@ -224,6 +225,16 @@ if HTTPS:
     SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+UNFOLD = {
+    "SITE_TITLE": "Voice console",
+    "SITE_HEADER": "Voice console",
+    "SITE_SYMBOL": "graphic_eq",
+    "SITE_FAVICONS": [{"rel": "icon", "href": lambda request: static("voiceproject/icon.svg")}],
+    "STYLES": [lambda request: static("voiceproject/console.css")],
+    "SCRIPTS": [lambda request: static("voiceproject/console.js")],
+    "SHOW_VIEW_ON_SITE": False,
+    "SIDEBAR": {"navigation": "voiceproject.dashboard.navigation"},
+}
 # Whose X-Forwarded-For is believed: networks, and the word unix for proxies that connect through a Unix socket.
 try:
     TRUSTED_PROXIES = [
@@ -272,6 +283,10 @@ SPECTACULAR_SETTINGS = {
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
     },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "voiceproject.schema.add_examples",
+    ],
     "APPEND_COMPONENTS": {"securitySchemes": {"MetricsToken": {"type": "http", "scheme": "bearer"}}},
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
@@ -330,6 +345,8 @@ SOVITS_REFERENCE_DIR_ON_SERVER = env.text("SOVITS_REFERENCE_DIR_ON_SERVER", str(
 SOVITS_QUEUE_SECONDS = env.number("SOVITS_QUEUE_SECONDS", 60, maximum=MAX_SECONDS)
 SOVITS_MAX_WAITING = env.number("SOVITS_MAX_WAITING", 8)
 BUILTIN_CONCURRENCY = env.number("BUILTIN_CONCURRENCY", 1, maximum=64)
+BUILTIN_QUEUE_SECONDS = env.number("BUILTIN_QUEUE_SECONDS", 60, maximum=MAX_SECONDS)
+BUILTIN_MAX_WAITING = env.number("BUILTIN_MAX_WAITING", 8)
 SYNTHESIS_TIMEOUT_SECONDS = env.number("SYNTHESIS_TIMEOUT_SECONDS", 600, maximum=MAX_SECONDS)
 SYNTHESIS_ASYNC_TIMEOUT_SECONDS = env.number("SYNTHESIS_ASYNC_TIMEOUT_SECONDS", 3600, maximum=MAX_SECONDS)
 SYNTHESIS_CONCURRENCY = env.number("SYNTHESIS_CONCURRENCY", 1, minimum=0, maximum=64)

@@ -14,6 +14,7 @@ from voiceproject.metrics_api import MetricsView
 from voiceproject.pages import DocsView, RedocView, StudioView
 from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
+from voices import account_pages
 from voices.account_api import EraseView, ExportView
 from voices.key_api import KeyViewSet
 from voices.provenance import VerifyView
@@ -21,9 +22,6 @@ from voices.views import EngineStateView, ModelsView, SynthesisViewSet, Synthesi
 from voices.voice_api import QualityView, VoiceViewSet
 
 API = "api/v1"
-
-admin.site.site_header = admin.site.site_title = "Voice cloning and AI covers"
-admin.site.index_title = "Console"
 
 urlpatterns = [
     path("", StudioView.as_view(), name="studio"),
@@ -34,6 +32,18 @@ urlpatterns = [
     path("docs", DocsView.as_view(), name="docs"),
     path("redoc", RedocView.as_view(), name="redoc"),
     path("admin/", admin.site.urls),
+    path("account", account_pages.OverviewView.as_view(), name="account"),
+    path("account/signin", account_pages.SigninView.as_view(), name="account-signin"),
+    path("account/signout", account_pages.SignoutView.as_view(), name="account-signout"),
+    path("account/password", account_pages.PasswordView.as_view(), name="account-password"),
+    path("account/usage", account_pages.UsageView.as_view(), name="account-usage"),
+    path("account/voices", account_pages.VoicesView.as_view(), name="account-voices"),
+    path("account/voices/<uuid:pk>/sample", account_pages.VoiceSampleView.as_view(), name="account-voice-sample"),
+    path("account/voices/<uuid:pk>/delete", account_pages.DeleteVoiceView.as_view(), name="account-voice-delete"),
+    path("account/keys/new", account_pages.NewKeyView.as_view(), name="account-new-key"),
+    path("account/keys/<uuid:pk>", account_pages.KeyView.as_view(), name="account-key"),
+    path("account/keys/<uuid:pk>/rotate", account_pages.RotateKeyView.as_view(), name="account-key-rotate"),
+    path("account/keys/<uuid:pk>/revoke", account_pages.RevokeKeyView.as_view(), name="account-key-revoke"),
     path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),

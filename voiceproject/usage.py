@@ -34,6 +34,7 @@ from django.utils import timezone
 
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, UsageEntry
+from voiceproject.prepared import Slot, Update
 
 if TYPE_CHECKING:
     from voiceproject.jobs import Job
@@ -181,11 +182,16 @@ def _check_storage(limit: int, used: int, more: int) -> None:
 
 # --- the end of a job ---
 
+_closing = Update(
+    UsageEntry.objects.filter(job_id=Slot("job_id", UsageEntry), ended_at__isnull=True),
+    ended_at=Now(),
+    **{name: Slot(name, UsageEntry) for name in ("state", "audio_ms", "engine_ms", "attempt")},
+)
+
 
 def _close(job: Job, state: str, audio_ms: int) -> None:
-    closed = UsageEntry.objects.filter(job_id=job.pk, ended_at__isnull=True).update(
-        state=state, audio_ms=audio_ms, engine_ms=milliseconds(job.engine_seconds), attempt=job.attempt, ended_at=Now()
-    )
+    engine_ms = milliseconds(job.engine_seconds)
+    closed = _closing(job_id=job.pk, state=state, audio_ms=audio_ms, engine_ms=engine_ms, attempt=job.attempt)
     if closed and job.quota_left_ms is not None:
         job.quota_left_ms += job.reserved_ms - audio_ms
 

@@ -9,42 +9,70 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from voiceproject.api import file_response
-from voiceproject.console import JobAdmin
+from voiceproject.console import ConsoleAdmin, JobAdmin, LogAdmin, confirmed, utc
 from voiceproject.errors import PublicError, json_response
 from voices import keys, registry, saved
 from voices.forms import KeyForm, LanguagesField
 from voices.models import DEFAULT_MODEL, ApiKey, Consent, EngineModel, Synthesis, Voice
 
+KEY_STATES = {"valid": _("valid"), "expired": _("expired"), "revoked": _("revoked")}
+
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(admin.ModelAdmin):
-    list_display = ("name", "prefix", "user", "scope_names", "state", "last_used_at", "created_at")
-    list_filter = ("revoked_at", "expires_at")
-    search_fields = ("name", "prefix", "user__username")
+class ApiKeyAdmin(ConsoleAdmin):
+    list_display = ("name", "prefix", "user", "scope_names", "state", "last_used", "created")
+    last_used = utc("last_used_at", _("last used (UTC)"))
+    created = utc("created_at", _("created (UTC)"))
+    list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
+    search_fields = ("prefix__startswith", "user__username")
+    search_help_text = _("The beginning of a key, or a tenant")
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
     readonly_fields = ("prefix", "created_at", "last_used_at", "revoked_at")
     form = KeyForm
     actions = ("revoke",)
 
-    @admin.display(description="scopes")
+    @property
+    def audit_name(self) -> str:
+        return "key"
+
+    @admin.display(description=_("scopes"))
     def scope_names(self, key: ApiKey) -> str:
         return ", ".join(key.scopes)
 
-    @admin.display(description="state")
-    def state(self, key: ApiKey) -> str:
-        return key.state
+    @admin.display(description=_("networks"))
+    def network_names(self, key: ApiKey) -> str:
+        return ", ".join(key.allowed_networks)
+
+    @admin.display(description=_("state"))
+    def state(self, key: ApiKey) -> Any:
+        return KEY_STATES.get(key.state, key.state)
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        return ("user", *keys.FIELDS, *(self.readonly_fields if obj else ()))
+        fields: tuple[str, ...] = keys.FIELDS
+        if not self.has_change_permission(request, obj):
+            # In words: JSON as unfold shows it has inline styles, which the CSP forbids.
+            words = {"scopes": "scope_names", "allowed_networks": "network_names"}
+            fields = tuple(words.get(name, name) for name in fields)
+        return ("user", *fields, *(self.readonly_fields if obj else ()))
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        if "allowed_networks" in form.base_fields:
+            form.base_fields["allowed_networks"].widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
+        return form
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        return (*self.readonly_fields, "user") if obj else ()
+        return (*self.readonly_fields, "user", "scope_names", "network_names") if obj else ()
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         actor = keys.Actor(request)
@@ -59,7 +87,27 @@ class ApiKeyAdmin(admin.ModelAdmin):
             obj.__dict__.update(key.__dict__)
         except PublicError as error:
             raise PermissionDenied(error.message) from error
-        messages.warning(request, f"The key is {secret} - copy it now, it is not shown again.")
+        request.issued_secret = secret  # type: ignore[attr-defined] # for response_add, and nothing that lasts
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """voices.keys has done it."""
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """voices.keys has done it."""
+
+    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> Any:
+        """The secret, in the answer to the form itself: it is in no session, no cookie, no message and no URL."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("The new key"),
+            "opts": self.model._meta,
+            "key": obj,
+            "secret": request.issued_secret,  # type: ignore[attr-defined]
+            "key_url": self.change_url(obj),
+        }
+        response = TemplateResponse(request, "voiceproject/console/secret.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
 
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         # Revoked is final.
@@ -68,14 +116,16 @@ class ApiKeyAdmin(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return False  # A revoked key stays as a record of who had access.
 
-    @admin.action(description="Revoke the selected keys", permissions=["change"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        count = sum(keys.revoke(key, keys.Actor(request)) for key in queryset)
-        messages.success(request, f"{count} keys revoked.")
+    @admin.action(description=_("Revoke the selected keys"), permissions=["change"])
+    @confirmed(lambda n: ngettext("Revoke %d key? Nothing brings it back.",
+                                  "Revoke %d keys? Nothing brings them back.", n) % n)  # fmt: skip
+    def revoke(self, request: HttpRequest, selected: list[ApiKey]) -> None:
+        count = sum(keys.revoke(key, keys.Actor(request)) for key in selected)
+        messages.success(request, ngettext("%d key revoked.", "%d keys revoked.", count) % count)
 
 
 @admin.register(EngineModel)
-class EngineModelAdmin(admin.ModelAdmin):
+class EngineModelAdmin(ConsoleAdmin):
     list_display = ("model_id", "name", "engine", "version", "speaks", "enabled")
     list_filter = ("engine", "enabled")
     search_fields = ("model_id", "name")
@@ -86,33 +136,56 @@ class EngineModelAdmin(admin.ModelAdmin):
     )
     actions = ("enable", "disable")
 
+    readonly_fields = ("language_names",)
+
+    @admin.display(description=_("languages"))
+    def language_names(self, model: EngineModel) -> str:
+        return ", ".join(model.languages)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if self.has_change_permission(request, obj):
+            return self.fieldsets
+        shown = ("gpt_weights", "sovits_weights", "version", "language_names")
+        return (self.fieldsets[0], ("GPT-SoVITS", {"fields": shown}), self.fieldsets[2])
+
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         if "languages" in form.base_fields:
             form.base_fields["languages"] = LanguagesField()
         return form
 
-    @admin.display(description="can speak here", boolean=True)
+    @property
+    def audit_name(self) -> str:
+        return "model"
+
+    @admin.display(description=_("can speak here"), boolean=True)
     def speaks(self, model: EngineModel) -> bool:
         return registry.speaks(model.model_id)
 
     def save_model(self, request: HttpRequest, obj: EngineModel, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         if obj.enabled and obj.engine == EngineModel.Engine.GPTSOVITS and not registry.speaks(obj.model_id):
-            messages.warning(
-                request,
-                f"{obj} can be used for covers only. To speak with it, the server has to be told its weights, and the "
-                f"model {DEFAULT_MODEL} needs weights too, so that its own can be brought back; or pin a server to it "
-                "(SOVITS_PINNED_MODELS).",
+            message = _(
+                "%(model)s can be used for covers only. To speak with it, the server has to be told its weights, and "
+                "the model %(default)s needs weights too, so that its own can be brought back; or pin a server to it "
+                "(SOVITS_PINNED_MODELS)."
             )
+            messages.warning(request, message % {"model": obj, "default": DEFAULT_MODEL})
 
-    @admin.action(description="Offer the selected models", permissions=["change"])
+    @admin.action(description=_("Offer the selected models"), permissions=["change"])
     def enable(self, request: HttpRequest, queryset: QuerySet[EngineModel]) -> None:
-        messages.success(request, f"{queryset.update(enabled=True)} models are offered.")
+        messages.success(request, _("%d models are offered.") % self._set(request, queryset, True))
 
-    @admin.action(description="Offer the selected models no longer", permissions=["change"])
+    @admin.action(description=_("Offer the selected models no longer"), permissions=["change"])
     def disable(self, request: HttpRequest, queryset: QuerySet[EngineModel]) -> None:
-        messages.success(request, f"{queryset.update(enabled=False)} models are offered no longer.")
+        messages.success(request, _("%d models are offered no longer.") % self._set(request, queryset, False))
+
+    def _set(self, request: HttpRequest, queryset: QuerySet[EngineModel], enabled: bool) -> int:
+        models = list(queryset)
+        for model in models:
+            if EngineModel.objects.filter(pk=model.pk, enabled=not enabled).update(enabled=enabled):
+                self.act(request, "enable" if enabled else "disable", model)
+        return len(models)
 
 
 class TakedownMixin:
@@ -120,30 +193,19 @@ class TakedownMixin:
 
     voice_field: str
 
-    @admin.action(description="Take the voice down: cancel its jobs, revoke what it made", permissions=["change"])
-    def take_down(self, request: HttpRequest, queryset: QuerySet) -> None:
-        voice_ids = set(queryset.values_list(self.voice_field, flat=True))
+    @admin.action(description=_("Take the voice down: cancel its jobs, revoke what it made"), permissions=["change"])
+    @confirmed(lambda n: ngettext("Take %d voice down? Its jobs are canceled, what it made is revoked for good.",
+                                  "Take %d voices down? Their jobs are canceled, what they made is revoked for good.",
+                                  n) % n)  # fmt: skip
+    def take_down(self, request: HttpRequest, rows: list[Any]) -> None:
+        voice_ids = {getattr(row, self.voice_field) for row in rows}
         count = sum(saved.take_down(voice_id, request) for voice_id in voice_ids)
-        messages.success(request, f"{len(voice_ids)} voices taken down, {count} jobs revoked.")
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """Rows that are looked at, and changed by actions alone."""
-
-    list_per_page = 50
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return obj is None and super().has_change_permission(request)
+        text = _("%(voices)d voices taken down, %(jobs)d jobs revoked.")
+        messages.success(request, text % {"voices": len(voice_ids), "jobs": count})
 
 
 @admin.register(Voice)
-class VoiceAdmin(TakedownMixin, ReadOnlyAdmin):
+class VoiceAdmin(TakedownMixin, LogAdmin):
     voice_field = "pk"
     list_display = ("name", "tenant", "language", "length", "taken_down_at", "created_at")
     list_filter = ("taken_down_at", "language", "created_at")
@@ -186,7 +248,7 @@ class VoiceAdmin(TakedownMixin, ReadOnlyAdmin):
 
 
 @admin.register(Consent)
-class ConsentAdmin(TakedownMixin, ReadOnlyAdmin):
+class ConsentAdmin(TakedownMixin, LogAdmin):
     """The records that outlive voices; a voice that its tenant has deleted is taken down from here."""
 
     voice_field = "voice_id"
@@ -198,6 +260,5 @@ class ConsentAdmin(TakedownMixin, ReadOnlyAdmin):
 
 @admin.register(Synthesis)
 class SynthesisAdmin(JobAdmin):
-    list_display = ("short_id", "tenant", "status", "error", "engine", "language", "length", "created_at")
-    list_filter = ("status", "error", "engine", "language", "created_at")
+    list_display = ("short_id", "tenant", "badge", "error", "engine", "language", "length", "created")
     players = ("reference_audio", "audio")

@@ -26,6 +26,10 @@ from voices.synthesis import hold, too_many_waiting
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[202], description="The job's URL"
 )
+WAIT = OpenApiParameter(
+    "Prefer", str, OpenApiParameter.HEADER,
+    description=f"`wait=N`: the answer is held until the job ends, for N seconds at most ({MAX_WAIT_SECONDS} at most)",
+)  # fmt: skip
 IDEMPOTENCY = [
     OpenApiParameter(
         HEADER,

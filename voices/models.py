@@ -7,6 +7,7 @@ import hmac
 import secrets
 import uuid
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from django.conf import settings
@@ -20,6 +21,7 @@ from django.utils import timezone
 
 from voiceproject.addresses import parse_network, written
 from voiceproject.jobs import Job, JobStatus
+from voiceproject.prepared import Select, Slot
 from voiceproject.ratelimit import Limit
 from voices.engines import Model
 from voices.text import speaking_seconds
@@ -33,6 +35,7 @@ MODEL_LANGUAGES = ("zh", "en", "ja", "yue", "ko")
 
 # What a key may limit beside its tenant's limits. Each only narrows; none: the tenant's alone.
 KEY_LIMITS = ("requests_per_minute", "max_concurrent_jobs", "monthly_audio_seconds")
+MAX_LIMIT = 2**31 - 1
 MAX_NETWORKS = 100
 
 
@@ -61,7 +64,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def find(self, secret: str) -> ApiKey | None:
         """The valid key with this secret, its user and tenant: one indexed query. None: unknown, expired, revoked."""
         identity = ApiKey.identity(secret)
-        key: ApiKey | None = self.select_related("user__tenant").filter(key_hash=identity["key_hash"]).first()
+        key: ApiKey | None = next(iter(_with_hash()(key_hash=identity["key_hash"])), None)
         environment = settings.API_KEY and hmac.compare_digest(secret.encode(), settings.API_KEY.encode())
         if key is None and environment:
             user, _ = User.objects.get_or_create(username=BOOTSTRAP_USERNAME)
@@ -74,6 +77,12 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             return None
         # The environment's key counts only while it stands there: changing it retires the old one.
         return None if key.from_environment and not environment else key
+
+
+@cache
+def _with_hash() -> Select:
+    """Asked by every request."""
+    return Select(ApiKey.objects.select_related("user__tenant").filter(key_hash=Slot("key_hash", ApiKey)))
 
 
 class ApiKey(models.Model):
@@ -138,8 +147,9 @@ class ApiKey(models.Model):
         except ValueError as error:
             errors["allowed_networks"] = str(error)
         for name in KEY_LIMITS:
-            if getattr(self, name) == 0:
-                errors[name] = "At least 1; none at all: no limit of the key's own."
+            limit = getattr(self, name)
+            if limit is not None and not 1 <= limit <= MAX_LIMIT:
+                errors[name] = f"From 1 to {MAX_LIMIT}; nothing: no limit of the key's own."
         if errors:
             raise ValidationError(errors)
 

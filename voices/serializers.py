@@ -122,13 +122,6 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
         return fields
 
 
-class SpeakSavedVoiceSerializer(SynthesizeSerializer):
-    """The same as JSON, where no file is sent. For the OpenAPI document."""
-
-    reference_audio = None  # type: ignore[assignment]
-    voice_id = serializers.UUIDField(help_text="A saved voice of yours.")
-
-
 def check_text(fields: dict[str, Any], transcript: str, reference_language: str) -> None:
     """Whether the engine can speak the text of a SynthesizeSerializer's fields with such a reference.
 

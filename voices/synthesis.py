@@ -48,7 +48,12 @@ def get_engine() -> Engine:
         )
     from voices.engines.builtin import BuiltinEngine
 
-    return BuiltinEngine(settings.CACHE_DIR / "builtin", concurrency=settings.BUILTIN_CONCURRENCY)
+    return BuiltinEngine(
+        settings.CACHE_DIR / "builtin",
+        concurrency=settings.BUILTIN_CONCURRENCY,
+        queue_seconds=settings.BUILTIN_QUEUE_SECONDS,
+        max_waiting=settings.BUILTIN_MAX_WAITING,
+    )
 
 
 def check_language(field: str, language: str) -> str:

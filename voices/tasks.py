@@ -130,7 +130,8 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
 
 def _make(job: Synthesis, pulse: Pulse) -> None:
     engine = synthesis.get_engine()
-    if not patiently(lambda: job.note(stage="infer", engine=engine.name), pulse.gone):
+    job.mark("infer")
+    if not patiently(lambda: job.note(stage="infer", engine=engine.name, marks=job.marks), pulse.gone):
         raise PublicError("job_canceled", "This synthesis was canceled.")
     request = patiently(lambda: _request(job), pulse.gone)
     deadline = time.monotonic() + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS

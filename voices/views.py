@@ -33,11 +33,11 @@ from voices import synthesis as journey
 from voices.auth import credentials
 from voices.engines import Reference, SynthesisRequest
 from voices.models import Synthesis
+from voices.references import references
 from voices.serializers import (
     MAX_SEED,
     EngineStateSerializer,
     ModelListSerializer,
-    SpeakSavedVoiceSerializer,
     SynthesisSerializer,
     SynthesizeSerializer,
     check_text,
@@ -66,9 +66,11 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "before the first sentence is an ordinary error. What fails later cuts the body off: it then has no last "
             "chunk, and the synthesis says why. A client that hangs up cancels the synthesis, streamed or not. "
             "The whole audio is at `GET /voice/syntheses/{id}/audio` afterwards.\n\n"
-            "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio."
+            "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio.\n\n"
+            "With `voice_id`, where no file is sent, the same fields may come as a JSON object."
         ),
-        request={"multipart/form-data": SynthesizeSerializer, "application/json": SpeakSavedVoiceSerializer},
+        # Of two bodies with different fields a generator takes one, and a client without the file helps nobody.
+        request={"multipart/form-data": SynthesizeSerializer},
         responses={
             (200, content_type): OpenApiResponse(OpenApiTypes.BINARY, description="The audio")
             for content_type in audio.CONTENT_TYPES.values()
@@ -119,9 +121,9 @@ class SynthesizeView(BodyLimitMixin, APIView):
         else:
             check_text(fields, fields["reference_text"], fields["reference_language"])
             file = journey.upload_path(fields["reference_audio"])
-            samples, rate = audio.load_reference(file, field="reference_audio")
+            samples, rate, content_hash = references.load(file, field="reference_audio")
             reference = Reference(
-                samples, rate, audio.sha256_file(file), fields["reference_text"] or None, fields["reference_language"]
+                samples, rate, content_hash, fields["reference_text"] or None, fields["reference_language"]
             )
         window = None
         if engine.name == "gptsovits":
@@ -158,6 +160,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "started_at": Now(),
         }.items():
             setattr(synthesis, name, value)
+        synthesis.mark("infer")
         with place_of(key):
             synthesis.accept()
         saved.check_still_there(synthesis)
@@ -269,7 +272,7 @@ class SynthesisViewSet(
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return super().list(request, *args, **kwargs)
 
-    @extend_schema(operation_id="get_synthesis", summary="One synthesis", tags=["voice"])
+    @extend_schema(operation_id="get_synthesis", summary="One synthesis", parameters=[consumers.WAIT], tags=["voice"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return consumers.shown(request, self.get_object(), self.get_serializer)
 

@@ -10,31 +10,38 @@ const MEASURES = ['audio_seconds', 'requests', 'characters'];
 
 const shownAs = (measure, value) => (measure === 'audio_seconds' ? amount(value) : number(value));
 
-/** How limits are told: what /me names them, and in which unit. */
-const LIMITS = {
-  requests_per_minute: (value) => number(value),
-  max_running: (value) => number(value),
-  max_queued: (value) => number(value),
-  max_concurrent_jobs: (value) => number(value),
-  monthly_audio_seconds: (value) => amount(value),
-  max_storage_bytes: (value) => t('amount.megabytes', { n: number(value / 1e6) }),
-};
+const megabytes = (value) => t('amount.megabytes', { n: number(value / 1e6) });
+
+/** Limits in the order in which they are met: their name in /me, how they are written, what is left of them there. */
+const LIMITS = [
+  ['requests_per_minute', number],
+  ['max_running_jobs', number],
+  ['max_queued_jobs', number, 'queued_jobs'],
+  ['monthly_audio_seconds', amount, 'audio_seconds'],
+  ['max_storage_bytes', megabytes, 'storage_bytes'],
+];
 
 function limits(me) {
-  const rows = Object.entries(LIMITS)
-    .filter(([name]) => typeof me.limits?.[name] === 'number')
-    .map(([name, format]) => {
-      const limit = me.limits[name];
-      const left = me.remaining?.[name];
-      const meter = typeof left === 'number' && limit > 0
-        ? h('meter', { min: '0', max: String(limit), value: String(Math.max(0, limit - left)), high: String(limit * 0.9), 't-aria-label': `limit.${name}` })
-        : null;
-      const words = typeof left === 'number'
-        ? h('span', { t: ['usage.left_of', { left: () => format(Math.max(0, left)), limit: () => format(limit) }] })
-        : h('span', { t: ['plain', { text: () => format(limit) }] });
-      return h('li', {}, h('span', { class: 'split' }, h('span', { t: `limit.${name}` }), words), meter);
-    });
-  return rows.length ? h('ul', { class: 'limits' }, ...rows) : h('p', { class: 'hint', t: 'usage.no_limits' });
+  const rows = LIMITS.filter(([name]) => typeof me.limits?.[name] === 'number').map(([name, format, remainder]) => {
+    const limit = me.limits[name];
+    const left = remainder ? me.remaining?.[remainder] : undefined;
+    const told = typeof left === 'number';
+    const meter = told && limit > 0
+      ? h('meter', { min: '0', max: String(limit), value: String(Math.max(0, limit - left)), high: String(limit * 0.9), 't-aria-label': `limit.${name}` })
+      : null;
+    const words = told
+      ? h('span', { class: 'hint', t: ['usage.left_of', { left: () => format(left), limit: () => format(limit) }] })
+      : h('span', { class: 'hint', t: ['plain', { text: () => format(limit) }] });
+    return h('li', {}, h('span', { class: 'split' }, h('span', { t: `limit.${name}` }), words), meter);
+  });
+  const { audio_seconds_this_month: audio, storage_bytes: stored } = me.usage ?? {};
+  if (typeof audio === 'number' && me.limits?.monthly_audio_seconds == null) {
+    rows.push(h('li', { class: 'split' }, h('span', { t: 'limit.monthly_audio_seconds' }), h('span', { class: 'hint', t: ['plain', { text: () => amount(audio) }] })));
+  }
+  if (typeof stored === 'number' && me.limits?.max_storage_bytes == null) {
+    rows.push(h('li', { class: 'split' }, h('span', { t: 'limit.max_storage_bytes' }), h('span', { class: 'hint', t: ['plain', { text: () => megabytes(stored) }] })));
+  }
+  return h('ul', { class: 'limits' }, ...rows);
 }
 
 function about(me) {

@@ -7,7 +7,11 @@ import { decode, FilePlayer, MAX_REFERENCE_SECONDS, measure, MIN_REFERENCE_SECON
 import * as ui from './ui.js';
 import { $, h } from './ui.js';
 
-const GOOD_SECONDS = 6; // Less clones, but not as well.
+const GOOD_SPEECH_SECONDS = 6; // Less clones, but not as well. These thresholds are those of voices/quality.py.
+const GOOD_SPEECH_RATIO = 0.5;
+const GOOD_SNR_DB = 20;
+const GOOD_CLIPPING_RATIO = 1e-4;
+const GOOD_BANDWIDTH_HZ = 6500;
 
 /** What is chosen: {file, name, seconds} or {saved: a voice}; null before. */
 let chosen = null;
@@ -85,8 +89,7 @@ async function report(mine) {
   const form = new FormData();
   form.append('sample', mine.file, mine.name);
   try {
-    const { quality: found } = await api.json('/voice/quality', { method: 'POST', body: form, signal: controller.signal });
-    mine.report = found;
+    mine.report = await api.json('/voice/quality', { method: 'POST', body: form, signal: controller.signal });
   } catch (error) {
     if (api.isAbort(error) || chosen !== mine) return;
     // A server without the report, or a key that may not ask for it: the browser's measures stay.
@@ -145,7 +148,7 @@ function show() {
   showQuality(chosen);
 }
 
-/** Each measure as a chip: good, or what to mend. Thresholds are those of speech that clones well. */
+/** Each measure as a chip: good, or what to mend; below them the server's advice in its own words. */
 function showQuality(mine) {
   const box = $('current').querySelector('.quality');
   if (!box) return;
@@ -158,20 +161,21 @@ function showQuality(mine) {
   const chip = (good, key, values) =>
     chips.push(h('li', { class: good ? 'good' : 'warn', icon: good ? 'check' : 'alert', t: [key, values] }));
   const seconds = found.duration_seconds;
-  const enough = seconds >= GOOD_SECONDS;
+  const enough = seconds * found.speech_ratio >= GOOD_SPEECH_SECONDS;
   chip(enough && seconds <= MAX_REFERENCE_SECONDS + 1, enough ? 'quality.duration' : 'quality.short', { seconds: () => number(seconds, 1) });
   if (found.snr_db !== null && found.snr_db !== undefined) {
-    chip(found.snr_db >= 20, 'quality.snr', { db: () => number(found.snr_db) });
+    chip(found.snr_db >= GOOD_SNR_DB, 'quality.snr', { db: () => number(found.snr_db) });
   }
-  chip(found.clipping_ratio < 0.001, found.clipping_ratio < 0.001 ? 'quality.no_clipping' : 'quality.clipping', {
-    percent: () => number(found.clipping_ratio * 100, 1),
+  const clean = found.clipping_ratio <= GOOD_CLIPPING_RATIO;
+  chip(clean, clean ? 'quality.no_clipping' : 'quality.clipping', {
+    percent: () => number(found.clipping_ratio * 100, 2),
   });
-  chip(found.speech_ratio >= 0.5, 'quality.speech', { percent: () => number(found.speech_ratio * 100) });
+  chip(found.speech_ratio >= GOOD_SPEECH_RATIO, 'quality.speech', { percent: () => number(found.speech_ratio * 100) });
   if (found.level_db !== undefined && found.level_db < -36) chip(false, 'quality.quiet');
   if (found.bandwidth_hz) {
-    chip(found.bandwidth_hz >= 6000, 'quality.bandwidth', { khz: () => number(found.bandwidth_hz / 1000, 1) });
+    chip(found.bandwidth_hz >= GOOD_BANDWIDTH_HZ, 'quality.bandwidth', { khz: () => number(found.bandwidth_hz / 1000, 1) });
   }
-  const warnings = (found.warnings ?? []).map((warning) => h('li', {}, typeof warning === 'string' ? warning : String(warning.message ?? warning.code ?? '')));
+  const warnings = (found.warnings ?? []).map((warning) => h('li', {}, warning));
   box.replaceChildren(
     h('ul', { class: 'chips', 't-aria-label': 'quality.title' }, ...chips),
     warnings.length ? h('ul', { class: 'warnings' }, ...warnings) : '',

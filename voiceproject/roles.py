@@ -1,0 +1,70 @@
+"""Roles of the staff, as groups: what each may do in the console. `migrate` makes them, and brings them up to date.
+
+| role     | may                                                                                      |
+|----------|------------------------------------------------------------------------------------------|
+| viewer   | see everything in the console and listen to jobs                                         |
+| operator | also act on jobs, hosts and webhooks, and take voices down                               |
+| admin    | also make, narrow and revoke keys, set limits of tenants, register models, manage users  |
+
+Each has what those above it have. Only superusers make superusers, and change them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps as all_apps
+from django.contrib.auth.management import create_permissions
+
+VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
+
+# Permissions as `app_label.codename`. Those of models that an installation lacks are passed over.
+SEEN = (
+    "covers.coverjob", "voices.synthesis", "voices.apikey", "voices.enginemodel", "voices.voice",
+    "voices.consent", "voiceproject.tenant", "voiceproject.workerhost", "voiceproject.webhookdelivery", "voiceproject.auditentry",
+    "auth.user",
+)  # fmt: skip
+ACTED_ON = ("covers.coverjob", "voices.synthesis", "voices.voice", "voices.consent", "voiceproject.workerhost",
+            "voiceproject.webhookdelivery")  # fmt: skip
+MANAGED = {
+    "voices.apikey": ("add", "change"),
+    "voiceproject.tenant": ("add", "change"),
+    "voices.enginemodel": ("add", "change", "delete"),
+    "auth.user": ("add", "change"),
+}
+
+
+def _permissions(verbs: dict[str, tuple[str, ...]]) -> set[tuple[str, str]]:
+    """(app label, codename) of each."""
+    pairs = ((model.split("."), verb) for model, given in verbs.items() for verb in given)
+    return {(app, f"{verb}_{name}") for (app, name), verb in pairs}
+
+
+_viewer = _permissions(dict.fromkeys(SEEN, ("view",)))
+_operator = _viewer | _permissions(dict.fromkeys(ACTED_ON, ("change",)))
+ROLES: dict[str, set[tuple[str, str]]] = {
+    VIEWER: _viewer,
+    OPERATOR: _operator,
+    ADMIN: _operator | _permissions(MANAGED),
+}
+
+
+def after_migrate(app_config: Any, using: str, **kwargs: Any) -> None:
+    """Hears of each app in turn; the last one is the moment when all tables are there."""
+    configs = list(all_apps.get_app_configs())
+    if app_config is configs[-1]:
+        for config in configs:
+            create_permissions(config, verbosity=0, using=using)  # Django's own may come after this receiver.
+        make_roles(using)
+
+
+def make_roles(using: str = "default") -> None:
+    """Makes the groups where they lack, and gives each exactly its permissions. Runs after each `migrate`.
+
+    Not in a migration: the permissions of models that a later migration makes are there only after it.
+    """
+    permissions = all_apps.get_model("auth", "Permission").objects.using(using).select_related("content_type")
+    known = {(permission.content_type.app_label, permission.codename): permission for permission in permissions}
+    for role, wanted in ROLES.items():
+        group, _ = all_apps.get_model("auth", "Group").objects.using(using).get_or_create(name=role)
+        group.permissions.set([known[key] for key in wanted if key in known])
