@@ -354,9 +354,11 @@ def test_a_body_names_no_file_of_another_tenant(
     """Files are sent, never named: a path or an id in place of one is refused."""
     stolen = Synthesis.objects.get(pk=synthesis(tenant.user)["pk"]).audio.name
     if field == "reference_audio":
-        url, form = "/api/v1/voice/synthesize", {"text": "Hello"}
+        url = "/api/v1/voice/synthesize"
+        form: dict[str, Any] = {"text": "Hello"}
     else:
-        url, form = "/api/v1/cover/jobs", {"song": upload(reference_wav), "reference_voice": upload(reference_wav)}
+        url = "/api/v1/cover/jobs"
+        form = {"song": upload(reference_wav), "reference_voice": upload(reference_wav)}
     for name in (stolen, f"../media/{stolen}", "/etc/passwd", "file:///etc/passwd"):
         response = other.client.post(url, {**form, field: name})
         assert (response.status_code, response.json()["error"]) == (400, "validation_error")
@@ -366,7 +368,7 @@ def test_a_body_names_no_file_of_another_tenant(
 def test_a_body_names_no_voice_of_another_tenant(
     route: str, tenant: Tenant, other: Tenant, reference_wav: bytes
 ) -> None:
-    fields = {"text": "Hello"} if "synthesize" in route else {"song": upload(reference_wav)}
+    fields: dict[str, Any] = {"text": "Hello"} if "synthesize" in route else {"song": upload(reference_wav)}
     answers = []
     for voice_id in (voice(tenant.user)["pk"], uuid.uuid4()):
         response = other.client.post(f"/{route}", {**fields, "voice_id": str(voice_id)})
