@@ -5,13 +5,15 @@
 Speech is the built-in engine's: one voice saying `--texts` texts of about ten seconds that share many words.
 Excerpts of 5 s, cut anywhere, are encoded as people do and asked for; texts of the same voice that are not in the index
 are asked for as well, and none may be found. Then the index is filled to `--small` and `--large` recordings. A filler
-has as many landmarks as speech of ten seconds; a tenth of them are those of the real speech, as if it shared that many
-words. Runs on SQLite in a folder of its own, or in the (empty) PostgreSQL database that DATABASE_URL names.
+has as many landmarks as speech of ten seconds. A tenth of them are those of the real speech, which is far more than
+other speech in that voice really shares, as long as the index takes them (provenance.MAX_SAME_HASH). Runs on SQLite in
+a folder of its own, or in the (empty) PostgreSQL database that DATABASE_URL names.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import io
 import os
 import random
@@ -199,9 +201,11 @@ def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
     """Recordings up to so many in all."""
     from django.db import connection, transaction
 
+    from voiceproject import provenance
     from voiceproject.models import Landmark, Mark
 
     draw = np.random.default_rng(9)
+    taken = collections.Counter(Landmark.objects.values_list("hash", flat=True).iterator())
     there = Mark.objects.count()
     table = Landmark._meta.db_table
     place = "%s"
@@ -216,7 +220,10 @@ def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
             real = draw.random(each) < 0.1
             hashes[real] = draw.choice(pool, real.sum())
             frames = np.sort(draw.integers(0, 430, each))
-            rows += [(int(value), mark.pk, int(frame)) for value, frame in zip(hashes, frames, strict=True)]
+            for value, frame in zip(hashes.tolist(), frames.tolist(), strict=True):
+                if taken[value] < provenance.MAX_SAME_HASH:
+                    rows.append((value, mark.pk, frame))
+            taken.update(hashes[real].tolist())
         with transaction.atomic(), connection.cursor() as cursor:
             sql = (
                 f"INSERT INTO {table} (hash, mark_id, frame) VALUES ({place}, {place}, {place}) ON CONFLICT DO NOTHING"

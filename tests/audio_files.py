@@ -311,6 +311,7 @@ BAD_FILES = [
     BadFile("eight-channels.wav", "too_many_channels", lambda: _wav(_EIGHT)),
     BadFile("eight-channels.flac", "too_many_channels", lambda: encoded(_EIGHT, 16_000, "flac")),
     BadFile("six-channels.m4a", "too_many_channels", lambda: encoded(_EIGHT[:, :6], 16_000, "m4a")),
+    BadFile("eight-channel-hour.flac", "too_many_channels", lambda: hour_of_silence(8, 8_000)),
     BadFile("384-khz.wav", "sample_rate", lambda: _wav(tone(4, 384_000), 384_000)),
     BadFile("2-khz.wav", "sample_rate", lambda: _wav(tone(5, 2_000), 2_000)),
     BadFile("noise-in-flac.flac", "corrupt", lambda: b"fLaC" + _noise()),

@@ -25,6 +25,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from rest_framework.test import APIClient
 
+from tests import secrets_in_logs
 from voiceproject.storage import BucketStorage
 from voices import synthesis
 from voices.engines import EngineHealth, Piece, SynthesisRequest
@@ -37,6 +38,15 @@ def needs(program: str) -> None:
     if shutil.which(program) is None:
         message = f"{program} is not installed"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_reaches_a_log() -> Iterator[None]:
+    """At the end of all tests of this process; what they have logged and used until then is looked through."""
+    with secrets_in_logs.watched() as watch:
+        yield
+    leaks = watch.leaks()
+    assert not leaks, f"{len(leaks)} lines of the log show a key, a webhook secret or a text, such as {leaks[0]}"
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ the scope it wants, its methods, and what a tenant owns there; pages for people 
 
 from __future__ import annotations
 
+import io
 import re
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,12 +27,16 @@ from model_bakery import baker
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, upload
+from tests.conftest import FakeEngine, Tenant, speech_like, upload
 from voiceproject.models import WebhookDelivery
+from voices import quality
 from voices.models import SCOPES, ApiKey, RecordedConsent, Synthesis, Voice, VoiceSample
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 ROOT = "api/v1/"
+
+
+REPORT = quality.measure(speech_like(), 16_000)
 
 
 # --- What a tenant owns: each makes one thing and returns the values that go into its URL ---
@@ -50,6 +56,14 @@ def cover(owner: User) -> dict[str, Any]:
         setattr(made, name, stored)
     made.save()
     return {"pk": made.pk, "stem": "converted"}
+
+
+def voice(owner: User) -> dict[str, Any]:
+    made = baker.make(Voice, tenant=owner, name="anna")
+    made.reference = default_storage.save(f"{made.folder}/1-reference.flac", ContentFile(b"RIFF of one tenant"))
+    made.save()
+    sample = baker.make(VoiceSample, voice=made, audio=made.reference.name, quality=REPORT.as_json())
+    return {"pk": made.pk, "sample_id": sample.pk}
 
 
 def key(owner: User) -> dict[str, Any]:
@@ -109,6 +123,12 @@ API = {
     "voice/syntheses/<uuid:pk>/cancel": Api("synthesize", "POST", synthesis),
     "voice/syntheses/<uuid:pk>/retry": Api("synthesize", "POST", synthesis),
     "voice/syntheses/<uuid:pk>/events": Api("synthesize", "GET", synthesis),
+    "voice/voices": Api("voices", "GET POST"),
+    "voice/voices/<uuid:pk>": Api("voices", "GET PATCH DELETE", voice),
+    "voice/voices/<uuid:pk>/sample": Api("voices", "GET", voice, file=True),
+    "voice/voices/<uuid:pk>/samples": Api("voices", "POST", voice),
+    "voice/voices/<uuid:pk>/samples/<uuid:sample_id>": Api("voices", "DELETE", voice),
+    "voice/quality": Api(("voices", "synthesize"), "POST"),
     "cover/jobs": Api("covers", "GET POST"),
     "cover/jobs/<uuid:pk>": Api("covers", "GET DELETE", cover),
     "cover/jobs/<uuid:pk>/result": Api("covers", "GET", cover, file=True),
@@ -132,6 +152,10 @@ API = {
     "keys": Api("keys", "GET POST"),
     "keys/<uuid:pk>": Api("keys", "GET PATCH DELETE", key),
     "keys/<uuid:pk>/rotate": Api("keys", "POST", key),
+    "usage": Api("usage", "GET"),
+    "me": Api(None, "GET"),
+    "me/export": Api("keys", "GET"),
+    "me/erase": Api("keys", "POST"),
     "webhooks/secret": Api("keys", "GET"),
     "webhooks/secret/rotate": Api("keys", "POST"),
     "webhooks/deliveries": Api("usage", "GET"),
@@ -289,10 +313,12 @@ def test_a_key_does_what_its_scopes_say_and_no_more(route: str, tenant: Tenant) 
     scope = API_ROUTES[route].scope
     scopes = (scope,) if isinstance(scope, str) else scope or ()
     others = [name for name in SCOPES if name not in scopes]
-    _, secret = ApiKey.objects.issue(tenant.user, "narrow", scopes=others if scope else [])
-    if scope:
+    _, secret = ApiKey.objects.issue(tenant.user, "narrow", scopes=others if scopes else [])
+    if scopes:
         Caller(route, secret).refused(403, "permission_denied", scope=scopes[0])
-    else:
+    for one in scopes or (None,):
+        if one:
+            _, secret = ApiKey.objects.issue(tenant.user, "one", scopes=[one])
         for method in API_ROUTES[route].methods.split():
             assert Caller(route, secret).send(method).status_code not in (401, 403), method
 
@@ -345,10 +371,12 @@ def test_a_list_shows_nothing_of_another_tenant(route: str, tenant: Tenant, othe
     ids = [str(made(tenant.user)["pk"]) for made in owners]
     response = Caller(route, other.secret).send("GET")
     assert response.status_code < 500 or route.endswith("voice/health")
-    content = b"".join(response.streaming_content) if response.streaming else response.content
-    body = content.decode(errors="replace")
+    body = b"".join(response.streaming_content) if response.streaming else response.content
+    if route.endswith("me/export"):
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            body = b"".join([name.encode() + archive.read(name) for name in archive.namelist()])
     for name in (*ids, "alice", tenant.key.prefix):
-        assert name not in body
+        assert name.encode() not in body
 
 
 @pytest.mark.parametrize("route", sorted(OPEN))
@@ -401,9 +429,26 @@ def test_a_body_names_no_file_of_another_tenant(
     """Files are sent, never named: a path or an id in place of one is refused."""
     stolen = Synthesis.objects.get(pk=synthesis(tenant.user)["pk"]).audio.name
     if field == "reference_audio":
-        url, form = "/api/v1/voice/synthesize", {"text": "Hello"}
+        url = "/api/v1/voice/synthesize"
+        form: dict[str, Any] = {"text": "Hello"}
     else:
-        url, form = "/api/v1/cover/jobs", {"song": upload(reference_wav), "reference_voice": upload(reference_wav)}
+        url = "/api/v1/cover/jobs"
+        form = {"song": upload(reference_wav), "reference_voice": upload(reference_wav)}
     for name in (stolen, f"../media/{stolen}", "/etc/passwd", "file:///etc/passwd"):
         response = other.client.post(url, {**form, field: name})
         assert (response.status_code, response.json()["error"]) == (400, "validation_error")
+
+
+@pytest.mark.parametrize("route", ["api/v1/voice/synthesize", "api/v1/cover/jobs"])
+def test_a_body_names_no_voice_of_another_tenant(
+    route: str, tenant: Tenant, other: Tenant, reference_wav: bytes
+) -> None:
+    fields: dict[str, Any] = {"text": "Hello"} if "synthesize" in route else {"song": upload(reference_wav)}
+    answers = []
+    for voice_id in (voice(tenant.user)["pk"], uuid.uuid4()):
+        response = other.client.post(f"/{route}", {**fields, "voice_id": str(voice_id)})
+        assert response.status_code in (400, 404), response.content
+        answers.append(response.json()["error"])
+        if "song" in fields:
+            fields["song"] = upload(reference_wav)
+    assert answers[0] == answers[1]  # A stranger's reads like one that there never was.

@@ -59,7 +59,7 @@ SOURCE_TYPES = {
     "cover": "compositeWithTrainedAlgorithmicMedia",
 }
 # A hash that so many recordings have tells none of them apart, and a look-up that met more would grow with the index.
-MAX_SAME_HASH = 200
+MAX_SAME_HASH = 8
 # A song has a few landmarks by chance that are left of its cover's after all of its own were taken away.
 FEWEST: dict[str, int] = {Mark.Kind.SYNTHESIS: fingerprint.MIN_MATCHES, Mark.Kind.COVER: 15}
 VERIFY_SECONDS = 1200.0
