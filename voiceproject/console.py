@@ -66,13 +66,13 @@ def _plain(value: Any) -> Any:
     return str(value)[:200]
 
 
-def utc(field: str, description: Any) -> Callable[[Any, Any], str]:
+def utc(field: str, description: Any) -> Callable[[Any, Any], SafeString | str]:
     """A column for a time, to the second: what an operator compares with logs."""
 
     @admin.display(description=description)
-    def shown(self: Any, row: Any) -> str:
+    def shown(self: Any, row: Any) -> SafeString | str:
         value = getattr(row, field)
-        return f"{value:%Y-%m-%d\N{NO-BREAK SPACE}%H:%M:%S}" if value else ""
+        return format_html('<span class="console-time">{}</span>', f"{value:%Y-%m-%d %H:%M:%S}") if value else ""
 
     return shown
 
@@ -310,7 +310,7 @@ class JobAdmin(LogAdmin):
 
     @admin.display(description=_("progress"))
     def progress_bar(self, job: Job) -> SafeString | str:
-        if job.status not in LIVE:
+        if job.status != JobStatus.RUNNING:
             return ""
         return format_html('<progress max="100" value="{}"></progress> {}&nbsp;%', job.progress, job.progress)
 
