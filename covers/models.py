@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from django.db import models
 
-from voiceproject.jobs import Job
+from voiceproject.jobs import Job, JobStatus
 
 STAGES = ("preprocess", "separate", "infer", "mix", "finalize")
 STEMS = ("vocals", "instrumental", "converted")
@@ -63,6 +63,19 @@ class CoverJob(Job):
         from covers.serializers import CoverJobSerializer
 
         return CoverJobSerializer(self, context={"request": request}).data
+
+    @property
+    def operation(self) -> str:
+        return "cover" if self.song or not self.remix_of_id else "remix"
+
+    def expected_seconds(self) -> float:
+        length = self.duration_seconds or 0.0
+        return min(length, self.preview_seconds) if self.preview_seconds else length
+
+    def made_seconds(self) -> float:
+        """Of a canceled job too what it was to make, once it had stems that could be downloaded."""
+        kept = self.status == JobStatus.SUCCEEDED or any(getattr(self, stem) for stem in STEMS)
+        return self.expected_seconds() if kept else 0.0
 
     @classmethod
     def output_fields(cls) -> list[str]:

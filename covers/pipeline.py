@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 import numpy as np
 import soundfile as sf
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.db.models.fields.files import FieldFile
 
 from covers import listening
 from covers.models import STAGES, CoverJob
-from voiceproject import audio, commands, metrics, resident, storage, tracing
+from voiceproject import audio, commands, metrics, provenance, resident, storage, tracing
 from voiceproject.errors import PublicError
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
@@ -128,7 +128,8 @@ def _settle(job: CoverJob, error: Exception, pulse: _Progress) -> None:
     if pulse.stage in ("separate", "infer"):
         metrics.engine_failed(pulse.stage, failure.code)
     ttl = settings.COVER_RESULT_TTL_HOURS
-    if job.fail(failure.code, failure.message, failure.detail, ttl, stage=pulse.stage):
+    fields = {"stage": pulse.stage, "engine_seconds": job.engine_seconds}
+    if job.fail(failure.code, failure.message, failure.detail, ttl, **fields):
         log.warning("cover failed: %s", failure.code, extra={"stage": pulse.stage})
 
 
@@ -332,7 +333,8 @@ class _Cover:
             },
         )
         self.fit("inference_failed", "converted")
-        self.keep("converted")
+        landmarks = provenance.cover_landmarks(self.folder / "converted.wav", self.folder / "vocals.wav")
+        self.keep_made("converted", self.folder / "converted.wav", "wav", "singing", landmarks)
 
     def mix(self) -> None:
         """result.wav: stereo 16 bits at 44.1 kHz, as long as the song."""
@@ -351,10 +353,16 @@ class _Cover:
 
     def finalize(self) -> None:
         wanted = self.job.response_format
+        result = self.folder / "result.wav"
+        originals = [self.folder / "vocals.wav"]
+        if self.job.input_kind == "mix":
+            originals.append(self.folder / "instrumental.wav")
+        landmarks = provenance.cover_landmarks(result, *originals)
         if wanted != "wav":
-            audio.encode_file(self.folder / "result.wav", self.folder / f"result.{wanted}", wanted)
-            self.keep(f"result_{wanted}", self.folder / f"result.{wanted}")
-        self.keep("result")
+            encoded = self.folder / f"result.{wanted}"
+            audio.encode_file(result, encoded, wanted)
+            self.keep_made(f"result_{wanted}", encoded, wanted, "cover")
+        self.keep_made("result", result, "wav", "cover", landmarks)
         self.pulse.check()
         fields = {"stage": "finalize", "warning": " ".join(self.warnings)[:500]}
         if not self.patiently(lambda: self.job.succeed(settings.COVER_RESULT_TTL_HOURS, **fields)):
@@ -383,6 +391,7 @@ class _Cover:
         if settings.COVER_RESIDENT:
             serving = template(kind).serving(lasting | values, frozenset(lasting))
             run = functools.partial(residents().run, serving=serving)
+        started = time.monotonic()
         try:
             result = run(
                 argv,
@@ -411,6 +420,8 @@ class _Cover:
             elif "No space left on device" in error.stderr_tail:
                 code = "storage_full"
             raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
+        finally:
+            self.job.engine_seconds = (self.job.engine_seconds or 0.0) + time.monotonic() - started
         self.warnings += result.warnings
 
     def fit(self, code: str, name: str) -> None:
@@ -445,10 +456,29 @@ class _Cover:
         if not self.patiently(lambda: self.job.note(**fields)):
             raise NotOurs
 
-    def keep(self, field: str, path: Path | None = None) -> None:
-        path = path or self.folder / f"{field}.wav"
+    def keep(self, field: str) -> None:
+        """Stores a part of the song itself."""
+        path = self.folder / f"{field}.wav"
         stored = self.patiently(lambda: self.job.upload(field, path, path.name))
-        if not self.patiently(lambda: self.job.note(**{field: stored})):
+        found = self.job.with_output(path.stat().st_size, **{field: stored}, engine_seconds=self.job.engine_seconds)
+        if not self.patiently(lambda: self.job.note(**found)):
+            getattr(self.job, field).storage.delete(stored)
+            raise NotOurs
+
+    def keep_made(self, field: str, path: Path, format: str, what: str, landmarks: Any = None) -> None:
+        """Signs, marks and stores what was made of it; what and landmarks as in voiceproject.provenance."""
+        self.patiently(lambda: provenance.sign_file(path, format, what=what, job_id=self.job.pk))
+        stored = self.patiently(lambda: self.job.upload(field, path, path.name))
+        found = self.job.with_output(path.stat().st_size, **{field: stored}, engine_seconds=self.job.engine_seconds)
+
+        def note() -> bool:
+            with transaction.atomic():
+                noted = self.job.note(**found)
+                if noted:
+                    provenance.mark_cover(self.job.pk, path, landmarks)
+            return noted
+
+        if not self.patiently(note):
             getattr(self.job, field).storage.delete(stored)
             raise NotOurs
 

@@ -14,7 +14,7 @@ from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.jobs import LIVE, JobStatus
 from voiceproject.webhooks import CallbackURLField
 from voices import registry
-from voices.serializers import RETRYABLE, FiniteFloatField, QueueSerializer
+from voices.serializers import RETRYABLE, FiniteFloatField, OneReferenceMixin, QueueSerializer
 
 RESULT_FORMATS = ("wav", "flac", "mp3")
 
@@ -30,16 +30,18 @@ class PitchShiftField(serializers.IntegerField):
         return None if data == "auto" else super().run_validation(data)
 
 
-class CreateCoverSerializer(StrictSerializer):
+class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):
     """What to sing, and in whose voice."""
 
-    not_yet = {
-        "voice_id": "Saved voices are not offered by this server; send reference_voice.",
-    }
+    reference_field = "reference_voice"
 
     reference_voice = SizedFileField(
+        required=False,
         max_bytes_setting="MAX_UPLOAD_SIZE",
         help_text="The voice to sing with: 3 to 60 s of speech as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
+    )
+    voice_id = serializers.UUIDField(
+        required=False, allow_null=True, help_text="A saved voice of yours, instead of reference_voice."
     )
     song = SizedFileField(
         max_bytes_setting="COVER_MAX_UPLOAD_SIZE",
@@ -58,7 +60,7 @@ class CreateCoverSerializer(StrictSerializer):
     )
     response_format = serializers.ChoiceField(RESULT_FORMATS, default="wav", help_text="What /result serves.")
     reference_text = TextField(
-        required=False, allow_blank=True, default="", max_length=2000, help_text="What is said in reference_voice."
+        required=False, allow_blank=True, default="", max_length=2000, help_text="What is said in the reference."
     )
     lyrics = TextField(
         required=False, allow_blank=True, default="", max_length=20000, help_text="The words of the song."
@@ -112,7 +114,6 @@ class CoverJobSerializer(QueueSerializer):
 
     job_id = serializers.UUIDField(source="id")
     task_id = serializers.UUIDField(source="id", help_text="The same as job_id")
-    voice_id = serializers.UUIDField(allow_null=True, default=None)
     model_id = serializers.CharField(allow_null=True)
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
@@ -133,7 +134,7 @@ class CoverJobSerializer(QueueSerializer):
             "input_kind", "preview_seconds", "preview_start_seconds", "remix_of", "response_format", "vocal_gain_db",
             "instrumental_gain_db", "error", "error_message", "warning", "attempts", "queue_position",
             "expected_start_at", "created_at", "updated_at", "started_at", "finished_at", "expires_at",
-            "duration_seconds", "links",
+            "revoked_at", "duration_seconds", "links",
         )  # fmt: skip
         read_only_fields = fields
 

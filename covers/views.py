@@ -10,7 +10,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.files import File
-from django.db.models import QuerySet
+from django.db import transaction
+from django.db.models import F, QuerySet
+from django.db.models.fields.files import FieldFile
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -19,17 +21,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from covers.models import STEMS, CoverJob
+from covers.pipeline import template
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
-from voiceproject import audio
+from voiceproject import audio, provenance, usage
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
 from voiceproject.errors import PublicError
 from voiceproject.idempotency import Submission
-from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder
+from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder, revoked
 from voiceproject.logging import current
 from voiceproject.storage import fetch
 from voiceproject.webhooks import callback_base
-from voices import consumers
+from voices import consumers, saved
 from voices.auth import credentials
 from voices.synthesis import held_request, upload_path
 
@@ -48,7 +51,7 @@ class CoverJobViewSet(
     pagination_class = CursorPages
     queryset = CoverJob.objects.none()
     error_statuses = {
-        "create": (410, 422),
+        "create": (404, 410, 422),
         "cancel": (409,),
         "retry": (409, 410),
         "remix": (409, 410, 422),
@@ -76,7 +79,7 @@ class CoverJobViewSet(
         description="Answers at once with the job; the work is done by a worker. Poll `links.self`.",
         request={"multipart/form-data": CreateCoverSerializer},
         responses={202: CoverJobSerializer},
-        parameters=[consumers.LOCATION, *consumers.IDEMPOTENCY],
+        parameters=[consumers.LOCATION, consumers.WAIT, *consumers.IDEMPOTENCY],
         tags=["cover"],
     )
     def create(self, request: Request) -> Response:
@@ -87,11 +90,21 @@ class CoverJobViewSet(
         serializer = CreateCoverSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
-        song, reference = upload_path(fields.pop("song")), upload_path(fields.pop("reference_voice"))
+        song = upload_path(fields.pop("song"))
+        reference: Path | FieldFile
+        if "voice_id" in fields:
+            voice = saved.find(tenant, fields["voice_id"])
+            # A copy of its own: the voice may be changed or deleted while the job waits.
+            reference = voice.reference
+            if not fields["reference_text"] and "reference_text_file" in template("infer").placeholders:
+                fields["reference_text"] = voice.reference_transcript
+        else:
+            reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None
         with held_request():
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
-            audio.load_reference(reference, field="reference_voice")
+            if isinstance(reference, Path):
+                audio.load_reference(reference, field="reference_voice")
             info = audio.decode_song(song, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
             song_hash = audio.sha256_file(song)
         job = CoverJob(
@@ -109,12 +122,15 @@ class CoverJobViewSet(
             for field, path in (("song", song), ("reference_voice", reference)):
                 with path.open("rb") as file:
                     setattr(job, field, storage.save(f"{job.folder}/0-{field}", File(file)))
+                job.input_bytes += usage.size_of(path)
             kept = submission.admit(job, settings.COVER_MAX_QUEUED)
         except BaseException:
             delete_folder(job.folder)
             raise
         if kept is not job:
             delete_folder(job.folder)
+        else:
+            saved.check_still_there(job)
         return self._accepted(request, kept, replayed=kept is not job)
 
     def _accepted(self, request: Request, job: Job, replayed: bool = False) -> Response:
@@ -126,7 +142,7 @@ class CoverJobViewSet(
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return super().list(request, *args, **kwargs)
 
-    @extend_schema(operation_id="get_cover", summary="One cover job", tags=["cover"])
+    @extend_schema(operation_id="get_cover", summary="One cover job", parameters=[consumers.WAIT], tags=["cover"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         job = self.get_object()
         return consumers.shown(request, job, self.get_serializer)
@@ -166,6 +182,8 @@ class CoverJobViewSet(
     def retry(self, request: Request, pk: str) -> Response:
         tenant, _ = credentials(request)
         job = self.get_object()
+        if job.revoked_at:
+            raise revoked()
         if job.files_expired:
             raise PublicError("result_expired", "The files of this job were deleted after their time; submit it again.")
         with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED, job.api_key):
@@ -181,7 +199,7 @@ class CoverJobViewSet(
         description="A new job, made of the stems of this one: nothing is separated or converted again.",
         request={"application/json": RemixSerializer, "multipart/form-data": RemixSerializer},
         responses={202: CoverJobSerializer},
-        parameters=[consumers.LOCATION, *consumers.IDEMPOTENCY],
+        parameters=[consumers.LOCATION, consumers.WAIT, *consumers.IDEMPOTENCY],
         tags=["cover"],
     )
     def remix(self, request: Request, pk: str) -> Response:
@@ -198,7 +216,7 @@ class CoverJobViewSet(
             source.raise_unless_succeeded()
         if not all(getattr(source, stem) for stem in STEMS):
             raise PublicError("conflict", "This job has no stems that could be mixed again.")
-        copied = ("song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind", "preview_seconds",
+        copied = ("voice_id", "song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind", "preview_seconds",
                   "preview_start_seconds", "duration_seconds")  # fmt: skip
         job = CoverJob(
             tenant=tenant,
@@ -210,6 +228,7 @@ class CoverJobViewSet(
             **serializer.validated_data,
         )
         kept = submission.admit(job, settings.COVER_MAX_QUEUED)
+        saved.check_still_there(kept)
         return self._accepted(request, kept, replayed=kept is not job)
 
     @extend_schema(
@@ -264,6 +283,8 @@ class CoverJobViewSet(
         if stem not in STEMS or (job.input_kind == "vocals" and stem != "converted"):
             raise PublicError("not_found", f"This job has no stem of that name; there are: {', '.join(STEMS)}.")
         stored = getattr(job, stem)
+        if job.revoked_at:
+            raise revoked()
         if not stored:
             if job.status not in LIVE:
                 job.raise_unless_succeeded()
@@ -278,10 +299,16 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)
+        provenance.sign_file(encoded, format, what="cover", job_id=job.pk)
+        size = encoded.stat().st_size
         with encoded.open("rb") as file:
             name = storage.save(f"covers/{job.pk}/{job.attempt}-result.{format}", File(file))
-    kept = CoverJob.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, files_expired=False, **{field: ""})
-    if not kept.update(**{field: name}):
-        storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
+        kept = CoverJob.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, files_expired=False, **{field: ""})
+        with transaction.atomic():
+            won = kept.update(**{field: name}, output_bytes=F("output_bytes") + size)
+            if won:
+                provenance.mark_cover(job.pk, encoded)
+        if not won:
+            storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
     job.refresh_from_db()
     job.raise_unless_succeeded()

@@ -156,8 +156,9 @@ class Browser:
 
     def write(self, selector: str, text: str) -> None:
         """Replaces what stands in a field."""
-        self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
-        self.evaluate("document.activeElement.select()")
+        field = f"document.querySelector({json.dumps(selector)})"
+        self.wait(f"{field}?.checkVisibility() && !{field}.disabled")
+        self.evaluate(f"{field}.focus(); {field}.select()")
         self.call("Input.insertText", text=text)
 
     def press(self, key: str, modifiers: int = 0) -> None:

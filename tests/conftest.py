@@ -6,6 +6,7 @@ Everything around it is real.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import shutil
@@ -83,7 +84,7 @@ class FakeEngine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
-    monkeypatch.setattr(synthesis, "get_engine", lambda: fake)
+    monkeypatch.setattr(synthesis, "get_engine", functools.cache(lambda: fake))
     return fake
 
 

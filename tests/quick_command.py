@@ -1,7 +1,7 @@
 """A quick stand-in for a separation or inference command, with the same kind of arguments and every bad habit.
 
     quick_command.py [--serve] separate INPUT VOCAL INST [HABIT]
-    quick_command.py [--serve] infer INPUT OUTPUT [HABIT]
+    quick_command.py [--serve] infer INPUT OUTPUT [HABIT] [--reference FILE]
 
 separate halves the song into both stems; infer turns the vocal upside down. HABIT: fail, silent-exit, oom, garbage,
 short, refuse (tells its ids on stderr, then an expected failure), hang, stubborn (ignores SIGTERM and has a grandchild
@@ -25,6 +25,9 @@ import script_io
 
 
 def main(argv: list[str]) -> None:
+    if "--reference" in argv:  # Which the checks of a server want in the command.
+        at = argv.index("--reference")
+        argv = argv[:at] + argv[at + 2 :]
     kind, source, *targets = argv
     progress = script_io.Progress()
     habit = targets.pop() if len(targets) > (2 if kind == "separate" else 1) else ""

@@ -252,7 +252,7 @@ class TestDocumentation:
         routes = {str(route.pattern) for route in voiceproject.urls.urlpatterns}
         documented = {name.lstrip("/") for name in schema["paths"]}
         ours = {
-            route.replace("<uuid:pk>", "{id}").replace("<str:stem>", "{stem}")
+            re.sub(r"<\w+:(\w+)>", r"{\1}", route.replace("<uuid:pk>", "{id}"))
             for route in routes
             if route.startswith("api/")
         }

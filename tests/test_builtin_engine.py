@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,12 +13,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests import speech
-from tests.speech import MAN, WOMAN, Person
+from tests.speech import MAN, REFERENCE_TEXT, WOMAN, Person
 from voiceproject.errors import EngineError, EngineTimeout, EngineUnavailable, PublicError
-from voices.engines import Piece, Reference, SynthesisRequest
-from voices.engines.builtin import BuiltinEngine, engine, english, english_text, pool
+from voices.engines import Piece, Reference, StoredReference, SynthesisRequest
+from voices.engines.builtin import BuiltinEngine, conversion, engine, english, english_text, pool
 from voices.engines.builtin.engine import Synthesizer, VoiceProfile
 
 TEXT = "The train to the coast leaves early in the morning."
@@ -208,6 +210,68 @@ def test_references_used_longest_ago_are_forgotten_first(synthesizer: Synthesize
     assert small.prepare(MAN.reference()) is first
     small.prepare(WOMAN.reference())
     assert small.prepare(MAN.reference()) is not first
+
+
+@pytest.mark.parametrize("transcript", [None, REFERENCE_TEXT, "Words of another text altogether, which do not fit."])
+def test_a_voice_that_is_read_back_sounds_the_same(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch, transcript: str | None
+) -> None:
+    profile = synthesizer.prepare(MAN.reference(transcript=transcript))
+    spoken = synthesizer.speak("It rains.", "en", profile, seed=3).samples
+    data = synthesizer.keep(profile, "en")
+    assert synthesizer.take("key", "en", data)
+    read = synthesizer.known("key", "en")
+    assert read is not None
+    assert read.frames is None
+    assert list(read.pairs) == [("joe", transcript == REFERENCE_TEXT)]
+    assert np.array_equal(synthesizer.speak("It rains.", "en", read, seed=3).samples, spoken)
+    assert synthesizer.known("key", "ja") is None
+
+
+def test_what_was_kept_by_an_engine_that_computed_otherwise_is_not_taken(
+    synthesizer: Synthesizer, man: VoiceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = synthesizer.keep(man, "en")
+    assert not synthesizer.take("key", "en", data[: len(data) // 2])
+    assert not synthesizer.take("key", "en", b"no archive")
+    assert not synthesizer.take("key", "en", data.replace(b"delta", b"dxlta"))
+    monkeypatch.setattr(conversion, "PAIR_NEIGHBOURS", conversion.PAIR_NEIGHBOURS + 1)
+    assert not synthesizer.take("key", "en", data)
+
+
+class KeptInMemory:
+    def __init__(self) -> None:
+        self.data: dict[tuple[str, str], bytes] = {}
+
+    def load(self, engine: str, language: str) -> bytes | None:
+        return self.data.get((engine, language))
+
+    def store(self, engine: str, language: str, data: bytes) -> None:
+        self.data[engine, language] = data
+
+
+def test_a_saved_voice_is_computed_once_and_its_samples_are_not_asked_for_again(builtin: BuiltinEngine) -> None:
+    kept = KeptInMemory()
+    plain = WOMAN.reference("This is another reference, to which nobody has listened before, and it is long enough.")
+    reference = dataclasses.replace(plain, kept=kept)
+    builtin.prepare(reference, "en", time.monotonic() + PATIENCE_SECONDS)
+    assert list(kept.data) == [("builtin", "en")]
+    first = synthesize(builtin, "It rains.", reference=reference)
+
+    def read() -> NDArray[np.float32]:
+        raise AssertionError("the samples are not needed")
+
+    another = BuiltinEngine()
+    stored = StoredReference(read, len(plain.samples), plain.sample_rate, plain.content_hash, None, "en", kept)
+    try:
+        again = synthesize(another, "It rains.", reference=stored)
+        assert np.array_equal(first[0].samples, again[0].samples)
+        kept.data["builtin", "en"] = b"damaged"
+        fresh = dataclasses.replace(plain, content_hash="other", kept=kept)
+        assert len(synthesize(another, "It rains.", reference=fresh)) == 1
+        assert kept.data["builtin", "en"] != b"damaged"
+    finally:
+        another.close()
 
 
 def test_a_reference_of_a_minute_works(synthesizer: Synthesizer) -> None:

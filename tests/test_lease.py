@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import OperationalError, connection, connections, transaction
-from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from voiceproject import lease as lease_module
@@ -26,6 +25,7 @@ from voiceproject.bell import Bell
 from voiceproject.errors import EngineBusy, EngineUnavailable
 from voiceproject.lease import UNKNOWN, Lease, Leases
 from voiceproject.models import EngineLease, EngineTurn, EngineWaiter
+from voiceproject.prepared import Update
 
 ONE, TWO = "http://one:9880", "http://two:9880"
 
@@ -295,7 +295,7 @@ def test_a_database_that_fails_at_the_release_does_not_fail_the_call(
         raise OperationalError("the server closed the connection unexpectedly")
 
     with monkeypatch.context() as patched, caplog.at_level(logging.ERROR):
-        patched.setattr(QuerySet, "update", broken)
+        patched.setattr(Update, "__call__", broken)
         lease.release(needs_probe=False)
     assert "could not be released" in caplog.text
     # It runs out, and the next one probes.

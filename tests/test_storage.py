@@ -116,7 +116,7 @@ def test_settings_refuse_a_malformed_storage_url_in_one_line() -> None:
     assert done.stderr.strip() == "STORAGE_URL: has a key without a secret, or a secret without a key"
 
 
-def test_a_part_of_a_file_is_read_as_a_part(bucket: Any, tmp_path: Path) -> None:
+def test_a_part_of_a_file_is_read_as_a_part(bucket: Any, db: None, tmp_path: Path) -> None:
     content = os.urandom(1_500_000)
     name = default_storage.save("covers/x/1-result.wav", ContentFile(content))
     assert keys(bucket) == ["files/covers/x/1-result.wav"]
@@ -206,6 +206,10 @@ def test_a_redirect_to_the_bucket_is_signed_private_and_opt_in(
     assert found.headers["Content-Type"] == "audio/wav"
     assert found.headers["Content-Disposition"] == f'attachment; filename="{finished.pk}.wav"'
     assert "X-Amz-Signature" in response["Location"] and "X-Amz-Expires=300" in response["Location"]
+    # Our own pages load nothing from elsewhere.
+    of_ours = api.get(url, headers={"Sec-Fetch-Site": "same-origin"})
+    assert b"".join(of_ours.streaming_content) == reference_wav
+    assert api.get(url, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 307
 
 
 def test_what_has_expired_leaves_the_bucket_and_is_gone(finished: CoverJob, bucket: Any, api: APIClient) -> None:

@@ -40,9 +40,8 @@ from voiceproject.lease import Leases
 from voiceproject.models import EngineWaiter
 from voiceproject.pulse import hung_up
 from voices import synthesis as journey
-from voices.engines import Piece, Reference
+from voices.engines import Piece
 from voices.engines.builtin import BuiltinEngine
-from voices.engines.builtin.pool import Canceled, Pool
 from voices.models import Synthesis
 from voices.text import split
 
@@ -271,17 +270,6 @@ def test_the_builtin_engine_is_heard_before_it_has_read_on(
     joins = np.cumsum(lengths)[:-1]
     assert all(np.abs(np.diff(samples[join - 24 : join + 24])).max() < 0.02 for join in joins)
     assert np.sqrt(np.mean(samples**2)) > 0.01
-
-
-def test_a_sentence_that_waits_for_the_builtin_engine_is_given_up_with_its_client() -> None:
-    pool = Pool(None, 1, 1 << 30)
-    pool._take_slot(time.monotonic() + 60, lambda: False)
-    reference = Reference(tone(120, 4, 16_000), 16_000, "a")
-    with pytest.raises(Canceled):
-        pool.speak({"text": "Hello."}, reference, time.monotonic() + 60, lambda: True)
-    assert pool.state()["waiting"] == 0
-    assert pool.state()["children"] == 0
-    pool.close()
 
 
 # --- who has hung up ----------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def test_a_file_may_be_as_large_as_the_limit_and_not_a_byte_larger(
         ({"seed": "1.5"}, "seed"),
         ({"langauge": "en"}, "langauge"),
         ({"language": "yue"}, "language"),
-        ({"voice_id": str(uuid.uuid4()), "reference_audio": None}, "voice_id"),
+        ({"voice_id": str(uuid.uuid4())}, "voice_id"),
     ],
 )
 def test_what_is_missing_unknown_or_odd_is_named(

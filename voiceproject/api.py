@@ -161,6 +161,15 @@ class CursorPages(pagination.CursorPagination):
             raise PublicError("validation_error", f"cursor: {message}", {"cursor": [message]}) from None
         return cursor
 
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        # REST framework's own says `nullable`, which OpenAPI 3.1 does not know: a generated client refused null.
+        link = {"type": ["string", "null"], "format": "uri"}
+        return {
+            "type": "object",
+            "required": ["next", "previous", "results"],
+            "properties": {"next": link, "previous": link, "results": schema},
+        }
+
     @staticmethod
     def check_position(position: str) -> None:
         """Raises ValueError or OverflowError for what was not taken from a page."""
@@ -193,7 +202,9 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
         raise PublicError("result_expired", "The file was deleted after its time.") from None
     etag = f'"{name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
     disposition = f'attachment; filename="{filename}"'
-    if settings.STORAGE_PRESIGNED_REDIRECTS:
+    # Our own pages may load nothing from elsewhere, and a script's key would go along to the bucket.
+    own_page = request.headers.get("Sec-Fetch-Site") == "same-origin"
+    if settings.STORAGE_PRESIGNED_REDIRECTS and not own_page:
         url = presigned_url(stored.storage, name, content_type, disposition)
         if url is not None:
             return HttpResponse(status=307, headers={"Location": url, "Cache-Control": "private, no-store"})
@@ -240,6 +251,7 @@ class JobFilters(StrictSerializer):
     status = serializers.ChoiceField(JobStatus.choices, required=False)
     created_after = serializers.DateTimeField(required=False, help_text="ISO 8601")
     created_before = serializers.DateTimeField(required=False, help_text="ISO 8601")
+    voice_id = serializers.UUIDField(required=False, help_text="Those made with this saved voice")
     cursor = serializers.CharField(required=False)
     page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)
 
@@ -248,5 +260,10 @@ class JobFilters(StrictSerializer):
         filters = cls(data=request.query_params)
         filters.is_valid(raise_exception=True)
         given = filters.validated_data
-        lookups = {"status": "status", "created_after": "created_at__gt", "created_before": "created_at__lt"}
+        lookups = {
+            "status": "status",
+            "created_after": "created_at__gt",
+            "created_before": "created_at__lt",
+            "voice_id": "voice_id",
+        }
         return queryset.filter(**{lookups[name]: given[name] for name in lookups if name in given})

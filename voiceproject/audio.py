@@ -158,7 +158,7 @@ def encode(samples: Samples, rate: int, format: str) -> bytes:
     an mp3.
     """
     if format == "pcm":
-        return np.round(np.clip(samples, -1, 1) * 32_767).astype("<i2").tobytes()
+        return _steps(samples).astype("<i2").tobytes()
     samples = np.asarray(samples, dtype=np.float32)
     target = _encodable_rate(rate, format)
     if target != rate:
@@ -168,8 +168,15 @@ def encode(samples: Samples, rate: int, format: str) -> bytes:
     with _writer(buffer, target, channels, format) as out:
         # In pieces: libsndfile's Ogg encoders put a whole call's samples on the stack.
         for start in range(0, len(samples), BLOCK_FRAMES):
-            out.write(np.clip(samples[start : start + BLOCK_FRAMES], -1, 1))
+            block = samples[start : start + BLOCK_FRAMES]
+            # Rounded here, which takes a sixth of the time that libsndfile takes; its lossy formats want floats.
+            out.write(_steps(block) if format in ("wav", "flac") else np.clip(block, -1, 1))
     return buffer.getvalue()
+
+
+def _steps(samples: Samples) -> NDArray[np.int16]:
+    """float32 as 16-bit samples, clipped to [-1, 1]."""
+    return np.rint(np.clip(samples, -1, 1) * np.float32(32_767)).astype(np.int16)
 
 
 class StreamEncoder:

@@ -210,3 +210,14 @@ def exposed_without_https(app_configs: Any, **kwargs: Any) -> list[CheckMessage]
     if "*" in settings.ALLOWED_HOSTS and settings.HTTPS:
         return [Warning("ALLOWED_HOSTS answers to any host name.", id="voiceproject.W001")]
     return []
+
+
+@register()
+def signing(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """C2PA_CERT and C2PA_KEY load, belong together, have not expired, and C2PA takes them."""
+    from voiceproject import provenance
+
+    problem = provenance.problem()
+    if problem is None:
+        return []
+    return [Error(f"Nothing can be signed: {problem}.", hint="See C2PA_CERT and C2PA_KEY.", id="voiceproject.E005")]

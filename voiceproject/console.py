@@ -420,7 +420,11 @@ class JobAdmin(LogAdmin):
         stage = stage if stage in self.stages else ""
 
         def retry(job: Job) -> bool:
-            return job.resumable and job.retry(stage)
+            try:
+                return job.resumable and job.retry(stage)
+            except PublicError as error:  # the tenant's quota
+                messages.error(request, f"{job.tenant}: {error.message}")
+                return False
 
         details = {"stage": stage} if stage else {}
         self._each(

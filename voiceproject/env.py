@@ -83,6 +83,10 @@ class Env:
     def path(self, name: str, default: Path | str) -> Path:
         return Path(self._get(name) or default).expanduser().absolute()
 
+    def optional_path(self, name: str) -> Path | None:
+        value = self._get(name)
+        return Path(value).expanduser().absolute() if value else None
+
 
 def check_url(name: str, value: str, schemes: tuple[str, ...], *, origin: bool = False) -> str:
     """The URL without a trailing slash. BadSetting: another scheme, no host; as an `origin` also a path or a user."""

@@ -93,11 +93,11 @@ class Submission:
     def admit(self, job: Job, max_queued: int) -> Job:
         """Queues the job and remembers the key, or gives the one that the same request has made meanwhile.
 
-        Raises PublicError as `earlier` does, and too_many_jobs.
+        Raises PublicError as `earlier` does, too_many_jobs and quota_exceeded.
         """
         if self.key is None:
             with self.model.admission(self.tenant, max_queued, job.api_key):
-                job.save(force_insert=True)
+                job.accept()
             return job
         Tenant.objects.get_or_create(user=self.tenant)
         with transaction.atomic():
@@ -106,7 +106,7 @@ class Submission:
             if earlier is not None:
                 return earlier
             with self.model.admission(self.tenant, max_queued, job.api_key):
-                job.save(force_insert=True)
+                job.accept()
             # One that is past its time and not swept yet stands for nothing any more.
             IdempotencyKey.objects.filter(tenant=self.tenant, key=self.key).delete()
             IdempotencyKey.objects.create(tenant=self.tenant, key=self.key, request_hash=self.hash, job_id=job.pk)

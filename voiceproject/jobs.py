@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -28,12 +29,13 @@ from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db import DatabaseError, connection, models, transaction
 from django.db.models import Count, F, Q, Value
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Coalesce, Greatest, Now
 from django.utils import timezone
 
-from voiceproject import metrics, tracing, webhooks
+from voiceproject import metrics, provenance, tracing, usage, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
+from voiceproject.prepared import Slot, Update
 from voiceproject.storage import is_passing
 
 log = logging.getLogger(__name__)
@@ -73,12 +75,17 @@ class JobQuerySet(models.QuerySet):
         return self.filter(tenant=user)
 
 
+def revoked() -> PublicError:
+    return PublicError("revoked", "The operator has taken this voice down; what was made with it is gone.")
+
+
 def delete_folder(folder: str) -> None:
     """Deletes all files of a storage's folder, and the folder itself where the storage knows folders."""
     try:
         _, files = default_storage.listdir(folder)
     except FileNotFoundError:
         return
+    provenance.make_before_deletion(folder)
     for name in files:
         default_storage.delete(f"{folder}/{name}")
     try:
@@ -155,6 +162,14 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True)
 
+    engine_seconds = models.FloatField(null=True, help_text="How long the engine worked, since the last retry")
+    # What the tenant's storage is counted by; see voiceproject.usage.
+    input_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were sent")
+    output_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were made")
+    # Not a foreign key: the job outlives its voice, and an operator may revoke it even then.
+    voice_id = models.UUIDField(null=True, db_index=True, help_text="The saved voice that it was made with")
+    revoked_at = models.DateTimeField(null=True, help_text="When an operator took that voice down")
+
     callback_url = models.CharField(max_length=2000, blank=True, help_text="Told when the job has ended")
     callback_base = models.CharField(max_length=300, blank=True, help_text="Where links in that message begin")
 
@@ -175,6 +190,7 @@ class Job(models.Model):
             models.Index(
                 fields=["expires_at"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_expiry"
             ),
+            models.Index(fields=["tenant"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_stored"),
         ]
 
     def __str__(self) -> str:
@@ -206,7 +222,7 @@ class Job(models.Model):
         Tenant.objects.get_or_create(user=tenant)
         with transaction.atomic():
             limit = cls._limit(Tenant.objects.select_for_update().get(user=tenant), cls.queued_limit_field, max_queued)
-            queued = cls.objects.filter(tenant=tenant, status=JobStatus.QUEUED).count()
+            queued = cls.waiting(tenant)
             if queued >= limit:
                 raise PublicError(
                     "too_many_jobs",
@@ -217,10 +233,21 @@ class Job(models.Model):
             _check_jobs_of(key)
             yield
 
+    def accept(self) -> None:
+        """Writes a new job's row, and what it reserves of its tenant's quotas. Raises PublicError quota_exceeded."""
+        with transaction.atomic():
+            usage.reserve(self)
+            self.save(force_insert=True)
+
     @staticmethod
     def _limit(tenant: Tenant, field: str, default: int) -> int:
         own = getattr(tenant, field) if field else None
         return default if own is None else own
+
+    @classmethod
+    def waiting(cls, tenant: Any) -> int:
+        """How many jobs of the tenant are queued."""
+        return cls.objects.filter(tenant=tenant, status=JobStatus.QUEUED).count()
 
     # --- transitions: each returns whether it happened ---
 
@@ -345,7 +372,7 @@ class Job(models.Model):
     def store(self, field: str, path: Path, name: str) -> bool:
         """Puts a finished file where every host finds it. False, and nothing kept, when the job is no longer ours."""
         stored = self.upload(field, path, name)
-        if self.note(**{field: stored}):
+        if self.note(**self.with_output(path.stat().st_size, **{field: stored})):
             return True
         getattr(self, field).storage.delete(stored)
         return False
@@ -354,6 +381,10 @@ class Job(models.Model):
         """The first half of `store`: the file under its name in the storage, which no row knows yet."""
         with path.open("rb") as file:
             return str(getattr(self, field).storage.save(f"{self.folder}/{self.attempt}-{name}", File(file)))
+
+    def with_output(self, size: int, **fields: Any) -> dict[str, Any]:
+        """`fields` for `note` or `succeed` that name one more file of `size` bytes."""
+        return {**fields, "output_bytes": self.output_bytes + size}
 
     def note(self, **fields: Any) -> bool:
         """Writes what the work has found out. False, and nothing written, when the job is no longer ours."""
@@ -365,18 +396,18 @@ class Job(models.Model):
 
     def succeed(self, ttl_hours: float, **fields: Any) -> bool:
         self.mark("succeeded")
-        return self._finish(JobStatus.SUCCEEDED, progress=100, expires_at=Now() + timedelta(hours=ttl_hours), **fields)
+        return self._finish(JobStatus.SUCCEEDED, ttl_hours, progress=100, **fields)
 
     def fail(self, error: str, message: str = "", detail: str = "", ttl_hours: float = 24, **fields: Any) -> bool:
         """error: a key of ERROR_MESSAGES; message: for the client; detail: for operators only."""
         self.mark("failed")
         return self._finish(
             JobStatus.FAILED,
+            ttl_hours,
             **fields,
             error=error,
             error_message=(message or ERROR_MESSAGES[error])[:500],
             error_detail=detail.replace("\x00", ""),
-            expires_at=Now() + timedelta(hours=ttl_hours),
         )
 
     def cancel(self, ttl_hours: float = 24) -> bool:
@@ -395,6 +426,7 @@ class Job(models.Model):
                 if canceled:
                     self.mark("canceled")
                     type(self).objects.filter(pk=self.pk).update(marks=self.marks)
+                    usage.settle(self)
                     webhooks.announce(self)
         except type(self).DoesNotExist:
             return False
@@ -402,6 +434,23 @@ class Job(models.Model):
             metrics.job_ended(self.webhook_kind, JobStatus.CANCELED.value)
             self.delete_files(self.output_fields(), status=JobStatus.CANCELED)
         return bool(canceled)
+
+    def revoke(self, ttl_hours: float = 24) -> bool:
+        """Cancels the job if it is alive, and takes away for good what it was made of and what it has made."""
+        self.cancel(ttl_hours)
+        revoked = (
+            type(self)
+            .objects.filter(pk=self.pk, revoked_at=None)
+            .update(revoked_at=Now(), files_expired=True, updated_at=Now(), revision=F("revision") + 1)
+        )
+        try:
+            self.refresh_from_db()
+        except type(self).DoesNotExist:
+            return False
+        # Again where it was revoked before: what was in the way of the files then may be gone.
+        self.delete_files(self.file_fields())
+        delete_folder(self.folder)
+        return bool(revoked)
 
     def hand_back(self) -> bool:
         """A worker that is told to stop: the job is queued again, and this attempt does not count."""
@@ -422,16 +471,22 @@ class Job(models.Model):
         """Queues a failed or canceled job again, with its attempts counted anew from here; not without its files.
 
         It goes on after the last stage that was finished; with `stage`, what that one and those after it have made is
-        deleted, so that they are done again.
+        deleted, so that they are done again. Raises PublicError quota_exceeded.
         """
-        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED))
+        over = type(self).objects.filter(pk=self.pk, status__in=(JobStatus.FAILED, JobStatus.CANCELED), revoked_at=None)
         fields = self.outputs_from(stage) if stage else []
         stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
-        changed = over.filter(files_expired=False).update(
-            **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
-            first_attempt=F("attempt"), **dict.fromkeys(fields, ""),
-        )  # fmt: skip
-        self.refresh_from_db()
+        freed = sum(storage.size(name) for storage, name in stored if storage.exists(name))
+        with transaction.atomic():
+            usage.lock(self)  # Before the job's row, as claims do it.
+            changed = over.filter(files_expired=False).update(
+                **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
+                first_attempt=F("attempt"), engine_seconds=None, output_bytes=Greatest(F("output_bytes") - freed, 0),
+                **dict.fromkeys(fields, ""),
+            )  # fmt: skip
+            self.refresh_from_db()
+            if changed:
+                usage.reserve(self)
         if changed:
             self._delete_stored(stored)
         return bool(changed)
@@ -465,10 +520,10 @@ class Job(models.Model):
                 job.mark("failed")
                 won = job._finish(
                     JobStatus.FAILED,
+                    ttl_hours,
                     stale,
                     error="worker_lost",
                     error_message=ERROR_MESSAGES["worker_lost"],
-                    expires_at=Now() + timedelta(hours=ttl_hours),
                 )
             else:
                 job.mark("taken over")
@@ -513,6 +568,8 @@ class Job(models.Model):
 
     def raise_unless_succeeded(self) -> None:
         """PublicError that says why there is no result (yet, any more, or ever)."""
+        if self.revoked_at is not None:
+            raise revoked()
         if self.status in LIVE:
             raise PublicError("job_not_ready", "The job has not ended yet.", {"status": self.status}, retry_after=2)
         if self.files_expired:
@@ -526,6 +583,40 @@ class Job(models.Model):
         """The job as the API answers it. `request` makes links absolute with its `build_absolute_uri`."""
         # Each kind of job has a serializer of its own, and Django's metaclass knows no abstract methods.
         raise NotImplementedError(f"{type(self).__name__} does not say how it is shown")
+
+    # --- usage: what voiceproject.usage asks of each kind ---
+
+    # Set where the tenant or the key has a quota: milliseconds of audio that are left of it.
+    quota_left_ms: int | None = None
+    reserved_ms: int = 0
+
+    @property
+    def operation(self) -> str:
+        return self.webhook_kind
+
+    @property
+    def characters(self) -> int:
+        return 0
+
+    def expected_seconds(self) -> float:
+        """Audio that the job will make, as far as it is known when it is accepted."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it makes")
+
+    def made_seconds(self) -> float:
+        """Audio that was made, of a job that has succeeded, or was canceled after it had started."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it has made")
+
+    @property
+    def started(self) -> bool:
+        """Whether an attempt was begun, and not handed back, since the job was queued."""
+        return self.attempt > self.first_attempt
+
+    @classmethod
+    def held_bytes(cls, tenant_id: int) -> int:
+        """What the tenant's files of this kind take."""
+        rows = cls._default_manager.filter(tenant=tenant_id, files_expired=False).order_by()
+        total = rows.aggregate(n=models.Sum(F("input_bytes") + F("output_bytes")))["n"]
+        return int(total or 0)
 
     # --- files ---
 
@@ -551,10 +642,15 @@ class Job(models.Model):
     def delete_files(self, fields: list[str], **condition: Any) -> None:
         """Empties these file fields in the row, then deletes what they named; nothing where `condition` is not so."""
         stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
-        if not type(self).objects.filter(pk=self.pk, **condition).update(**dict.fromkeys(fields, "")):
+        if stored:
+            provenance.make_before_deletion(self.folder)
+        emptied: dict[str, Any] = dict.fromkeys(fields, "") | {"output_bytes": 0}
+        if set(fields) >= set(self.file_fields()):
+            emptied["input_bytes"] = 0
+        if not type(self).objects.filter(pk=self.pk, **condition).update(**emptied):
             return
-        for name in fields:
-            setattr(self, name, "")
+        for name, value in emptied.items():
+            setattr(self, name, value)
         self._delete_stored(stored)
 
     @staticmethod
@@ -567,6 +663,12 @@ class Job(models.Model):
                     raise
                 # No row names it any more; it goes with the job's folder.
                 log.warning("a file could not be deleted yet: %s", error, extra={"file": name})
+
+    def withdraw(self) -> None:
+        """Deletes a job that turns out to be none, before anything was made; nothing is charged for it."""
+        with transaction.atomic():
+            usage.give_back(self)
+            type(self).objects.filter(pk=self.pk).delete()
 
     def remove(self) -> None:
         """Deletes the job for good, its files too; a live one is canceled first."""
@@ -616,20 +718,25 @@ class Job(models.Model):
         # The worker too: an attempt that was handed back is counted again by the next one.
         return type(self).objects.filter(pk=self.pk, status=JobStatus.RUNNING, attempt=self.attempt, worker=self.worker)
 
-    def _finish(self, status: JobStatus, only: Q | None = None, /, **fields: Any) -> bool:
-        mine = self._mine() if only is None else self._mine().filter(only)
+    def _finish(self, status: JobStatus, ttl_hours: float, only: Q | None = None, /, **fields: Any) -> bool:
+        fields["marks"] = self.marks
+        end = _ending(type(self), status, timedelta(hours=ttl_hours), tuple(fields), only)
         with transaction.atomic():
-            won = mine.update(
-                status=status, finished_at=Now(), updated_at=Now(), revision=F("revision") + 1, heartbeat_at=None,
-                marks=self.marks, **fields,
-            )  # fmt: skip
+            won = bool(end(_pk=self.pk, _attempt=self.attempt, _worker=self.worker, **fields))
             if won:
                 # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.
-                self.refresh_from_db()
-                webhooks.announce(self)
+                for name, value in {**fields, "status": status, "heartbeat_at": None}.items():
+                    setattr(self, name, value)
+                for name in ("finished_at", "updated_at", "expires_at", "revision"):
+                    # What the database has computed is read when somebody asks for it, which is seldom.
+                    self.__dict__.pop(name, None)
+                usage.settle(self)
+                if self.callback_url:
+                    self.refresh_from_db()
+                    webhooks.announce(self)
         if won:
             metrics.job_ended(self.webhook_kind, status.value, self.error)
-        return bool(won)
+        return won
 
     @staticmethod
     def _queued() -> dict[str, Any]:
@@ -643,3 +750,25 @@ class Job(models.Model):
             "updated_at": Now(),
             "revision": F("revision") + 1,
         }
+
+
+@cache
+def _ending(model: type[Job], status: JobStatus, ttl: timedelta, fields: tuple[str, ...], only: Q | None) -> Update:
+    """Ends the running job `_pk` of the attempt and worker `_attempt`, `_worker`, and writes these fields."""
+    # The worker too: an attempt that was handed back is counted again by the next one.
+    mine = model._default_manager.filter(
+        pk=Slot("_pk", model, "id"),
+        status=JobStatus.RUNNING,
+        attempt=Slot("_attempt", model, "attempt"),
+        worker=Slot("_worker", model, "worker"),
+    )
+    return Update(
+        mine if only is None else mine.filter(only),
+        status=status,
+        finished_at=Now(),
+        updated_at=Now(),
+        expires_at=Now() + ttl,
+        heartbeat_at=None,
+        revision=F("revision") + 1,
+        **{name: Slot(name, model) for name in fields},
+    )

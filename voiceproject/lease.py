@@ -23,10 +23,10 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import cached_property
+from datetime import datetime, timedelta
+from functools import cache, cached_property
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import Error as DatabaseError
@@ -37,6 +37,7 @@ from django.db.models.functions import Now
 from voiceproject.bell import Bell
 from voiceproject.errors import EngineBusy, EngineUnavailable
 from voiceproject.models import EngineLease, EngineTurn, EngineWaiter
+from voiceproject.prepared import Select, Slot, Update
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,22 @@ class ServerState:
     set_aside: bool
 
 
+class _Row(NamedTuple):
+    """A server's row, as it was read at `clock`. others_wait: somebody stands in the line."""
+
+    pk: int
+    server: str
+    owner: str
+    expires_at: datetime | None
+    needs_probe: bool
+    set_aside_until: datetime | None
+    unreachable: bool
+    loaded: str
+    updated_at: datetime
+    clock: datetime
+    others_wait: bool
+
+
 @dataclass(frozen=True)
 class _Wanted:
     """What somebody who asks for a lease would take. servers: empty for any; rank: see Leases.acquire."""
@@ -74,11 +91,11 @@ class _Wanted:
 
 
 class _Local:
-    """A waiter of this process. before: how many stood before it when it last looked."""
+    """A waiter of this process. before: about how many stood before it when it last looked."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: int) -> None:
         self.woken = threading.Event()
-        self.before = 0
+        self.before = before
 
 
 class Leases:
@@ -108,6 +125,7 @@ class Leases:
         self._closed = threading.Event()
         self._held: set[Lease] = set()
         self._keeper: threading.Thread | None = None
+        self._swept_at = -math.inf
         self._bell = Bell(settings.CACHE_DIR / "bell", self._wake_one)
 
     def acquire(
@@ -138,7 +156,7 @@ class Leases:
         if lease is not None:
             return lease
         place = self._line_up(want, admitted)
-        mine = self._locals[place] = _Local()
+        mine = self._locals[place] = _Local(before=len(self._locals))
         shown = asked = time.monotonic()
         try:
             self._bell.listen()
@@ -160,9 +178,10 @@ class Leases:
                         del self._locals[place]
                         place = self._line_up(want, admitted=True)
                         self._locals[place] = mine
-                mine.before = before
+                if before is not None:
+                    mine.before = before
                 # Those in front look more often, and no two processes in step.
-                pause = min(MAX_POLL_SECONDS, POLL_SECONDS * (1 + before)) * random.uniform(0.7, 1.3)
+                pause = min(MAX_POLL_SECONDS, POLL_SECONDS * (1 + mine.before)) * random.uniform(0.7, 1.3)
                 mine.woken.wait(max(0.0, min(pause, wait_until - now)))
         finally:
             self._locals.pop(place, None)
@@ -212,16 +231,22 @@ class Leases:
 
     # --- taking ---------------------------------------------------------------------------------------------
 
-    def _take(self, place: int | None, want: _Wanted) -> tuple[Lease | None, int]:
-        """Tries to take a free server; else how many stand before. Without a place it yields to all who have one."""
+    def _take(self, place: int | None, want: _Wanted) -> tuple[Lease | None, int | None]:
+        """Tries to take a free server. Without a place it yields to all who have one.
+
+        Also how many stand before it, which is not looked at while no server is free.
+        """
         rows = self._all_rows()
         acceptable = [row for row in rows if want.takes(row.server)]
-        if acceptable and all(_is_set_aside(row) and row.unreachable for row in acceptable):
-            seconds = min((row.set_aside_until - row.clock).total_seconds() for row in acceptable)
+        away = [row.set_aside_until for row in acceptable if row.unreachable and row.set_aside_until]
+        if acceptable and len(away) == len(acceptable) and min(away) > rows[0].clock:
+            seconds = (min(away) - rows[0].clock).total_seconds()
             raise EngineUnavailable(retry_after=max(1.0, seconds))
+        free = [row for row in rows if _is_free(row) and not _is_set_aside(row)]
+        if not free:
+            return None, None
         line = self._in_order() if any(row.others_wait for row in rows) else []
         before = next((index for index, (pk, _) in enumerate(line) if pk == place), len(line))
-        free = [row for row in rows if _is_free(row) and not _is_set_aside(row)]
         served, left = _assigned(line[:before], free)
         for other in served:  # Those before who may not know it yet.
             waiter = self._locals.get(other)
@@ -241,25 +266,26 @@ class Leases:
                 return lease, before
         return None, before
 
-    def _try(self, row: Any, place: int | None, want: _Wanted, counts: bool = True, **changes: Any) -> Lease | None:
-        """Takes the server of this row, if exactly what was read of it still holds. counts: as the tenant's turn."""
+    def _try(
+        self, row: Any, place: int | None, want: _Wanted, counts: bool = True, aside: timedelta | None = None
+    ) -> Lease | None:
+        """Takes the server of this row, if exactly what was read of it still holds.
+
+        counts: as the tenant's turn; aside: nobody else is to try it for so long, also when it was given back.
+        """
         owner = uuid.uuid4().hex
         unsure = _is_unsure(row)
         # After anything uncertain nobody knows what is loaded there: it may have been restarted.
         loaded = UNKNOWN if row.loaded and unsure else _loaded(row)
-        # A server that was used and marked in between is read again.
-        same = EngineLease.objects.filter(pk=row.pk, owner=row.owner, needs_probe=row.needs_probe, loaded=row.loaded)
-        if row.owner:
-            same = same.filter(expires_at__lt=Now())
+        take = _take(bool(row.owner), self._lifetime, aside)
         # Durable: inside a caller's transaction nobody else would see the lease.
         with transaction.atomic(durable=True):
-            if not same.update(
-                owner=owner, expires_at=Now() + self._lifetime, needs_probe=unsure, loaded=loaded,
-                updated_at=Now(), **changes,
+            if not take(
+                pk=row.pk, was=row.owner, was_unsure=row.needs_probe, was_loaded=row.loaded,
+                owner=owner, unsure=unsure, loaded=loaded,
             ):  # fmt: skip
                 return None
-            turns = EngineTurn.objects.filter(queue=self.queue, tenant=want.tenant)
-            if counts and not turns.update(served_at=Now()):
+            if counts and not _serve(queue=self.queue, tenant=want.tenant):
                 turn = EngineTurn(queue=self.queue, tenant=want.tenant, served_at=Now())
                 EngineTurn.objects.bulk_create([turn], ignore_conflicts=True)
             if place is not None:
@@ -269,24 +295,24 @@ class Leases:
     def _rows(self):  # type: ignore[no-untyped-def]  # a QuerySet, whose annotations the type checker cannot follow
         return EngineLease.objects.filter(server__in=self.servers)
 
-    def _all_rows(self) -> list[Any]:
+    def _all_rows(self) -> list[_Row]:
         """The row of each server, made where it is missing, with the database's clock, and whether anybody waits."""
-        rows = list(self._rows_and_line.all())
+        rows = [_Row(*row) for row in self._rows_and_line()]
         if len(rows) < len(self.servers):
             EngineLease.objects.bulk_create([EngineLease(server=name) for name in self.servers], ignore_conflicts=True)
             return self._all_rows()
         return rows
 
-    # Built once: at each look that costs more than the database's own work.
     @cached_property
-    def _rows_and_line(self):  # type: ignore[no-untyped-def]
-        return self._rows().annotate(clock=Now(), others_wait=Exists(self._line()))
+    def _rows_and_line(self) -> Select:
+        rows = self._rows().annotate(clock=Now(), others_wait=Exists(self._line()))
+        return Select(rows.values_list(*_Row._fields))
 
     @cached_property
-    def _line_by_turns(self):  # type: ignore[no-untyped-def]
+    def _line_by_turns(self) -> Select:
         served = EngineTurn.objects.filter(queue=self.queue, tenant=OuterRef("tenant")).values("served_at")[:1]
         line = self._line().annotate(served=Subquery(served)).order_by(F("served").asc(nulls_first=True), "pk")
-        return line.values_list("pk", "tenant", "servers")
+        return Select(line.values_list("pk", "tenant", "servers"))
 
     @property
     def _lifetime(self) -> timedelta:
@@ -343,9 +369,8 @@ class Leases:
         if row is None or not _is_free(row):
             return row is None
         # Past the line, and set aside all the while: nobody is to wait for the answer.
-        aside = Now() + timedelta(seconds=self.lease_seconds)
         want = _Wanted("", frozenset({server}), None, lambda server, loaded: 0)
-        lease = self._try(row, None, want, counts=False, set_aside_until=aside)
+        lease = self._try(row, None, want, counts=False, aside=self._lifetime)
         if lease is None:
             return False
         with lease:
@@ -367,14 +392,16 @@ class Leases:
         # Round by round: the first of each tenant, then the second of each.
         seen: Counter[str] = Counter()
         rounds: list[tuple[int, int, int, frozenset[str]]] = []
-        for index, (pk, tenant, servers) in enumerate(self._line_by_turns.all()):
+        for index, (pk, tenant, servers) in enumerate(self._line_by_turns()):
             rounds.append((seen[tenant], index, pk, frozenset(servers)))
             seen[tenant] += 1
         return [(pk, servers) for _, _, pk, servers in sorted(rounds, key=lambda waiter: waiter[:2])]
 
     def _line_up(self, want: _Wanted, admitted: bool) -> int:
         line = EngineWaiter.objects.filter(queue=self.queue)
-        line.filter(expires_at__lt=Now() - timedelta(seconds=WAITER_SECONDS)).delete()
+        if time.monotonic() > self._swept_at + WAITER_SECONDS:
+            self._swept_at = time.monotonic()
+            line.filter(expires_at__lt=Now() - timedelta(seconds=WAITER_SECONDS)).delete()
         place = EngineWaiter.objects.create(
             queue=self.queue,
             tenant=want.tenant,
@@ -412,6 +439,50 @@ class Leases:
         waiters = [waiter for place, waiter in list(self._locals.items()) if place != besides]
         if waiters:
             min(waiters, key=lambda waiter: waiter.before).woken.set()
+
+
+# --- what every sentence writes -----------------------------------------------------------------------------
+
+
+@cache
+def _take(owned: bool, lifetime: timedelta, aside: timedelta | None) -> Update:
+    """Takes a lease as it was read; one that was used and marked in between is read again. owned: it has run out."""
+    rows = EngineLease.objects.filter(
+        pk=Slot("pk", EngineLease, "id"),
+        owner=Slot("was", EngineLease, "owner"),
+        needs_probe=Slot("was_unsure", EngineLease, "needs_probe"),
+        loaded=Slot("was_loaded", EngineLease, "loaded"),
+    )
+    return Update(
+        rows.filter(expires_at__lt=Now()) if owned else rows,
+        owner=Slot("owner", EngineLease),
+        expires_at=Now() + lifetime,
+        needs_probe=Slot("unsure", EngineLease, "needs_probe"),
+        loaded=Slot("loaded", EngineLease),
+        updated_at=Now(),
+        **({"set_aside_until": Now() + aside} if aside else {}),
+    )
+
+
+_serve = Update(
+    EngineTurn.objects.filter(queue=Slot("queue", EngineTurn), tenant=Slot("tenant", EngineTurn)),
+    served_at=Now(),
+)
+
+
+@cache
+def _give_back(needs_probe: bool, aside: timedelta | None, unreachable: bool) -> Update:
+    seconds = F("usual_seconds") * 0.8 + Slot("seconds", EngineLease, "usual_seconds") * 0.2
+    return Update(
+        EngineLease.objects.filter(server=Slot("server", EngineLease), owner=Slot("owner", EngineLease)),
+        owner="",
+        expires_at=None,
+        needs_probe=needs_probe,
+        set_aside_until=Now() + aside if aside else None,
+        unreachable=unreachable,
+        updated_at=Now(),
+        **({} if needs_probe else {"usual_seconds": seconds}),
+    )
 
 
 def _is_free(row: Any) -> bool:
@@ -494,13 +565,10 @@ class Lease:
         self._released = True
         self._leases.let_go(self)
         seconds = time.monotonic() - self._taken_at
-        usual = {} if needs_probe else {"usual_seconds": F("usual_seconds") * 0.8 + seconds * 0.2}
-        aside = Now() + timedelta(seconds=self._leases.set_aside_seconds) if set_aside else None
+        aside = timedelta(seconds=self._leases.set_aside_seconds) if set_aside else None
+        give_back = _give_back(needs_probe, aside, unreachable)
         try:
-            kept = self._mine.update(
-                owner="", expires_at=None, needs_probe=needs_probe, set_aside_until=aside,
-                unreachable=unreachable, updated_at=Now(), **usual,
-            )  # fmt: skip
+            kept = give_back(server=self.server, owner=self.owner, seconds=seconds)
         except DatabaseError:
             # It runs out by itself, and whoever takes it over probes.
             log.exception("The lease on %s could not be released", self.server)

@@ -42,6 +42,8 @@ class RequestMiddleware:
     # The console's menus and dialogs (Alpine.js) are written as expressions in attributes.
     CONSOLE_SECURITY_POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'self' 'unsafe-eval'"
 
+    PERMISSIONS_POLICY = "microphone=(), camera=(), geolocation=(), payment=(), usb=()"
+
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
         self.drain_bytes = 4 * (settings.MAX_UPLOAD_SIZE + 1024 * 1024)
@@ -63,6 +65,7 @@ class RequestMiddleware:
                 console = request.path.startswith("/admin/")
                 policy = self.CONSOLE_SECURITY_POLICY if console else self.CONTENT_SECURITY_POLICY
                 response.setdefault("Content-Security-Policy", policy)
+                response.setdefault("Permissions-Policy", self.PERMISSIONS_POLICY)
             if response.status_code >= 400:
                 self.drain(request, connection)
                 if connection is not None:

@@ -1,4 +1,4 @@
-"""Rows of the frame: a tenant's turn in the queues, hosts of workers, leases of engines, webhooks."""
+"""Rows of the frame: a tenant's turn in the queues, hosts of workers, leases of engines, webhooks, marks."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ class Tenant(models.Model):
     )
     max_storage_bytes = models.PositiveBigIntegerField(
         null=True, blank=True, help_text="What its files may take together"
+    )
+    erase_requested_at = models.DateTimeField(
+        null=True, editable=False, db_index=True, help_text="Everything of it is being deleted since then"
     )
 
     def __str__(self) -> str:
@@ -188,6 +191,48 @@ class WebhookDelivery(models.Model):
         return f"msg_{self.pk.hex}"
 
 
+class UsageEntry(models.Model):
+    """One accepted piece of work, and what it has cost. Written by voiceproject.usage alone.
+
+    It outlives the job, the key and the tenant: numbers and names instead of foreign keys. Times are whole
+    milliseconds, whose sums are exact.
+    """
+
+    class State(models.TextChoices):
+        RESERVED = "reserved"
+        SETTLED = "settled"
+        REFUNDED = "refunded"
+
+    tenant_id = models.BigIntegerField(help_text="The user")
+    key_id = models.UUIDField(null=True, help_text="The API key's public id")
+    key_prefix = models.CharField(max_length=16, blank=True)
+    key_name = models.CharField(max_length=100, blank=True, help_text="As it was when the work was accepted")
+    operation = models.CharField(max_length=32, help_text="synthesis, cover, remix")
+    job_id = models.UUIDField(help_text="Not a foreign key: the job may be deleted")
+    attempt = models.PositiveIntegerField(default=0, help_text="The job's, when this was settled")
+    state = models.CharField(max_length=16, choices=State, default=State.RESERVED)
+    reserved_ms = models.BigIntegerField(help_text="Audio that was expected")
+    audio_ms = models.BigIntegerField(help_text="What counts: first as expected, then as made; 0 when given back")
+    characters = models.PositiveIntegerField(default=0)
+    engine_ms = models.BigIntegerField(default=0, help_text="How long the engine worked")
+    day = models.DateField(help_text="UTC; on which this counts, and in whose month")
+    accepted_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        verbose_name = "usage entry"
+        verbose_name_plural = "usage"
+        # The first covers the sums of quotas; the other has an entry for each live job only.
+        indexes: ClassVar = [models.Index(fields=["tenant_id", "day", "key_id", "audio_ms"])]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["job_id"], condition=Q(ended_at__isnull=True), name="one_reservation_a_job")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.job_id}"
+
+
 class SigninFailures(models.Model):
     """Passwords that were wrong lately, of one account or from one address (voiceproject.signin)."""
 
@@ -231,3 +276,58 @@ class AuditEntry(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("An audit entry is kept.")
+
+
+class SigningCertificate(models.Model):
+    """A certificate that has signed what was made here, on any host, at any time: manifests signed with it are ours."""
+
+    sha256 = models.CharField(max_length=64, unique=True, help_text="Of the certificate")
+    serial_number = models.CharField(max_length=64, help_text="In decimal digits")
+    chain = models.TextField(help_text="PEM: the certificate, then its issuers'")
+    first_used_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.sha256[:16]
+
+    @property
+    def issuers(self) -> list[str]:
+        end = "-----END CERTIFICATE-----\n"
+        return [part + end for part in self.chain.split(end)[1:-1]]
+
+
+class Mark(models.Model):
+    """A synthetic file that was made here: what it is found by again when the file is long gone. It names no tenant."""
+
+    class Kind(models.TextChoices):
+        SYNTHESIS = "synthesis"
+        COVER = "cover"
+
+    kind = models.CharField(max_length=16, choices=Kind)
+    job_id = models.UUIDField(db_index=True, help_text="For operators; the job may be deleted")
+    made_at = models.DateTimeField(db_default=Now())
+    sha256 = models.CharField(max_length=64, help_text="Of the file")
+    stream_sha256 = models.CharField(max_length=64, blank=True, help_text="Of what was streamed of it")
+    file = models.CharField(max_length=200, blank=True, help_text="Its name in the storage, while there is one")
+    sample_rate = models.PositiveIntegerField(null=True, help_text="Hz, of bare PCM")
+    landmarks_due_at = models.DateTimeField(null=True, help_text="When they are made, or tried again; none: they are")
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["sha256"], name="mark_sha256"),
+            models.Index(fields=["stream_sha256"], name="mark_stream_sha256"),
+            models.Index(
+                fields=["landmarks_due_at"], condition=Q(landmarks_due_at__isnull=False), name="mark_landmarks_due"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.sha256[:16]}"
+
+
+class Landmark(models.Model):
+    """A place in the sound of a marked file (see voiceproject.fingerprint)."""
+
+    pk = models.CompositePrimaryKey("hash", "mark", "frame")
+    hash = models.BigIntegerField()
+    mark = models.ForeignKey(Mark, on_delete=models.CASCADE, db_index=False)
+    frame = models.PositiveIntegerField(help_text="Of 23 ms")

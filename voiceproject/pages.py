@@ -1,4 +1,4 @@
-"""The pages that are open to everybody: the start page and the documentation. None loads anything from elsewhere."""
+"""The pages that are open to everybody: the studio and the documentation. None loads anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import TemplateView
@@ -17,11 +18,25 @@ from voiceproject.middleware import RequestMiddleware
 
 
 @method_decorator(csrf_exempt, name="dispatch")
-class StartView(TemplateView):
-    """`GET /`: what this is, and where to go."""
+class StudioView(TemplateView):
+    """`GET /`: the API for people, in static/studio. It holds no secret: the reader pastes a key, which stays there."""
 
-    template_name = "voiceproject/start.html"
+    template_name = "voiceproject/studio.html"
     extra_context = {"version": __version__}
+
+    # What was recorded, chosen or fetched is played from memory; nothing else is let in.
+    CONTENT_SECURITY_POLICY = f"{RequestMiddleware.CONTENT_SECURITY_POLICY}; media-src 'self' blob:"
+    PERMISSIONS_POLICY = RequestMiddleware.PERMISSIONS_POLICY.replace("microphone=()", "microphone=(self)")
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        api = reverse("synthesize").removesuffix("/voice/synthesize")
+        return super().get_context_data(api=api, **kwargs)
+
+    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = super().dispatch(*args, **kwargs)
+        response["Content-Security-Policy"] = self.CONTENT_SECURITY_POLICY
+        response["Permissions-Policy"] = self.PERMISSIONS_POLICY
+        return response
 
     def http_method_not_allowed(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         response = json_response(PublicError("method_not_allowed", "This is a page to look at."))

@@ -21,10 +21,10 @@ VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
 # Permissions as `app_label.codename`. Those of models that an installation lacks are passed over.
 SEEN = (
     "covers.coverjob", "voices.synthesis", "voices.apikey", "voices.enginemodel", "voices.voice",
-    "voiceproject.tenant", "voiceproject.workerhost", "voiceproject.webhookdelivery", "voiceproject.auditentry",
+    "voices.consent", "voiceproject.tenant", "voiceproject.workerhost", "voiceproject.webhookdelivery", "voiceproject.auditentry",
     "auth.user",
 )  # fmt: skip
-ACTED_ON = ("covers.coverjob", "voices.synthesis", "voices.voice", "voiceproject.workerhost",
+ACTED_ON = ("covers.coverjob", "voices.synthesis", "voices.voice", "voices.consent", "voiceproject.workerhost",
             "voiceproject.webhookdelivery")  # fmt: skip
 MANAGED = {
     "voices.apikey": ("add", "change"),

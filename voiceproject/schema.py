@@ -32,7 +32,7 @@ class EnvelopeSchema(AutoSchema):
         if not getattr(self.view, "authentication_classes", ()):
             statuses -= {401, 403, 429}
         statuses.update(getattr(self.view, "error_statuses", {}).get(action, ()))
-        if self.method == "POST":
+        if self.method in ("POST", "PUT", "PATCH"):
             statuses |= {413, 415}
         if "{" in self.path:
             statuses.add(404)
@@ -46,5 +46,196 @@ class EnvelopeSchema(AutoSchema):
                 codes = ["validation_error"]
             body = self._get_response_for_code(ErrorSerializer, str(status), ["application/json"])
             body["description"] = "`error` is " + " or ".join(f"`{code}`" for code in codes)
+            body["content"]["application/json"]["examples"] = error_examples(codes)
             bodies.setdefault(str(status), body)
         return bodies
+
+
+# --- Examples: every request body and every JSON answer has one, made from its schema ---
+
+# What a field of this name (or `object.name`) holds in an example, where its type alone would say too little.
+VALUES: dict[str, Any] = {
+    "text": "Hello, this is a test",
+    "reference_text": "The transcript of the whole reference.",
+    "lyrics": "",
+    "consent": "I am Anna, and I agree that my voice is cloned here.",
+    "transcript": "What is said in the whole of the sample.",
+    "description": "Reads the news.",
+    "language": "en",
+    "reference_language": "en",
+    "languages": ["en", "ja", "zh"],
+    "speed": 1.0,
+    "temperature": 0.7,
+    "seed": 1234567890,
+    "model_id": "default",
+    "callback_url": "https://example.com/hooks/voice",
+    "url": "https://example.com/hooks/voice",
+    "status": "succeeded",
+    "stage": "finalize",
+    "progress": 100,
+    "pitch_shift": 0,
+    "preview_seconds": 20,
+    "attempts": 1,
+    "queue_position": None,
+    "expected_start_at": None,
+    "duration_seconds": 183.4,
+    "sample_rate": 24000,
+    "engine": "builtin",
+    "engine.name": "builtin",
+    "name": "Anna",
+    "version": "0.1.0",
+    "detail": "",
+    "latency_ms": 3.2,
+    "sovits_available": False,
+    "database": "ok",
+    "broker": "ok",
+    "storage": "ok",
+    "workers": "1 alive",
+    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "create_key.secret": "vck_Zx3qVdUAaRkZ0bW1cXG2mQ9tT8pJ4sYhL6nE7fKoI5w",
+    "rotate_key.secret": "vck_Zx3qVdUAaRkZ0bW1cXG2mQ9tT8pJ4sYhL6nE7fKoI5w",
+    "rotate_key.overlap_seconds": 86400,
+    "cancel_cover.status": "canceled",
+    "cancel_synthesis.status": "canceled",
+    "model.id": "default",
+    "available": True,
+    "input_kind": "mix",
+    "operation": "synthesize",
+    "username": "anna",
+    "audio_seconds": 12.5,
+    "speech_ratio": 0.92,
+    "snr_db": 34.0,
+    "bandwidth_hz": 8000,
+    "warnings": [],
+    "scope": "synthesize",
+    "type": "cover.succeeded",
+    "last_status": 200,
+    "allowed_networks": ["203.0.113.0/24"],
+    "requests_per_minute": 60,
+    "max_concurrent_jobs": 4,
+    "monthly_audio_seconds": 36000,
+    "prefix": "vck_Zx3q",
+    "next": None,
+    "previous": None,
+}
+# Empty in the example of a job that ended well, and all that may be null in that of one that was just queued.
+NOTHING = (
+    "error", "error_message", "warning", "remix_of", "cancel", "retry", "last_error", "preview_start_seconds",
+    "taken_down_at", "revoked_at", "next", "previous",
+)  # fmt: skip
+# Left out of a request's example, which should be taken as it stands: what needs more than the request itself, or that
+# the engine makes use of it.
+NOT_SENT = ("callback_url", "lyrics", "reference_text", "reference_language", "preview_seconds", "seed", "model_id")
+FILES = ("reference_audio", "reference_voice")  # sent instead of voice_id
+QUEUED: dict[str, Any] = {"status": "queued", "stage": "queued", "progress": 0, "attempts": 0, "queue_position": 1}
+OF_FORMAT: dict[str, Any] = {
+    "uuid": "7f3c1d0a-2b7e-4a43-9c55-2f6a1b0c9d11",
+    "date-time": "2026-01-31T12:00:00Z",
+    "date": "2026-01-31",
+    "uri": "https://voice.example.com/api/v1/cover/jobs/7f3c1d0a-2b7e-4a43-9c55-2f6a1b0c9d11",
+    "binary": "(the file)",
+}
+MESSAGES = {
+    "validation_error": "speed: Ensure this value is less than or equal to 2.0.",
+    "reference_too_short": "reference_audio is 2.10 s long; send 3 to 60 s of speech.",
+    "missing_api_key": "Send your key as X-API-Key or as Authorization: Bearer.",
+    "not_found": "There is nothing here, or it is not yours.",
+}
+DETAILS: dict[str, dict[str, Any]] = {
+    "validation_error": {"speed": ["Ensure this value is less than or equal to 2.0."]},
+    "invalid_audio": {"field": "reference_audio", "reason": "not_audio"},
+    "reference_too_short": {
+        "field": "reference_audio", "reason": "too_short", "found": 2.1, "minimum": 3.0, "maximum": 60.0,
+    },
+    "file_too_large": {"field": "song", "limit": 104857600, "found": 204857600},
+    "permission_denied": {"scope": "covers"},
+    "too_many_jobs": {"limit": 100, "found": 100},
+}  # fmt: skip
+
+
+def error_examples(codes: list[str]) -> dict[str, Any]:
+    """OpenAPI's `examples` of an error answer: one of each code that it may have."""
+    return {
+        code: {
+            "value": {
+                "success": False,
+                "error": code,
+                "message": MESSAGES.get(code, f"What happened, for people ({code.replace('_', ' ')})."),
+                "details": DETAILS.get(code, {}),
+            }
+        }
+        for code in codes
+    }
+
+
+def add_examples(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """A hook of drf-spectacular's, run over the whole document."""
+    schemas = result.get("components", {}).get("schemas", {})
+    for path in result["paths"].values():
+        for operation in path.values():
+            bodies = [("", operation.get("requestBody", {}))]
+            bodies += [(status, body) for status, body in operation["responses"].items() if status.startswith("2")]
+            for status, body in bodies:
+                for content_type, content in body.get("content", {}).items():
+                    told = "example" in content or "examples" in content
+                    if not told and content_type in ("application/json", "multipart/form-data"):
+                        example = _Example(schemas, sent=not status, queued=status == "202")
+                        content["example"] = example.of(operation["operationId"], content["schema"])
+    return result
+
+
+class _Example:
+    """A value that is valid under a schema. sent: in a request; queued: of a job that was made this moment."""
+
+    def __init__(self, schemas: dict[str, Any], sent: bool, queued: bool) -> None:
+        self.schemas = schemas
+        self.sent = sent
+        self.queued = queued
+
+    def of(self, path: str, schema: dict[str, Any]) -> Any:
+        if "$ref" in schema:
+            return self.of(path, self.schemas[schema["$ref"].rpartition("/")[2]])
+        name = path.rpartition(".")[2]
+        for several in ("allOf", "oneOf", "anyOf"):
+            if several in schema:
+                return self.of(path, next(part for part in schema[several] if part.get("type") != "null"))
+        types = schema.get("type", "object" if "properties" in schema else "string")
+        nullable = isinstance(types, list) and "null" in types
+        kind = next(one for one in types if one != "null") if isinstance(types, list) else types
+        if nullable and (self.queued or name in NOTHING):
+            return QUEUED.get(name)
+        value = (QUEUED if self.queued else {}).get(name, VALUES.get(path, VALUES.get(name, self)))
+        if value is not self and self._fits(value, schema, kind, nullable):
+            return value
+        return schema["enum"][0] if "enum" in schema else self._of_type(name, schema, kind)
+
+    @staticmethod
+    def _is_sent(name: str, fields: dict[str, Any]) -> bool:
+        return name not in NOT_SENT and not (name == "voice_id" and any(file in fields for file in FILES))
+
+    @staticmethod
+    def _fits(value: Any, schema: dict[str, Any], kind: str, nullable: bool) -> bool:
+        classes: dict[str, tuple[type, ...]] = {
+            "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "array": (list,),
+        }  # fmt: skip
+        if value is None:
+            return nullable
+        if isinstance(value, bool) != (kind == "boolean") or not isinstance(value, classes.get(kind, ())):
+            return False
+        return value in schema["enum"] if "enum" in schema else schema.get("format") != "uuid"
+
+    def _of_type(self, name: str, schema: dict[str, Any], kind: str) -> Any:
+        match kind:
+            case "object":
+                fields = schema.get("properties", {})
+                wanted = [key for key in fields if not self.sent or self._is_sent(key, fields)]
+                return {key: self.of(f"{name}.{key}", fields[key]) for key in wanted}
+            case "array":
+                return [self.of(name.removesuffix("s"), schema["items"])] if "items" in schema else []
+            case "boolean":
+                return schema.get("default", False)
+            case "integer" | "number":
+                return schema.get("default", schema.get("minimum", 0))
+        return schema.get("default") or OF_FORMAT.get(
+            schema.get("format", ""), "text" if schema.get("minLength") else ""
+        )

@@ -202,6 +202,7 @@ CORS_EXPOSE_HEADERS = [
     "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
     "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
     "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+    "X-Quota-Remaining",
 ]  # fmt: skip
 
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -278,14 +279,22 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobStatus": "voiceproject.jobs.JobStatus",
         "Language": "voices.serializers.LANGUAGES",
+        "SpeechFormat": "voices.serializers.FORMATS",
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
     },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "voiceproject.schema.add_examples",
+    ],
     "APPEND_COMPONENTS": {"securitySchemes": {"MetricsToken": {"type": "http", "scheme": "bearer"}}},
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
+        {"name": "voices", "description": "Saved voices: a speaker's samples under an id, and how good they are."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
+        {"name": "provenance", "description": "Whether a recording was made here."},
         {"name": "keys", "description": "The API keys of your account."},
+        {"name": "account", "description": "Who you are here, your limits, and what you have used."},
         {"name": "webhooks", "description": "What your server is told when a job has ended (Standard Webhooks)."},
         {"name": "health", "description": "What runs, and what does not."},
     ],
@@ -305,6 +314,11 @@ if API_KEY:
 
 MAX_UPLOAD_SIZE = env.number("MAX_UPLOAD_SIZE", 10 * 1024 * 1024)
 RATE_LIMIT_PER_MINUTE = env.number("RATE_LIMIT_PER_MINUTE", 0, minimum=0, maximum=1_000_000)
+
+# --- Quotas ---------------------------------------------------------------------------------------------------------
+
+MONTHLY_AUDIO_SECONDS = env.number("MONTHLY_AUDIO_SECONDS", 0, minimum=0)
+MAX_STORAGE_BYTES = env.number("MAX_STORAGE_BYTES", 0, minimum=0)
 
 # --- Speech ----------------------------------------------------------------------------------------------------------
 
@@ -331,6 +345,8 @@ SOVITS_REFERENCE_DIR_ON_SERVER = env.text("SOVITS_REFERENCE_DIR_ON_SERVER", str(
 SOVITS_QUEUE_SECONDS = env.number("SOVITS_QUEUE_SECONDS", 60, maximum=MAX_SECONDS)
 SOVITS_MAX_WAITING = env.number("SOVITS_MAX_WAITING", 8)
 BUILTIN_CONCURRENCY = env.number("BUILTIN_CONCURRENCY", 1, maximum=64)
+BUILTIN_QUEUE_SECONDS = env.number("BUILTIN_QUEUE_SECONDS", 60, maximum=MAX_SECONDS)
+BUILTIN_MAX_WAITING = env.number("BUILTIN_MAX_WAITING", 8)
 SYNTHESIS_TIMEOUT_SECONDS = env.number("SYNTHESIS_TIMEOUT_SECONDS", 600, maximum=MAX_SECONDS)
 SYNTHESIS_ASYNC_TIMEOUT_SECONDS = env.number("SYNTHESIS_ASYNC_TIMEOUT_SECONDS", 3600, maximum=MAX_SECONDS)
 SYNTHESIS_CONCURRENCY = env.number("SYNTHESIS_CONCURRENCY", 1, minimum=0, maximum=64)
@@ -338,6 +354,13 @@ SYNTHESIS_MAX_ATTEMPTS = env.number("SYNTHESIS_MAX_ATTEMPTS", 3)
 SYNTHESIS_MAX_QUEUED = env.number("SYNTHESIS_MAX_QUEUED", 100)
 SYNTHESIS_MAX_RUNNING = env.number("SYNTHESIS_MAX_RUNNING", 4)
 SYNTHESIS_TTL_HOURS = env.number("SYNTHESIS_TTL_HOURS", 24, maximum=MAX_HOURS)
+
+# --- Provenance ------------------------------------------------------------------------------------------------------
+
+C2PA_CERT = env.optional_path("C2PA_CERT")
+C2PA_KEY = env.optional_path("C2PA_KEY")
+if bool(C2PA_CERT) != bool(C2PA_KEY):
+    raise BadSetting("C2PA_CERT" if C2PA_KEY else "C2PA_KEY", "is missing: set both, or neither")
 
 # --- Covers ----------------------------------------------------------------------------------------------------------
 

@@ -11,15 +11,20 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from covers.views import CoverJobViewSet
 from voiceproject.health import HealthView
 from voiceproject.metrics_api import MetricsView
-from voiceproject.pages import DocsView, RedocView, StartView
+from voiceproject.pages import DocsView, RedocView, StudioView
+from voiceproject.usage_api import MeView, UsageView
 from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
+from voices import account_pages
+from voices.account_api import EraseView, ExportView
 from voices.key_api import KeyViewSet
+from voices.provenance import VerifyView
 from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
+from voices.voice_api import QualityView, VoiceViewSet
 
 API = "api/v1"
 
 urlpatterns = [
-    path("", StartView.as_view(), name="start"),
+    path("", StudioView.as_view(), name="studio"),
     path("health", HealthView.as_view(), name="health"),
     path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
@@ -27,6 +32,18 @@ urlpatterns = [
     path("docs", DocsView.as_view(), name="docs"),
     path("redoc", RedocView.as_view(), name="redoc"),
     path("admin/", admin.site.urls),
+    path("account", account_pages.OverviewView.as_view(), name="account"),
+    path("account/signin", account_pages.SigninView.as_view(), name="account-signin"),
+    path("account/signout", account_pages.SignoutView.as_view(), name="account-signout"),
+    path("account/password", account_pages.PasswordView.as_view(), name="account-password"),
+    path("account/usage", account_pages.UsageView.as_view(), name="account-usage"),
+    path("account/voices", account_pages.VoicesView.as_view(), name="account-voices"),
+    path("account/voices/<uuid:pk>/sample", account_pages.VoiceSampleView.as_view(), name="account-voice-sample"),
+    path("account/voices/<uuid:pk>/delete", account_pages.DeleteVoiceView.as_view(), name="account-voice-delete"),
+    path("account/keys/new", account_pages.NewKeyView.as_view(), name="account-new-key"),
+    path("account/keys/<uuid:pk>", account_pages.KeyView.as_view(), name="account-key"),
+    path("account/keys/<uuid:pk>/rotate", account_pages.RotateKeyView.as_view(), name="account-key-rotate"),
+    path("account/keys/<uuid:pk>/revoke", account_pages.RevokeKeyView.as_view(), name="account-key-revoke"),
     path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),
@@ -44,6 +61,20 @@ urlpatterns = [
     path(
         f"{API}/voice/syntheses/<uuid:pk>/events", SynthesisViewSet.as_view({"get": "events"}), name="synthesis-events"
     ),
+    path(f"{API}/voice/voices", VoiceViewSet.as_view({"get": "list", "post": "create"}), name="voices"),
+    path(
+        f"{API}/voice/voices/<uuid:pk>",
+        VoiceViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+        name="voice",
+    ),
+    path(f"{API}/voice/voices/<uuid:pk>/sample", VoiceViewSet.as_view({"get": "sample"}), name="voice-sample"),
+    path(f"{API}/voice/voices/<uuid:pk>/samples", VoiceViewSet.as_view({"post": "add_sample"}), name="voice-samples"),
+    path(
+        f"{API}/voice/voices/<uuid:pk>/samples/<uuid:sample_id>",
+        VoiceViewSet.as_view({"delete": "delete_sample"}),
+        name="voice-sample-detail",
+    ),
+    path(f"{API}/voice/quality", QualityView.as_view(), name="quality"),
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
     path(
         f"{API}/cover/jobs/<uuid:pk>",
@@ -56,6 +87,7 @@ urlpatterns = [
     path(f"{API}/cover/jobs/<uuid:pk>/retry", CoverJobViewSet.as_view({"post": "retry"}), name="cover-retry"),
     path(f"{API}/cover/jobs/<uuid:pk>/remix", CoverJobViewSet.as_view({"post": "remix"}), name="cover-remix"),
     path(f"{API}/cover/jobs/<uuid:pk>/events", CoverJobViewSet.as_view({"get": "events"}), name="cover-events"),
+    path(f"{API}/provenance/verify", VerifyView.as_view(), name="provenance-verify"),
     path(f"{API}/keys", KeyViewSet.as_view({"get": "list", "post": "create"}), name="keys"),
     path(
         f"{API}/keys/<uuid:pk>",
@@ -63,6 +95,10 @@ urlpatterns = [
         name="key",
     ),
     path(f"{API}/keys/<uuid:pk>/rotate", KeyViewSet.as_view({"post": "rotate"}), name="key-rotate"),
+    path(f"{API}/usage", UsageView.as_view(), name="usage"),
+    path(f"{API}/me", MeView.as_view(), name="me"),
+    path(f"{API}/me/export", ExportView.as_view(), name="me-export"),
+    path(f"{API}/me/erase", EraseView.as_view(), name="me-erase"),
     path(f"{API}/webhooks/secret", WebhookSecretView.as_view(), name="webhook-secret"),
     path(f"{API}/webhooks/secret/rotate", RotateWebhookSecretView.as_view(), name="webhook-secret-rotate"),
     path(f"{API}/webhooks/deliveries", WebhookDeliveryViewSet.as_view({"get": "list"}), name="webhook-deliveries"),

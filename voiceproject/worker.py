@@ -29,12 +29,22 @@ from django.db.models.functions import Now  # noqa: E402
 from covers import pipeline  # noqa: E402
 from covers import tasks as cover_tasks  # noqa: E402
 from covers.models import CoverJob  # noqa: E402
-from voiceproject import idempotency, metrics, ratelimit, sentry, tracing, webhooks  # noqa: E402
+from voiceproject import (  # noqa: E402
+    idempotency,
+    metrics,
+    provenance,
+    ratelimit,
+    sentry,
+    tracing,
+    usage,
+    webhooks,
+)
 from voiceproject.broker import UNREACHABLE, broker, this_worker  # noqa: E402
 from voiceproject.commands import sweep_scratch  # noqa: E402
 from voiceproject.models import WorkerHost  # noqa: E402
 from voiceproject.serving import end_with_parent  # noqa: E402
 from voiceproject.storage import is_passing  # noqa: E402
+from voices import account, saved  # noqa: E402
 from voices import tasks as synthesis_tasks  # noqa: E402
 from voices.engines.protocols import sweep_references  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
@@ -57,8 +67,10 @@ def look(take_over: bool = True) -> None:
         Synthesis.recover(silent, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
     CoverJob.expire()
     Synthesis.expire()
+    account.erase_requested()
     webhooks.expire()
     webhooks.start_due()
+    provenance.make_landmarks(seconds=1.0)
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
     if settings.COVER_RESIDENT:
         pipeline.residents().tidy()
@@ -97,7 +109,10 @@ def sweep_files() -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     CoverJob.sweep_orphans(ABANDONED_SECONDS)
     Synthesis.sweep_orphans(ABANDONED_SECONDS)
+    saved.sweep_orphans(ABANDONED_SECONDS)
+    saved.finish_takedowns()
     idempotency.sweep()
+    usage.sweep()
     ratelimit.sweep()
     if settings.VOICE_ENGINE == "gptsovits" and settings.SOVITS_REFERENCE_DIR.is_dir():
         sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)

@@ -1,4 +1,4 @@
-"""The console's pages for keys and syntheses."""
+"""The console's pages for keys, models, saved voices, consents and syntheses."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from voiceproject.console import ConsoleAdmin, JobAdmin, confirmed, utc
-from voiceproject.errors import PublicError
-from voices import keys, registry
+from voiceproject.api import file_response
+from voiceproject.console import ConsoleAdmin, JobAdmin, LogAdmin, confirmed, utc
+from voiceproject.errors import PublicError, json_response
+from voices import keys, registry, saved
 from voices.forms import KeyForm, LanguagesField
-from voices.models import DEFAULT_MODEL, ApiKey, EngineModel, Synthesis
+from voices.models import DEFAULT_MODEL, ApiKey, Consent, EngineModel, Synthesis, Voice
 
 KEY_STATES = {"valid": _("valid"), "expired": _("expired"), "revoked": _("revoked")}
 
@@ -181,6 +186,76 @@ class EngineModelAdmin(ConsoleAdmin):
             if EngineModel.objects.filter(pk=model.pk, enabled=not enabled).update(enabled=enabled):
                 self.act(request, "enable" if enabled else "disable", model)
         return len(models)
+
+
+class TakedownMixin:
+    """The action that ends a voice and everything that was made with it. Rows have the voice's id in `voice_field`."""
+
+    voice_field: str
+
+    @admin.action(description=_("Take the voice down: cancel its jobs, revoke what it made"), permissions=["change"])
+    @confirmed(lambda n: ngettext("Take %d voice down? Its jobs are canceled, what it made is revoked for good.",
+                                  "Take %d voices down? Their jobs are canceled, what they made is revoked for good.",
+                                  n) % n)  # fmt: skip
+    def take_down(self, request: HttpRequest, rows: list[Any]) -> None:
+        voice_ids = {getattr(row, self.voice_field) for row in rows}
+        count = sum(saved.take_down(voice_id, request) for voice_id in voice_ids)
+        text = _("%(voices)d voices taken down, %(jobs)d jobs revoked.")
+        messages.success(request, text % {"voices": len(voice_ids), "jobs": count})
+
+
+@admin.register(Voice)
+class VoiceAdmin(TakedownMixin, LogAdmin):
+    voice_field = "pk"
+    list_display = ("name", "tenant", "language", "length", "taken_down_at", "created_at")
+    list_filter = ("taken_down_at", "language", "created_at")
+    list_select_related = ("tenant",)
+    search_fields = ("id", "name", "tenant__username", "samples__uploaded_hash")
+    fields = readonly_fields = (
+        "listen", "id", "tenant", "name", "description", "language", "reference_transcript", "length", "consents",
+        "taken_down_at", "created_at", "updated_at",
+    )  # fmt: skip
+    actions = ("take_down",)
+
+    @admin.display(description="length")
+    def length(self, voice: Voice) -> str:
+        return f"{voice.reference_frames / max(voice.reference_rate, 1):.1f} s"
+
+    @admin.display(description="consents")
+    def consents(self, voice: Voice) -> SafeString:
+        rows = Consent.objects.filter(voice_id=voice.pk)
+        return format_html_join("", "<p>{}: {}</p>", ((row.created_at, row.statement) for row in rows))
+
+    @admin.display(description="listen")
+    def listen(self, voice: Voice) -> SafeString:
+        url = reverse("admin:voices_voice_file", args=[voice.pk])
+        return format_html('<audio controls preload="none" src="{}"></audio>', url)
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.serve_file)
+        return [path("<uuid:pk>/reference", view, name="voices_voice_file"), *super().get_urls()]
+
+    def serve_file(self, request: HttpRequest, pk: str) -> HttpResponseBase:
+        voice = Voice.objects.filter(pk=pk).first()
+        if voice is None:
+            raise Http404
+        if not self.has_view_permission(request, voice):
+            raise PermissionDenied
+        try:
+            return file_response(request, voice.reference, content_type="audio/flac", filename=f"{pk}.flac")
+        except PublicError as error:
+            return json_response(error)
+
+
+@admin.register(Consent)
+class ConsentAdmin(TakedownMixin, LogAdmin):
+    """The records that outlive voices; a voice that its tenant has deleted is taken down from here."""
+
+    voice_field = "voice_id"
+    list_display = ("created_at", "voice_name", "tenant_name", "statement", "address", "key_prefix")
+    list_filter = ("created_at",)
+    search_fields = ("voice_id", "voice_name", "tenant_name", "statement", "sample_hash")
+    actions = ("take_down",)
 
 
 @admin.register(Synthesis)

@@ -62,13 +62,14 @@ def credentials(request: Request) -> tuple[User, ApiKey]:
 
 
 class HasScope(BasePermission):
-    """The key has the view's `required_scope` (None: any valid key)."""
+    """The key has the view's `required_scope`: one of them where it is a tuple; None: any valid key."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         _, key = credentials(request)
         scope = getattr(view, "required_scope", None)
-        if scope and scope not in key.scopes:
-            raise PublicError("permission_denied", f"This key lacks the scope {scope}.", {"scope": scope})
+        scopes = (scope,) if isinstance(scope, str) else scope or ()
+        if scopes and not set(scopes) & set(key.scopes):
+            raise PublicError("permission_denied", f"This key lacks the scope {scopes[0]}.", {"scope": scopes[0]})
         return True
 
 

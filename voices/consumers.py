@@ -15,6 +15,7 @@ from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from voiceproject import usage
 from voiceproject.api import preferences
 from voiceproject.broker import wake_workers
 from voiceproject.events import MAX_WAIT_SECONDS, JobEvents, wait_for_end
@@ -25,6 +26,10 @@ from voices.synthesis import hold, too_many_waiting
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[202], description="The job's URL"
 )
+WAIT = OpenApiParameter(
+    "Prefer", str, OpenApiParameter.HEADER,
+    description=f"`wait=N`: the answer is held until the job ends, for N seconds at most ({MAX_WAIT_SECONDS} at most)",
+)  # fmt: skip
 IDEMPOTENCY = [
     OpenApiParameter(
         HEADER,
@@ -70,6 +75,8 @@ def accepted(
         headers["Preference-Applied"] = ", ".join(preferred)
     if replayed:
         headers[REPLAYED] = "true"
+    if job.quota_left_ms is not None:
+        headers[usage.HEADER] = usage.header(job.quota_left_ms)
     return Response(data, status=status.HTTP_202_ACCEPTED, headers=headers)
 
 

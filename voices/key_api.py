@@ -15,10 +15,9 @@ from rest_framework.response import Response
 from voiceproject.api import BodyLimitMixin, CursorPagesById, StrictSerializer, TextField
 from voices import keys
 from voices.auth import credentials
-from voices.models import SCOPES, ApiKey, clean_networks
+from voices.models import MAX_LIMIT, SCOPES, ApiKey, clean_networks
 
 STATES = ("valid", "expired", "revoked")
-MAX_LIMIT = 2**31 - 1
 
 
 class KeySerializer(serializers.ModelSerializer):

@@ -50,16 +50,18 @@ def inherited(actor: Actor) -> dict[str, Any]:
 
 
 def create(user: User, actor: Actor, **fields: Any) -> tuple[ApiKey, str]:
-    """The new key and its secret, which is not kept anywhere. fields: of FIELDS.
+    """The new key and its secret, which is not kept anywhere. fields: of FIELDS, and perhaps a public_id.
 
     Raises PublicError: permission_denied where the asking key does not have what it would grant, conflict where the
-    tenant has too many keys.
+    tenant has too many keys, or one of this public_id was made before.
     """
     with _locked(user, actor) as actor:
         values = inherited(actor) | fields
         _check_grant(actor, values)
         _check_expiry(values.get("expires_at"))
         _check_count(user)
+        if "public_id" in values and ApiKey.objects.filter(public_id=values["public_id"]).exists():
+            raise PublicError("conflict", "This key has been made already, and its secret was shown then.")
         key, secret = ApiKey.objects.issue(user, **values)
         _record(actor, "key.create", key, {name: _shown(getattr(key, name)) for name in FIELDS})
     return key, secret
@@ -139,7 +141,8 @@ def _locked(user: User, actor: Actor) -> Iterator[Actor]:
     """Holds the tenant's row; the actor with its key as it is now, which may have been revoked while it waited."""
     Tenant.objects.get_or_create(user=user)
     with transaction.atomic():
-        Tenant.objects.select_for_update().get(user=user)
+        if Tenant.objects.select_for_update().get(user=user).erase_requested_at is not None:
+            raise PublicError("conflict", "This account is being erased.")
         if actor.key is not None:
             current = ApiKey.objects.get(pk=actor.key.pk)
             if not current.is_valid():

@@ -1,4 +1,4 @@
-"""API keys and syntheses."""
+"""API keys, saved voices and syntheses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hmac
 import secrets
 import uuid
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from django.conf import settings
@@ -14,22 +15,27 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Sum
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from voiceproject.addresses import parse_network, written
-from voiceproject.jobs import Job
+from voiceproject.jobs import Job, JobStatus
+from voiceproject.prepared import Select, Slot
 from voiceproject.ratelimit import Limit
 from voices.engines import Model
+from voices.text import speaking_seconds
 
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
 BOOTSTRAP_USERNAME = "api"
 DEFAULT_MODEL = "default"
+VOICES_FOLDER = "saved-voices"  # not the app's own, where the folders of syntheses stand
 MODEL_LANGUAGES = ("zh", "en", "ja", "yue", "ko")
 
 
 # What a key may limit beside its tenant's limits. Each only narrows; none: the tenant's alone.
 KEY_LIMITS = ("requests_per_minute", "max_concurrent_jobs", "monthly_audio_seconds")
+MAX_LIMIT = 2**31 - 1
 MAX_NETWORKS = 100
 
 
@@ -58,7 +64,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def find(self, secret: str) -> ApiKey | None:
         """The valid key with this secret, its user and tenant: one indexed query. None: unknown, expired, revoked."""
         identity = ApiKey.identity(secret)
-        key: ApiKey | None = self.select_related("user__tenant").filter(key_hash=identity["key_hash"]).first()
+        key: ApiKey | None = next(iter(_with_hash()(key_hash=identity["key_hash"])), None)
         environment = settings.API_KEY and hmac.compare_digest(secret.encode(), settings.API_KEY.encode())
         if key is None and environment:
             user, _ = User.objects.get_or_create(username=BOOTSTRAP_USERNAME)
@@ -71,6 +77,12 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             return None
         # The environment's key counts only while it stands there: changing it retires the old one.
         return None if key.from_environment and not environment else key
+
+
+@cache
+def _with_hash() -> Select:
+    """Asked by every request."""
+    return Select(ApiKey.objects.select_related("user__tenant").filter(key_hash=Slot("key_hash", ApiKey)))
 
 
 class ApiKey(models.Model):
@@ -118,8 +130,6 @@ class ApiKey(models.Model):
         return {"prefix": shown, "key_hash": hashlib.sha256(secret.encode()).hexdigest()}
 
     def is_valid(self, now: datetime | None = None) -> bool:
-        from django.utils import timezone
-
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > (now or timezone.now()))
 
     @property
@@ -137,8 +147,9 @@ class ApiKey(models.Model):
         except ValueError as error:
             errors["allowed_networks"] = str(error)
         for name in KEY_LIMITS:
-            if getattr(self, name) == 0:
-                errors[name] = "At least 1; none at all: no limit of the key's own."
+            limit = getattr(self, name)
+            if limit is not None and not 1 <= limit <= MAX_LIMIT:
+                errors[name] = f"From 1 to {MAX_LIMIT}; nothing: no limit of the key's own."
         if errors:
             raise ValidationError(errors)
 
@@ -163,8 +174,6 @@ class ApiKey(models.Model):
 
     def touch(self) -> None:
         """Notes the use, at most once a minute and without a race."""
-        from django.utils import timezone
-
         if self.last_used_at is None or self.last_used_at < timezone.now() - timedelta(minutes=1):
             ApiKey.objects.filter(
                 Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1)), pk=self.pk
@@ -247,6 +256,144 @@ class EngineModel(models.Model):
         )
 
 
+class TenantQuerySet(models.QuerySet):
+    def for_tenant(self, user: Any) -> Self:
+        """What this tenant may see: its own."""
+        return self.filter(tenant=user)
+
+
+class Voice(models.Model):
+    """A speaker whose samples are kept, so that nobody has to upload them again. Made and changed by voices.saved."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="voices")
+    name = models.CharField(max_length=100)
+    description = models.CharField(max_length=500, blank=True)
+    language = models.CharField(max_length=8, default="auto", help_text="Of the samples")
+    # All samples, one after the other: what engines hear. Made anew when a sample comes or goes.
+    reference = models.FileField(max_length=200, blank=True, editable=False)
+    reference_hash = models.CharField(max_length=64, help_text="SHA-256 of the reference's file")
+    reference_transcript = models.TextField(blank=True, help_text="What is said in the whole of it; empty: not known")
+    reference_frames = models.PositiveBigIntegerField(default=0)
+    reference_rate = models.PositiveIntegerField(default=0, help_text="Hz")
+    reference_bytes = models.PositiveBigIntegerField(default=0, db_default=0, help_text="Of its file")
+    taken_down_at = models.DateTimeField(null=True, help_text="By an operator: it cannot be used any more")
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(default=timezone.now)
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at", "-id")
+        indexes: ClassVar = [models.Index(fields=["tenant", "-created_at", "-id"])]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.pk})"
+
+    @property
+    def folder(self) -> str:
+        """Where its files stand in the storage."""
+        return f"{VOICES_FOLDER}/{self.pk}"
+
+    @classmethod
+    def held_bytes(cls, tenant_id: int) -> int:
+        """What the tenant's voices take: samples, references, and what engines keep of them."""
+        own = cls.objects.filter(tenant=tenant_id).order_by()
+        sums = (
+            own.aggregate(n=Sum(field))["n"]
+            for field in ("reference_bytes", "samples__audio_bytes", "engine_data__bytes")
+        )
+        return sum(int(n or 0) for n in sums)
+
+
+class VoiceSample(models.Model):
+    """One recording of a voice: mono FLAC, silence cut off its ends, at a usual level."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    voice = models.ForeignKey(Voice, on_delete=models.CASCADE, related_name="samples")
+    audio = models.FileField(max_length=200)
+    audio_hash = models.CharField(max_length=64, help_text="SHA-256 of that file")
+    uploaded_hash = models.CharField(max_length=64, help_text="SHA-256 of what was uploaded")
+    transcript = models.TextField(blank=True)
+    duration_seconds = models.FloatField()
+    sample_rate = models.PositiveIntegerField(help_text="Hz")
+    audio_bytes = models.PositiveBigIntegerField(default=0, db_default=0, help_text="Of its file")
+    quality = models.JSONField(default=dict, help_text="As voices.quality measures it")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("created_at", "id")
+
+    def __str__(self) -> str:
+        return f"sample {self.pk}"
+
+
+class EngineData(models.Model):
+    """What an engine has computed of a voice, for one language. Worthless once it is stale, which the engine sees."""
+
+    voice = models.ForeignKey(Voice, on_delete=models.CASCADE, related_name="engine_data")
+    engine = models.CharField(max_length=32)
+    key = models.CharField(max_length=64, help_text="Names the reference and its transcript")
+    language = models.CharField(max_length=8)
+    file = models.FileField(max_length=200)
+    bytes = models.PositiveBigIntegerField(default=0, db_default=0, help_text="Of its file")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["voice", "engine", "key", "language"], name="one_engine_data")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.language} of {self.voice_id}"
+
+
+class ConsentQuerySet(TenantQuerySet):
+    def update(self, **fields: Any) -> int:
+        raise TypeError("A consent is written once.")
+
+    def delete(self) -> Any:
+        raise TypeError("A consent is kept.")
+
+
+class Consent(models.Model):
+    """That somebody stated that a speaker agreed, once for each sample. Outlives the voice; see `without_names`."""
+
+    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    tenant_name = models.CharField(max_length=150)
+    key_prefix = models.CharField(max_length=16, blank=True, help_text="Of the API key that was used")
+    address = models.CharField(max_length=64, blank=True, help_text="Of the client")
+    request_id = models.CharField(max_length=64, blank=True)
+    statement = models.TextField()
+    voice_id = models.UUIDField(db_index=True, help_text="Not a foreign key: the voice may be deleted")
+    voice_name = models.CharField(max_length=100)
+    sample_id = models.UUIDField()
+    sample_hash = models.CharField(max_length=64, help_text="SHA-256 of the uploaded sample", db_index=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = ConsentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"consent for {self.voice_name}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk is not None:
+            raise TypeError("A consent is written once.")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("A consent is kept.")
+
+    @classmethod
+    def without_names(cls, user: Any) -> None:
+        """All that ever changes: of an erased tenant stay its number and its statements, not what it called things."""
+        own: models.QuerySet[Consent] = models.QuerySet(cls).filter(tenant=user)
+        own.update(tenant_name=f"user {user.pk}", voice_name="", address="")
+
+
 class Synthesis(Job):
     """One text spoken in one voice."""
 
@@ -271,7 +418,6 @@ class Synthesis(Job):
     audio = models.FileField(max_length=200, blank=True)
     duration_seconds = models.FloatField(null=True)
     sample_rate = models.PositiveIntegerField(null=True, help_text="Hz")
-    engine_seconds = models.FloatField(null=True, help_text="How long the engine worked")
 
     class Meta(Job.Meta):
         verbose_name = "synthesis"
@@ -286,6 +432,19 @@ class Synthesis(Job):
     @property
     def resumable(self) -> bool:
         return self.background
+
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+    def expected_seconds(self) -> float:
+        return speaking_seconds(self.text) / self.speed
+
+    def made_seconds(self) -> float:
+        if self.status == JobStatus.SUCCEEDED:
+            return self.duration_seconds or 0.0
+        # Canceled on its way: who was making it knows better, and says so (usage.correct).
+        return self.expected_seconds() * self.progress / 100
 
     @classmethod
     def for_workers(cls) -> models.QuerySet:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from voiceproject.errors import PublicError
+from voiceproject.prepared import Select
 from voices import synthesis
 from voices.engines import Engine, Model
 from voices.models import DEFAULT_MODEL, EngineModel
@@ -62,8 +63,11 @@ class _Registry:
         }
 
 
+_rows = Select(EngineModel.objects.all())
+
+
 def _read() -> _Registry:
-    return _Registry(synthesis.get_engine(), {row.model_id: row for row in EngineModel.objects.all()})
+    return _Registry(synthesis.get_engine(), {row.model_id: row for row in _rows()})
 
 
 def models() -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.audio import STREAMED_FORMATS
 from voiceproject.jobs import LIVE, Job, JobStatus
 from voiceproject.webhooks import CallbackURLField
-from voices import registry, synthesis
-from voices.models import Synthesis
+from voices import registry, saved, synthesis
+from voices.models import Synthesis, Voice
 from voices.synthesis import check_language
 from voices.text import has_speech
 
@@ -37,19 +37,46 @@ class FiniteFloatField(serializers.FloatField):
         return value
 
 
-class SynthesizeSerializer(StrictSerializer):
+class OneReferenceMixin:
+    """Takes either the upload that `reference_field` names, or voice_id."""
+
+    reference_field: str
+
+    def to_internal_value(self, data: Any) -> Any:
+        given = [name for name in (self.reference_field, "voice_id") if hasattr(data, "get") and data.get(name)]
+        wrong = {}
+        if not given:
+            wrong = {self.reference_field: ["Send this file, or the voice_id of a saved voice."]}
+        elif len(given) == 2:
+            wrong = {"voice_id": [f"Send either {self.reference_field} or voice_id."]}
+        try:
+            fields = super().to_internal_value(data)  # type: ignore[misc]
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({**wrong, **error.detail}) from None  # type: ignore[dict-item]
+        if wrong:
+            raise serializers.ValidationError(wrong)
+        if fields.get("voice_id") is None:
+            fields.pop("voice_id", None)
+        return fields
+
+
+class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
     """What to say, and in whose voice."""
 
-    not_yet = {"voice_id": "Saved voices are not offered by this server; send reference_audio."}
+    reference_field = "reference_audio"
 
     text = TextField(max_length=MAX_TEXT_CHARACTERS, help_text="What to say, 1 to 5000 characters.")
     reference_audio = SizedFileField(
+        required=False,
         max_bytes_setting="MAX_UPLOAD_SIZE",
         help_text="The voice to copy: 3 to 60 s of speech as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
     )
+    voice_id = serializers.UUIDField(
+        required=False, allow_null=True, help_text="A saved voice of yours, instead of reference_audio."
+    )
     reference_text = TextField(
         required=False, allow_blank=True, default="", max_length=2000,
-        help_text="What is said in the whole of reference_audio. Improves likeness.",
+        help_text="What is said in the whole of the reference. Improves likeness. A saved voice has its own.",
     )  # fmt: skip
     reference_language = serializers.ChoiceField(LANGUAGES, default="auto", help_text="Language of reference_text.")
     language = serializers.ChoiceField(
@@ -92,13 +119,17 @@ class SynthesizeSerializer(StrictSerializer):
             message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
             raise serializers.ValidationError({"response_format": [message]})
         fields["model"] = registry.for_synthesis(fields["model_id"])
-        check = getattr(synthesis.get_engine(), "check", None)
-        if check is not None:
-            check(
-                fields["text"], fields["language"], fields["reference_text"], fields["reference_language"],
-                fields["model"],
-            )  # fmt: skip
         return fields
+
+
+def check_text(fields: dict[str, Any], transcript: str, reference_language: str) -> None:
+    """Whether the engine can speak the text of a SynthesizeSerializer's fields with such a reference.
+
+    Raises PublicError.
+    """
+    check = getattr(synthesis.get_engine(), "check", None)
+    if check is not None:
+        check(fields["text"], fields["language"], transcript, reference_language, fields["model"])
 
 
 class QueueSerializer(serializers.ModelSerializer):
@@ -145,9 +176,9 @@ class SynthesisSerializer(QueueSerializer):
         model = Synthesis
         fields = (
             "synthesis_id", "job_id", "status", "stage", "progress", "background", "attempts", "queue_position",
-            "expected_start_at", "text", "language", "speed", "temperature", "seed", "model_id",
+            "expected_start_at", "voice_id", "text", "language", "speed", "temperature", "seed", "model_id",
             "response_format", "engine", "error", "error_message", "duration_seconds", "sample_rate",
-            "created_at", "updated_at", "started_at", "finished_at", "expires_at", "links",
+            "created_at", "updated_at", "started_at", "finished_at", "expires_at", "revoked_at", "links",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -173,6 +204,112 @@ class SynthesisSerializer(QueueSerializer):
             "events": link("synthesis-events") if live else None,
             "retry": link("synthesis-retry") if again else None,
         }
+
+
+# --- saved voices ---
+
+
+class StatementField(TextField):
+    """That the speaker agreed, in words."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            max_length=2000,
+            help_text="Your statement that the speaker agreed to be cloned: who, and to what. Kept for good.",
+            **kwargs,
+        )
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        if text and not saved.is_statement(text):
+            message = "State in a sentence that the speaker agreed, as in: Jane Doe agreed to have her voice cloned."
+            raise serializers.ValidationError(message)
+        return text
+
+
+class QualitySerializer(serializers.Serializer):
+    """How good a recording is to clone from."""
+
+    duration_seconds = serializers.FloatField(help_text="Without silence at its ends")
+    speech_ratio = serializers.FloatField(help_text="Share of the time in which somebody speaks, 0 to 1")
+    snr_db = serializers.FloatField(help_text="Speech over noise, an estimate; 60 at most")
+    clipping_ratio = serializers.FloatField(help_text="Share of samples in peaks that were cut off")
+    sample_rate = serializers.IntegerField(help_text="Hz, as it was sent")
+    bandwidth_hz = serializers.FloatField(help_text="The highest frequency with something in it")
+    warnings = serializers.ListField(child=serializers.CharField(), help_text="What is poor, and what helps")
+
+
+class CheckQualitySerializer(StrictSerializer):
+    sample = SizedFileField(max_bytes_setting="MAX_UPLOAD_SIZE", help_text="3 to 60 s of speech. Nothing is kept.")
+
+
+class AddSampleSerializer(StrictSerializer):
+    sample = SizedFileField(
+        max_bytes_setting="MAX_UPLOAD_SIZE",
+        help_text="3 to 60 s of one person speaking, as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
+    )
+    transcript = TextField(
+        required=False, allow_blank=True, default="", max_length=2000, help_text="What is said in all of it."
+    )
+    consent = StatementField(required=False, allow_blank=True, default="")
+
+
+class CreateVoiceSerializer(AddSampleSerializer):
+    name = TextField(max_length=100)
+    description = TextField(required=False, allow_blank=True, default="", max_length=500)
+    language = serializers.ChoiceField(LANGUAGES, default="auto", help_text="What is spoken in the sample.")
+    consent = StatementField()
+
+
+class ChangeVoiceSerializer(StrictSerializer):
+    name = TextField(required=False, max_length=100)
+    description = TextField(required=False, allow_blank=True, max_length=500)
+    language = serializers.ChoiceField(LANGUAGES, required=False)
+    transcript = TextField(
+        required=False, allow_blank=True, max_length=2000, help_text="Of the only sample of a voice."
+    )
+
+
+class VoiceSampleSerializer(serializers.Serializer):
+    sample_id = serializers.UUIDField(source="id")
+    duration_seconds = serializers.FloatField()
+    transcript = serializers.CharField()
+    quality = QualitySerializer()
+
+
+class VoiceLinksSerializer(serializers.Serializer):
+    self = serializers.URLField()
+    sample = serializers.URLField(allow_null=True, help_text="All samples as engines hear them, FLAC")
+
+
+class VoiceSerializer(serializers.ModelSerializer):
+    """A saved voice. Its quality is that of its samples together."""
+
+    voice_id = serializers.UUIDField(source="id")
+    transcript = serializers.CharField(
+        source="reference_transcript", help_text="What is said in all samples; empty unless each has its own"
+    )
+    quality = serializers.SerializerMethodField()
+    samples = VoiceSampleSerializer(many=True)
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Voice
+        fields = ("voice_id", "name", "description", "language", "transcript", "created_at", "updated_at",
+                  "taken_down_at", "quality", "samples", "links")  # fmt: skip
+        read_only_fields = fields
+
+    @extend_schema_field(QualitySerializer)
+    def get_quality(self, voice: Voice) -> dict[str, Any]:
+        return saved.together([sample.quality for sample in voice.samples.all()])
+
+    @extend_schema_field(VoiceLinksSerializer)
+    def get_links(self, voice: Voice) -> dict[str, str | None]:
+        def link(name: str) -> str:
+            uri: str = self.context["request"].build_absolute_uri(reverse(name, args=[voice.pk]))
+            return uri
+
+        return {"self": link("voice"), "sample": None if voice.taken_down_at else link("voice-sample")}
 
 
 class ModelSerializer(serializers.Serializer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import threading
 import time
@@ -16,9 +17,9 @@ import numpy as np
 import soxr
 from django.conf import settings
 from django.core.files.base import ContentFile
-from django.db import connection
+from django.db import connection, transaction
 
-from voiceproject import audio, metrics, tracing
+from voiceproject import audio, metrics, provenance, tracing, usage
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
 from voiceproject.logging import bind, bound, note
 from voiceproject.pulse import Pulse
@@ -47,7 +48,12 @@ def get_engine() -> Engine:
         )
     from voices.engines.builtin import BuiltinEngine
 
-    return BuiltinEngine(settings.CACHE_DIR / "builtin", concurrency=settings.BUILTIN_CONCURRENCY)
+    return BuiltinEngine(
+        settings.CACHE_DIR / "builtin",
+        concurrency=settings.BUILTIN_CONCURRENCY,
+        queue_seconds=settings.BUILTIN_QUEUE_SECONDS,
+        max_waiting=settings.BUILTIN_MAX_WAITING,
+    )
 
 
 def check_language(field: str, language: str) -> str:
@@ -101,7 +107,7 @@ def _close_connection() -> None:
 
 @dataclass(frozen=True)
 class Speech:
-    """sample_rate in Hz, of what the engine made; encoded: the file as the client asked for it."""
+    """sample_rate in Hz, of what the engine made; encoded: the file as the client asked for it, with its manifest."""
 
     duration_seconds: float
     sample_rate: int
@@ -118,12 +124,9 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None)
     with work.ended():
         with held_request(), Pulse(synthesis, client=client) as pulse:
             parts = list(work.pieces(pulse))
-        speech = Speech(
-            work.seconds, work.sample_rate, audio.encode(np.concatenate(parts), work.sample_rate, work.format)
-        )
-        work.succeed(speech.encoded)
+        stored = work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
     metrics.first_byte(synthesis.engine, "wait")
-    return speech
+    return Speech(work.seconds, work.sample_rate, stored)
 
 
 STREAM_BLOCK_BYTES = 32 * 1024  # so much the client must take within the time that a silent connection may last
@@ -135,7 +138,8 @@ class SpeechStream:
     Made like this, it has spoken its first piece: what fails before that raises PublicError here. What fails later, or
     is canceled, ends the iteration with StreamBroken, so that the client sees the end of the stream missing; the job
     has then ended as it would have without a stream. A client that hangs up cancels the job. At its end the audio is
-    stored as any other is, before the last block is given out.
+    stored as any other is, before the last block is given out. A stream carries no manifest, the stored file does; what
+    was sent is remembered by its sound and its hash, also where it broke off.
 
     sample_rate in Hz; request and client as for `perform`.
     """
@@ -145,6 +149,7 @@ class SpeechStream:
         self._ids = bound()
         self._work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "stream")
         self._synthesis = synthesis
+        self._sent_hash = hashlib.sha256()
         self._blocks = self._make(client)
         self._first: bytes | None = next(self._blocks)
         metrics.first_byte(synthesis.engine, "stream")
@@ -181,6 +186,7 @@ class SpeechStream:
     def _make(self, client: Any) -> Generator[bytes, None, None]:
         work = self._work
         encoder: audio.StreamEncoder | None = None
+        done = False
         try:
             with work.ended(), held_request(), Pulse(self._synthesis, client=client) as pulse:
                 for samples in work.pieces(pulse):
@@ -188,19 +194,26 @@ class SpeechStream:
                     yield from self._sent(encoder.write(samples))
                 assert encoder is not None
                 end = encoder.close()
-                work.succeed(encoder.content())
+                whole = self._sent_hash.copy()
+                whole.update(end)
+                work.succeed(encoder.content(), whole.hexdigest())
+                done = True
                 log.info("streamed %.1f s of audio in %.1f s", work.seconds, time.monotonic() - work.started)
                 yield from self._sent(end)
         finally:
             if encoder is not None:
                 encoder.abandon()
+                if not done:
+                    content, sent = encoder.content(), self._sent_hash.hexdigest()
+                    provenance.mark_partial(self._synthesis.pk, content, work.format, work.sample_rate, sent)
 
-    @staticmethod
-    def _sent(data: bytes) -> Iterator[bytes]:
+    def _sent(self, data: bytes) -> Iterator[bytes]:
         # A client may take its time: nothing is held for it meanwhile.
         _close_connection()
         for start in range(0, len(data), STREAM_BLOCK_BYTES):
-            yield data[start : start + STREAM_BLOCK_BYTES]
+            block = data[start : start + STREAM_BLOCK_BYTES]
+            self._sent_hash.update(block)
+            yield block
 
 
 def failure(error: Exception) -> tuple[str, str, str]:
@@ -253,27 +266,38 @@ class Work:
         # The engine has made no more if it was told so; this is also the answer for the last sentence.
         if pulse.gone():
             if not pulse.client_left.is_set():
+                self._correct()
                 raise PublicError("job_canceled", "This synthesis was canceled.")
-            self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+            self._cancel()
             raise PublicError("job_canceled", "The client has gone away.")
         if not self._frames:
             raise PublicError("engine_error", "The speech engine made no audio.")
 
-    def succeed(self, content: bytes) -> None:
-        """Stores the audio and ends the job. Raises PublicError job_canceled where it has ended otherwise."""
+    def succeed(self, content: bytes, sent: str = "") -> bytes:
+        """Signs and stores the encoded audio, and ends the job; returns the file as it is stored.
+
+        sent: the SHA-256 of what was streamed of it. Raises PublicError job_canceled where it has ended otherwise.
+        """
+        signed = provenance.sign(content, self.format, what="speech", job_id=self.synthesis.pk)
         storage = self.synthesis.audio.storage
         name = f"{self.synthesis.folder}/{self.synthesis.attempt}-audio.{self.format}"
-        stored = storage.save(name, ContentFile(content))
-        if not self.synthesis.succeed(
-            settings.SYNTHESIS_TTL_HOURS,
-            audio=stored,
-            duration_seconds=self.seconds,
-            sample_rate=self.sample_rate,
-            engine_seconds=self._elapsed,
-        ):
+        stored = storage.save(name, ContentFile(signed))
+        with transaction.atomic():
+            won = self.synthesis.succeed(
+                settings.SYNTHESIS_TTL_HOURS,
+                duration_seconds=self.seconds,
+                sample_rate=self.sample_rate,
+                engine_seconds=self._elapsed,
+                **self.synthesis.with_output(len(signed), audio=stored),
+            )
+            if won:
+                provenance.mark_synthesis(self.synthesis.pk, signed, stored, self.sample_rate, sent)
+        if not won:
             storage.delete(stored)
+            self._correct()
             raise PublicError("job_canceled", "This synthesis was canceled.")
         metrics.synthesis_made(self.synthesis.engine, self.mode, self._elapsed, self.seconds)
+        return signed
 
     def failed(self, error: Exception) -> None:
         """Counts what was the engine's fault."""
@@ -302,13 +326,13 @@ class Work:
         try:
             yield
         except GeneratorExit:  # a stream that nobody takes any more
-            if self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS):
+            if self._cancel():
                 log.info("the client went away from a stream")
             raise
         except Exception as error:
             public = as_public_error(error)
             if public.status == 400 and not self._frames:
-                self.synthesis.delete()  # What the engine refuses to speak was never a synthesis.
+                self.synthesis.withdraw()  # What the engine refuses to speak was never a synthesis.
                 raise
             self.failed(error)
             ttl = settings.SYNTHESIS_TTL_HOURS
@@ -317,6 +341,15 @@ class Work:
         except BaseException as error:
             self.synthesis.fail("engine_error", detail=repr(error), engine_seconds=self._elapsed)
             raise
+
+    def _cancel(self) -> bool:
+        canceled = self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+        self._correct()
+        return canceled
+
+    def _correct(self) -> None:
+        """Whoever has canceled this could only guess how much was made."""
+        usage.correct(self.synthesis, self.seconds, self._elapsed)
 
     @property
     def _elapsed(self) -> float:

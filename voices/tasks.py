@@ -12,6 +12,7 @@ import time
 
 import dramatiq
 import numpy as np
+import soundfile as sf
 from django.conf import settings
 from django.db import connection
 
@@ -22,7 +23,7 @@ from voiceproject.jobs import JobStatus
 from voiceproject.logging import bind
 from voiceproject.pulse import Pulse
 from voiceproject.storage import is_passing, patiently
-from voices import registry, synthesis
+from voices import registry, saved, synthesis
 from voices.engines import Reference, SynthesisRequest
 from voices.models import Synthesis
 
@@ -165,8 +166,12 @@ def _request(job: Synthesis) -> SynthesisRequest:
     with commands.scratch(settings.SCRATCH_DIR, f"synthesis-{job.pk}-{job.attempt}") as folder:
         path = folder / "reference.upload"
         storage.fetch(job.reference_audio.storage, str(job.reference_audio.name), path)
-        samples, rate = audio.load_reference(path, field="reference_audio")
-    reference = Reference(samples, rate, job.reference_hash, job.reference_text or None, job.reference_language)
+        if job.voice_id:
+            samples, rate = sf.read(path, dtype="float32")  # ours, checked when the voice was saved
+        else:
+            samples, rate = audio.load_reference(path, field="reference_audio")
+    transcript, language = job.reference_text or None, job.reference_language
+    reference = Reference(samples, rate, job.reference_hash, transcript, language, saved.kept_for(job))
     return SynthesisRequest(
         job.text,
         job.language,

@@ -17,6 +17,9 @@ DEFAULT_MAX_CHARS = {"en": 220, "zh": 45, "yue": 45, "ja": 55, "ko": 80, "und": 
 # Four seconds, about: what somebody who listens already should wait for at first.
 EARLY_MAX_CHARS = {"en": 60, "zh": 16, "yue": 16, "ja": 20, "ko": 28, "und": 60}
 
+# Characters a second of slow speech.
+NARROW_PER_SECOND, WIDE_PER_SECOND = 12.0, 3.5
+
 EMBEDDED_WORDS = 3  # so many Latin words in a row stay inside a Chinese or Japanese sentence
 EMBEDDED_LETTERS_PER_CHARACTER = 1.5  # and no more Latin letters than this for each Han character or kana
 SOFT_END_WEIGHT = 24  # `;` `:` `…` end a piece only after this much (Latin letter 1, wide character 3)
@@ -108,6 +111,12 @@ def has_speech(text: str) -> bool:
     return any(
         _script(char) and unicodedata.category(char) != "Lm" for char in _PICTURED.sub(" ", text) if not char.isspace()
     )
+
+
+def speaking_seconds(text: str) -> float:
+    """About how long a text takes to speak at its usual speed; rather too long than too short."""
+    wide = sum(char >= "\u1100" for char in text)  # Hangul, kana, Han, and signs as wide as they
+    return 0.5 + wide / WIDE_PER_SECOND + (len(text) - wide) / NARROW_PER_SECOND
 
 
 @lru_cache(maxsize=8192)

@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.core.files import File
 from django.db.models import Avg, QuerySet
+from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Now
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -20,24 +21,26 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject import audio
+from voiceproject import audio, usage
 from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
 from voiceproject.errors import EngineTimeout, PublicError
 from voiceproject.idempotency import Submission, refuse_key
-from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder, place_of
+from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder, place_of, revoked
 from voiceproject.logging import current
 from voiceproject.webhooks import callback_base
-from voices import consumers, registry
+from voices import consumers, registry, saved
 from voices import synthesis as journey
 from voices.auth import credentials
 from voices.engines import Reference, SynthesisRequest
 from voices.models import Synthesis
+from voices.references import references
 from voices.serializers import (
     MAX_SEED,
     EngineStateSerializer,
     ModelListSerializer,
     SynthesisSerializer,
     SynthesizeSerializer,
+    check_text,
 )
 from voices.tasks import run_syntheses
 
@@ -46,13 +49,14 @@ AUDIO_HEADERS = {
     "X-Audio-Duration": (OpenApiTypes.FLOAT, "Seconds; not with stream=true"),
     "X-Audio-Sample-Rate": (OpenApiTypes.INT, "Hz"),
     "X-Engine": (OpenApiTypes.STR, "builtin or gptsovits"),
+    usage.HEADER: (OpenApiTypes.INT, "Seconds of audio left of this month's quota, where there is one"),
     "X-Reference-Window": (OpenApiTypes.STR, "<start>-<end> in seconds: the part of the reference that was used"),
 }
 
 
 class SynthesizeView(BodyLimitMixin, APIView):
     required_scope = "synthesize"
-    error_statuses = {"post": (409, 410, 422, 502, 504)}
+    error_statuses = {"post": (404, 409, 410, 422, 502, 504)}
 
     @extend_schema(
         operation_id="synthesize",
@@ -62,8 +66,10 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "before the first sentence is an ordinary error. What fails later cuts the body off: it then has no last "
             "chunk, and the synthesis says why. A client that hangs up cancels the synthesis, streamed or not. "
             "The whole audio is at `GET /voice/syntheses/{id}/audio` afterwards.\n\n"
-            "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio."
+            "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio.\n\n"
+            "With `voice_id`, where no file is sent, the same fields may come as a JSON object."
         ),
+        # Of two bodies with different fields a generator takes one, and a client without the file helps nobody.
         request={"multipart/form-data": SynthesizeSerializer},
         responses={
             (200, content_type): OpenApiResponse(OpenApiTypes.BINARY, description="The audio")
@@ -105,12 +111,20 @@ class SynthesizeView(BodyLimitMixin, APIView):
         if fields["callback_url"] and not background:
             message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
             raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
-        path = journey.upload_path(fields["reference_audio"])
-        samples, rate = audio.load_reference(path, field="reference_audio")
-        reference = Reference(
-            samples, rate, audio.sha256_file(path), fields["reference_text"] or None, fields["reference_language"]
-        )
         engine = journey.get_engine()
+        file: Path | FieldFile
+        if "voice_id" in fields:
+            voice = saved.find(tenant, fields["voice_id"])
+            chosen = saved.choose(voice, engine, fields["reference_text"], fields["reference_language"])
+            reference, file = chosen.reference, chosen.file
+            check_text(fields, reference.transcript or "", reference.language)
+        else:
+            check_text(fields, fields["reference_text"], fields["reference_language"])
+            file = journey.upload_path(fields["reference_audio"])
+            samples, rate, content_hash = references.load(file, field="reference_audio")
+            reference = Reference(
+                samples, rate, content_hash, fields["reference_text"] or None, fields["reference_language"]
+            )
         window = None
         if engine.name == "gptsovits":
             window = engine.reference_window(reference)  # type: ignore[attr-defined]
@@ -123,9 +137,10 @@ class SynthesizeView(BodyLimitMixin, APIView):
             callback_base=callback_base(request),
             text=fields["text"],
             language=fields["language"],
+            voice_id=fields.get("voice_id"),
             reference_hash=reference.content_hash,
-            reference_text=fields["reference_text"],
-            reference_language=fields["reference_language"],
+            reference_text=reference.transcript or "",
+            reference_language=reference.language,
             speed=fields["speed"],
             temperature=fields["temperature"],
             # A drawn seed is kept: what was heard can be made again.
@@ -135,7 +150,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             engine=engine.name,
         )
         if submission is not None:
-            return self._submit(request, submission, synthesis, path)
+            return self._submit(request, submission, synthesis, file)
         for name, value in {
             "status": JobStatus.RUNNING,
             "stage": "infer",
@@ -147,7 +162,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
             setattr(synthesis, name, value)
         synthesis.mark("infer")
         with place_of(key):
-            synthesis.save(force_insert=True)
+            synthesis.accept()
+        saved.check_still_there(synthesis)
         spoken = SynthesisRequest(
             synthesis.text,
             synthesis.language,
@@ -168,19 +184,25 @@ class SynthesizeView(BodyLimitMixin, APIView):
             advice = "Send it with the header Prefer: respond-async, and no connection has to wait for it."
             raise EngineTimeout(f"{error.message} {advice}") from error
 
-    def _submit(self, request: Request, submission: Submission, synthesis: Synthesis, reference: Path) -> Response:
+    def _submit(
+        self, request: Request, submission: Submission, synthesis: Synthesis, reference: Path | FieldFile
+    ) -> Response:
         synthesis.background = True
         storage = synthesis.reference_audio.storage
         try:
+            # A copy of a saved voice too: the voice may be changed or deleted while the job waits.
             with reference.open("rb") as file:
                 stored = storage.save(f"{synthesis.folder}/0-reference_audio", File(file))
             synthesis.reference_audio = stored
+            synthesis.input_bytes = usage.size_of(reference)
             kept = submission.admit(synthesis, settings.SYNTHESIS_MAX_QUEUED)
         except BaseException:
             delete_folder(synthesis.folder)
             raise
         if kept is not synthesis:
             delete_folder(synthesis.folder)
+        else:
+            saved.check_still_there(synthesis)
         return self._accepted(request, kept, replayed=kept is not synthesis)
 
     def _accepted(self, request: Request, job: Job, replayed: bool) -> Response:
@@ -215,6 +237,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
         response["Content-Disposition"] = f'attachment; filename="{synthesis.pk}.{synthesis.response_format}"'
         response["X-Synthesis-ID"] = str(synthesis.pk)
         response["X-Engine"] = synthesis.engine
+        if synthesis.quota_left_ms is not None:
+            response[usage.HEADER] = usage.header(synthesis.quota_left_ms)
         if window is not None:
             response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
         return response
@@ -248,7 +272,7 @@ class SynthesisViewSet(
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return super().list(request, *args, **kwargs)
 
-    @extend_schema(operation_id="get_synthesis", summary="One synthesis", tags=["voice"])
+    @extend_schema(operation_id="get_synthesis", summary="One synthesis", parameters=[consumers.WAIT], tags=["voice"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return consumers.shown(request, self.get_object(), self.get_serializer)
 
@@ -286,6 +310,8 @@ class SynthesisViewSet(
         synthesis = self.get_object()
         if not synthesis.resumable:
             raise PublicError("conflict", "Its reference was not kept; send the request again.")
+        if synthesis.revoked_at:
+            raise revoked()
         if synthesis.files_expired:
             raise PublicError("result_expired", "Its files were deleted after their time; send the request again.")
         with Synthesis.admission(tenant, settings.SYNTHESIS_MAX_QUEUED, synthesis.api_key):

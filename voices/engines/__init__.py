@@ -7,10 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Kept(Protocol):
+    """Where an engine finds what it has computed of a saved voice, in whatever form it likes; nothing else reads it."""
+
+    def load(self, engine: str, language: str) -> bytes | None: ...
+
+    def store(self, engine: str, language: str, data: bytes) -> None:
+        """Never raises: what could not be kept is computed again."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -18,7 +29,8 @@ class Reference:
     """The voice to copy.
 
     samples: float32, shape (n,), mono, -1..1; sample_rate in Hz; content_hash: SHA-256 (hex) that names this audio;
-    transcript: what is said in the whole of it, or None; language: `auto` or a code of the engine.
+    transcript: what is said in the whole of it, or None; language: `auto` or a code of the engine; kept: of a saved
+    voice, None for any other.
     """
 
     samples: NDArray[np.float32]
@@ -26,10 +38,49 @@ class Reference:
     content_hash: str
     transcript: str | None = None
     language: str = "auto"
+    kept: Kept | None = field(default=None, compare=False)
 
     @property
     def duration_seconds(self) -> float:
         return len(self.samples) / self.sample_rate
+
+
+class StoredReference(Reference):
+    """A reference whose samples are read when somebody asks for them: engines that know the voice never do.
+
+    read: gives the samples; frames: how many they are.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], NDArray[np.float32]],
+        frames: int,
+        sample_rate: int,
+        content_hash: str,
+        transcript: str | None = None,
+        language: str = "auto",
+        kept: Kept | None = None,
+    ) -> None:
+        for name, value in {
+            "_read": read,
+            "_frames": frames,
+            "sample_rate": sample_rate,
+            "content_hash": content_hash,
+            "transcript": transcript,
+            "language": language,
+            "kept": kept,
+        }.items():
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def samples(self) -> NDArray[np.float32]:  # type: ignore[override]
+        samples: NDArray[np.float32] = self._read()  # type: ignore[attr-defined]
+        return samples
+
+    @property
+    def duration_seconds(self) -> float:
+        frames: int = self._frames  # type: ignore[attr-defined]
+        return frames / self.sample_rate
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ MAX_REFERENCE_SECONDS = 10.0
 HEALTH_SECONDS = 1.8
 OTHER_PROBE_SECONDS = 2.0  # how long to wait for a server that may still work, where there are others
 EDGE_FADE_SECONDS = 0.005
+KEPT_WINDOWS = 1000
 UNKNOWN_WEIGHTS = "?"  # as voiceproject.lease has it
 
 LANGUAGES = frozenset({"auto", "zh", "en", "ja", "yue", "ko"})
@@ -101,8 +102,8 @@ def best_window(
     step = 0.02
     hop = round(step * sample_rate)
     count = len(samples) // hop
-    frames = samples[: count * hop].reshape(count, hop).astype(np.float64)
-    decibels = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-10)
+    frames = samples[: count * hop].reshape(count, hop)
+    decibels = 10 * np.log10(np.einsum("ij,ij->i", frames, frames).astype(np.float64) / hop + 1e-10)
     floor, top = np.percentile(decibels, [5, 95])
     # Speech lies in the upper part of the range between the room and the voice, and not 30 dB under the
     # voice.
@@ -115,15 +116,16 @@ def best_window(
     around[0] = around[-1] = 0.0
     longest = min(count, int(max_seconds / step + 1e-6))
     shortest = max(1, longest // 2)
-    starts = np.arange(count - shortest + 1)
-    ends = np.minimum(starts[:, None] + np.arange(shortest, longest + 1)[None, :], count)
     # To cut into full voice costs as much as two seconds of speech; of equals the shorter one has fewer
-    # pauses.
-    score = speech[ends] - speech[starts][:, None] - 2.0 * (around[ends] + around[starts][:, None])
-    score -= 1e-3 * (ends - starts[:, None]) * step
-    row, column = np.unravel_index(int(np.argmax(score)), score.shape)
-    start, end = starts[row] * hop / sample_rate, ends[row, column] * hop / sample_rate
-    return float(start), float(min(end, start + max_seconds))
+    # pauses. What an end is worth does not hang on the start, so each start takes the best of those in its reach.
+    at = np.arange(count + 1)
+    worth = np.concatenate([speech - 2.0 * around - 1e-3 * step * at, np.full(longest - shortest, -np.inf)])
+    reach = np.lib.stride_tricks.sliding_window_view(worth[shortest:], longest - shortest + 1)
+    cost = (speech + 2.0 * around - 1e-3 * step * at)[: len(reach)]
+    row = int(np.argmax(reach.max(axis=1) - cost))
+    column = int(np.argmax(reach[row]))
+    start, end = row * hop / sample_rate, (row + shortest + column) * hop / sample_rate
+    return start, min(end, start + max_seconds)
 
 
 def _edges_faded(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
@@ -199,6 +201,7 @@ class GptSovitsEngine:
         self._pinned = {Server(url).name: model_id for url, model_id in (pinned or {}).items()}
         self._timeout_seconds = timeout_seconds
         self._queue_seconds = queue_seconds
+        self._windows: dict[tuple[str, int, int], tuple[float, float]] = {}
         self._leases = lease_factory(list(self._servers), max_waiting=max_waiting)
 
     def serves(self, model: Model | None, default: Model | None, offers_default: bool = True) -> bool:
@@ -273,8 +276,7 @@ class GptSovitsEngine:
             raise _refused("text", f"{name} does not speak what is in it: {', '.join(foreign)}.")
         return sentences
 
-    @staticmethod
-    def reference_window(reference: Reference) -> tuple[float, float] | None:
+    def reference_window(self, reference: Reference) -> tuple[float, float] | None:
         """(start, end) in seconds of the part that the server gets to hear, None where it hears all of it.
 
         Raises PublicError: reference_too_short, reference_too_long (more than 10 s with a transcript).
@@ -290,7 +292,15 @@ class GptSovitsEngine:
                 "With a transcript the reference may last at most 10 seconds: no more of it is used.",
                 found,
             )
-        return best_window(reference.samples, reference.sample_rate)
+        # Looked for once: every request asks twice, and most bring a reference that was here before.
+        key = reference.content_hash, len(reference.samples), reference.sample_rate
+        window = self._windows.get(key)
+        if window is None:
+            window = best_window(reference.samples, reference.sample_rate)
+            if len(self._windows) >= KEPT_WINDOWS:
+                self._windows.clear()
+            self._windows[key] = window
+        return window
 
     def health(self) -> EngineHealth:
         """Asks all servers for /openapi.json at once, except those that work for us and could not answer."""

@@ -195,7 +195,10 @@ def read_speech(answer: Answer) -> tuple[NDArray[np.float32], int]:
             if file.subtype not in ("PCM_16", "PCM_24", "PCM_32", "FLOAT") or file.channels > 2:
                 raise EngineError() from ValueError(f"{file.channels} channels of {file.subtype}")
             rate = file.samplerate
-            samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
+            # What the server sends is 16 bits, and libsndfile makes floats of them three times as slowly.
+            kind, scale = ("int16", 2.0**-15) if file.subtype == "PCM_16" else ("float32", 1.0)
+            read = file.read(dtype=kind, always_2d=True)
+            samples = (read[:, 0] if file.channels == 1 else read.mean(axis=1)).astype(np.float32) * np.float32(scale)
     except (soundfile.LibsndfileError, ValueError, RuntimeError) as error:
         raise EngineError() from error
     if not 8000 <= rate <= 192000:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from voiceproject.errors import EngineTimeout, PublicError
-from voices.engines import EngineHealth, Model, Piece, SynthesisRequest
+from voices.engines import EngineHealth, Model, Piece, Reference, SynthesisRequest
 from voices.text import Sentence, split
 
-from .pool import Canceled, Deadline, Pool
+from .pool import Pool
+from .turns import Canceled, Deadline
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
 SENTENCE_PAUSE_SECONDS = 0.35
@@ -25,28 +28,36 @@ class BuiltinEngine:
 
     WORLD holds the interpreter's lock and may take long: in a process of its own it neither stops the web server's
     other threads nor outlives a time-out, and a crash costs one request. cache_dir: kept statistics of base voices.
-    concurrency: children at most, started when needed; each sentence waits its turn in one queue, first come, first
-    served, so that a long text does not hold up a short one. max_child_bytes: a child with more memory is replaced.
+    concurrency: children at most, started when needed; each sentence waits its turn in one line, in which tenants take
+    turns, so that neither a long text nor many hold up another's. max_child_bytes: a child with more memory is
+    replaced; queue_seconds: the longest wait for a first turn; max_waiting: how many may wait for one.
     """
 
     name = "builtin"
     languages = LANGUAGES
 
     def __init__(
-        self, cache_dir: Path | str | None = None, concurrency: int = 1, max_child_bytes: int = MAX_CHILD_BYTES
+        self,
+        cache_dir: Path | str | None = None,
+        concurrency: int = 1,
+        max_child_bytes: int = MAX_CHILD_BYTES,
+        queue_seconds: float = 60.0,
+        max_waiting: int = 8,
     ) -> None:
-        self._pool = Pool(Path(cache_dir) if cache_dir else None, concurrency, max_child_bytes)
+        self._pool = Pool(Path(cache_dir) if cache_dir else None, concurrency, max_child_bytes, max_waiting)
+        self._queue_seconds = queue_seconds
 
     def synthesize(self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]) -> Iterator[Piece]:
         """A Piece a sentence, at 24 kHz. See voices.engines.Engine for the arguments.
 
         Raises PublicError validation_error (field text) where there is nothing to speak or a language that the engine
-        does not speak, invalid_audio where no voice is in the reference; EngineTimeout, EngineError,
+        does not speak, invalid_audio where no voice is in the reference; EngineBusy, EngineTimeout, EngineError,
         EngineUnavailable.
         """
         sentences = self.check(request.text, request.language, early=request.early)
         seed = secrets.randbits(63) if request.seed is None else request.seed % (1 << 64)
         spoken = 0
+        wait_until = time.monotonic() + self._queue_seconds
         for number, sentence in enumerate(sentences):
             if canceled():
                 return
@@ -62,7 +73,9 @@ class BuiltinEngine:
                 "pause_seconds": pause,
             }
             try:
-                piece = self._pool.speak(order, request.reference, deadline, canceled)
+                with self._pool.turns.turn(request.tenant, deadline, wait_until=wait_until, canceled=canceled):
+                    wait_until = math.inf  # who has been served is not refused any more
+                    piece = self._pool.speak(order, request.reference, deadline)
             except Canceled:
                 return
             except Deadline as error:
@@ -98,6 +111,16 @@ class BuiltinEngine:
                 f"this text has other writing in it ({', '.join(foreign)})."
             )
         return sentences
+
+    def prepare(self, reference: Reference, language: str, deadline: float) -> None:
+        """Computes now what speaking this language in a saved voice will need. Raises as `synthesize`."""
+        order = {"prepare": True, "text": "", "language": language}
+        try:
+            # All voices that are prepared take turns as one tenant's sentences.
+            with self._pool.turns.turn("", deadline, wait_until=time.monotonic() + self._queue_seconds):
+                self._pool.speak(order, reference, deadline)
+        except Deadline as error:
+            raise EngineTimeout(LATE) from error
 
     def health(self) -> EngineHealth:
         state = self._pool.state()

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from voiceproject.errors import EngineError, PublicError
-from voices.engines import Reference
+from voices.engines import Piece, Reference
 
+from . import world
 from .engine import Synthesizer
 
 log = logging.getLogger(__name__)
@@ -65,13 +66,24 @@ def answer_to(
         while len(references) > 1 and sum(r.samples.nbytes for r in references.values()) > KEPT_REFERENCE_BYTES:
             references.popitem(last=False)
         return {}, b""
+    if key := message.pop("kept", None):
+        return {"taken": synthesizer.take(key, message["language"], data)}, b""
+    if key := message.pop("keep", None):
+        return {}, synthesizer.keep(synthesizer.prepare(references[key]), message["language"])
     key = message.pop("profile")
-    if key not in references:
-        return {"need": "reference"}, b""
-    references.move_to_end(key)
-    profile = synthesizer.prepare(references[key])
-    piece = synthesizer.speak(profile=profile, **{**message, "seed": tuple(message["seed"])})
-    return {"sample_rate": piece.sample_rate}, piece.samples.tobytes()
+    profile = synthesizer.known(key, message["language"])
+    if profile is None:
+        if key not in references:
+            return {"need": "reference"}, b""
+        references.move_to_end(key)
+        profile = synthesizer.prepare(references[key])
+    before = len(profile.pairs)
+    if message.pop("prepare", False):
+        synthesizer.pairs(synthesizer.choose_base(message["language"], profile), profile)
+        piece = Piece(np.zeros(0, np.float32), world.SAMPLE_RATE, "")
+    else:
+        piece = synthesizer.speak(profile=profile, **{**message, "seed": tuple(message["seed"])})
+    return {"sample_rate": piece.sample_rate, "made": len(profile.pairs) > before}, piece.samples.tobytes()
 
 
 def resident_bytes() -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
+import json
 import logging
 import os
 import tempfile
@@ -32,6 +34,8 @@ MODULES = {"en": "english", "ja": "japanese", "zh": "chinese"}
 PRECOMPUTED = Path(__file__).parent / "features"
 # Part of the name of every kept file: raise it when the features change.
 FEATURES_VERSION = 1
+# Part of what is kept of a saved voice, beside the numbers that decide it: raise it when its computation changes.
+PROFILE_VERSION = 1
 CALIBRATION_SEED = 20
 REFERENCE_BLOCK_SECONDS = 15.0
 MIN_VOICED_FRAMES = 40
@@ -67,10 +71,13 @@ class Base:
 
 @dataclass
 class VoiceProfile:
-    """What is known of a reference: its statistics, its frames, its transcript and the pairs with base voices."""
+    """What is known of a reference: its statistics, its frames, its transcript and the pairs with base voices.
+
+    frames None: read from what is kept of a saved voice, with the pairs of one language's base voice.
+    """
 
     statistics: Statistics
-    frames: Frames
+    frames: Frames | None
     transcript: str | None
     transcript_language: str
     active_seconds: float
@@ -79,7 +86,7 @@ class VoiceProfile:
 
     @property
     def nbytes(self) -> int:
-        own = self.frames.cepstrum.nbytes + self.frames.match.nbytes
+        own = self.frames.cepstrum.nbytes + self.frames.match.nbytes if self.frames else 0
         # Pairs without a transcript share their match vectors with the base voice.
         return own + sum(p.nbytes if aligned else p.delta.nbytes for (_, aligned), p in self.pairs.items())
 
@@ -132,6 +139,75 @@ class Synthesizer:
         self._forget_old_profiles()
         return profile
 
+    def known(self, key: str, language: str) -> VoiceProfile | None:
+        """The profile that `take` has read under this key, good for this language alone."""
+        name = f"{key} {language}"
+        if name in self._profiles:
+            self._profiles.move_to_end(name)
+        return self._profiles.get(name)
+
+    def take(self, key: str, language: str, data: bytes) -> bool:
+        """Reads what `keep` has given. False where it is damaged, or was made by an engine that computed otherwise."""
+        try:
+            profile = self._read(data, language)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("what is kept of a voice cannot be read and is made anew: %s", error)
+            return False
+        if profile is None:
+            return False
+        self._profiles[f"{key} {language}"] = profile
+        self._forget_old_profiles()
+        return True
+
+    def _read(self, data: bytes, language: str) -> VoiceProfile | None:
+        with np.load(io.BytesIO(data), allow_pickle=False) as kept:
+            femininity, active_seconds = (float(value) for value in kept["numbers"])
+            profile = VoiceProfile(
+                Statistics(
+                    mean=kept["mean"],
+                    deviation=kept["deviation"],
+                    log_f0_mean=float(kept["scalars"][0]),
+                    log_f0_deviation=float(kept["scalars"][1]),
+                    log_aperiodicity=kept["log_aperiodicity"],
+                    bandwidth=float(kept["scalars"][2]),
+                ),
+                None,
+                None,
+                "",
+                active_seconds,
+                femininity,
+            )
+            base = self.choose_base(language, profile)
+            if str(kept["version"]) != kept_version(base):
+                return None
+            aligned = "match" in kept.files
+            match = kept["match"].astype(np.float32) if aligned else base.frames.match
+            delta = kept["delta"].astype(np.float32)
+            if match.shape != (len(delta), base.frames.match.shape[1]) or delta.shape[1] != world.CEPSTRUM_SIZE:
+                raise ValueError("arrays that do not belong together")
+            profile.pairs[base.voice.name, aligned] = conversion.Pairs(match, delta)
+        return profile
+
+    def keep(self, profile: VoiceProfile, language: str) -> bytes:
+        """All that speaking in this voice and language needs, as `take` reads it: a .npz of about 1 MB."""
+        base = self.choose_base(language, profile)
+        pairs, _ = self.pairs(base, profile)
+        statistics = profile.statistics
+        arrays = {
+            "version": np.array(kept_version(base)),
+            "mean": statistics.mean,
+            "deviation": statistics.deviation,
+            "scalars": np.array([statistics.log_f0_mean, statistics.log_f0_deviation, statistics.bandwidth]),
+            "log_aperiodicity": statistics.log_aperiodicity,
+            "numbers": np.array([profile.femininity, profile.active_seconds]),
+            "delta": pairs.delta.astype(np.float16),
+        }
+        if (base.voice.name, True) in profile.pairs:
+            arrays["match"] = pairs.match.astype(np.float16)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
     def speak(
         self,
         text: str,
@@ -155,7 +231,7 @@ class Synthesizer:
         samples, sample_rate = base.voice.speak(text, 1.0, rng, temperature)
         analysis = world.analyze(_padded(samples, sample_rate), sample_rate)
         keep = _speech_range(analysis)
-        pairs, beta = (None, 0.0) if clear else self._pairs(base, profile)
+        pairs, beta = (None, 0.0) if clear else self.pairs(base, profile)
         voiced = analysis.voiced & analysis.active
         out = conversion.convert_cepstrum(
             analysis.cepstrum, voiced, base.statistics, profile.statistics, pairs, beta, mean_only=clear
@@ -192,22 +268,29 @@ class Synthesizer:
             raise EngineError(f"The built-in engine has no voice for the language {language!r}.")
         return importlib.import_module(f".{MODULES[language]}", __package__)
 
-    def _pairs(self, base: Base, profile: VoiceProfile) -> tuple[Pairs, float]:
-        """The base voice's frames paired with the reference's, and how far to trust them."""
+    def pairs(self, base: Base, profile: VoiceProfile) -> tuple[Pairs, float]:
+        """The base voice's frames paired with the reference's, and how far to trust them. Made once a profile."""
         aligned = (base.voice.name, True)
-        if profile.transcript and profile.transcript_language == base.voice.language and aligned not in profile.pairs:
+        if (
+            profile.frames
+            and profile.transcript
+            and profile.transcript_language == base.voice.language
+            and aligned not in profile.pairs
+        ):
             pairs = align(base, profile)
             if pairs is None:
                 log.warning("the reference's transcript does not fit its audio, so it is not used")
                 profile.transcript = None
             else:
-                profile.pairs[aligned] = pairs
+                profile.pairs[aligned] = Pairs(_rounded(pairs.match), _rounded(pairs.delta))
                 self._forget_old_profiles()
         if aligned in profile.pairs:
             return profile.pairs[aligned], conversion.BETA_ALIGNED
         unaligned = (base.voice.name, False)
         if unaligned not in profile.pairs:
-            profile.pairs[unaligned] = conversion.pair_unaligned(base.frames, profile.frames)
+            assert profile.frames is not None
+            pairs = conversion.pair_unaligned(base.frames, profile.frames)
+            profile.pairs[unaligned] = Pairs(pairs.match, _rounded(pairs.delta))
             self._forget_old_profiles()
         return profile.pairs[unaligned], conversion.BETA_UNALIGNED
 
@@ -292,6 +375,7 @@ def align(base: Base, profile: VoiceProfile) -> Pairs | None:
     seconds = sum(int(a.active.sum()) for a in analyses) * world.FRAME_SECONDS
     if not 0.4 < seconds / profile.active_seconds < 2.5:
         return None
+    assert profile.frames is not None
     spoken = conversion.active_frames(analyses, base.statistics)
     pairs, distance = conversion.pair_aligned(spoken, profile.frames)
     # What other words of the same voice come to, laid over the same reference.
@@ -338,6 +422,16 @@ def base_file(voice: BaseVoice) -> str:
     """The name of the file with a voice's features: another one for another version or other sentences."""
     parts = "\n".join([str(FEATURES_VERSION), voice.version, *voice.calibration()])
     return f"base-{voice.name}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}.npz"
+
+
+def kept_version(base: Base) -> str:
+    """Changes whenever what is kept of a voice for this base voice would come out otherwise."""
+    parts = [
+        PROFILE_VERSION, base_file(base.voice), world.CEPSTRUM_SIZE, world.FRAME_SECONDS, world.ACTIVE_RANGE_DB,
+        conversion.MATCH_SIZE, conversion.CONTEXT_SIZE, conversion.CONTEXT_FRAMES, conversion.CONTEXT_WEIGHT,
+        conversion.VOICED_WEIGHT, conversion.PAIR_NEIGHBOURS, MAX_ALIGNED_RATIO,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def make_base(voice: BaseVoice) -> dict[str, np.ndarray]:
@@ -395,6 +489,11 @@ def read_base(voice: BaseVoice, path: Path) -> Base:
         match = np.concatenate([conversion.match_vectors(c, v, statistics) for c, v in sentences])
         frames = Frames(cepstrum[active], voiced[active], match[active])
         return Base(voice, statistics, frames, float(kept["level"]))
+
+
+def _rounded(values: Float32) -> Float32:
+    """To half precision, as they are kept: a voice sounds the same when it is read back."""
+    return values.astype(np.float16).astype(np.float32)
 
 
 def _padded(samples: Float32, sample_rate: int) -> Float32:

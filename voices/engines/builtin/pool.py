@@ -1,4 +1,4 @@
-"""Child processes that speak: a bounded pool with one fair queue, and the wire to each child.
+"""Child processes that speak: a bounded pool, and the wire to each child.
 
 Over a child's stdin and stdout go messages: a JSON object in one line, whose `bytes` says how many bytes follow it.
 """
@@ -13,8 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +22,14 @@ from voiceproject.errors import EngineError, EngineUnavailable, PublicError
 from voices.engines import Piece, Reference
 
 from .engine import profile_key
+from .turns import Deadline, Turns
 
 log = logging.getLogger(__name__)
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 THREADS = "2"
+ENGINE = "builtin"
 MAX_LINE_BYTES = 1 << 20
-CANCEL_CHECK_SECONDS = 0.5
-
-
-class Deadline(Exception):
-    """The request's time is up."""
-
-
-class Canceled(Exception):
-    """Nobody wants the sentence any more, and it was not begun."""
 
 
 class ChildEnded(Exception):
@@ -46,31 +37,27 @@ class ChildEnded(Exception):
 
 
 class Pool:
-    """At most `size` children. A child works for one sentence at a time; waiting sentences are served in order."""
+    """At most `size` children. A child works for one sentence at a time; tenants whose sentences wait take turns.
 
-    def __init__(self, cache_dir: Path | None, size: int, max_child_bytes: int) -> None:
+    max_waiting: texts that may wait for the turn of their first sentence.
+    """
+
+    def __init__(self, cache_dir: Path | None, size: int, max_child_bytes: int, max_waiting: int) -> None:
+        self.turns = Turns(size, max_waiting)
         self._cache_dir = cache_dir
         self._max_child_bytes = max_child_bytes
         self._lock = threading.Lock()
-        self._free_slots = max(1, size)
         self._idle: list[Child] = []
         self._busy: set[Child] = set()
-        self._waiting: deque[threading.Event] = deque()
         self._open = True
 
-    def speak(
-        self,
-        order: dict[str, Any],
-        reference: Reference,
-        deadline: float,
-        canceled: Callable[[], bool] = lambda: False,
-    ) -> Piece:
-        """One sentence (`order`: the arguments of Synthesizer.speak) in the voice of the reference.
+    def speak(self, order: dict[str, Any], reference: Reference, deadline: float) -> Piece:
+        """One sentence (`order`: the arguments of Synthesizer.speak) in the voice of the reference; within a turn.
 
-        canceled: asked while the sentence waits for its turn. Raises Deadline, Canceled, EngineError where the child
-        fails, EngineUnavailable once closed, PublicError as the engine.
+        An order with `prepare` and a language speaks nothing: what that would need of the voice is computed, and kept.
+
+        Raises Deadline, EngineError where the child fails, EngineUnavailable once closed, PublicError as the engine.
         """
-        self._take_slot(deadline, canceled)
         child: Child | None = None
         try:
             child = self._take_child()
@@ -94,55 +81,23 @@ class Pool:
         finally:
             if child:
                 self._discard(child)
-            self._give_slot()
 
     def state(self) -> dict[str, Any]:
         """open; children: running processes; busy; waiting: sentences in the queue."""
         with self._lock:
             busy, idle = len(self._busy), len(self._idle)
-            return {"open": self._open, "children": busy + idle, "busy": busy, "waiting": len(self._waiting)}
+            return {"open": self._open, "children": busy + idle, "busy": busy, "waiting": self.turns.waiting}
 
     def close(self) -> None:
         with self._lock:
             self._open = False
             idle, busy = self._idle.copy(), self._busy.copy()
             self._idle.clear()
-            for ticket in self._waiting:
-                ticket.set()
+        self.turns.close()
         for child in idle:
             child.end()
         for child in busy:
             child.kill()  # its request's thread sees the end of the pipe and does the rest
-
-    def _take_slot(self, deadline: float, canceled: Callable[[], bool]) -> None:
-        with self._lock:
-            if not self._open:
-                raise EngineUnavailable("The speech engine is shutting down.")
-            if self._free_slots and not self._waiting:
-                self._free_slots -= 1
-                return
-            ticket = threading.Event()
-            self._waiting.append(ticket)
-        given_up: type[Exception] = Deadline
-        while (left := deadline - time.monotonic()) > 0 and not ticket.wait(min(left, CANCEL_CHECK_SECONDS)):
-            if canceled():
-                given_up = Canceled
-                break
-        with self._lock:
-            if not self._open:
-                raise EngineUnavailable("The speech engine is shutting down.")
-            # Whoever gives a slot away takes the ticket out of the queue, and the slot is then this thread's.
-            if ticket not in self._waiting:
-                return
-            self._waiting.remove(ticket)
-        raise given_up
-
-    def _give_slot(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._free_slots += 1
 
     def _take_child(self) -> Child:
         with self._lock:
@@ -211,9 +166,21 @@ class Child:
         order = {**order, "profile": key}
         answer, data = self._ask(order, b"", deadline)
         if answer.get("need") == "reference":
-            self._send_reference(key, reference, deadline)
+            if not self._send_kept(key, reference, order["language"], deadline):
+                self._send_reference(key, reference, deadline)
             answer, data = self._ask(order, b"", deadline)
+        if answer["made"] and reference.kept:
+            _, kept = self._ask({"keep": key, "language": order["language"]}, b"", deadline)
+            reference.kept.store(ENGINE, order["language"], kept)
         return Piece(np.frombuffer(data, np.float32), int(answer["sample_rate"]), order["text"])
+
+    def _send_kept(self, key: str, reference: Reference, language: str, deadline: float) -> bool:
+        """What was computed of a saved voice before. False where there is nothing, or nothing of use any more."""
+        kept = reference.kept.load(ENGINE, language) if reference.kept else None
+        if kept is None:
+            return False
+        answer, _ = self._ask({"kept": key, "language": language}, kept, deadline)
+        return bool(answer["taken"])
 
     def _send_reference(self, key: str, reference: Reference, deadline: float) -> None:
         message = {

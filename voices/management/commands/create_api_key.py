@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from voices import keys
-from voices.models import KEY_LIMITS, SCOPES, clean_networks
+from voices.models import KEY_LIMITS, MAX_LIMIT, SCOPES, clean_networks
 
 
 class Command(BaseCommand):
@@ -50,8 +50,8 @@ class Command(BaseCommand):
         except ValueError as error:
             raise CommandError(f"--allowed-networks: {error}") from None
         for name in KEY_LIMITS:
-            if fields[name] is not None and fields[name] < 1:
-                raise CommandError(f"--{name.replace('_', '-')} must be at least 1.")
+            if fields[name] is not None and not 1 <= fields[name] <= MAX_LIMIT:
+                raise CommandError(f"--{name.replace('_', '-')} must be from 1 to {MAX_LIMIT}.")
         key, secret = keys.create(user, keys.Actor(), **fields, expires_at=expires_at)
         self.stderr.write(f"Key {key.prefix}… of {user.username}. Copy it now, it is not shown again:")
         self.stdout.write(secret)

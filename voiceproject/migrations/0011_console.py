@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('voiceproject', '0007_rate_log'),
+        ('voiceproject', '0010_erasure'),
     ]
 
     operations = [

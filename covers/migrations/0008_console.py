@@ -7,8 +7,8 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('covers', '0005_trace_parent'),
-        ('voices', '0009_console'),
+        ('covers', '0007_saved_voices'),
+        ('voices', '0012_console'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('voices', '0008_trace_parent'),
+        ('voices', '0011_voice_bytes'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,0 +1,103 @@
+"""Statements that are compiled once.
+
+Django builds the SQL of a query anew each time, which takes several times as long as the database needs to run it. That
+does not matter in the console, but every sentence takes a lease, gives it back and ends a job, and whoever waits for
+one looks again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, connection, transaction
+from django.db.models import Expression, Model, QuerySet
+from django.db.models.query import get_related_populators
+from django.db.models.sql import UpdateQuery
+
+
+class Slot(Expression):
+    """Stands in a prepared statement for a value that each run brings, as its argument of this name.
+
+    The value is written as the model's field of that name is, or as `field`.
+    """
+
+    def __init__(self, name: str, model: type[Model], field: str = "") -> None:
+        super().__init__(output_field=model._meta.get_field(field or name))  # type: ignore[arg-type]
+        self.name = name
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        return "%s", [self]
+
+
+class _Statement:
+    def _given(self, parameters: Iterable[Any], values: dict[str, Any]) -> list[Any]:
+        return [
+            part.output_field.get_db_prep_save(values[part.name], connection) if isinstance(part, Slot) else part
+            for part in parameters
+        ]
+
+
+class Update(_Statement):
+    """`rows.update(**changes)` with slots: called with their values, it gives the number of rows that were changed."""
+
+    def __init__(self, rows: QuerySet, **changes: Any) -> None:
+        self._rows = rows
+        self._changes = changes
+
+    def __call__(self, **values: Any) -> int:
+        sql, parameters = self._compiled
+        with transaction.mark_for_rollback_on_error(DEFAULT_DB_ALIAS), connection.cursor() as cursor:
+            cursor.execute(sql, self._given(parameters, values))
+            return int(cursor.rowcount)
+
+    @cached_property
+    def _compiled(self) -> tuple[str, Iterable[Any]]:
+        # As QuerySet.update does it.
+        query = self._rows.query.chain(UpdateQuery)
+        query.add_update_values(self._changes)  # type: ignore[attr-defined]
+        query.clear_ordering(force=True)
+        query.clear_select_clause()
+        return query.get_compiler(DEFAULT_DB_ALIAS).as_sql()
+
+
+class Select(_Statement):
+    """A queryset of objects (with `select_related` of its) or of `values_list`, with slots: called with their values,
+    it gives the list."""
+
+    def __init__(self, rows: QuerySet) -> None:
+        self._rows = rows
+
+    def __call__(self, **values: Any) -> list[Any]:
+        sql, parameters, convert = self._compiled
+        with connection.cursor() as cursor:
+            cursor.execute(sql, self._given(parameters, values))
+            return [convert(row) for row in cursor.fetchall()]
+
+    @cached_property
+    def _compiled(self) -> tuple[str, Iterable[Any], Callable[[Any], Any]]:
+        # As Django's own iterables do it. The converters ask the connection for what its kind can do, not for data.
+        compiler = self._rows.query.get_compiler(DEFAULT_DB_ALIAS)
+        sql, parameters = compiler.as_sql()
+        columns = [column for column, _, _ in compiler.select]
+        converters = compiler.get_converters(columns)
+
+        def values_of(row: Any) -> Any:
+            return next(compiler.apply_converters([row], converters))
+
+        if self._rows._fields is not None:  # type: ignore[attr-defined] # values_list
+            return sql, parameters, lambda row: tuple(values_of(row))
+        model = compiler.klass_info["model"]
+        own = compiler.klass_info["select_fields"]
+        names = [columns[index].target.attname for index in own]
+        related = get_related_populators(compiler.klass_info, compiler.select, DEFAULT_DB_ALIAS)  # type: ignore[call-arg]
+
+        def object_of(row: Any) -> Any:
+            values = values_of(row)
+            found = model.from_db(DEFAULT_DB_ALIAS, names, [values[index] for index in own])
+            for populator in related:
+                populator.populate(values, found)
+            return found
+
+        return sql, parameters, object_of

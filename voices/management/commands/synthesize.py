@@ -1,0 +1,89 @@
+"""`manage.py synthesize TEXT --reference FILE -o OUT.wav`: a text spoken in the voice of a recording."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from argparse import ArgumentParser
+from contextlib import ExitStack
+from typing import Any
+
+from django.core.files import File
+
+from voiceproject import audio
+from voiceproject.terminal import JobCommand, told_plainly
+from voices import saved, synthesis, tasks
+from voices.engines import Reference
+from voices.models import Synthesis
+from voices.serializers import FORMATS, LANGUAGES, MAX_SEED, SynthesizeSerializer, check_text
+
+
+class Command(JobCommand):
+    help = "Speaks a text in the voice of a recording and writes it to a file. Needs no server; Ctrl-C cancels."
+    formats = FORMATS
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("text", help="what to say; - reads it from standard input")
+        self.add_voice(parser)
+        parser.add_argument("--reference-text", default="", help="what is said in the whole of it")
+        parser.add_argument("--reference-language", choices=LANGUAGES, default="auto")
+        parser.add_argument(
+            "--language", choices=LANGUAGES, default="auto", help="of the text (default: by its script)"
+        )
+        parser.add_argument("--speed", default="1.0", help="0.5 to 2.0; 2 is twice as fast (default: %(default)s)")
+        parser.add_argument("--temperature", default="0.7", help="0.1 to 1.0 (default: %(default)s)")
+        parser.add_argument("--seed", help="the same seed gives the same audio on the built-in engine")
+        parser.add_argument("--model-id", default="", help="of GPT-SoVITS, as the console has it")
+        self.add_output(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        response_format = self.output_format(options["output"])
+        text = self.read_text(options["text"])
+        self.prepare_database()
+        engine = synthesis.get_engine()
+        names = ("reference_text", "reference_language", "language", "speed", "temperature", "seed", "model_id")
+        data = {name: options[name] for name in names if options[name] is not None}
+        data |= {"text": text, "response_format": response_format}
+        path = options["reference"]
+        with told_plainly(), ExitStack() as opened:
+            if path is not None:
+                data["reference_audio"] = File(opened.enter_context(path.open("rb")), name=path.name)
+            serializer = SynthesizeSerializer(data=data | {"voice_id": options["voice"]})
+            serializer.is_valid(raise_exception=True)
+            fields = serializer.validated_data
+            reference_file: Any = path
+            if path is None:
+                chosen = saved.choose(
+                    saved.find_any(options["voice"]), engine, fields["reference_text"], fields["reference_language"]
+                )
+                reference, reference_file = chosen.reference, chosen.file
+            else:
+                samples, rate = audio.load_reference(path, field="reference")
+                reference = Reference(
+                    samples, rate, audio.sha256_file(path), fields["reference_text"] or None,
+                    fields["reference_language"],
+                )  # fmt: skip
+            check_text(fields, reference.transcript or "", reference.language)
+        seed = fields.get("seed")
+        job = Synthesis(
+            background=True,
+            voice_id=options["voice"],
+            reference_hash=reference.content_hash,
+            reference_text=reference.transcript or "",
+            reference_language=reference.language,
+            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            **{
+                name: fields[name]
+                for name in ("text", "language", "speed", "temperature", "model_id", "response_format")
+            },
+        )
+        try:
+            self.work(job, {"reference_audio": reference_file}, "audio", tasks.run, options["output"])
+        finally:
+            synthesis.close_engine()
+        seconds = f"{job.duration_seconds:.1f} s of {response_format} by {job.engine}, seed {job.seed}"
+        self.stdout.write(f"{options['output']}: {seconds}")
+
+    @staticmethod
+    def read_text(text: str) -> str:
+        return sys.stdin.read() if text == "-" else text
