@@ -420,11 +420,7 @@ class JobAdmin(LogAdmin):
         stage = stage if stage in self.stages else ""
 
         def retry(job: Job) -> bool:
-            try:
-                return job.resumable and job.retry(stage)
-            except PublicError as error:  # the tenant's quota
-                messages.error(request, f"{job.tenant}: {error.message}")
-                return False
+            return job.resumable and job.retry(stage)
 
         details = {"stage": stage} if stage else {}
         self._each(
@@ -463,7 +459,12 @@ class JobAdmin(LogAdmin):
         changed = 0
         for job in jobs:
             was = str(job.status)
-            if change(job):
+            try:
+                happened = change(job)
+            except PublicError as error:  # A quota is full.
+                messages.error(request, f"{job.tenant}: {error.message}")
+                happened = False
+            if happened:
                 changed += 1
                 self.act(request, verb, job, status=was, **details)
         if changed:
