@@ -480,7 +480,7 @@ def test_no_text_of_a_tenant_is_markup_and_nothing_is_inline(operator: Client, e
 
 
 def test_only_the_console_lets_scripts_evaluate(operator: Client) -> None:
-    for page in ("start", "docs", "redoc"):
+    for page in ("studio", "docs", "redoc"):
         policy = operator.get(reverse(page))["Content-Security-Policy"]
         assert "unsafe-eval" not in policy
         assert "unsafe-inline" not in policy

@@ -66,13 +66,13 @@ def _plain(value: Any) -> Any:
     return str(value)[:200]
 
 
-def utc(field: str, description: Any) -> Callable[[Any, Any], str]:
+def utc(field: str, description: Any) -> Callable[[Any, Any], SafeString | str]:
     """A column for a time, to the second: what an operator compares with logs."""
 
     @admin.display(description=description)
-    def shown(self: Any, row: Any) -> str:
+    def shown(self: Any, row: Any) -> SafeString | str:
         value = getattr(row, field)
-        return f"{value:%Y-%m-%d\N{NO-BREAK SPACE}%H:%M:%S}" if value else ""
+        return format_html('<span class="console-time">{}</span>', f"{value:%Y-%m-%d %H:%M:%S}") if value else ""
 
     return shown
 
@@ -310,7 +310,7 @@ class JobAdmin(LogAdmin):
 
     @admin.display(description=_("progress"))
     def progress_bar(self, job: Job) -> SafeString | str:
-        if job.status not in LIVE:
+        if job.status != JobStatus.RUNNING:
             return ""
         return format_html('<progress max="100" value="{}"></progress> {}&nbsp;%', job.progress, job.progress)
 
@@ -420,11 +420,7 @@ class JobAdmin(LogAdmin):
         stage = stage if stage in self.stages else ""
 
         def retry(job: Job) -> bool:
-            try:
-                return job.resumable and job.retry(stage)
-            except PublicError as error:  # the tenant's quota
-                messages.error(request, f"{job.tenant}: {error.message}")
-                return False
+            return job.resumable and job.retry(stage)
 
         details = {"stage": stage} if stage else {}
         self._each(
@@ -463,7 +459,12 @@ class JobAdmin(LogAdmin):
         changed = 0
         for job in jobs:
             was = str(job.status)
-            if change(job):
+            try:
+                happened = change(job)
+            except PublicError as error:  # A quota is full.
+                messages.error(request, f"{job.tenant}: {error.message}")
+                happened = False
+            if happened:
                 changed += 1
                 self.act(request, verb, job, status=was, **details)
         if changed:

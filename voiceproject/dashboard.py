@@ -382,6 +382,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         )),
         (_("Voices and models"), (
             ("voices_voice_changelist", "voices.view_voice", _("Voices"), "mic"),
+            ("voices_consent_changelist", "voices.view_consent", _("Consents"), "verified_user"),
             ("voices_enginemodel_changelist", "voices.view_enginemodel", _("Models"), "neurology"),
         )),
         (_("Tenants"), (

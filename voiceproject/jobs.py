@@ -488,7 +488,8 @@ class Job(models.Model):
             self.refresh_from_db()
             if changed:
                 usage.reserve(self)
-        if changed:
+        if changed and stored:
+            provenance.make_before_deletion(self.folder)
             self._delete_stored(stored)
         return bool(changed)
 

@@ -18,7 +18,7 @@ from django.utils.translation import ngettext
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from voiceproject.api import file_response
-from voiceproject.console import ConsoleAdmin, JobAdmin, LogAdmin, confirmed, utc
+from voiceproject.console import ConsoleAdmin, JobAdmin, LogAdmin, confirmed, since_filter, utc
 from voiceproject.errors import PublicError, json_response
 from voices import keys, registry, saved
 from voices.forms import KeyForm, LanguagesField
@@ -188,45 +188,48 @@ class EngineModelAdmin(ConsoleAdmin):
         return len(models)
 
 
-class TakedownMixin:
-    """The action that ends a voice and everything that was made with it. Rows have the voice's id in `voice_field`."""
+class TakedownAdmin(LogAdmin):
+    """With the action that ends a voice and all that was made with it. Rows have the voice's id in `voice_field`."""
 
     voice_field: str
+    actions = ("take_down",)
 
     @admin.action(description=_("Take the voice down: cancel its jobs, revoke what it made"), permissions=["change"])
-    @confirmed(lambda n: ngettext("Take %d voice down? Its jobs are canceled, what it made is revoked for good.",
-                                  "Take %d voices down? Their jobs are canceled, what they made is revoked for good.",
+    @confirmed(lambda n: ngettext("Take %d voice down? Its jobs end and what it made is deleted, for good.",
+                                  "Take %d voices down? Their jobs end and what they made is deleted, for good.",
                                   n) % n)  # fmt: skip
     def take_down(self, request: HttpRequest, rows: list[Any]) -> None:
         voice_ids = {getattr(row, self.voice_field) for row in rows}
-        count = sum(saved.take_down(voice_id, request) for voice_id in voice_ids)
-        text = _("%(voices)d voices taken down, %(jobs)d jobs revoked.")
-        messages.success(request, text % {"voices": len(voice_ids), "jobs": count})
+        count = sum(saved.take_down(voice_id, request) for voice_id in voice_ids)  # It writes the audit log.
+        found = {"voices": len(voice_ids), "jobs": count}
+        messages.success(request, _("%(voices)d voices taken down, %(jobs)d jobs revoked.") % found)
 
 
 @admin.register(Voice)
-class VoiceAdmin(TakedownMixin, LogAdmin):
+class VoiceAdmin(TakedownAdmin):
     voice_field = "pk"
-    list_display = ("name", "tenant", "language", "length", "taken_down_at", "created_at")
-    list_filter = ("taken_down_at", "language", "created_at")
+    list_display = ("name", "tenant", "language", "length", "taken_down", "created")
+    taken_down = utc("taken_down_at", _("taken down (UTC)"))
+    created = utc("created_at", _("created (UTC)"))
+    list_filter = (("taken_down_at", admin.EmptyFieldListFilter), since_filter("created_at"))
     list_select_related = ("tenant",)
-    search_fields = ("id", "name", "tenant__username", "samples__uploaded_hash")
+    search_fields = ("=id", "=tenant__username", "=samples__uploaded_hash")
+    search_help_text = _("A whole id, a tenant, or the SHA-256 of a sample")
     fields = readonly_fields = (
         "listen", "id", "tenant", "name", "description", "language", "reference_transcript", "length", "consents",
         "taken_down_at", "created_at", "updated_at",
     )  # fmt: skip
-    actions = ("take_down",)
 
-    @admin.display(description="length")
+    @admin.display(description=_("length"))
     def length(self, voice: Voice) -> str:
         return f"{voice.reference_frames / max(voice.reference_rate, 1):.1f} s"
 
-    @admin.display(description="consents")
+    @admin.display(description=_("consents"))
     def consents(self, voice: Voice) -> SafeString:
         rows = Consent.objects.filter(voice_id=voice.pk)
         return format_html_join("", "<p>{}: {}</p>", ((row.created_at, row.statement) for row in rows))
 
-    @admin.display(description="listen")
+    @admin.display(description=_("listen"))
     def listen(self, voice: Voice) -> SafeString:
         url = reverse("admin:voices_voice_file", args=[voice.pk])
         return format_html('<audio controls preload="none" src="{}"></audio>', url)
@@ -237,10 +240,12 @@ class VoiceAdmin(TakedownMixin, LogAdmin):
 
     def serve_file(self, request: HttpRequest, pk: str) -> HttpResponseBase:
         voice = Voice.objects.filter(pk=pk).first()
-        if voice is None:
-            raise Http404
         if not self.has_view_permission(request, voice):
             raise PermissionDenied
+        if voice is None:
+            raise Http404
+        if request.headers.get("Range", "bytes=0-").startswith("bytes=0-"):
+            self.act(request, "listen", voice)
         try:
             return file_response(request, voice.reference, content_type="audio/flac", filename=f"{pk}.flac")
         except PublicError as error:
@@ -248,14 +253,14 @@ class VoiceAdmin(TakedownMixin, LogAdmin):
 
 
 @admin.register(Consent)
-class ConsentAdmin(TakedownMixin, LogAdmin):
+class ConsentAdmin(TakedownAdmin):
     """The records that outlive voices; a voice that its tenant has deleted is taken down from here."""
 
     voice_field = "voice_id"
-    list_display = ("created_at", "voice_name", "tenant_name", "statement", "address", "key_prefix")
-    list_filter = ("created_at",)
-    search_fields = ("voice_id", "voice_name", "tenant_name", "statement", "sample_hash")
-    actions = ("take_down",)
+    list_display = ("created", "voice_name", "tenant_name", "statement", "address", "key_prefix")
+    created = utc("created_at", _("created (UTC)"))
+    list_filter = (since_filter("created_at"),)
+    search_fields = ("=voice_id", "voice_name", "tenant_name", "statement", "=sample_hash")
 
 
 @admin.register(Synthesis)
