@@ -58,14 +58,6 @@ def cover(owner: User) -> dict[str, Any]:
     return {"pk": made.pk, "stem": "converted"}
 
 
-def voice(owner: User) -> dict[str, Any]:
-    made = baker.make(Voice, tenant=owner, name="anna")
-    made.reference = default_storage.save(f"{made.folder}/1-reference.flac", ContentFile(b"RIFF of one tenant"))
-    made.save()
-    sample = baker.make(VoiceSample, voice=made, audio=made.reference.name, quality=REPORT.as_json())
-    return {"pk": made.pk, "sample_id": sample.pk}
-
-
 def key(owner: User) -> dict[str, Any]:
     return {"pk": ApiKey.objects.issue(owner, "another")[0].public_id}
 
@@ -74,7 +66,8 @@ def voice(owner: User) -> dict[str, Any]:
     made = baker.make(Voice, tenant=owner, language="en")
     made.reference = default_storage.save(f"{made.folder}/reference.flac", ContentFile(b"RIFF of one tenant"))
     made.save()
-    samples = [baker.make(VoiceSample, voice=made, audio=made.reference.name) for _ in range(2)]
+    kept = {"voice": made, "audio": made.reference.name, "quality": REPORT.as_json()}
+    samples = [baker.make(VoiceSample, **kept) for _ in range(2)]
     return {"pk": made.pk, "sample_id": samples[0].pk}
 
 
@@ -123,12 +116,6 @@ API = {
     "voice/syntheses/<uuid:pk>/cancel": Api("synthesize", "POST", synthesis),
     "voice/syntheses/<uuid:pk>/retry": Api("synthesize", "POST", synthesis),
     "voice/syntheses/<uuid:pk>/events": Api("synthesize", "GET", synthesis),
-    "voice/voices": Api("voices", "GET POST"),
-    "voice/voices/<uuid:pk>": Api("voices", "GET PATCH DELETE", voice),
-    "voice/voices/<uuid:pk>/sample": Api("voices", "GET", voice, file=True),
-    "voice/voices/<uuid:pk>/samples": Api("voices", "POST", voice),
-    "voice/voices/<uuid:pk>/samples/<uuid:sample_id>": Api("voices", "DELETE", voice),
-    "voice/quality": Api(("voices", "synthesize"), "POST"),
     "cover/jobs": Api("covers", "GET POST"),
     "cover/jobs/<uuid:pk>": Api("covers", "GET DELETE", cover),
     "cover/jobs/<uuid:pk>/result": Api("covers", "GET", cover, file=True),
@@ -145,10 +132,6 @@ API = {
     "voice/consent": Api("voices", "GET PUT DELETE"),
     "voice/quality": Api(("voices", "synthesize"), "POST"),
     "provenance/verify": Api(None, "POST"),
-    "usage": Api("usage", "GET"),
-    "me": Api(None, "GET"),
-    "me/export": Api("keys", "GET"),
-    "me/erase": Api("keys", "POST"),
     "keys": Api("keys", "GET POST"),
     "keys/<uuid:pk>": Api("keys", "GET PATCH DELETE", key),
     "keys/<uuid:pk>/rotate": Api("keys", "POST", key),
