@@ -569,7 +569,7 @@ def test_a_certificate_that_cannot_sign_is_a_system_check(
 ) -> None:
     operators(**wrong)
     (error,) = checks.signing(None)
-    assert error.id == "voiceproject.E005"
+    assert error.id == "voiceproject.E010"
     assert message in error.msg
 
 

@@ -236,4 +236,4 @@ def signing(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     problem = provenance.problem()
     if problem is None:
         return []
-    return [Error(f"Nothing can be signed: {problem}.", hint="See C2PA_CERT and C2PA_KEY.", id="voiceproject.E005")]
+    return [Error(f"Nothing can be signed: {problem}.", hint="See C2PA_CERT and C2PA_KEY.", id="voiceproject.E010")]
