@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rest_framework.test import APIClient
 
 from covers import pipeline
 from covers.models import CoverJob
@@ -174,3 +175,22 @@ def test_a_long_list_costs_little(listed: Callable[[str], Path]) -> None:
     text = ("word12 and less, word4999 and more" + " x" * 2500)[:5000]
     assert textfilter.words(text, 1, "synthesis") is not None
     assert textfilter.words(text.replace("4999", "9999"), 1, "synthesis") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "text_field", "extra"),
+    [
+        ("/openai/v1/audio/speech", "input", {"model": "tts-1", "voice": "alloy"}),
+        ("/elevenlabs/v1/text-to-speech/alloy", "text", {}),
+    ],
+)
+def test_compatible_routes_ask_the_filter_too(
+    api: APIClient, engine: FakeEngine, settings: Any, url: str, text_field: str, extra: dict[str, str]
+) -> None:
+    settings.TEXT_FILTER = "tests.filters.no_rivers"
+    engine.presets = ("female",)
+    answer = api.post(url, {text_field: "We walked along the river.", **extra}, format="json")
+    assert answer.status_code == 400, answer.content
+    assert "We do not speak of rivers." in answer.content.decode()
+    assert engine.requests == []
+    assert not Synthesis.objects.exists()

@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject import provenance
+from voiceproject import provenance, textfilter
 from voiceproject.api import BodyLimitMixin
 from voiceproject.errors import PublicError, exception_handler
 from voiceproject.formats import Encoder, Output, encode
@@ -105,6 +105,7 @@ class Speaking:
         serializer = SpeakTextSerializer(data=fields)
         serializer.is_valid(raise_exception=True)
         checked = serializer.validated_data
+        textfilter.check(request, checked["text"], "synthesis", "text")
         engine = synthesis.get_engine()
         if voice is None:
             preset = PRESETS[str(speaker)]
