@@ -133,7 +133,9 @@ def test_pages_have_a_policy_and_keep_to_it(db: None, page: str) -> None:
     response = Client().get(page)
     policy = response["Content-Security-Policy"]
     assert "default-src 'self'" in policy
-    assert "unsafe" not in policy
+    assert "unsafe-inline" not in policy
+    # Alpine.js, which the console's menus are made with, evaluates attributes.
+    assert ("unsafe-eval" in policy) == page.startswith("/admin/")
     html = response.content.decode()
     assert "<style" not in html
     assert not re.search(r"<script(?![^>]*\bsrc=)", html)

@@ -576,5 +576,8 @@ def test_the_console_sends_again(receiver: Receiver, tenant: Tenant, admin_clien
     url = "/admin/voiceproject/webhookdelivery/"
     assert admin_client.get(url).status_code == 200
     assert admin_client.get(f"{url}{delivery.pk}/change/").status_code == 200
-    admin_client.post(url, {"action": "redeliver", "_selected_action": [str(delivery.pk)]})
+    form = {"action": "redeliver", "_selected_action": [str(delivery.pk)]}
+    assert admin_client.post(url, form).status_code == 200  # It asks first.
+    assert webhooks.due() == []
+    admin_client.post(url, {**form, "confirmed": "yes"})
     assert webhooks.due() == [delivery.pk]

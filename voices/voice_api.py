@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -187,6 +187,7 @@ class VoiceViewSet(
 
 class StandingConsentView(BodyLimitMixin, APIView):
     required_scope = "voices"
+    error_statuses: ClassVar = {"get": (404,)}  # none was given
 
     @extend_schema(
         operation_id="get_standing_consent",
