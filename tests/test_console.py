@@ -442,7 +442,8 @@ def evil(operator: Client) -> list[str]:
                        error="<b>e</b>", warning=EVIL, marks=[{"attempt": 1, "stage": EVIL, "host": EVIL,
                        "at": timezone.now().isoformat()}], **texts)  # fmt: skip
     synthesis = baker.make(Synthesis, tenant=user, text=EVIL, status="running", engine=EVIL[:32], host=EVIL, **texts)
-    host = WorkerHost.objects.create(name=EVIL, seen_at=timezone.now())
+    # Not the text of the synthesis: the access log has the path, which names the host.
+    host = WorkerHost.objects.create(name=EVIL.replace("alert", "confirm"), seen_at=timezone.now())
     webhook = baker.make(WebhookDelivery, tenant=user, url=EVIL, payload=EVIL, last_error=EVIL, type=EVIL)
     model = EngineModel.objects.create(model_id="m", name=EVIL, voice_weights=EVIL, engine="rvc")
     entry = AuditEntry.objects.create(action="x", actor_name=EVIL, target_name=EVIL, details={EVIL: EVIL}, address="1")
