@@ -140,8 +140,7 @@ class Browser:
         self.wait("document.readyState === 'complete'")
 
     def click(self, selector: str) -> None:
-        place = self.wait(
-            f"""(() => {{
+        where = f"""(() => {{
                 const element = document.querySelector({json.dumps(selector)});
                 if (!element || element.disabled || !element.checkVisibility()) return null;
                 element.scrollIntoView({{block: 'center', behavior: 'instant'}});
@@ -150,7 +149,11 @@ class Browser:
                 const hit = document.elementFromPoint(x, y);
                 return element === hit || element.contains(hit) || hit?.contains(element) ? [x, y] : null;
             }})()"""
-        )
+        # Once it stands still: what loads around it moves it, and the press would land beside it.
+        place, before = self.wait(where), None
+        while place != before:
+            time.sleep(0.1)
+            before, place = place, self.wait(where)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
