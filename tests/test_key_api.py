@@ -563,3 +563,10 @@ def test_submissions_that_race_never_exceed_a_keys_jobs(engine: FakeEngine, refe
     statuses = raced(*[lambda prefer=prefer: one(prefer) for prefer in ("respond-async", "") * 3])
     assert statuses[-4:] == [429] * 4 and set(statuses[:2]) <= {200, 202}
     assert most == [2] * 4
+
+
+def test_a_wrong_scope_in_a_list_is_told_in_plain_words(tenant: Tenant) -> None:
+    response = tenant.client.post("/api/v1/keys", {"name": "x", "scopes": ["covers", "nope"]}, format="json")
+    assert response.status_code == 400
+    assert response.json()["details"] == {"scopes": ['"nope" is not a valid choice.']}
+    assert response.json()["message"] == 'scopes: "nope" is not a valid choice.'

@@ -107,3 +107,10 @@ def test_failures_and_refusals_are_in_the_audit_log_without_the_password(operato
     SigninFailures.objects.all().delete()
     sign_in(PASSWORD)
     assert AuditEntry.objects.filter(action="signin", actor=operator).count() == 1
+
+
+@pytest.mark.django_db
+def test_who_signs_in_at_the_console_without_having_asked_for_a_page_gets_its_first_one() -> None:
+    User.objects.create_superuser("root", password="a long password")
+    response = Client().post("/admin/login/", {"username": "root", "password": "a long password"})
+    assert (response.status_code, response["Location"]) == (302, "/admin/")

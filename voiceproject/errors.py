@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -228,12 +229,21 @@ def validation_error(detail: Any) -> PublicError:
     """details: field -> list of messages; messages that belong to no field stand under `non_field_errors`."""
     if not isinstance(detail, dict):
         detail = {"non_field_errors": detail if isinstance(detail, list) else [detail]}
-    details = {
-        sendable(field): [sendable(message) for message in (messages if isinstance(messages, list) else [messages])]
-        for field, messages in detail.items()
-    }
+    details = {sendable(field): list(_texts(messages)) for field, messages in detail.items()}
     field, messages = next(iter(details.items()), ("", [""]))
     return PublicError("validation_error", f"{field}: {messages[0]}", details)
+
+
+def _texts(messages: Any) -> Iterator[str]:
+    """The messages in REST framework's tree of them: a list's are by index, those of an object by field."""
+    if isinstance(messages, dict):
+        for name, inner in messages.items():
+            yield from (text if isinstance(name, int) else sendable(f"{name}: {text}") for text in _texts(inner))
+    elif isinstance(messages, (list, tuple)):
+        for inner in messages:
+            yield from _texts(inner)
+    else:
+        yield sendable(messages)
 
 
 def sendable(text: Any) -> str:

@@ -603,10 +603,12 @@ class Job(models.Model):
 
     def expected_seconds(self) -> float:
         """Audio that the job will make, as far as it is known when it is accepted."""
+        # As with as_json: every kind of job has its own, and Django's metaclass knows no abstract methods.
         raise NotImplementedError(f"{type(self).__name__} does not say what it makes")
 
     def made_seconds(self) -> float:
         """Audio that was made, of a job that has succeeded, or was canceled after it had started."""
+        # The same.
         raise NotImplementedError(f"{type(self).__name__} does not say what it has made")
 
     @property

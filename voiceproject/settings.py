@@ -165,6 +165,7 @@ MEDIA_ROOT = DATA_DIR / "media"
 FILE_UPLOAD_PERMISSIONS = 0o600
 FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o700
 STATIC_URL = "static/"
+LOGIN_REDIRECT_URL = "admin:index"  # The tenants' page names its own.
 STATIC_ROOT = DATA_DIR / "static"
 # Static files are served from the packages themselves: nothing has to be collected first.
 WHITENOISE_USE_FINDERS = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import secrets
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -40,14 +41,14 @@ WAV_HEADER_BYTES = 44
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 
 
-class CompatView(BodyLimitMixin, APIView):
+class CompatView(BodyLimitMixin, APIView, ABC):
     """A view whose errors have another service's shape. field_names: our names of fields -> its names."""
 
     field_names: dict[str, str] = {}
 
+    @abstractmethod
     def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
         """The body of an error; headers are set on the response."""
-        raise NotImplementedError
 
     def get_exception_handler(self) -> Any:
         def handle(exc: Exception, context: dict[str, Any]) -> Response:
@@ -186,6 +187,23 @@ class Transcoded:
                 yield data
         if data := self._encoder.close():
             yield data
+
+
+class Reshaped:
+    """What is made of a stream's blocks: an iterator of bytes. Closing it closes them, also before the first."""
+
+    def __init__(self, made: Iterator[bytes], blocks: Transcoded) -> None:
+        self._made = made
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._made)
+
+    def close(self) -> None:
+        self._blocks.close()
 
 
 def streaming_response(blocks: Any, content_type: str) -> StreamingHttpResponse:

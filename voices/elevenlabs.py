@@ -35,6 +35,7 @@ from voices.auth import ApiKeyAuthentication, credentials
 from voices.compat import (
     PRESETS,
     CompatView,
+    Reshaped,
     Speaking,
     Transcoded,
     clamp_speed,
@@ -207,28 +208,19 @@ class TextToSpeechView(ElevenLabsView):
         blocks = Transcoded(stream, output)
         if not self.timestamps:
             return streaming_response(blocks, output.content_type)
-        return streaming_response(TimedLines(blocks, stream, speaking.text), "application/json")
+        lines = iter(TimedLines(blocks, stream, speaking.text))
+        return streaming_response(Reshaped(lines, blocks), "application/json")
 
 
 class TimedLines:
-    """Audio and when its characters are said, a line of JSON each: an iterator of bytes, to be closed in any case."""
+    """Audio and when its characters are said, a line of JSON each."""
 
     def __init__(self, blocks: Transcoded, stream: synthesis.SpeechStream, text: str) -> None:
         self._blocks = blocks
         self._stream = stream
         self._text = text
-        self._lines = self._make()
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._lines)
-
-    def close(self) -> None:
-        self._blocks.close()
-
-    def _make(self) -> Iterator[bytes]:
         told = 0
         for block in self._blocks:
             yield self._line(block, self._times(told, last=False))

@@ -28,6 +28,7 @@ from voices.auth import credentials
 from voices.compat import (
     PRESETS,
     CompatView,
+    Reshaped,
     Speaking,
     Transcoded,
     clamp_speed,
@@ -115,7 +116,7 @@ class SpeechView(OpenAIView):
         if streamed:
             blocks = Transcoded(speaking.stream(), output)
             if sse:
-                response = streaming_response(Events(blocks, speaking), "text/event-stream")
+                response = streaming_response(Reshaped(events(blocks, speaking), blocks), "text/event-stream")
             else:
                 response = streaming_response(blocks, CONTENT_TYPES[format])
         else:
@@ -128,31 +129,15 @@ class SpeechView(OpenAIView):
         return response
 
 
-class Events:
-    """Audio as OpenAI's server-sent events: an iterator of bytes, to be closed in any case."""
-
-    def __init__(self, blocks: Transcoded, speaking: Speaking) -> None:
-        self._blocks = blocks
-        self._speaking = speaking
-        self._events = self._make()
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._events)
-
-    def close(self) -> None:
-        self._blocks.close()
-
-    def _make(self) -> Iterator[bytes]:
-        for block in self._blocks:
-            yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(block).decode()})
-        seconds = self._speaking.job.duration_seconds or 0.0
-        spoken = math.ceil(seconds * AUDIO_TOKENS_A_SECOND)
-        read = math.ceil(len(self._speaking.text) / CHARACTERS_A_TOKEN)
-        usage = {"input_tokens": read, "output_tokens": spoken, "total_tokens": read + spoken}
-        yield _event({"type": "speech.audio.done", "usage": usage})
+def events(blocks: Transcoded, speaking: Speaking) -> Iterator[bytes]:
+    """Audio as OpenAI's server-sent events."""
+    for block in blocks:
+        yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(block).decode()})
+    seconds = speaking.job.duration_seconds or 0.0
+    spoken = math.ceil(seconds * AUDIO_TOKENS_A_SECOND)
+    read = math.ceil(len(speaking.text) / CHARACTERS_A_TOKEN)
+    usage = {"input_tokens": read, "output_tokens": spoken, "total_tokens": read + spoken}
+    yield _event({"type": "speech.audio.done", "usage": usage})
 
 
 def _event(data: dict[str, Any]) -> bytes:

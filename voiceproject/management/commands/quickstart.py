@@ -50,6 +50,7 @@ class Command(BaseCommand):
         say("")
         say(self.style.SUCCESS(f"Voice cloning and AI covers, engine: {settings.VOICE_ENGINE}"))
         say(f"  API         {base}/api/v1     docs {base}/docs     health {base}/health")
+        say(f"  Studio      {base}/     a tenant's page {base}/account")
         say(f"  Console     {base}/admin/")
         secret = self.first_key()
         self.first_admin()
