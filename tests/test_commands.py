@@ -288,9 +288,7 @@ def test_many_runs_leave_no_descriptor_thread_or_zombie(bench: Bench) -> None:
 # --- output ---
 
 
-def test_two_hundred_megabytes_of_stderr_take_no_memory(bench: Bench) -> None:
-    """A gigabyte is the same, five times over; the test keeps to what a small machine does in a moment."""
-
+def test_a_gigabyte_of_stderr_takes_no_memory(bench: Bench) -> None:
     def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -300,7 +298,7 @@ def test_two_hundred_megabytes_of_stderr_take_no_memory(bench: Bench) -> None:
         sizes.append(resident_bytes())
         return False
 
-    code = "for _ in range(200): os.write(2, b'noise ' * 174763)\nos.write(2, b'and the end')"
+    code = "for _ in range(1000): os.write(2, b'noise ' * 174763)\nos.write(2, b'and the end')"
     result = bench.run(code, should_stop=sample, stop_every_seconds=0.01)
     assert len(sizes) > 3
     assert max(sizes) - sizes[0] < 8_000_000
