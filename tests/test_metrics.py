@@ -43,10 +43,15 @@ AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture(autouse=True)
 def anew() -> Iterator[None]:
-    """Every test counts from nothing."""
+    """Every test counts from nothing, whatever the tests of another file have counted in this process."""
+
+    def forget() -> None:
+        metrics._begin_anew()
+        shutil.rmtree(Path(django_settings.DATA_DIR) / "metrics", ignore_errors=True)
+
+    forget()
     yield
-    metrics._begin_anew()
-    shutil.rmtree(Path(django_settings.DATA_DIR) / "metrics", ignore_errors=True)
+    forget()
 
 
 @pytest.fixture

@@ -428,8 +428,12 @@ def test_an_idle_process_is_ended_by_its_guard_and_put_away(place: Place) -> Non
     place.new_pool(idle_seconds=0.3)
     place.run()
     wait_until(lambda: not place.live(), "nobody needs it")
-    place.pool.tidy()
-    assert os.listdir(place.scratch) == []
+
+    def put_away() -> bool:
+        place.pool.tidy()  # Its process is gone a moment before its guard has been waited for.
+        return os.listdir(place.scratch) == []
+
+    wait_until(put_away, "its folder goes with it")
     assert place.run()[0]["jobs"] == 1
 
 
