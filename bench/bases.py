@@ -16,7 +16,7 @@ def main() -> None:
     kept = set()
     for language in engine.MODULES:
         module = synthesizer.module(language)
-        for name in dict.fromkeys(module.NAMES):
+        for name in dict.fromkeys([*module.NAMES, *module.SOURCES]):
             voice = module.load(name)
             path = engine.PRECOMPUTED / engine.base_file(voice)
             if not path.exists():

@@ -41,7 +41,7 @@ class Person:
 
 
 WOMAN = Person("heart", pitch=1.2, formants=1.15)
-MAN = Person("joe", pitch=0.72, formants=0.85)
+MAN = Person("joe", pitch=1.2, formants=1.0)
 
 
 @lru_cache(maxsize=2)

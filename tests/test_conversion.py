@@ -39,7 +39,7 @@ def test_analysis_and_synthesis_keep_length_pitch_and_sound(analysis: world.Anal
     original = MAN.say(SENTENCE)
     again = world.synthesize(analysis.f0, analysis.log_spectrum, analysis.aperiodicity, analysis.sample_count)
     assert len(again) == len(original)
-    assert speech.pitch(again.astype(np.float32)) == pytest.approx(speech.pitch(original), rel=0.02)
+    assert speech.pitch(again.astype(np.float32)) == pytest.approx(speech.pitch(original), rel=0.05)
     assert distance_to(original, again.astype(np.float32)) < 2.5
 
 
@@ -109,7 +109,7 @@ def test_pitch_is_moved_to_the_target_and_kept_in_range(analysis: world.Analysis
     flat = dataclasses.replace(target, log_f0_deviation=0.5 * source.log_f0_deviation)
     melody = [np.log(f0[f0 > 0]).std() for f0 in (analysis.f0, conversion.map_f0(analysis.f0, source, flat))]
     assert melody[1] == pytest.approx(0.5 * melody[0], rel=0.02)
-    wild = np.array([0.0, 20.0, 3000.0])
+    wild = np.array([0.0, 5.0, 9000.0])
     assert list(conversion.map_f0(wild, source, target)) == [0.0, 60.0, 800.0]
 
 
@@ -149,6 +149,7 @@ def test_the_cache_of_a_base_voice_is_made_anew_when_it_is_damaged(tmp_path: Pat
 
     class Short:
         name, language, version = "short", "en", "1"
+        formants, beta, beta_aligned = 1.0, 0.6, 0.6
         speak = staticmethod(voice.speak)
 
         @staticmethod

@@ -22,6 +22,8 @@ from tests.test_console import operator  # noqa: F401 - a fixture
 from tests.test_covers import RATE, song
 from voiceproject import checks
 from voices import synthesis
+from voices import tasks as voice_tasks
+from voices.engines.builtin import CLEAR
 from voices.engines.gptsovits import GptSovitsEngine
 from voices.models import EngineModel
 
@@ -96,8 +98,8 @@ def test_enabled_models_are_listed_with_what_they_can_be_used_for(
     model("default", **weights("base"), version="v2")
     models = {entry["id"]: entry for entry in api.get(MODELS).json()["models"]}
     assert models["anna"] == {
-        "id": "anna", "name": "Anna", "engine": "gptsovits", "version": "v2Pro", "languages": ["en", "ja"],
-        "uses": ["synthesis", "covers"],
+        "id": "anna", "name": "Anna", "description": "", "engine": "gptsovits", "version": "v2Pro",
+        "languages": ["en", "ja"], "uses": ["synthesis", "covers"],
     }  # fmt: skip
     assert models["default"]["version"] == "v2" and models["default"]["uses"] == ["synthesis", "covers"]
     assert models["old"]["languages"] == ["en", "ja", "zh"]
@@ -127,6 +129,60 @@ def test_the_built_in_engine_keeps_its_default_whatever_another_engines_is(
     assert (anna["id"], anna["uses"]) == ("anna", ["covers"])
     assert say().status_code == 200
     assert refusal(say(model_id="anna")) == "model_id: There is no model anna for synthesis; there are: default."
+
+
+def test_a_model_that_the_engine_brings_along_is_listed_and_refused_for_covers(
+    api: APIClient, engine: FakeEngine, submit: Callable[..., Any]
+) -> None:
+    engine.models = (CLEAR,)  # type: ignore[attr-defined]
+    model("anna", **weights("anna"))
+    assert [entry["id"] for entry in api.get(MODELS).json()["models"]] == ["default", "builtin-clear", "anna"]
+    assert api.get(MODELS).json()["models"][1] == {
+        "id": "builtin-clear", "name": CLEAR.name, "description": CLEAR.description, "engine": "builtin", "version": "",
+        "languages": ["en", "ja", "zh"], "uses": ["synthesis"],
+    }  # fmt: skip
+    assert refusal(submit(model_id="builtin-clear")) == (
+        "model_id: There is no model builtin-clear for covers; there are: default, anna."
+    )
+
+
+def test_a_model_that_the_engine_brings_along_speaks_wherever_a_model_can_be_named(
+    api: APIClient, tenant: Tenant, engine: FakeEngine, say: Callable[..., Any], reference_wav: bytes
+) -> None:
+    engine.models, engine.presets = (CLEAR,), ("female",)  # type: ignore[attr-defined]
+    form = {"name": "Jane", "sample": upload(reference_wav), "consent": "Jane agreed to this on 3 May, in writing."}
+    voice = api.post("/api/v1/voice/voices", form).json()["voice_id"]
+    queued = {"text": "Hello.", "voice_id": voice, "model_id": CLEAR.id}
+    openai = APIClient(headers={"Authorization": f"Bearer {tenant.secret}"})
+    speech = {"voice": "alloy", "input": "Hello.", "model": CLEAR.id}
+    elevenlabs = APIClient(headers={"xi-api-key": tenant.secret})
+    spoken = {"text": "Hello.", "model_id": CLEAR.id}
+    for response in (
+        say(model_id=CLEAR.id),
+        say(model_id=CLEAR.id, stream="true"),
+        say(model_id=CLEAR.id, voice_id=voice, reference_audio=""),
+        api.post("/api/v1/voice/synthesize", queued, headers={"Prefer": "respond-async"}),
+        openai.post("/openai/v1/audio/speech", speech, format="json"),
+        elevenlabs.post(f"/elevenlabs/v1/text-to-speech/{voice}", spoken, format="json"),
+    ):
+        assert response.status_code in (200, 202), response.content
+        b"".join(response.streaming_content) if response.streaming else response.content
+    voice_tasks.run_syntheses.fn()
+    assert [request.model and request.model.id for request in engine.requests] == [CLEAR.id] * 6
+    openai.post("/openai/v1/audio/speech", {**speech, "model": "tts-1"}, format="json")
+    assert engine.requests[-1].model is None
+    assert CLEAR.id in [entry["id"] for entry in openai.get("/openai/v1/models").json()["data"]]
+    listed = {entry["model_id"]: entry for entry in elevenlabs.get("/elevenlabs/v1/models").json()}
+    assert listed[CLEAR.id]["description"] == CLEAR.description and not listed[CLEAR.id]["can_do_voice_conversion"]
+
+
+def test_an_operators_row_decides_about_a_model_that_the_engine_brings_along(
+    api: APIClient, engine: FakeEngine, say: Callable[..., Any]
+) -> None:
+    engine.models = (CLEAR,)  # type: ignore[attr-defined]
+    model("builtin-clear", enabled=False)
+    assert [entry["id"] for entry in api.get(MODELS).json()["models"]] == ["default"]
+    assert refusal(say(model_id="builtin-clear")).endswith("; there are: default.")
 
 
 @pytest.mark.parametrize("model_id", ["a/b", "..", "a.b", "-x", "a b", "ä", "", "x\n", "../../etc/passwd"])

@@ -2,17 +2,19 @@
 
 `default` is always there: the engine's own model, or the row of that name, which says what it is (its version, and the
 weights that bring it back on a GPT-SoVITS server that has spoken with others). A disabled row `default` takes it away.
+So does a row with the id of another model that the engine brings along, and it says instead what that id is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from voiceproject.errors import PublicError
 from voiceproject.prepared import Select
 from voices import synthesis
-from voices.engines import Engine, Model
+from voices.engines import Engine, Model, OwnModel
 from voices.models import DEFAULT_MODEL, EngineModel
 
 
@@ -29,7 +31,15 @@ class _Registry:
         row = self.rows.get(DEFAULT_MODEL)
         return row if row and row.engine == self.engine.name else None
 
+    @property
+    def own(self) -> dict[str, OwnModel]:
+        """What the engine brings along beside its default, and no row has the id of."""
+        models: Sequence[OwnModel] = getattr(self.engine, "models", ())
+        return {model.id: model for model in models if model.id not in self.rows}
+
     def speaks(self, model_id: str) -> bool:
+        if model_id in self.own:
+            return True
         default = self.default
         row = default if model_id == DEFAULT_MODEL else self.rows.get(model_id)
         if row is None and model_id != DEFAULT_MODEL:
@@ -47,15 +57,17 @@ class _Registry:
         return row.enabled if row else model_id == DEFAULT_MODEL
 
     def listed(self) -> list[dict[str, Any]]:
-        entries = [self._entry(model_id) for model_id in dict.fromkeys([DEFAULT_MODEL, *self.rows])]
+        entries = [self._entry(model_id) for model_id in dict.fromkeys([DEFAULT_MODEL, *self.own, *self.rows])]
         return [entry for entry in entries if entry["uses"]]
 
     def _entry(self, model_id: str) -> dict[str, Any]:
-        row = self.default if model_id == DEFAULT_MODEL else self.rows[model_id]
+        own = self.own.get(model_id)
+        row = self.default if model_id == DEFAULT_MODEL else self.rows.get(model_id)
         languages = row.spoken_languages() if row else self.engine.languages - {"auto"}
         return {
             "id": model_id,
-            "name": row.name if row else f"{self.engine.name}'s default voice model",
+            "name": row.name if row else own.name if own else f"{self.engine.name}'s default voice model",
+            "description": own.description if own else "",
             "engine": row.engine if row else self.engine.name,
             "version": row.version if row else "",
             "languages": sorted(languages),
@@ -87,6 +99,8 @@ def for_synthesis(model_id: str) -> Model | None:
     """
     registry = _read()
     _check(registry, model_id, "synthesis")
+    if model_id in registry.own:
+        return Model(model_id)
     row = registry.rows.get(model_id) if model_id not in ("", DEFAULT_MODEL) else registry.default
     return row.as_model() if row else None
 

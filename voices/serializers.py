@@ -328,6 +328,7 @@ class VoiceSerializer(serializers.ModelSerializer):
 class ModelSerializer(serializers.Serializer):
     id = serializers.CharField()
     name = serializers.CharField()
+    description = serializers.CharField(help_text="How its speech differs from the default's; empty if nobody has said")
     engine = serializers.CharField(help_text="What speaks or sings with it: builtin, gptsovits, rvc, other")
     version = serializers.CharField(help_text="Of GPT-SoVITS, such as v2Pro; empty where it is not known")
     languages = serializers.ListField(child=serializers.CharField())

@@ -104,6 +104,18 @@ class Model:
 
 
 @dataclass(frozen=True)
+class OwnModel:
+    """A model that an engine brings along beside its default, in no row of the registry. name, description: for people.
+
+    An engine that has some lists them as `models`; a request names one by its id.
+    """
+
+    id: str
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
 class SynthesisRequest:
     """One text to speak. speed 0.5-2 (2 is twice as fast); temperature 0.1-1; seed None draws one.
 

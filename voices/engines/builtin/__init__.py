@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from voiceproject.errors import EngineTimeout, PublicError
-from voices.engines import EngineHealth, Model, Piece, Reference, SynthesisRequest
+from voices.engines import EngineHealth, Model, OwnModel, Piece, Reference, SynthesisRequest
 from voices.text import Sentence, split
 
 from .pool import Pool
@@ -17,6 +17,11 @@ from .turns import Canceled, Deadline
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
 PRESETS = ("female", "male")
+CLEAR = OwnModel(
+    "builtin-clear",
+    "Built-in, words first",
+    "Words first: clearer speech, less alike. Only the reference's pitch and average timbre are copied.",
+)
 SENTENCE_PAUSE_SECONDS = 0.35
 CLAUSE_PAUSE_SECONDS = 0.12
 SENTENCE_ENDS = ".!?。！？…．"
@@ -37,6 +42,7 @@ class BuiltinEngine:
     name = "builtin"
     languages = LANGUAGES
     presets = PRESETS
+    models = (CLEAR,)
 
     def __init__(
         self,
@@ -73,6 +79,7 @@ class BuiltinEngine:
                 "temperature": request.temperature,
                 "seed": [seed, number],
                 "pause_seconds": pause,
+                "clear": request.model is not None and request.model.id == CLEAR.id,
             }
             try:
                 with self._pool.turns.turn(request.tenant, deadline, wait_until=wait_until, canceled=canceled):

@@ -13,12 +13,17 @@ class BaseVoice(Protocol):
     """One voice of one synthesiser. Loading its model is done once, in the constructor.
 
     name: unique over all languages, stable over processes (statistics are kept on disk under it);
-    language: `en`, `ja`, `zh`; version: changes whenever the sound of the voice changes (package version, settings).
+    language: `en`, `ja`, `zh`; version: changes whenever the sound of the voice changes (package version, settings);
+    formants: what its resonances are multiplied by before it is converted; beta, beta_aligned: the share of the mapping
+    by pairs, without and with the reference's transcript (more is nearer to the reference, and loses more words).
     """
 
     name: str
     language: str
     version: str
+    formants: float
+    beta: float
+    beta_aligned: float
 
     def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
         """One sentence: float32 mono (n,) in -1..1 and its sample rate in Hz.
@@ -35,10 +40,13 @@ class BaseVoice(Protocol):
 
 
 class Language(Protocol):
-    """A module of this package (english, japanese, chinese) offers these two names."""
+    """A module of this package (english, japanese, chinese) offers these names."""
 
     NAMES: tuple[str, ...]
-    """Names of its base voices, a female one first and a male one last (one voice alone stands for both)."""
+    """Names of its voices as presets, a female one first and a male one last (one voice alone stands for both)."""
+
+    SOURCES: tuple[str, ...]
+    """Names of the base voices that are converted to a reference's, in the same order."""
 
     def load(self, name: str) -> BaseVoice:
         """The base voice of that name. Costs up to seconds and the model's memory: callers keep it."""

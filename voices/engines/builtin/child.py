@@ -71,6 +71,7 @@ def answer_to(
     if key := message.pop("keep", None):
         return {}, synthesizer.keep(synthesizer.prepare(references[key]), message["language"])
     if preset := message.pop("base", None):
+        message.pop("clear")  # nothing is converted, so it is as clear as can be
         piece = synthesizer.speak_preset(preset=preset, **{**message, "seed": tuple(message["seed"])})
         return {"sample_rate": piece.sample_rate}, piece.samples.tobytes()
     key = message.pop("profile")

@@ -22,7 +22,7 @@ from .base import BaseVoice
 from .world import Float32
 
 _VOICES = {"zh_alpha": "jf_alpha", "zh_kumo": "jm_kumo"}
-NAMES = tuple(_VOICES)  # female, male
+NAMES = SOURCES = tuple(_VOICES)  # female, male
 REVISION = 1  # raise it when the reading or the settings change the sound
 
 CALIBRATION = [
@@ -238,6 +238,8 @@ class ChineseVoice:
     """One of Kokoro's voices. Chance moves its style a little (melody, tempo, rhythm), more at a higher temperature."""
 
     language = "zh"
+    formants = 1.0
+    beta, beta_aligned = 0.6, 0.6
 
     def __init__(self, name: str) -> None:
         self.name = name

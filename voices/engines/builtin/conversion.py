@@ -34,10 +34,6 @@ PAIR_NEIGHBOURS = 6
 MAP_NEIGHBOURS = 12
 SMOOTH_FRAMES = 4.0
 MAX_FILTER_NEPERS = 6.0
-# The share of the mapping by pairs. With less smoothing (2 frames), .75 brings the voice .03 nearer and loses .03 more
-# of the words; with a transcript, 1 brings it .02 nearer and loses .07 more.
-BETA_UNALIGNED = 0.6
-BETA_ALIGNED = 0.6
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ PRECOMPUTED = Path(__file__).parent / "features"
 # Part of the name of every kept file: raise it when the features change.
 FEATURES_VERSION = 1
 # Part of what is kept of a saved voice, beside the numbers that decide it: raise it when its computation changes.
-PROFILE_VERSION = 1
+PROFILE_VERSION = 2
 CALIBRATION_SEED = 20
 REFERENCE_BLOCK_SECONDS = 15.0
 MIN_VOICED_FRAMES = 40
@@ -229,7 +229,7 @@ class Synthesizer:
         base = self.choose_base(language, profile)
         rng = np.random.default_rng(seed)
         samples, sample_rate = base.voice.speak(text, 1.0, rng, temperature)
-        analysis = world.analyze(_padded(samples, sample_rate), sample_rate)
+        analysis = analyze_base(base.voice, samples, sample_rate)
         keep = _speech_range(analysis)
         pairs, beta = (None, 0.0) if clear else self.pairs(base, profile)
         voiced = analysis.voiced & analysis.active
@@ -273,7 +273,7 @@ class Synthesizer:
 
     def choose_base(self, language: str, profile: VoiceProfile) -> Base:
         """The language's female or male base voice, whichever the reference is nearer to."""
-        names = self.module(language).NAMES
+        names = self.module(language).SOURCES
         return self.base(names[0] if profile.femininity > 0 else names[-1], language)
 
     def base(self, name: str, language: str) -> Base:
@@ -305,14 +305,14 @@ class Synthesizer:
                 profile.pairs[aligned] = Pairs(_rounded(pairs.match), _rounded(pairs.delta))
                 self._forget_old_profiles()
         if aligned in profile.pairs:
-            return profile.pairs[aligned], conversion.BETA_ALIGNED
+            return profile.pairs[aligned], base.voice.beta_aligned
         unaligned = (base.voice.name, False)
         if unaligned not in profile.pairs:
             assert profile.frames is not None
             pairs = conversion.pair_unaligned(base.frames, profile.frames)
             profile.pairs[unaligned] = Pairs(pairs.match, _rounded(pairs.delta))
             self._forget_old_profiles()
-        return profile.pairs[unaligned], conversion.BETA_UNALIGNED
+        return profile.pairs[unaligned], base.voice.beta
 
     def _forget_old_profiles(self) -> None:
         while len(self._profiles) > 1 and sum(p.nbytes for p in self._profiles.values()) > self._profile_bytes:
@@ -378,6 +378,11 @@ def analyze_long(samples: Float32, sample_rate: int) -> tuple[list[Analysis], fl
     return analyses, world.bandwidth(x)
 
 
+def analyze_base(voice: BaseVoice, samples: Float32, sample_rate: int) -> Analysis:
+    """What a base voice has said, as it is converted."""
+    return world.scale_formants(world.analyze(_padded(samples, sample_rate), sample_rate), voice.formants)
+
+
 def align(base: Base, profile: VoiceProfile) -> Pairs | None:
     """Pairs by the transcript: the base voice says what the reference says. None where the two do not fit."""
     from voices.text import split
@@ -391,7 +396,7 @@ def align(base: Base, profile: VoiceProfile) -> Pairs | None:
             samples, sample_rate = base.voice.speak(sentence.text, 1.0, rng, 0.7)
         except PublicError:
             continue  # a sentence of signs alone
-        analyses.append(world.analyze(_padded(samples, sample_rate), sample_rate))
+        analyses.append(analyze_base(base.voice, samples, sample_rate))
     seconds = sum(int(a.active.sum()) for a in analyses) * world.FRAME_SECONDS
     if not 0.4 < seconds / profile.active_seconds < 2.5:
         return None
@@ -459,7 +464,7 @@ def make_base(voice: BaseVoice) -> dict[str, np.ndarray]:
     analyses = []
     for number, text in enumerate(voice.calibration()):
         samples, sample_rate = voice.speak(text, 1.0, np.random.default_rng((CALIBRATION_SEED, number)), 0.7)
-        analyses.append(world.analyze(_padded(samples, sample_rate), sample_rate))
+        analyses.append(analyze_base(voice, samples, sample_rate))
     statistics = conversion.measure(analyses)
     cepstrum = np.concatenate([a.cepstrum for a in analyses])
     # Eight bits a coefficient: a step is a thirtieth of its deviation.

@@ -17,7 +17,7 @@ from .base import BaseVoice
 from .world import Float32
 
 _VOICES = {"ja_alpha": "jf_alpha", "ja_kumo": "jm_kumo"}
-NAMES = tuple(_VOICES)  # female, male
+NAMES = SOURCES = tuple(_VOICES)  # female, male
 REVISION = 1  # raise it when the reading or the settings change the sound
 
 # The first six are from books in the public domain (Natsume Soseki, "Kokoro" and "Botchan"; Miyazawa Kenji, "Night on
@@ -209,6 +209,8 @@ class JapaneseVoice:
     """One of Kokoro's voices. Chance moves its style a little (melody, tempo, rhythm), more at a higher temperature."""
 
     language = "ja"
+    formants = 1.0
+    beta, beta_aligned = 0.6, 0.6
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -11,7 +11,7 @@ a sentence, or 30 s, at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -34,6 +34,8 @@ MEL_BANDS = 80
 CEPSTRUM_SIZE = 40
 F0_FLOOR_HZ = 60.0
 F0_CEILING_HZ = 800.0
+HARMONICS_HZ = (90.0, 1200.0)
+OCTAVE_UP = 1.7
 ACTIVE_RANGE_DB = 40.0
 LOG_FLOOR = 1e-14  # power under which a spectrum counts as silence: keeps the logarithm finite
 
@@ -75,15 +77,41 @@ def resample(samples: ArrayLike, sample_rate: int, to_rate: int = SAMPLE_RATE) -
 
 
 def track_f0(samples: Float64, kind: Kind = "speech") -> tuple[Float64, Float64]:
-    """F0 in Hz (0 where unvoiced) and frame times in seconds. DIO with StoneMask for speech; Harvest for singing."""
+    """F0 in Hz (0 where unvoiced) and frame times in seconds. DIO with StoneMask for speech; Harvest for singing.
+
+    DIO looks for the fundamental itself. Where recordings have none left (microphones, telephones and models that were
+    trained on such cut it off), it takes the second harmonic for it, or finds nothing: then it is brought back first.
+    """
     if kind == "singing":
         return pyworld.harvest(
             samples, SAMPLE_RATE, f0_floor=F0_FLOOR_HZ, f0_ceil=F0_CEILING_HZ, frame_period=FRAME_SECONDS * 1000
         )
-    rough, times = pyworld.dio(
+    rough, times = _dio(samples)
+    restored, _ = _dio(_with_fundamental(samples))
+    both = (rough > 0) & (restored > 0)
+    octave_up = rough[both] > OCTAVE_UP * restored[both]
+    if both.sum() < 0.5 * (restored > 0).sum() or octave_up.sum() > 0.5 * both.sum():
+        rough = restored
+    return pyworld.stonemask(samples, rough, times, SAMPLE_RATE), times
+
+
+def _dio(samples: Float64) -> tuple[Float64, Float64]:
+    return pyworld.dio(
         samples, SAMPLE_RATE, f0_floor=F0_FLOOR_HZ, f0_ceil=F0_CEILING_HZ, frame_period=FRAME_SECONDS * 1000
     )
-    return pyworld.stonemask(samples, rough, times, SAMPLE_RATE), times
+
+
+def _with_fundamental(samples: Float64) -> Float64:
+    """The half wave of the lower harmonics, on the side where their peaks are: it repeats at F0 whatever is missing."""
+    padding = min(len(samples) - 1, SAMPLE_RATE // 20)
+    harmonics = scipy.signal.sosfiltfilt(_harmonics_band(), samples, padlen=padding)
+    return np.maximum(harmonics * (1 if np.sum(harmonics**3) > 0 else -1), 0)
+
+
+@lru_cache(maxsize=1)
+def _harmonics_band() -> Float64:
+    sections: Float64 = scipy.signal.butter(2, HARMONICS_HZ, "bandpass", fs=SAMPLE_RATE, output="sos")
+    return sections
 
 
 def analyze(samples: ArrayLike, sample_rate: int = SAMPLE_RATE, kind: Kind = "speech") -> Analysis:
@@ -104,6 +132,26 @@ def analyze(samples: ArrayLike, sample_rate: int = SAMPLE_RATE, kind: Kind = "sp
         active=active_frames(log_spectrum),
         sample_count=len(x),
         level=float(np.sqrt(np.mean(x**2))),
+    )
+
+
+def scale_formants(analysis: Analysis, factor: float) -> Analysis:
+    """The same speech out of a vocal tract whose resonances are `factor` times as high; above 1 it is shorter."""
+    if factor == 1.0:
+        return analysis
+    position = np.minimum(np.arange(BINS) / factor, BINS - 1)
+    low = np.minimum(position.astype(np.intp), BINS - 2)
+    share = (position - low).astype(np.float32)
+
+    def scaled(columns: Float32) -> Float32:
+        return columns[:, low] + share * (columns[:, low + 1] - columns[:, low])
+
+    log_spectrum = scaled(analysis.log_spectrum)
+    return replace(
+        analysis,
+        log_spectrum=log_spectrum,
+        aperiodicity=scaled(analysis.aperiodicity),
+        cepstrum=mel_cepstrum(log_spectrum),
     )
 
 
