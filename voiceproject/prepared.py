@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from django.db.models import Expression, Model, QuerySet
+from django.db.models.functions import Now
 from django.db.models.query import get_related_populators
 from django.db.models.sql import InsertQuery, UpdateQuery
 
@@ -75,10 +76,12 @@ class Insert(_Statement):
 
     def __call__(self, row: Any) -> None:
         values = {field.name: field.pre_save(row, True) for field in self._fields}
-        expressions = tuple((name, value) for name, value in values.items() if hasattr(value, "resolve_expression"))
-        if expressions not in self._statements:
-            self._statements[expressions] = self._compile(dict(expressions))
-        sql, parameters = self._statements[expressions]
+        expressions = {name: value for name, value in values.items() if hasattr(value, "resolve_expression")}
+        # To compare expressions costs as much as to run them, and one Now() is like another.
+        key = tuple((name, Now if type(value) is Now else value) for name, value in expressions.items())
+        if key not in self._statements:
+            self._statements[key] = self._compile(expressions)
+        sql, parameters = self._statements[key]
         with transaction.mark_for_rollback_on_error(DEFAULT_DB_ALIAS), connection.cursor() as cursor:
             cursor.execute(sql, self._given(parameters, values))
         row._state.adding, row._state.db = False, DEFAULT_DB_ALIAS
