@@ -177,10 +177,10 @@ class Guard:
             source = stdin_fd or os.open(os.devnull, os.O_RDWR)
             os.dup2(source, LIFELINE_FD)
             os.close(source)
-            # exec would keep what is ignored: SIGPIPE and SIGXFSZ by Python, SIGINT and SIGQUIT by a shell for what it
-            # starts in the background, SIGHUP by nohup.
+            # exec keeps what is ignored: SIGPIPE by Python, SIGINT and SIGQUIT in a shell's background job.
             for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-                signal.signal(number, signal.SIG_DFL)
+                if signal.getsignal(number) not in (signal.SIG_DFL, None):
+                    signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             if memory_bytes:
