@@ -252,6 +252,9 @@ def test_every_page_of_the_account_is_chinese(rows: dict[type, Any]) -> None:
     baker.make("voices.VoiceSample", voice=rows[Voice], quality=poor)
     fine = baker.make(Voice, tenant=rows[User], name="xfinex", description="x1")
     baker.make("voices.VoiceSample", voice=fine, quality=poor | {"bandwidth_hz": 5000.0, "snr_db": 12.0})
+    for operation in ("cover", "remix", "synthesis"):
+        baker.make("voiceproject.UsageEntry", tenant_id=rows[User].pk, operation=operation, job_id=uuid.uuid4(),
+                   state="settled", day=timezone.now().date(), audio_ms=1000, key_name="xkeyx")  # fmt: skip
     ended, _secret = ApiKey.objects.issue(rows[User], "xendedx", expires_at=timezone.now())
     names = ("account", "account-usage", "account-voices", "account-new-key", "account-password")
     pages = {name: read(client, reverse(name)) for name in names}

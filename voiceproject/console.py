@@ -326,8 +326,8 @@ class JobAdmin(LogAdmin):
         return format_html('<span class="console-badge is-{}">{}</span>', job.status, job.get_status_display())  # type: ignore[attr-defined]
 
     @admin.display(description=_("stage"))
-    def stage_name(self, job: Job) -> Any:
-        return stage_label(job.stage)
+    def stage_name(self, job: Job) -> SafeString:
+        return format_html('<span class="console-word">{}</span>', stage_label(job.stage))
 
     @admin.display(description=_("progress"))
     def progress_bar(self, job: Job) -> SafeString | str:

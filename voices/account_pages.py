@@ -39,6 +39,7 @@ from voices.forms import KeyForm, NetworksField
 from voices.models import SCOPES, ApiKey, Voice
 
 TEMPLATES = "voiceproject/account"
+OPERATIONS = {"cover": _("cover"), "remix": _("remix"), "synthesis": _("synthesis")}  # as the ledger has them
 
 
 class SigninForm(ThrottledSignin, AuthenticationForm):
@@ -261,7 +262,7 @@ class UsageView(AccountView):
     def name_of(value: Any) -> str:
         if isinstance(value, dict):
             return f"{value['name']} ({value['prefix']}…)" if value["prefix"] else gettext("no key")
-        return value.isoformat() if isinstance(value, date) else str(value)
+        return value.isoformat() if isinstance(value, date) else str(OPERATIONS.get(value, value))
 
 
 class VoicesView(AccountView):
