@@ -37,7 +37,7 @@ from django.utils.translation import gettext_noop
 from voiceproject import metrics, provenance, tracing, usage, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
-from voiceproject.prepared import Slot, Update
+from voiceproject.prepared import Insert, Slot, Update
 from voiceproject.storage import is_passing
 
 log = logging.getLogger(__name__)
@@ -263,7 +263,7 @@ class Job(models.Model):
         """Writes a new job's row, and what it reserves of its tenant's quotas. Raises PublicError quota_exceeded."""
         with transaction.atomic():
             usage.reserve(self)
-            self.save(force_insert=True)
+            _inserting(type(self))(self)
 
     @staticmethod
     def _limit(tenant: Tenant, field: str, default: int) -> int:
@@ -783,6 +783,9 @@ class Job(models.Model):
             "updated_at": Now(),
             "revision": F("revision") + 1,
         }
+
+
+_inserting = cache(Insert)
 
 
 @cache
