@@ -207,6 +207,7 @@ def test_every_page_of_the_console_is_chinese(operator: Client, rows: dict[type,
 def test_its_questions_answers_and_errors_are_chinese(operator: Client, rows: dict[type, Any]) -> None:
     lists = {model: reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist") for model in rows}
     pages = {}
+    model: Any
     for model, action in (
         (CoverJob, "cancel_jobs"), (CoverJob, "retry_jobs"), (CoverJob, "requeue_jobs"), (WorkerHost, "drain"),
         (WebhookDelivery, "redeliver"), (ApiKey, "revoke"), (Voice, "take_down"), (Tenant, "block"),

@@ -52,7 +52,7 @@ def texts(path: Path) -> Iterator[tuple[int, Text]]:
         source = f"({templatize(source, str(path))})"
     for line, name, found, _comments in extract_python(io.BytesIO(source.encode()), list(KEYWORDS), (), {}):
         given = [part for part in (found if isinstance(found, tuple) else (found,)) if isinstance(part, str)]
-        keyword = KEYWORDS[name] or (1,)
+        keyword = KEYWORDS[str(name)] or (1,)
         if len(given) < len(keyword):
             continue  # What is translated is a variable; its text is marked where it is written.
         context = given.pop(0) if isinstance(keyword[0], tuple) else None

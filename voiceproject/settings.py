@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import dj_database_url
 from corsheaders.defaults import default_headers
 from django.templatetags.static import static
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_lazy
 
 from voiceproject import __version__, addresses
 from voiceproject.commands import CommandTemplate
@@ -237,8 +237,8 @@ if HTTPS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 UNFOLD = {
-    "SITE_TITLE": _("Voice console"),
-    "SITE_HEADER": _("Voice console"),
+    "SITE_TITLE": gettext_lazy("Voice console"),
+    "SITE_HEADER": gettext_lazy("Voice console"),
     "SITE_SYMBOL": "graphic_eq",
     "SITE_FAVICONS": [{"rel": "icon", "href": lambda request: static("voiceproject/icon.svg")}],
     "STYLES": [lambda request: static("voiceproject/console.css")],
