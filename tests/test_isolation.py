@@ -192,7 +192,7 @@ COMPATIBLE = {
     "v1/user/subscription": elevenlabs(None, "GET"),
 }
 # Answered to everybody: they show nothing of anybody.
-OPEN = {"", "health", "favicon.ico", "openapi.json", "docs", "redoc"}
+OPEN = {"", "health", "favicon.ico", "openapi.json", "docs", "redoc", "language"}
 # By a token of its own, and not there without one.
 TOKEN = {"metrics"}
 

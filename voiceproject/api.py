@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.dateparse import parse_datetime
 from django.utils.http import parse_etags
+from django.utils.translation import gettext_noop
 from rest_framework import pagination, serializers
 from rest_framework.exceptions import NotFound, ParseError
 from rest_framework.negotiation import BaseContentNegotiation
@@ -205,7 +206,7 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     try:
         size = stored.size
     except FileNotFoundError:
-        raise PublicError("result_expired", "The file was deleted after its time.") from None
+        raise PublicError("result_expired", gettext_noop("The file was deleted after its time.")) from None
     etag = f'"{name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
     disposition = f'attachment; filename="{filename}"'
     # Our own pages may load nothing from elsewhere, and a script's key would go along to the bucket.

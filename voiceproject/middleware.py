@@ -13,6 +13,8 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils import translation
+from django.utils.cache import patch_vary_headers
 
 from voiceproject import metrics, tracing
 from voiceproject.errors import PublicError, json_response
@@ -143,3 +145,27 @@ class TrailingSlashMiddleware:
             request.path_info = path.rstrip("/") or "/"
             request.path = request.path.rstrip("/") or "/"
         return self.get_response(request)
+
+
+class PageLanguageMiddleware:
+    """Pages for people are in the language that their reader chose, or else in the one that the browser asks for.
+
+    The API is not: programs, and people who search for a message, find the same English words everywhere.
+    """
+
+    PAGES = re.compile(r"/(admin|account|language)(/|$)")
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not self.PAGES.match(request.path_info):
+            return self.get_response(request)
+        language = translation.get_language_from_request(request)
+        request.LANGUAGE_CODE = language  # type: ignore[attr-defined]
+        with translation.override(language, deactivate=True):
+            response = self.get_response(request)
+        if response.get("Content-Type", "").startswith("text/html"):
+            patch_vary_headers(response, ("Accept-Language", "Cookie"))
+            response.setdefault("Content-Language", language)
+        return response
