@@ -53,24 +53,30 @@ class BoundedJSONParser(JSONParser):
 class BodyLimitMixin:
     """A view's mixin: after authentication and before the body is parsed, its length is checked.
 
-    `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE.
+    `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
+    bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes
+    many times as large: they may have what a form's fields may have.
     """
 
     max_body_bytes: int | None = None
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
-        limit = self.get_max_body_bytes() + FORM_OVERHEAD_BYTES
+        files = self.get_max_body_bytes() if request.content_type.lower().startswith("multipart/") else 0
+        limit = files + FORM_OVERHEAD_BYTES
         if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and not request.META.get(
             "CONTENT_LENGTH"
         ):
             raise PublicError("validation_error", "Send the body with a Content-Length, not chunked.")
         found = int(request.META.get("CONTENT_LENGTH") or 0)
+        if found > limit and not files:
+            message = f"The request has {found} bytes; only multipart/form-data may have more than {limit}."
+            raise PublicError("file_too_large", message, {"limit": limit, "found": found})
         if found > limit:
             raise PublicError(
                 "file_too_large",
-                f"The request has {found} bytes; its files may have {self.get_max_body_bytes()} together.",
-                {"limit": self.get_max_body_bytes(), "found": found},
+                f"The request has {found} bytes; its files may have {files} together.",
+                {"limit": files, "found": found},
             )
 
     def get_max_body_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Middleware: request ids and the access log, uploads that are refused early, trailing slashes."""
+"""Middleware: request ids and the access log, bodies that are refused early, trailing slashes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from django.utils import translation
 from django.utils.cache import patch_vary_headers
 
 from voiceproject import metrics, tracing
+from voiceproject.errors import PublicError, json_response
 from voiceproject.logging import bind, bound
 
 log = logging.getLogger("voiceproject.access")
@@ -110,6 +111,26 @@ class RequestMiddleware:
                 left -= len(block)
         except (OSError, ValueError):  # The client has gone, or sends nothing.
             return
+
+
+class PageBodyMiddleware:
+    """Refuses a large body outside the APIs, whose views look at the length themselves once they know who asks.
+
+    Django reads a form before it knows that: the check of its CSRF token does. A file in it would fill the disk.
+    """
+
+    MAX_BYTES = 1024 * 1024
+    APIS = ("/api/", "/openai/", "/elevenlabs/")
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        found = int(request.META.get("CONTENT_LENGTH") or 0)
+        if found > self.MAX_BYTES and not request.path_info.startswith(self.APIS):
+            message = f"The request has {found} bytes; {self.MAX_BYTES} are taken here."
+            return json_response(PublicError("file_too_large", message, {"limit": self.MAX_BYTES, "found": found}))
+        return self.get_response(request)
 
 
 class TrailingSlashMiddleware:

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
-import scipy.signal
 from django.utils.translation import gettext as _
 from numpy.typing import NDArray
 
@@ -125,8 +123,8 @@ def _power(samples: Samples, sample_rate: int) -> tuple[NDArray[np.float32], NDA
     size, hop = round(FRAME_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
     padded = np.pad(samples, (0, max(0, size - len(samples))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-    window = scipy.signal.get_window("hann", size).astype(np.float32)
-    spectrum = scipy.fft.rfft(frames * window, axis=1)
+    window = np.hanning(size + 1)[:-1].astype(np.float32)
+    spectrum = np.fft.rfft(frames * window, axis=1)
     power = np.square(np.abs(spectrum)) * np.float32(2 / (size * float(np.square(window).sum())))
     return power.astype(np.float32), np.fft.rfftfreq(size, 1 / sample_rate)
 

@@ -34,6 +34,7 @@ from voiceproject import audio, audit, usage
 from voiceproject.errors import PublicError
 from voiceproject.jobs import Job, delete_folder, revoked
 from voiceproject.logging import current
+from voiceproject.prepared import Select, Slot
 from voiceproject.storage import is_passing
 from voices import quality
 from voices.engines import Engine, Kept, Reference, StoredReference
@@ -41,6 +42,7 @@ from voices.engines.gptsovits import MAX_REFERENCE_SECONDS as GPTSOVITS_SECONDS
 from voices.engines.gptsovits import best_window
 from voices.models import VOICES_FOLDER, Consent, EngineData, Synthesis, Voice, VoiceSample
 from voices.quality import Quality
+from voices.references import references
 
 log = logging.getLogger(__name__)
 Samples = NDArray[np.float32]
@@ -251,9 +253,15 @@ def together(qualities: Sequence[dict[str, Any]], anew: bool = False) -> dict[st
 # --- use -------------------------------------------------------------------------------------------------------------
 
 
+_own = Select(Voice.objects.for_tenant(Slot("tenant", Voice)).filter(pk=Slot("pk", Voice, "id")))
+_taken_down = Select(
+    Voice.objects.filter(pk=Slot("pk", Voice, "id"), taken_down_at__isnull=False).values_list("taken_down_at")
+)
+
+
 def find(tenant: Any, voice_id: uuid.UUID) -> Voice:
     """The tenant's voice, to be used. Raises PublicError not_found, also for a stranger's, and revoked."""
-    return _usable(Voice.objects.for_tenant(tenant).filter(pk=voice_id).first())
+    return _usable(next(iter(_own(tenant=tenant.pk, pk=voice_id)), None))
 
 
 def find_any(voice_id: uuid.UUID) -> Voice:
@@ -275,7 +283,7 @@ def check_still_there(job: Job) -> None:
 
     Raises PublicError revoked.
     """
-    if job.voice_id and Voice.objects.filter(pk=job.voice_id, taken_down_at__isnull=False).exists():
+    if job.voice_id and _taken_down(pk=job.voice_id):
         job.revoke()
         raise revoked()
 
@@ -305,7 +313,11 @@ def choose(
             frames = round(sample.duration_seconds * rate)
     text = transcript or known or None
     kept = kept or _kept(voice, content_hash, text, language)
-    stored = StoredReference(lambda: read_audio(file)[0], frames, rate, content_hash, text, language, kept)
+    stored = StoredReference(
+        # By another name than an upload of the same bytes, which is held to bounds.
+        lambda: references.kept(f"saved {content_hash}", lambda: read_audio(file))[0],
+        frames, rate, content_hash, text, language, kept,
+    )  # fmt: skip
     return Chosen(stored, file)
 
 
