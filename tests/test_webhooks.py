@@ -511,11 +511,13 @@ def test_tls_asks_for_the_names_certificate(
 
 
 def test_a_rotated_secret_signs_on_for_a_day(receiver: Receiver, tenant: Tenant) -> None:
-    old = tenant.client.get(SECRET).json()["secret"]
+    first = tenant.client.get(SECRET).json()
+    old = first["secret"]
     assert tenant.client.get(SECRET).json()["secret"] == old
     answer = tenant.client.post(f"{SECRET}/rotate")
     new = answer.json()["secret"]
     assert new != old and answer["Cache-Control"] == "no-store"
+    assert answer.json()["created_at"] > first["created_at"]
     delivery = attempt(ended(tenant.user, receiver.url))
     _, headers, body = receiver.requests[-1]
     for secret in (old, new):
