@@ -9,6 +9,8 @@ import re
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.core.management import call_command
 from django.test import Client, RequestFactory
 from django.urls import path
@@ -135,6 +137,34 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(tenant: Tenant, sett
     assert_envelope(endless, 400, "validation_error")
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", "text/plain"])
+@pytest.mark.parametrize(
+    "url", ["/api/v1/cover/jobs", "/api/v1/voice/synthesize", "/api/v1/keys", "/openai/v1/audio/speech"]
+)
+def test_only_files_make_a_body_large(tenant: Tenant, url: str, content_type: str) -> None:
+    """What is parsed in memory is small: a hundred megabytes of brackets would be gigabytes of lists."""
+    body = b"[" + b"[]," * 400_000 + b"[]]"
+    response = tenant.client.post(url, body, content_type=content_type)
+    assert response.status_code == 413, response.content
+    if "openai" not in url:
+        assert_envelope(response, 413, "file_too_large")
+        assert response.json()["details"] == {"limit": 1024 * 1024, "found": len(body)}
+
+
+@pytest.mark.parametrize("url", ["/admin/login/", "/account/signin", "/", "/nowhere", "/admin/voices/voice/"])
+def test_a_page_reads_no_large_body_of_anybody(
+    db: None, url: str, monkeypatch: pytest.MonkeyPatch, leftovers: Any
+) -> None:
+    def spool(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(TemporaryFileUploadHandler, "new_file", spool)
+    large = SimpleUploadedFile("large.bin", b"x" * 1024 * 1024)
+    response = Client(enforce_csrf_checks=True).post(url, {"username": "x", "file": large})
+    assert_envelope(response, 413, "file_too_large")
+    assert leftovers() == []
+
+
 @pytest.mark.parametrize(
     ("cursor", "code"),
     [("cD1hYmM=", 400), ("abc", 400), ("cD0yMDIwLTk5LTk5", 400), ("cD0wMDAxLTAxLTAxVDAwOjAwOjAwKzIzOjAw", 400)],
@@ -259,7 +289,7 @@ class TestHealth:
 
 
 class TestDocumentation:
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     def schema(self) -> dict[str, Any]:
         out = io.StringIO()
         call_command("spectacular", "--format", "openapi-json", "--validate", "--fail-on-warn", stdout=out)

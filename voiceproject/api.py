@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.dateparse import parse_datetime
 from django.utils.http import parse_etags
+from django.utils.translation import gettext_noop
 from rest_framework import pagination, serializers
 from rest_framework.exceptions import NotFound, ParseError
 from rest_framework.negotiation import BaseContentNegotiation
@@ -59,24 +60,30 @@ class BoundedJSONParser(JSONParser):
 class BodyLimitMixin:
     """A view's mixin: after authentication and before the body is parsed, its length is checked.
 
-    `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE.
+    `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
+    bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes
+    many times as large: they may have what a form's fields may have.
     """
 
     max_body_bytes: int | None = None
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
-        limit = self.get_max_body_bytes() + FORM_OVERHEAD_BYTES
+        files = self.get_max_body_bytes() if request.content_type.lower().startswith("multipart/") else 0
+        limit = files + FORM_OVERHEAD_BYTES
         if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and not request.META.get(
             "CONTENT_LENGTH"
         ):
             raise PublicError("validation_error", "Send the body with a Content-Length, not chunked.")
         found = int(request.META.get("CONTENT_LENGTH") or 0)
+        if found > limit and not files:
+            message = f"The request has {found} bytes; only multipart/form-data may have more than {limit}."
+            raise PublicError("file_too_large", message, {"limit": limit, "found": found})
         if found > limit:
             raise PublicError(
                 "file_too_large",
-                f"The request has {found} bytes; its files may have {self.get_max_body_bytes()} together.",
-                {"limit": self.get_max_body_bytes(), "found": found},
+                f"The request has {found} bytes; its files may have {files} together.",
+                {"limit": files, "found": found},
             )
 
     def get_max_body_bytes(self) -> int:
@@ -211,7 +218,7 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     try:
         size = stored.size
     except FileNotFoundError:
-        raise PublicError("result_expired", "The file was deleted after its time.") from None
+        raise PublicError("result_expired", gettext_noop("The file was deleted after its time.")) from None
     etag = f'"{name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
     disposition = f'attachment; filename="{filename}"'
     # Our own pages may load nothing from elsewhere, and a script's key would go along to the bucket.

@@ -255,12 +255,16 @@ def sendable(text: Any) -> str:
 def csrf_failure(request: HttpRequest, reason: str = "") -> Any:
     """CSRF_FAILURE_VIEW: people at the console or at their account get a page, everybody else the envelope."""
     from django.shortcuts import render
+    from django.utils.translation import gettext as _
     from django.views.csrf import csrf_failure as page
 
     if request.path.startswith("/admin/"):
         return page(request, reason)
-    if request.path.startswith("/account"):
-        problem = {"problem": "This form is out of date", "advice": "Open the page again, and send it from there."}
+    if request.path.startswith(("/account", "/language")):
+        problem = {
+            "problem": _("This form is out of date"),
+            "advice": _("Open the page again, and send it from there."),
+        }
         return render(request, "voiceproject/account/problem.html", problem, status=403)
     return json_response(PublicError("method_not_allowed", "Nothing can be sent here."))
 

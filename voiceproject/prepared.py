@@ -16,6 +16,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from django.db.models import Expression, Model, QuerySet
 from django.db.models.functions import Now
 from django.db.models.query import get_related_populators
+from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import InsertQuery, UpdateQuery
 
 
@@ -67,7 +68,7 @@ class Update(_Statement):
 class Insert(_Statement):
     """Writes an object as a new row, as `save(force_insert=True)` does. A key that the database draws is not read back.
 
-    Fields may hold expressions, such as Now(). It sends no signals: nothing of ours listens.
+    Fields may hold expressions, such as Now().
     """
 
     def __init__(self, model: type[Model]) -> None:
@@ -75,6 +76,7 @@ class Insert(_Statement):
         self._statements: dict[tuple[tuple[str, Any], ...], tuple[str, Iterable[Any]]] = {}
 
     def __call__(self, row: Any) -> None:
+        pre_save.send(self._model, instance=row, raw=False, using=DEFAULT_DB_ALIAS, update_fields=None)
         values = {field.name: field.pre_save(row, True) for field in self._fields}
         expressions = {name: value for name, value in values.items() if hasattr(value, "resolve_expression")}
         # To compare expressions costs as much as to run them, and one Now() is like another.
@@ -85,6 +87,7 @@ class Insert(_Statement):
         with transaction.mark_for_rollback_on_error(DEFAULT_DB_ALIAS), connection.cursor() as cursor:
             cursor.execute(sql, self._given(parameters, values))
         row._state.adding, row._state.db = False, DEFAULT_DB_ALIAS
+        post_save.send(self._model, instance=row, created=True, update_fields=None, raw=False, using=DEFAULT_DB_ALIAS)
 
     @cached_property
     def _fields(self) -> list[Any]:

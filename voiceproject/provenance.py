@@ -154,6 +154,12 @@ def mark_cover(job_id: uuid.UUID, path: Path, landmarks: NDArray[np.int64] | Non
         _keep(mark, landmarks)
 
 
+def mark_sent(job_id: uuid.UUID, digest: str, *, what: str) -> None:
+    """Remembers the SHA-256 of what was made of a recording for one answer and is stored nowhere: in a format that
+    carries no manifest, or as a stream. Its sound is remembered with the recording. what: a key of SOURCE_TYPES."""
+    Mark.objects.create(kind=_kind(what), job_id=job_id, sha256=digest)
+
+
 def mark_partial(job_id: uuid.UUID, content: bytes, format: str, rate: int, sent: str) -> None:
     """Remembers what was sent of a stream that broke off. rate: of PCM, in Hz."""
     try:

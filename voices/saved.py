@@ -27,6 +27,7 @@ from django.db import connection, transaction
 from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 from numpy.typing import NDArray
 
 from voiceproject import audio, audit, usage
@@ -223,12 +224,13 @@ def sweep_orphans(older_than_seconds: float) -> int:
     return count
 
 
-def together(qualities: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def together(qualities: Sequence[dict[str, Any]], anew: bool = False) -> dict[str, Any]:
     """The quality of several samples as that of one recording: the whole length, means by length, the worst peaks.
 
-    The warnings are those of the whole; what is poor in one sample alone is said there.
+    The warnings are those of the whole; what is poor in one sample alone is said there. anew: the warnings of an only
+    sample are worded again too, for a page in another language than they are kept in.
     """
-    if len(qualities) == 1:
+    if len(qualities) == 1 and not anew:
         return qualities[0]
     seconds = sum(q["duration_seconds"] for q in qualities)
 
@@ -269,7 +271,7 @@ def find_any(voice_id: uuid.UUID) -> Voice:
 
 def _usable(voice: Voice | None) -> Voice:
     if voice is None:
-        message = "There is no such voice, or it is not yours."
+        message = gettext_noop("There is no such voice, or it is not yours.")
         raise PublicError("not_found", message, {"voice_id": [message]})
     if voice.taken_down_at is not None:
         raise revoked()
