@@ -1,6 +1,6 @@
 /** The page's building blocks: elements, icons, tabs, notices, questions, drop zones, a player with its waveform. */
 
-import { clock, knows, language, onLanguage, setText, t } from './i18n.js';
+import { clock, inEnglish, knows, language, onLanguage, setText, t } from './i18n.js';
 
 export const $ = (id) => document.getElementById(id);
 
@@ -87,7 +87,7 @@ export function button(key, { icon: name, quiet = false, kind = '', onclick, val
 
 /**
  * Sets what is said of an error. The server's words are English, and tell more than its code: in another language its
- * code's text comes first, and they below it.
+ * code's text comes first, and below it they, where they say more.
  */
 export function sayError(said, below, { code, message, status }) {
   const own = `error.${code ?? 'unknown'}`;
@@ -95,7 +95,7 @@ export function sayError(said, below, { code, message, status }) {
   const plain = () => Boolean(code && message) && (language() === 'en' || !known);
   const text = () => t(known ? own : 'error.unknown', { status: String(status ?? ''), what: message || code || '' });
   setText(said, 'plain', { text: () => (plain() ? message : text()) });
-  setText(below, 'plain', { text: () => (code && message && !plain() ? message : '') });
+  setText(below, 'plain', { text: () => (code && message && !plain() && message !== inEnglish(own) ? message : '') });
   below.lang = 'en';
 }
 

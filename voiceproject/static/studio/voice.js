@@ -192,10 +192,10 @@ function showQuality(mine) {
   if (found.bandwidth_hz) {
     chip(found.bandwidth_hz >= GOOD_BANDWIDTH_HZ, 'quality.bandwidth', { khz: () => number(found.bandwidth_hz / 1000, 1) });
   }
-  const own = advice(found);
   const said = found.warnings ?? [];
-  const warnings = said.map((warning, index) => h('li', {
-    t: ['plain', { text: () => (language() === 'en' || own.length !== said.length ? warning : t(...own[index])) }],
+  const own = said.length ? advice(found) : [];
+  const warnings = Array.from({ length: Math.max(said.length, own.length) }, (_, index) => h('li', {
+    t: ['plain', { text: () => (language() === 'en' ? said[index] : own[index] && t(...own[index])) ?? '' }],
   }));
   box.replaceChildren(
     h('ul', { class: 'chips', 't-aria-label': 'quality.title' }, ...chips),
