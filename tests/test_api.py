@@ -79,6 +79,40 @@ def test_a_trailing_slash_is_answered_and_not_redirected(api: APIClient, engine:
     assert Client().get("/admin").status_code == 301
 
 
+def test_an_id_in_capitals_is_the_same_id(api: APIClient, engine: FakeEngine, reference_wav: bytes) -> None:
+    made = api.post("/api/v1/voice/synthesize", {"text": "hello", "reference_audio": upload(reference_wav)})
+    of_it = f"/api/v1/voice/syntheses/{made['X-Synthesis-ID'].upper()}"
+    assert api.get(of_it).json()["synthesis_id"] == made["X-Synthesis-ID"]
+    assert b"".join(api.get(f"{of_it}/audio/")) == made.content
+    assert api.delete(of_it).status_code == 204
+
+
+def test_every_wrong_field_is_told_at_once(api: APIClient, engine: FakeEngine) -> None:
+    refused = api.post("/api/v1/voice/synthesize", {"txt": "hi", "language": "ko", "speed": "9"}).json()
+    assert set(refused["details"]) == {"txt", "text", "reference_audio", "language", "speed"}
+    refused = api.post("/api/v1/cover/jobs", {"model_id": "nope", "pitch_shift": "25"}).json()
+    assert set(refused["details"]) == {"reference_voice", "song", "model_id", "pitch_shift"}
+    assert refused["details"]["model_id"][0].startswith("There is no model nope")
+    refused = api.post("/api/v1/voice/synthesize", [], format="json").json()
+    assert refused["details"] == {"non_field_errors": [refused["message"]]}
+
+
+@pytest.mark.parametrize("listed", ["voice/syntheses", "voice/voices", "cover/jobs", "keys", "webhooks/deliveries"])
+def test_no_list_takes_what_it_does_not_know(api: APIClient, engine: FakeEngine, listed: str) -> None:
+    for name, value in (("page_size", "0"), ("page_size", "201"), ("limit", "5")):
+        refused = api.get(f"/api/v1/{listed}", {name: value})
+        assert_envelope(refused, 400, "validation_error")
+        assert list(refused.json()["details"]) == [name]
+    assert api.get(f"/api/v1/{listed}", {"page_size": "200", "cursor": ""}).status_code == 200
+
+
+@pytest.mark.parametrize("offset", ["+02:00", "%2B02:00", "+0200"])
+def test_a_time_in_a_query_needs_no_escape(api: APIClient, engine: FakeEngine, offset: str) -> None:
+    for listed in ("voice/syntheses", "cover/jobs", "webhooks/deliveries"):
+        assert api.get(f"/api/v1/{listed}?created_after=2026-11-24T00:00:00.5{offset}").status_code == 200
+    assert_envelope(api.get("/api/v1/cover/jobs?created_after=2026-11-24T00:00+2"), 400, "validation_error")
+
+
 def test_accept_refuses_nothing(api: APIClient, engine: FakeEngine) -> None:
     for accept in ("audio/wav", "text/html", "application/x-nonsense", "*/*"):
         assert api.get("/api/v1/cover/jobs", headers={"Accept": accept}).status_code == 200
@@ -142,11 +176,13 @@ def test_a_made_up_cursor_is_refused(api: APIClient, engine: FakeEngine, cursor:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"language": "\\ud800"}', b'{"\\ud800": 1}', b"[" * 100_000, b'{"a":' * 50_000, b'{"text": 5e999}']
-)
+    "body", [b'{"language": "\\ud800"}', b'{"\\ud800": 1}', b"[" * 100_000, b'{"a":' * 50_000, b'{"text": 5e999}',
+     b'{"text": "\xe9"}', b'{"seed": ' + b"9" * 5000 + b"}"],
+)  # fmt: skip
 def test_odd_json_is_refused_and_does_not_crash(api: APIClient, engine: FakeEngine, body: bytes) -> None:
     response = api.post("/api/v1/voice/synthesize", body, content_type="application/json")
     assert_envelope(response, 400, "validation_error")
+    assert not re.search(r"sys\.|codec|Error\b", response.json()["message"])
 
 
 def test_pages_take_no_form_and_errors_of_documents_are_json(db: None) -> None:

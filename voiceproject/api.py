@@ -48,6 +48,13 @@ class BoundedJSONParser(JSONParser):
             return super().parse(stream, media_type, parser_context)
         except RecursionError:
             raise ParseError("JSON parse error - nested too deeply") from None
+        except ParseError as error:
+            cause = error.__context__
+            if isinstance(cause, UnicodeDecodeError):
+                raise ParseError("JSON parse error - not UTF-8") from None
+            if isinstance(cause, ValueError) and "integer string conversion" in str(cause):
+                raise ParseError("JSON parse error - a number has too many digits") from None
+            raise
 
 
 class BodyLimitMixin:
@@ -112,9 +119,14 @@ class StrictSerializer(serializers.Serializer):
                 errors[str(name)[:100]] = [f"Unknown field. Known are: {', '.join(self.fields)}."]
             elif hasattr(data, "getlist") and len(data.getlist(name)) > 1:
                 errors[name] = ["Sent more than once; send it once."]
+        try:
+            fields = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            # Unknown ones first: a misspelt name is why another one is missing.
+            raise serializers.ValidationError({**errors, **(error.detail | errors)}) from None  # type: ignore[operator]
         if errors:
             raise serializers.ValidationError(errors)
-        return super().to_internal_value(data)
+        return fields
 
 
 class SizedFileField(serializers.FileField):
@@ -224,7 +236,9 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     }
     known = request.headers.get("If-None-Match", "")
     if known and (known.strip() == "*" or etag in [tag.removeprefix("W/") for tag in parse_etags(known)]):
-        return HttpResponse(status=304, headers=headers)
+        unchanged = HttpResponse(status=304, headers=headers)
+        del unchanged["Content-Type"]  # A cache would take it over for what it has.
+        return unchanged
     wanted = request.headers.get("Range", "")
     if request.headers.get("If-Range", etag) != etag:
         wanted = ""
@@ -252,12 +266,31 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     return StreamingHttpResponse(body, status=status, headers=headers, content_type=content_type)
 
 
+class QueryTimeField(serializers.DateTimeField):
+    """A time in a query string, where the `+` of its offset, sent as it is, arrives as a space."""
+
+    LOST_PLUS = re.compile(r"(T[0-9:.]+) (\d\d:?\d\d)")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, help_text="ISO 8601", **kwargs)
+
+    def to_internal_value(self, value: Any) -> Any:
+        return super().to_internal_value(self.LOST_PLUS.sub(r"\1+\2", value) if isinstance(value, str) else value)
+
+
+class PageParameters(StrictSerializer):
+    """The query string of a list without filters, and what all lists take."""
+
+    cursor = serializers.CharField(required=False)
+    page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)
+
+
 class JobFilters(StrictSerializer):
     """Filters of a list of jobs, from the query string."""
 
     status = serializers.ChoiceField(JobStatus.choices, required=False)
-    created_after = serializers.DateTimeField(required=False, help_text="ISO 8601")
-    created_before = serializers.DateTimeField(required=False, help_text="ISO 8601")
+    created_after = QueryTimeField()
+    created_before = QueryTimeField()
     voice_id = serializers.UUIDField(required=False, help_text="Those made with this saved voice")
     cursor = serializers.CharField(required=False)
     page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)

@@ -136,7 +136,7 @@ def _headers(error: PublicError) -> dict[str, str]:
     if retry_after:
         headers["Retry-After"] = str(math.ceil(retry_after))
     if error.status == 401:
-        headers["WWW-Authenticate"] = 'ApiKey realm="api", header="X-API-Key"'
+        headers.setdefault("WWW-Authenticate", 'ApiKey realm="api", header="X-API-Key"')
     return headers
 
 
@@ -231,7 +231,8 @@ def validation_error(detail: Any) -> PublicError:
         detail = {"non_field_errors": detail if isinstance(detail, list) else [detail]}
     details = {sendable(field): list(_texts(messages)) for field, messages in detail.items()}
     field, messages = next(iter(details.items()), ("", [""]))
-    return PublicError("validation_error", f"{field}: {messages[0]}", details)
+    message = messages[0] if field == "non_field_errors" else f"{field}: {messages[0]}"
+    return PublicError("validation_error", message, details)
 
 
 def _texts(messages: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Middleware: request ids and the access log, bodies that are refused early, trailing slashes."""
+"""Middleware: request ids and the access log, bodies that are refused early, paths as routes have them."""
 
 from __future__ import annotations
 
@@ -133,8 +133,13 @@ class PageBodyMiddleware:
         return self.get_response(request)
 
 
-class TrailingSlashMiddleware:
-    """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose a POST's body. The admin keeps its slashes."""
+class PathMiddleware:
+    """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose a POST's body. The admin keeps its slashes.
+
+    An id in capitals, as some languages write UUIDs, is the id that it is in small letters.
+    """
+
+    CAPITALS = re.compile(r"(?<=/)(?=[^/]*[A-F])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?=/|$)")
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -144,6 +149,9 @@ class TrailingSlashMiddleware:
         if len(path) > 1 and path.endswith("/") and not path.startswith("/admin/"):
             request.path_info = path.rstrip("/") or "/"
             request.path = request.path.rstrip("/") or "/"
+        if self.CAPITALS.search(request.path_info):
+            request.path_info = self.CAPITALS.sub(lambda found: found[0].lower(), request.path_info)
+            request.path = self.CAPITALS.sub(lambda found: found[0].lower(), request.path)
         return self.get_response(request)
 
 

@@ -89,7 +89,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "voiceproject.middleware.PageBodyMiddleware",
-    "voiceproject.middleware.TrailingSlashMiddleware",
+    "voiceproject.middleware.PathMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "voiceproject.middleware.PageLanguageMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -1,4 +1,4 @@
-"""All routes. The API's have no trailing slash (TrailingSlashMiddleware takes one off)."""
+"""All routes. The API's have no trailing slash (PathMiddleware takes one off)."""
 
 from __future__ import annotations
 
@@ -153,6 +153,11 @@ urlpatterns += [
     ),
     path("elevenlabs/v1/user", elevenlabs.UserView.as_view(), name="elevenlabs-user"),
     path("elevenlabs/v1/user/subscription", elevenlabs.SubscriptionView.as_view(), name="elevenlabs-subscription"),
+]
+
+urlpatterns += [
+    path("openai/<path:rest>", openai.UnknownPathView.as_view(), name="openai-unknown"),
+    path("elevenlabs/<path:rest>", elevenlabs.UnknownPathView.as_view(), name="elevenlabs-unknown"),
 ]
 
 handler400 = "voiceproject.errors.bad_request"

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voiceproject import audit, webhooks
-from voiceproject.api import CursorPages, StrictSerializer
+from voiceproject.api import CursorPages, QueryTimeField, StrictSerializer
 from voiceproject.errors import PublicError
 from voiceproject.models import WebhookDelivery, WebhookSecret
 
@@ -55,8 +55,8 @@ class DeliveryFilters(StrictSerializer):
     status = serializers.ChoiceField(WebhookDelivery.Status.choices, required=False)
     type = serializers.CharField(required=False, max_length=64, help_text="Such as cover.succeeded")
     job_id = serializers.UUIDField(required=False)
-    created_after = serializers.DateTimeField(required=False, help_text="ISO 8601")
-    created_before = serializers.DateTimeField(required=False, help_text="ISO 8601")
+    created_after = QueryTimeField()
+    created_before = QueryTimeField()
     cursor = serializers.CharField(required=False)
     page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)
 

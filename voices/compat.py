@@ -70,6 +70,16 @@ class CompatView(BodyLimitMixin, APIView, ABC):
         return self.field_names.get(name, name) if name else None
 
 
+class UnknownPathMixin:
+    """For what the other service serves and we do not: `not_found` in its shape, whatever the method, with any key."""
+
+    authentication_classes: Any = ()
+    permission_classes: Any = ()
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        raise PublicError("not_found", "There is no such path here.")
+
+
 def presets() -> list[str]:
     """The names of preset voices; none where the engine has no voice of its own."""
     own = getattr(synthesis.get_engine(), "presets", ())

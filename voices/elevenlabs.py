@@ -38,6 +38,7 @@ from voices.compat import (
     Reshaped,
     Speaking,
     Transcoded,
+    UnknownPathMixin,
     clamp_speed,
     find_speaker,
     invalid,
@@ -114,6 +115,10 @@ class ElevenLabsView(CompatView):
             known = [known for known in OUTPUTS if not (streamed and known.startswith("wav_"))]
             raise invalid("output_format", f"Must be one of {', '.join(known)}.")
         return OUTPUTS[name]
+
+
+class UnknownPathView(UnknownPathMixin, ElevenLabsView):
+    pass
 
 
 class VoiceSettingsSerializer(serializers.Serializer):
