@@ -289,8 +289,7 @@ class DeleteVoiceView(AccountView):
 
     def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         voice = get_object_or_404(Voice.objects.for_tenant(request.user), pk=pk)
-        audit.record("voice.delete", voice, request=request)
-        saved.delete(voice)
+        saved.delete(voice, request)
         messages.success(request, gettext("%(name)s has been deleted.") % {"name": voice.name})
         return redirect("account-voices")
 

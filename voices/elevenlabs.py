@@ -354,7 +354,7 @@ class VoiceView(ElevenLabsView):
     def delete(self, request: Request, voice_id: str) -> Response:
         if voice_id in PRESETS:
             raise PublicError("permission_denied", "A premade voice cannot be deleted.")
-        saved.delete(find_own(request, voice_id))
+        saved.delete(find_own(request, voice_id), request)
         return Response({"status": "ok"})
 
 

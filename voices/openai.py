@@ -232,7 +232,7 @@ class VoiceView(OpenAIView):
         if name in PRESETS:
             raise PublicError("permission_denied", "A preset voice cannot be deleted.")
         voice = find_own(request, name)
-        saved.delete(voice)
+        saved.delete(voice, request)
         return Response({"id": name, "object": "audio.voice.deleted", "deleted": True})
 
 

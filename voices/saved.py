@@ -200,9 +200,12 @@ def change(voice: Voice, fields: dict[str, Any]) -> None:
         _forget_engine_data(voice)
 
 
-def delete(voice: Voice) -> None:
-    """Its rows and files go; its consents stay, and jobs have what they need of it."""
-    Voice.objects.filter(pk=voice.pk).delete()
+def delete(voice: Voice, request: Any = None) -> None:
+    """Its rows and files go; its consents stay, and jobs have what they need of it. request: for the audit log."""
+    with transaction.atomic():
+        if request is not None:
+            audit.record("voice.delete", voice, request=request)
+        Voice.objects.filter(pk=voice.pk).delete()
     delete_folder(voice.folder)
 
 

@@ -124,7 +124,7 @@ class VoiceViewSet(
         return super().destroy(request, *args, **kwargs)
 
     def perform_destroy(self, instance: Voice) -> None:
-        saved.delete(instance)
+        saved.delete(instance, self.request)
 
     @extend_schema(
         operation_id="get_voice_sample",
