@@ -56,6 +56,14 @@ def test_every_error_wears_the_envelope(api: APIClient, engine: FakeEngine) -> N
     assert_envelope(Client().get("/health", headers={"Host": "evil.example"}), 400, "validation_error")
 
 
+def test_a_host_name_that_is_not_ours_is_one_line_in_the_log(db: None, caplog: pytest.LogCaptureFixture) -> None:
+    assert Client().get("/health", headers={"Host": "evil.example"}).status_code == 400
+    told = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert [record.levelname for record in told] == ["WARNING"]
+    assert "'evil.example', which ALLOWED_HOSTS does not have" in told[0].getMessage()
+    assert told[0].exc_info is None
+
+
 @pytest.mark.urls("tests.test_api")
 def test_a_crash_tells_the_request_id_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     response = Client(raise_request_exception=False).get("/explode", headers={"X-Request-ID": "my-id.7"})

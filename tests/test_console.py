@@ -510,3 +510,9 @@ def test_no_page_violates_its_policy_in_a_browser(
         browser.wait("document.querySelector('.console-question')")
         assert not browser.complaints
         assert not browser.other_hosts(live_server.url)
+
+
+def test_limits_say_what_an_empty_field_stands_for(operator: Client, settings: Any) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 77
+    page = operator.get(reverse("admin:voiceproject_tenant_add")).content.decode()
+    assert "<code>RATE_LIMIT_PER_MINUTE=77</code>" in page

@@ -638,11 +638,15 @@ def test_me_tells_limits_and_what_is_left(
     queue()
     body = api.get(ME).json()
     assert body["limits"] == {"requests_per_minute": None, "max_running_jobs": 1, "max_queued_jobs": 3,
-                              "monthly_audio_seconds": 40, "max_storage_bytes": 10**9}  # fmt: skip
+                              "max_concurrent_jobs": None, "monthly_audio_seconds": 40,
+                              "max_storage_bytes": 10**9}  # fmt: skip
     assert body["remaining"]["queued_jobs"] == 2
     assert body["remaining"]["audio_seconds"] == 37.0, "the key's own, of which the queued cover has taken 3"
     assert body["usage"]["audio_seconds_this_month"] == pytest.approx(seconds + 3)
     assert body["usage"]["storage_bytes"] == held(tenant) == 10**9 - body["remaining"]["storage_bytes"]
+    ApiKey.objects.filter(pk=tenant.key.pk).update(max_concurrent_jobs=2)
+    body = api.get(ME).json()
+    assert (body["limits"]["max_concurrent_jobs"], body["remaining"]["queued_jobs"]) == (2, 1)
 
 
 def test_an_operators_retry_over_a_quota_says_so(tenant: Tenant, client: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
@@ -105,6 +106,14 @@ class TenantAdmin(ConsoleAdmin):
     fields = ("user", "max_running", "max_queued", "requests_per_minute", "monthly_audio_seconds",
               "max_storage_bytes", "served_at", "synthesis_served_at")  # fmt: skip
     readonly_fields = ("served_at", "synthesis_served_at")
+    # What an empty field stands for.
+    DEFAULTS = ("COVER_MAX_RUNNING", "COVER_MAX_QUEUED", "RATE_LIMIT_PER_MINUTE", "MONTHLY_AUDIO_SECONDS",
+                "MAX_STORAGE_BYTES")  # fmt: skip
+
+    def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
+        values = ", ".join(f"<code>{name}={getattr(settings, name)}</code>" for name in self.DEFAULTS)
+        text = _("An empty field stands for what every tenant has by the environment, where 0 is no limit: %s") % values
+        return [(None, {"fields": self.fields, "description": text})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:
         return ("user", *self.readonly_fields) if obj else self.readonly_fields

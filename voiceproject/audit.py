@@ -48,6 +48,7 @@ ACTIONS = {
     "host.drain": _("Drained a host"),
     "host.undrain": _("Let a host take jobs again"),
     "webhook.redeliver": _("Sent a webhook again"),
+    "webhook_secret.rotate": _("Replaced the secret of webhooks"),
     "account.export": _("Exported an account"),
     "account.erase": _("Asked to erase an account"),
     "account.erased": _("Erased an account"),

@@ -290,6 +290,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
     from django.core.exceptions import DisallowedHost
 
     if isinstance(exception, DisallowedHost):
+        # Anybody can send one: a line for who has forgotten a name, and no traceback.
+        log.warning("refused the host name %.100r, which ALLOWED_HOSTS does not have", request.META.get("HTTP_HOST"))
         return json_response(PublicError("validation_error", "This host name is not served here; see ALLOWED_HOSTS."))
     return json_response(as_public_error(exception))
 

@@ -111,14 +111,19 @@ def place_of(key: Any) -> Iterator[None]:
         yield
 
 
+def live_jobs_of(key: Any) -> int:
+    """How many jobs of the API key wait or run."""
+    # With its tenant, since an index knows that one's live jobs, and the key's would be all that it ever made.
+    own = {"tenant": key.user_id, "status__in": LIVE, "api_key": key}
+    return sum(model._default_manager.filter(**own).count() for model in Job.__subclasses__())
+
+
 def _check_jobs_of(key: Any) -> None:
     """Raises PublicError too_many_jobs. The tenant's row is locked while they are counted."""
     limit = key.max_concurrent_jobs if key is not None else None
     if limit is None:
         return
-    # With its tenant, since an index knows that one's live jobs, and the key's would be all that it ever made.
-    own = {"tenant": key.user_id, "status__in": LIVE, "api_key": key}
-    live = sum(model._default_manager.filter(**own).count() for model in Job.__subclasses__())
+    live = live_jobs_of(key)
     if live >= limit:
         message = f"This key has {live} jobs that wait or run; it may have {limit} at a time."
         raise PublicError("too_many_jobs", message, {"limit": limit, "found": live, "limit_of": "key"}, retry_after=5)

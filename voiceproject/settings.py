@@ -459,6 +459,7 @@ LOGGING = {
     # An unhandled error is logged once, with its request id, by the code that answers it.
     "loggers": {
         "django.request": {"level": "CRITICAL"},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
         "django.server": {"level": "WARNING"},
         "botocore": {"level": "WARNING"},
     },

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 from voiceproject import usage
 from voiceproject.api import StrictSerializer
 from voiceproject.errors import PublicError
-from voiceproject.jobs import Job
+from voiceproject.jobs import Job, live_jobs_of
 from voiceproject.models import Tenant
 
 
@@ -114,6 +114,7 @@ class MeSerializer(serializers.Serializer):
             "requests_per_minute": _limit(help_text="null: no limit, here and below"),
             "max_running_jobs": _limit(),
             "max_queued_jobs": _limit(),
+            "max_concurrent_jobs": _limit(help_text="Of this key: jobs that wait or run"),
             "monthly_audio_seconds": _limit(),
             "max_storage_bytes": _limit(),
         },
@@ -121,7 +122,7 @@ class MeSerializer(serializers.Serializer):
     remaining = inline_serializer(
         "MyRemainder",
         {
-            "queued_jobs": _limit(),
+            "queued_jobs": _limit(help_text="How many more this key may send now"),
             "audio_seconds": _limit(serializers.FloatField, help_text="This month (UTC), less what is reserved"),
             "storage_bytes": _limit(),
         },
@@ -163,6 +164,9 @@ def _me(user: Any, key: Any) -> dict[str, Any]:
     now = timezone.now()
     limited = [model for model in Job.__subclasses__() if model.queued_limit_field]
     max_queued = _own(tenant, "max_queued", settings.COVER_MAX_QUEUED)
+    left_jobs = [max_queued - sum(model.waiting(user) for model in limited)]
+    if key.max_concurrent_jobs is not None:
+        left_jobs.append(key.max_concurrent_jobs - live_jobs_of(key))
     of_tenant, of_key = usage.audio_limit(tenant), key.monthly_audio_seconds
     used_ms = usage.counted_ms(user.pk, now)
     left_ms = [1000 * of_tenant - used_ms] if of_tenant is not None else []
@@ -177,11 +181,12 @@ def _me(user: Any, key: Any) -> dict[str, Any]:
             "requests_per_minute": _narrowest(*(limit.requests for limit in key.rate_limits())),
             "max_running_jobs": _own(tenant, "max_running", settings.COVER_MAX_RUNNING),
             "max_queued_jobs": max_queued,
+            "max_concurrent_jobs": key.max_concurrent_jobs,
             "monthly_audio_seconds": _narrowest(of_tenant, of_key),
             "max_storage_bytes": storage,
         },
         "remaining": {
-            "queued_jobs": max(0, max_queued - sum(model.waiting(user) for model in limited)),
+            "queued_jobs": max(0, min(left_jobs)),
             "audio_seconds": max(0, min(left_ms)) / 1000 if left_ms else None,
             "storage_bytes": None if storage is None else max(0, storage - stored),
         },
