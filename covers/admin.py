@@ -11,7 +11,7 @@ from voiceproject.console import JobAdmin
 @admin.register(CoverJob)
 class CoverJobAdmin(JobAdmin):
     list_display = (
-        "short_id", "tenant", "badge", "stage", "progress_bar", "error", "attempt", "length", "created", "host",
+        "short_id", "tenant", "badge", "stage_name", "progress_bar", "error", "attempt", "length", "created", "host",
     )  # fmt: skip
     players = ("song", "reference_voice", *STEMS, "result")
     stages = tuple(MADE_BY)

@@ -1,6 +1,7 @@
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
 
 
 class CoversConfig(AppConfig):
     name = "covers"
-    verbose_name = "Covers"
+    verbose_name = _("Covers")

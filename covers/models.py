@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from voiceproject.jobs import Job, JobStatus
 
@@ -21,35 +22,52 @@ MADE_BY = {
 class CoverJob(Job):
     webhook_kind: ClassVar[str] = "cover"
 
-    reference_voice = models.FileField(max_length=200)
-    song = models.FileField(max_length=200)
-    song_hash = models.CharField(max_length=64, help_text="SHA-256 of the uploaded song")
-    model_id = models.CharField(max_length=100, blank=True)
-    pitch_shift = models.SmallIntegerField(null=True, default=0, help_text="Semitones; none while auto is undecided")
-    pitch_auto = models.BooleanField(default=False, help_text="The shift is found by listening to song and reference")
-    preview_seconds = models.PositiveSmallIntegerField(null=True, help_text="Only the most vocal stretch, so long")
-    preview_start_seconds = models.FloatField(null=True, help_text="Where in the song that stretch begins")
-    stems_key = models.CharField(max_length=64, blank=True, help_text="Names the song and how it is separated")
-    remix_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="remixes")
-    input_kind = models.CharField(max_length=8, default="mix", help_text="mix, or vocals (no separation, no mixing)")
-    response_format = models.CharField(max_length=8, default="wav")
-    reference_text = models.TextField(blank=True)
-    lyrics = models.TextField(blank=True)
-    vocal_gain_db = models.FloatField(default=0)
-    instrumental_gain_db = models.FloatField(default=0)
-    duration_seconds = models.FloatField(null=True, help_text="Of the song")
-    warning = models.CharField(max_length=500, blank=True, help_text="What the commands said of their input")
+    reference_voice = models.FileField(_("reference voice"), max_length=200)
+    song = models.FileField(_("song"), max_length=200)
+    song_hash = models.CharField(_("song hash"), max_length=64, help_text=_("SHA-256 of the uploaded song"))
+    model_id = models.CharField(_("model id"), max_length=100, blank=True)
+    pitch_shift = models.SmallIntegerField(
+        _("pitch shift"), null=True, default=0, help_text=_("Semitones; none while auto is undecided")
+    )
+    pitch_auto = models.BooleanField(
+        _("pitch auto"), default=False, help_text=_("The shift is found by listening to song and reference")
+    )
+    preview_seconds = models.PositiveSmallIntegerField(
+        _("preview seconds"), null=True, help_text=_("Only the most vocal stretch, so long")
+    )
+    preview_start_seconds = models.FloatField(
+        _("preview start seconds"), null=True, help_text=_("Where in the song that stretch begins")
+    )
+    stems_key = models.CharField(
+        _("stems key"), max_length=64, blank=True, help_text=_("Names the song and how it is separated")
+    )
+    remix_of = models.ForeignKey(
+        "self", verbose_name=_("remix of"), null=True, on_delete=models.SET_NULL, related_name="remixes"
+    )
+    input_kind = models.CharField(
+        _("input kind"), max_length=8, default="mix", help_text=_("mix, or vocals (no separation, no mixing)")
+    )
+    response_format = models.CharField(_("response format"), max_length=8, default="wav")
+    reference_text = models.TextField(_("reference text"), blank=True)
+    lyrics = models.TextField(_("lyrics"), blank=True)
+    vocal_gain_db = models.FloatField(_("vocal gain db"), default=0)
+    instrumental_gain_db = models.FloatField(_("instrumental gain db"), default=0)
+    duration_seconds = models.FloatField(_("duration seconds"), null=True, help_text=_("Of the song"))
+    warning = models.CharField(
+        _("warning"), max_length=500, blank=True, help_text=_("What the commands said of their input")
+    )
 
     # Each stage's output is kept as soon as it is finished: another attempt goes on after it.
-    vocals = models.FileField(max_length=200, blank=True)
-    instrumental = models.FileField(max_length=200, blank=True)
-    converted = models.FileField(max_length=200, blank=True)
-    result = models.FileField(max_length=200, blank=True)
-    result_flac = models.FileField(max_length=200, blank=True)
-    result_mp3 = models.FileField(max_length=200, blank=True)
+    vocals = models.FileField(_("vocals"), max_length=200, blank=True)
+    instrumental = models.FileField(_("instrumental"), max_length=200, blank=True)
+    converted = models.FileField(_("converted"), max_length=200, blank=True)
+    result = models.FileField(_("result"), max_length=200, blank=True)
+    result_flac = models.FileField(_("result flac"), max_length=200, blank=True)
+    result_mp3 = models.FileField(_("result mp3"), max_length=200, blank=True)
 
     class Meta(Job.Meta):
-        verbose_name = "cover"
+        verbose_name = _("cover")
+        verbose_name_plural = _("covers")
         abstract = False
         indexes = [
             *(index.clone() for index in Job.Meta.indexes),

@@ -14,7 +14,7 @@ from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.jobs import LIVE, JobStatus
 from voiceproject.webhooks import CallbackURLField
 from voices import registry
-from voices.serializers import RETRYABLE, FiniteFloatField, OneReferenceMixin, QueueSerializer
+from voices.serializers import RETRYABLE, FiniteFloatField, OneReferenceMixin, QueueSerializer, as_field_error
 
 RESULT_FORMATS = ("wav", "flac", "mp3")
 
@@ -73,7 +73,8 @@ class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):
     callback_url = CallbackURLField()
 
     def validate_model_id(self, model_id: str) -> str:
-        registry.for_cover(model_id)
+        with as_field_error():
+            registry.for_cover(model_id)
         return model_id
 
     def validate_lyrics(self, text: str) -> str:

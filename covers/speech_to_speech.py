@@ -21,7 +21,7 @@ from rest_framework.request import Request
 
 from covers.models import CoverJob
 from covers.tasks import run_covers
-from voiceproject import audio, provenance
+from voiceproject import audio
 from voiceproject.api import SizedFileField
 from voiceproject.broker import wake_workers
 from voiceproject.commands import scratch
@@ -33,7 +33,7 @@ from voiceproject.logging import current
 from voiceproject.storage import fetch
 from voices import saved
 from voices.auth import credentials
-from voices.compat import find_speaker, streaming_response
+from voices.compat import find_speaker, marked, streaming_response
 from voices.elevenlabs import ElevenLabsView
 from voices.models import Voice
 from voices.synthesis import held_request, upload_path
@@ -89,9 +89,7 @@ class SpeechToSpeechView(ElevenLabsView):
             job.cancel(settings.COVER_RESULT_TTL_HOURS)
             raise EngineTimeout("The recording could not be converted in time. Send a shorter one.")
         job.raise_unless_succeeded()
-        content = encode(*_result(job), output)
-        if not self.streamed:
-            content = provenance.sign(content, output.format, what="singing", job_id=job.pk)
+        content = marked(encode(*_result(job), output), output, job, what="singing")
         response: HttpResponseBase
         if self.streamed:
             response = streaming_response(

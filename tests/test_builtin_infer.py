@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import soundfile as sf
 import soxr
 
 from tests import songs
+from tests.script_server import Done, ScriptServer
 from voices.engines.builtin import conversion, singing, world
 
 SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "builtin_infer.py"
@@ -42,13 +44,26 @@ def target() -> singing.Target:
     return singing.prepare(reference().astype(np.float32), 24000)
 
 
-def command(folder: Path, *more: str) -> list[str]:
+def arguments(folder: Path, *more: str) -> list[str]:
     files = ["--reference", str(folder / "reference.wav"), "--input", str(folder / "vocal.wav")]
-    return [sys.executable, str(SCRIPT), *files, "--output", str(folder / "out.wav"), "--pitch", "0", *more]
+    return [*files, "--output", str(folder / "out.wav"), "--pitch", "0", *more]
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return [sys.executable, str(SCRIPT), *arguments(folder, *more)]
 
 
 def infer(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """By a process of its own."""
     return subprocess.run(command(folder, *more), capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptServer]:
+    """The same script, which most tests share."""
+    serving = ScriptServer(tmp_path_factory.mktemp("server"), SCRIPT.name)
+    yield serving
+    serving.close()
 
 
 def read(path: Path) -> songs.Audio:
@@ -138,24 +153,24 @@ def test_nothing_but_the_output_is_left(converted):
 
 
 @pytest.mark.parametrize("semitones", [-5])
-def test_pitch_moves_the_melody_by_so_many_semitones(folder, semitones):
-    result = infer(folder, "--pitch", str(semitones))
-    assert result.returncode == 0, result.stderr
+def test_pitch_moves_the_melody_by_so_many_semitones(server, folder, semitones):
+    done = server.run(*arguments(folder, "--pitch", str(semitones)))
+    assert done.exit_code == 0, done.message
     cents = cents_apart(vocal(), read(folder / "out.wav")[:, 0])
     assert abs(np.median(cents) - 100 * semitones) < 10
 
 
-def test_a_mono_vocal_of_another_rate_comes_out_mono_at_44100(folder):
+def test_a_mono_vocal_of_another_rate_comes_out_mono_at_44100(server, folder):
     n = 2 * 32000 + 13
     sf.write(folder / "vocal.wav", soxr.resample(vocal(), RATE, 32000)[:n], 32000)
-    result = infer(folder, "--model-id", "any", "--project-root", str(SCRIPT.parent.parent))
-    assert result.returncode == 0, result.stderr
+    done = server.run(*arguments(folder, "--model-id", "any", "--project-root", str(SCRIPT.parent.parent)))
+    assert done.exit_code == 0, done.message
     assert read(folder / "out.wav").shape == (round(n * RATE / 32000), 1)
 
 
-def test_channels_that_cancel_out_are_still_converted(folder):
+def test_channels_that_cancel_out_are_still_converted(server, folder):
     sf.write(folder / "vocal.wav", np.stack([vocal(), -vocal()], axis=1)[: 2 * RATE], RATE)
-    assert infer(folder).returncode == 0
+    assert server.run(*arguments(folder)).exit_code == 0
     assert np.sqrt(np.mean(read(folder / "out.wav") ** 2)) > 0.3 * np.sqrt(np.mean(vocal()[: 2 * RATE] ** 2))
 
 
@@ -179,19 +194,21 @@ def test_what_is_above_the_vocoder_stays():
     assert 0.7 < np.sqrt(power[near].sum() * 2) / len(out) / (0.01 / np.sqrt(2)) < 1.3
 
 
-def refused(folder: Path, result: subprocess.CompletedProcess[str], code: int, words: str) -> None:
-    assert result.returncode == code, result.stderr
-    assert words in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def refused(folder: Path, done: Done | subprocess.CompletedProcess[str], code: int, words: str) -> None:
+    """With one line that says why."""
+    found, said = (done.exit_code, done.printed) if isinstance(done, Done) else (done.returncode, done.stderr)
+    assert found == code, said
+    assert words in said
+    assert len(said.strip().splitlines()) == 1
     assert {path.name for path in folder.iterdir()} <= {"reference.wav", "vocal.wav"}
 
 
 @pytest.mark.parametrize("sound", ["silence", "noise", "nothing"])
-def test_a_vocal_in_which_nobody_sings_is_exit_code_4_or_3(folder, sound):
+def test_a_vocal_in_which_nobody_sings_is_exit_code_4_or_3(server, folder, sound):
     samples = {"silence": np.zeros(RATE), "noise": np.random.default_rng(1).normal(0, 0.1, RATE), "nothing": []}[sound]
     sf.write(folder / "vocal.wav", np.asarray(samples, np.float64), RATE)
     code, words = (3, "0 samples") if sound == "nothing" else (4, "song")
-    refused(folder, infer(folder), code, words)
+    refused(folder, server.run(*arguments(folder)), code, words)
 
 
 def test_a_reference_without_a_voice_is_exit_code_5(folder):
@@ -199,21 +216,22 @@ def test_a_reference_without_a_voice_is_exit_code_5(folder):
     refused(folder, infer(folder), 5, "reference")
 
 
-def test_what_cannot_be_read_is_exit_code_3(folder):
+def test_what_cannot_be_read_is_exit_code_3(server, folder):
     sf.write(folder / "vocal.wav", np.tile(vocal()[:RATE, None], (1, 8)), RATE)
-    refused(folder, infer(folder), 3, "8 channels")
+    refused(folder, server.run(*arguments(folder)), 3, "8 channels")
     (folder / "vocal.wav").write_bytes(b"not audio")
-    refused(folder, infer(folder), 3, "vocal.wav")
+    refused(folder, server.run(*arguments(folder)), 3, "vocal.wav")
 
 
 @pytest.mark.parametrize("pitch", ["24.5", "nan"])
-def test_a_pitch_out_of_bounds_is_exit_code_2(folder, pitch):
-    refused(folder, infer(folder, "--pitch", pitch), 2, "--pitch")
+def test_a_pitch_out_of_bounds_is_exit_code_2(server, folder, pitch):
+    refused(folder, server.run(*arguments(folder, "--pitch", pitch)), 2, "--pitch")
 
 
-def test_an_output_folder_that_is_missing_is_exit_code_6(folder):
+def test_an_output_folder_that_is_missing_is_exit_code_6(server, folder):
     sf.write(folder / "vocal.wav", vocal()[:RATE], RATE)
-    refused(folder, infer(folder, "--output", str(folder / "none" / "out.wav")), 6, "cannot write")
+    none = str(folder / "none" / "out.wav")
+    refused(folder, server.run(*arguments(folder, "--output", none)), 6, "cannot write")
 
 
 def test_an_ended_conversion_leaves_nothing(folder):

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +14,32 @@ import pytest
 import soundfile as sf
 
 from tests import songs
+from tests.script_server import Done, ScriptServer
 
 SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "builtin_separate.py"
 RATE = songs.RATE
 
 
-def command(folder: Path, *more: str) -> list[str]:
+def arguments(folder: Path, *more: str) -> list[str]:
     outputs = ["--vocal", str(folder / "vocal.wav"), "--inst", str(folder / "inst.wav")]
-    return [sys.executable, str(SCRIPT), "--input", str(folder / "song.wav"), *outputs, *more]
+    return ["--input", str(folder / "song.wav"), *outputs, *more]
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return [sys.executable, str(SCRIPT), *arguments(folder, *more)]
 
 
 def separate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """By a process of its own."""
     return subprocess.run(command(folder, *more), capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptServer]:
+    """The same script, which most tests share."""
+    serving = ScriptServer(tmp_path_factory.mktemp("server"), SCRIPT.name)
+    yield serving
+    serving.close()
 
 
 def read(path: Path) -> songs.Audio:
@@ -83,13 +97,13 @@ def test_nothing_but_the_two_stems_is_left(separated):
     assert {path.name for path in folder.iterdir()} == {"song.wav", "vocal.wav", "inst.wav"}
 
 
-def test_a_song_of_several_chunks_is_seamless(tmp_path, write):
+def test_a_song_of_several_chunks_is_seamless(server, tmp_path, write):
     mix, vocal, _ = songs.song()
     n = 53 * RATE
     long = np.tile(mix, (5, 1))[:n]
     write(long)
-    result = separate(tmp_path)
-    assert result.returncode == 0, result.stderr
+    done = server.run(*arguments(tmp_path))
+    assert done.exit_code == 0, done.message
     got = read(tmp_path / "vocal.wav")
     assert len(got) == n
     assert np.max(np.abs(got + read(tmp_path / "inst.wav") - long)) < 1e-6
@@ -105,13 +119,13 @@ def test_a_song_of_several_chunks_is_seamless(tmp_path, write):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_mono_song_is_separated_and_the_listener_is_warned(tmp_path, write, channels):
+def test_a_mono_song_is_separated_and_the_listener_is_warned(server, tmp_path, write, channels):
     mix, vocal, _ = songs.song()
     middle, voice = mix.mean(axis=1), vocal.mean(axis=1)
     write(np.stack([middle] * channels, axis=1)[: 8 * RATE])
-    result = separate(tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert re.search(r"^WARNING .*mono", result.stderr, re.MULTILINE)
+    done = server.run(*arguments(tmp_path))
+    assert done.exit_code == 0, done.message
+    assert any("mono" in warning for warning in done.warnings)
     got = read(tmp_path / "vocal.wav")
     assert got.shape == (8 * RATE, 2)
     np.testing.assert_array_equal(got[:, 0], got[:, 1])
@@ -124,24 +138,24 @@ def test_a_stereo_song_is_not_warned_about(separated):
     assert "WARNING" not in result.stderr
 
 
-def test_a_voice_at_one_side_alone_is_kept(tmp_path, write):
+def test_a_voice_at_one_side_alone_is_kept(server, tmp_path, write):
     mix = songs.song()[0][: 5 * RATE].copy()
     mix[:, 1] = 0
     write(mix)
-    result = separate(tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "WARNING" in result.stderr
+    done = server.run(*arguments(tmp_path))
+    assert done.exit_code == 0, done.message
+    assert done.warnings
     vocal = read(tmp_path / "vocal.wav")
     assert np.sum(vocal[:, 0] ** 2) > 0.1 * np.sum(mix[:, 0] ** 2)
     assert np.max(np.abs(vocal[:, 1])) == 0
 
 
 @pytest.mark.parametrize("samples", [100, RATE + RATE // 2])
-def test_a_song_of_under_two_seconds_works(tmp_path, write, samples):
+def test_a_song_of_under_two_seconds_works(server, tmp_path, write, samples):
     mix = songs.song()[0][2 * RATE : 2 * RATE + samples]
     write(mix)
-    result = separate(tmp_path)
-    assert result.returncode == 0, result.stderr
+    done = server.run(*arguments(tmp_path))
+    assert done.exit_code == 0, done.message
     vocal, inst = read(tmp_path / "vocal.wav"), read(tmp_path / "inst.wav")
     assert len(vocal) == len(inst) == samples
     assert np.isfinite(vocal).all()
@@ -149,49 +163,51 @@ def test_a_song_of_under_two_seconds_works(tmp_path, write, samples):
 
 
 @pytest.mark.parametrize(("rate", "subtype"), [(48000, "PCM_16"), (22050, "PCM_24")])
-def test_other_sample_rates_come_out_at_44100_and_as_long(tmp_path, write, rate, subtype):
+def test_other_sample_rates_come_out_at_44100_and_as_long(server, tmp_path, write, rate, subtype):
     import soxr
 
     n = 3 * rate + 77
     mix = soxr.resample(songs.song()[0], RATE, rate)[:n]
     write(mix, rate, subtype)
-    result = separate(tmp_path)
-    assert result.returncode == 0, result.stderr
+    done = server.run(*arguments(tmp_path))
+    assert done.exit_code == 0, done.message
     total = read(tmp_path / "vocal.wav") + read(tmp_path / "inst.wav")
     assert len(total) == round(n * RATE / rate)
     wanted = soxr.resample(mix, rate, RATE)[: len(total)]
     assert songs.sdr(wanted, total[: len(wanted)]) > 40
 
 
-def refused(folder: Path, result: subprocess.CompletedProcess[str], code: int, words: str) -> None:
-    assert result.returncode == code, result.stderr
-    assert words in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def refused(folder: Path, done: Done | subprocess.CompletedProcess[str], code: int, words: str) -> None:
+    """With one line that says why."""
+    found, said = (done.exit_code, done.printed) if isinstance(done, Done) else (done.returncode, done.stderr)
+    assert found == code, said
+    assert words in said
+    assert len(said.strip().splitlines()) == 1
     assert {path.name for path in folder.iterdir()} <= {"song.wav"}
 
 
-def test_silence_is_exit_code_4(tmp_path, write):
+def test_silence_is_exit_code_4(server, tmp_path, write):
     write(np.zeros((3 * RATE, 2)))
-    refused(tmp_path, separate(tmp_path), 4, "silent")
+    refused(tmp_path, server.run(*arguments(tmp_path)), 4, "silent")
 
 
-def test_eight_channels_are_exit_code_3(tmp_path, write):
+def test_eight_channels_are_exit_code_3(server, tmp_path, write):
     write(np.tile(songs.song()[0][:RATE, :1], (1, 8)))
-    refused(tmp_path, separate(tmp_path), 3, "8 channels")
+    refused(tmp_path, server.run(*arguments(tmp_path)), 3, "8 channels")
 
 
-def test_samples_that_are_not_numbers_are_exit_code_3(tmp_path, write):
+def test_samples_that_are_not_numbers_are_exit_code_3(server, tmp_path, write):
     mix = songs.song()[0][: 2 * RATE].copy()
     mix[RATE, 1] = np.nan
     write(mix)
-    refused(tmp_path, separate(tmp_path), 3, "not numbers")
+    refused(tmp_path, server.run(*arguments(tmp_path)), 3, "not numbers")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a song at all" * 99, b"RIFF\x24\x00\x00\x00WAVEfmt "])
-def test_what_is_not_audio_is_exit_code_3(tmp_path, content):
+def test_what_is_not_audio_is_exit_code_3(server, tmp_path, content):
     if content is not None:
         (tmp_path / "song.wav").write_bytes(content)
-    refused(tmp_path, separate(tmp_path), 3, "song.wav")
+    refused(tmp_path, server.run(*arguments(tmp_path)), 3, "song.wav")
 
 
 def test_bad_arguments_are_exit_code_2_and_one_line(tmp_path, write):
@@ -200,9 +216,10 @@ def test_bad_arguments_are_exit_code_2_and_one_line(tmp_path, write):
     refused(tmp_path, separate(tmp_path, "--inst", str(tmp_path / "vocal.wav")), 2, "three files")
 
 
-def test_an_output_folder_that_is_missing_is_exit_code_6(tmp_path, write):
+def test_an_output_folder_that_is_missing_is_exit_code_6(server, tmp_path, write):
     write(songs.song()[0][:RATE])
-    refused(tmp_path, separate(tmp_path, "--vocal", str(tmp_path / "none" / "v.wav")), 6, "no such folder")
+    none = str(tmp_path / "none" / "v.wav")
+    refused(tmp_path, server.run(*arguments(tmp_path, "--vocal", none)), 6, "no such folder")
 
 
 def test_a_full_disk_is_exit_code_6_with_its_reason_and_leaves_nothing(tmp_path, write, small_disk):

@@ -604,6 +604,7 @@ open("seen", "w").write("\\n".join("\\0".join(shown).split("\\0")))
 
 def test_a_command_inherits_no_descriptor_and_no_odd_signal_handling(bench: Bench) -> None:
     held = os.open("/dev/null", os.O_RDONLY)
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # As in a shell's background job.
     os.set_inheritable(held, True)
     code = """
 names = {name: os.readlink(f"/proc/self/fd/{name}") for name in ("0", "1", "2")}
@@ -618,6 +619,7 @@ open("seen", "w").write(repr((names["0"], len(others), status["SigIgn"], status[
         bench.run_argv(["sh", "-c", 'grep SigIgn /proc/self/status >ignored; exec "$@"', "sh", *program])
     finally:
         os.close(held)
+        signal.signal(signal.SIGQUIT, before)
     stdin, others, _, blocked, session = eval((bench.folder / "seen").read_text())
     assert stdin == "/dev/null"
     assert others <= 1  # the one that lists the folder

@@ -251,3 +251,8 @@ def test_errors_have_their_shape(client: ElevenLabs, live_server: Any, tenant: T
     with pytest.raises(ApiError) as error:
         client.models.list(request_options={"max_retries": 0})
     assert error.value.body["detail"]["code"] == "rate_limit_exceeded"
+
+
+def test_what_is_not_served_is_refused_in_their_shape(client: ElevenLabs) -> None:
+    status, detail = refused(lambda: client.dubbing.get(dubbing_id="x"))
+    assert (status, detail["code"], detail["message"]) == (404, "not_found", "There is no such path here.")

@@ -203,14 +203,15 @@ class Server:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), "--serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(root)},
-        )
+        with (folder / "stderr").open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(SCRIPT), "--serve"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(root)},
+            )
         assert json.loads(self._line()) == {"ready": True}
 
     def _line(self) -> str:

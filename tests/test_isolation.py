@@ -192,7 +192,10 @@ COMPATIBLE = {
     "v1/user/subscription": elevenlabs(None, "GET"),
 }
 # Answered to everybody: they show nothing of anybody.
-OPEN = {"", "health", "favicon.ico", "openapi.json", "docs", "redoc"}
+OPEN = {
+    "", "health", "favicon.ico", "openapi.json", "docs", "redoc", "language",
+    "openai/<path:rest>", "elevenlabs/<path:rest>",  # What is not served there: a 404 in their shape.
+}  # fmt: skip
 # By a token of its own, and not there without one.
 TOKEN = {"metrics"}
 

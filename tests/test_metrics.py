@@ -95,7 +95,7 @@ def test_without_a_token_there_is_no_such_path_and_nothing_is_counted(api: APICl
 def test_only_the_token_opens_it(counted: None, db: None, headers: dict[str, str], code: str) -> None:
     response = Client().get("/metrics", headers=headers)
     assert (response.status_code, response.json()["error"]) == (401, code)
-    assert "WWW-Authenticate" in response
+    assert response["WWW-Authenticate"] == 'Bearer realm="metrics"'
 
 
 def test_requests_are_counted_by_template_however_many_ids_methods_and_paths_come(

@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_the_length_of_a_mix(tmp_path: Path) -> None:
     minutes = np.tile(band(10), (12, 1))  # 21 MB for each of its sides
     stems = Stems(tmp_path, np.tile(voice(10, 24_000), 12), minutes[:, 0] * 0.5, minutes, rate=24_000)
     program = (
-        PEAK_MB + "import sys\n"
+        PEAK_MB + "import sys\nimport scipy.signal\n"
         "from voiceproject.mixing import mix\n"
         "before = peak_mb()\n"
         "info = mix(*sys.argv[1:5], frames=120 * 44100)\n"

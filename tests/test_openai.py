@@ -248,3 +248,11 @@ def test_an_engine_without_its_own_voices_refuses_presets(client: Any, monkeypat
     monkeypatch.setattr(FakeEngine, "presets", ())
     with pytest.raises(openai.NotFoundError, match="no preset voices"):
         client.audio.speech.create(model="tts-1", voice="alloy", input=TEXT)
+
+
+def test_what_is_not_served_is_refused_in_their_shape(client: Any) -> None:
+    for action in (client.files.list, lambda: client.chat.completions.create(model="gpt", messages=[])):
+        with pytest.raises(openai.NotFoundError) as error:
+            action()
+        assert (error.value.code, error.value.type) == ("not_found", "not_found_error")
+        assert error.value.body["message"] == "There is no such path here."  # type: ignore[index]

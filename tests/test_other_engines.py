@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import soundfile as sf
 import soxr
 
 from tests import audio_files, fake_engines, songs
+from tests.script_server import Done, ScriptServer
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -28,57 +28,10 @@ RATE = 44100
 SECONDS = 2.0
 
 
-@dataclass
-class Done:
-    exit_code: int
-    message: str
-    printed: str
-    warnings: list[str] = field(default_factory=list)
-    progress: list[float] = field(default_factory=list)
-
-
-class Child:
-    """A script with --serve, so that a test pays for one start."""
-
-    def __init__(self, folder: Path, script: str, **environment: str) -> None:
-        self._folder, self._number = folder, 0
-        self._stderr = (folder / f"{script}.stderr").open("w+")
-        site, programs = folder / "site", folder / "bin"
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPTS / script), "--serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(site), "PATH": f"{programs}:{os.environ['PATH']}"} | environment,
-        )
-        assert json.loads(self._answer()) == {"ready": True}
-
-    def _answer(self) -> str:
-        assert self.process.stdout
-        return self.process.stdout.readline()
-
-    def run(self, *argv: str) -> Done:
-        assert self.process.stdin
-        self._number += 1
-        start = os.fstat(self._stderr.fileno()).st_size
-        self.process.stdin.write(json.dumps({"id": str(self._number), "argv": argv, "cwd": str(self._folder)}) + "\n")
-        self.process.stdin.flush()
-        warnings, progress = [], []
-        while True:
-            answer = json.loads(self._answer())
-            if "warning" in answer:
-                warnings.append(answer["warning"])
-            if "progress" in answer:
-                progress.append(answer["progress"])
-            if answer.get("done"):
-                break
-        printed = Path(self._stderr.name).read_text()[start:]
-        return Done(answer["exit_code"], answer.get("message", ""), printed, warnings, progress)
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        assert self.process.wait(20) == 0
+def serving(folder: Path, script: str, **environment: str) -> ScriptServer:
+    """With the engines of `folder` installed."""
+    path = {"PYTHONPATH": str(folder / "site"), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    return ScriptServer(folder, script, **path, **environment)
 
 
 def sung(seconds: float, rate: int, hz: float = 220.0) -> songs.Audio:
@@ -105,14 +58,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seedvc(folder: Path) -> Iterator[Child]:
-    child = Child(folder, "seedvc_infer.py")
+def seedvc(folder: Path) -> Iterator[ScriptServer]:
+    child = serving(folder, "seedvc_infer.py")
     yield child
     child.close()
 
 
 @pytest.fixture(scope="module")
-def applio(folder: Path) -> Iterator[Child]:
+def applio(folder: Path) -> Iterator[ScriptServer]:
     root = folder / "applio"
     fake_engines.voice(root / "logs/anna/anna.pth", rate=40000)
     fake_engines.put(root / "logs/anna/anna.index", "768 100")
@@ -121,24 +74,24 @@ def applio(folder: Path) -> Iterator[Child]:
     fake_engines.voice(root / "logs/two/two_1e.pth")
     fake_engines.voice(root / "logs/two/two_2e.pth")
     fake_engines.put(root / "logs/empty/empty.pth", "")
-    child = Child(folder, "rvc_infer.py")
+    child = serving(folder, "rvc_infer.py")
     yield child
     child.close()
 
 
 @pytest.fixture(scope="module")
-def rvc(folder: Path) -> Iterator[Child]:
+def rvc(folder: Path) -> Iterator[ScriptServer]:
     root = folder / "rvc"
     fake_engines.voice(root / "assets/weights/anna_e20_s400.pth", rate=32000)
     fake_engines.put(root / "logs/anna/added_IVF9_Flat_nprobe_1_anna_v2.index", "768 100")
     fake_engines.put(root / "logs/anna/trained_IVF9_Flat_nprobe_1_anna_v2.index", "768 0")
-    child = Child(folder, "rvc_infer.py")
+    child = serving(folder, "rvc_infer.py")
     yield child
     child.close()
 
 
 @pytest.fixture(scope="module")
-def separator(folder: Path) -> Iterator[Child]:
+def separator(folder: Path) -> Iterator[ScriptServer]:
     models = folder / "project" / "models"
     names = ("two", "rescaling", "instrumental_song", "swallowing", "echo", "short", "nan", "damaged", "gone")
     checks = {f"{name}.ckpt": [f"{name}.ckpt", f"{name}.yaml"] for name in names}
@@ -153,7 +106,7 @@ def separator(folder: Path) -> Iterator[Child]:
     middle = sung(SECONDS, RATE)
     side = 0.1 * rng.standard_normal(len(middle))
     sf.write(folder / "song.wav", np.stack([middle + side, middle - side], axis=1) * 2.5, RATE, subtype="FLOAT")
-    child = Child(folder, "uvr_separate.py", AUDIO_SEPARATOR_MODEL_DIR="/nowhere")
+    child = serving(folder, "uvr_separate.py", AUDIO_SEPARATOR_MODEL_DIR="/nowhere")
     yield child
     child.close()
 
@@ -194,7 +147,7 @@ def assert_apart(done: Done, code: int, words: str) -> None:
 # seed-vc
 
 
-def test_seedvc_sings_the_melody_where_it_was_asked_for(seedvc: Child, folder: Path) -> None:
+def test_seedvc_sings_the_melody_where_it_was_asked_for(seedvc: ScriptServer, folder: Path) -> None:
     done = seedvc.run(*infer("seedvc", pitch="3"))
     assert done.exit_code == 0, done
     assert semitones(folder) == pytest.approx(3, abs=0.15)
@@ -202,7 +155,7 @@ def test_seedvc_sings_the_melody_where_it_was_asked_for(seedvc: Child, folder: P
     assert "reference 12.00 s, steps 40, cfg 0.7" in done.printed
 
 
-def test_seedvc_loads_once_and_gives_the_same_for_the_same_seed(seedvc: Child, folder: Path) -> None:
+def test_seedvc_loads_once_and_gives_the_same_for_the_same_seed(seedvc: ScriptServer, folder: Path) -> None:
     seedvc.run(*infer("seedvc"))
     again = seedvc.run(*infer("seedvc", output="again.wav"))
     other = seedvc.run(*infer("seedvc", "--seed", "5", output="other.wav"))
@@ -218,7 +171,7 @@ def test_seedvc_gets_the_stretch_of_the_reference_that_is_spoken() -> None:
     assert np.mean(np.abs(chosen) > 1e-4) > 0.8  # the voice itself pauses a sixth of the time
 
 
-def test_seedvc_failures_are_told_apart(seedvc: Child, folder: Path) -> None:
+def test_seedvc_failures_are_told_apart(seedvc: ScriptServer, folder: Path) -> None:
     (folder / "out.wav").unlink(missing_ok=True)
     for name, state in (("net", {"download": True}), ("old", {"other version": True})):
         fake_engines.put(folder / f"{name}.pth", json.dumps(state))
@@ -267,7 +220,7 @@ def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(folder: Path) -> 
 # RVC
 
 
-def test_applio_sings_in_a_voice_found_by_its_id(applio: Child, folder: Path) -> None:
+def test_applio_sings_in_a_voice_found_by_its_id(applio: ScriptServer, folder: Path) -> None:
     done = applio.run(*infer("applio", "--model-id", "anna", "--weights", "", "--index", "", pitch="-5"))
     assert done.exit_code == 0 and not done.warnings, done
     assert semitones(folder) == pytest.approx(-5, abs=0.15)
@@ -279,7 +232,7 @@ def test_applio_sings_in_a_voice_found_by_its_id(applio: Child, folder: Path) ->
     assert "loading anna.pth" in applio.run(*infer("applio", "--model-id", "anna")).printed
 
 
-def test_an_index_is_used_wherever_it_lies_or_its_lack_is_told(applio: Child, folder: Path) -> None:
+def test_an_index_is_used_wherever_it_lies_or_its_lack_is_told(applio: ScriptServer, folder: Path) -> None:
     weights = fake_engines.voice(folder / "pretrained voices" / "ben.pth")
     index = fake_engines.put(folder / "pretrained voices" / "ben.index", "768 7")
     done = applio.run(*infer("applio", "--weights", str(weights), "--index", str(index)))
@@ -288,7 +241,7 @@ def test_an_index_is_used_wherever_it_lies_or_its_lack_is_told(applio: Child, fo
     assert without.exit_code == 0 and "no index" in without.warnings[0] and "index none" in without.printed
 
 
-def test_applio_failures_are_told_apart(applio: Child, folder: Path) -> None:
+def test_applio_failures_are_told_apart(applio: ScriptServer, folder: Path) -> None:
     fake_engines.voice(folder / "spin.pth", embedder_model="spin")
     fake_engines.voice(folder / "custom.pth", embedder_model="/home/me/mine")
     fake_engines.put(folder / "generator.pth", '{"model": 1}')
@@ -313,7 +266,7 @@ def test_applio_failures_are_told_apart(applio: Child, folder: Path) -> None:
         assert_apart(applio.run(*infer("applio", *extra)), code, words)
 
 
-def test_rvc_project_sings_and_its_returned_errors_are_errors(rvc: Child, folder: Path) -> None:
+def test_rvc_project_sings_and_its_returned_errors_are_errors(rvc: ScriptServer, folder: Path) -> None:
     done = rvc.run(*infer("rvc", "--model-id", "anna_e20_s400", pitch="4"))
     assert done.exit_code == 0 and not done.warnings, done
     assert semitones(folder) == pytest.approx(4, abs=0.15)
@@ -331,7 +284,7 @@ def test_rvc_project_sings_and_its_returned_errors_are_errors(rvc: Child, folder
 # Separation
 
 
-def test_audio_separator_stems_are_as_long_as_the_song_and_add_up_to_it(separator: Child, folder: Path) -> None:
+def test_audio_separator_stems_are_as_long_as_the_song_and_add_up_to_it(separator: ScriptServer, folder: Path) -> None:
     """The song is over full scale, so that a library which rescales what is loud would not give it back."""
     done = separator.run(*separate("two.ckpt"))
     assert done.exit_code == 0, done
@@ -344,14 +297,14 @@ def test_audio_separator_stems_are_as_long_as_the_song_and_add_up_to_it(separato
     assert "loaded two" not in separator.run(*separate("two.ckpt")).printed
 
 
-def test_stems_that_were_rescaled_are_brought_back(separator: Child, folder: Path) -> None:
+def test_stems_that_were_rescaled_are_brought_back(separator: ScriptServer, folder: Path) -> None:
     assert separator.run(*separate("rescaling.ckpt")).exit_code == 0
     mix, vocal, inst = (read(folder / name) for name in ("song.wav", "v.wav", "i.wav"))
     assert np.abs(mix - vocal - inst).max() < 1e-3
     assert songs.sdr(mix.mean(axis=1), vocal[:, 0]) > 50
 
 
-def test_demucs_stems_that_are_no_vocals_are_summed(separator: Child, folder: Path) -> None:
+def test_demucs_stems_that_are_no_vocals_are_summed(separator: ScriptServer, folder: Path) -> None:
     done = separator.run(*separate("htdemucs"))
     assert done.exit_code == 0 and len(done.progress) > 3, done
     mix, vocal, inst = (read(folder / name) for name in ("song.wav", "v.wav", "i.wav"))
@@ -364,7 +317,7 @@ def test_demucs_stems_that_are_no_vocals_are_summed(separator: Child, folder: Pa
     ]
 
 
-def test_separation_failures_are_told_apart(separator: Child, folder: Path) -> None:
+def test_separation_failures_are_told_apart(separator: ScriptServer, folder: Path) -> None:
     for name in ("v.wav", "i.wav"):
         (folder / name).unlink(missing_ok=True)
     for model, code, words in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -14,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.conftest import Tenant
 from voiceproject.models import Tenant as Settings
-from voiceproject.prepared import Select, Slot, Update
+from voiceproject.prepared import Insert, Select, Slot, Update
 from voices.models import ApiKey, Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,6 +38,28 @@ def test_slots_take_other_values_each_time_and_the_rest_stays(tenant: Tenant) ->
         row.refresh_from_db()
     assert [(row.seed, row.speed, row.language) for row in rows] == [(101, 0.5, "en"), (7, 1.5, "en")]
     assert all(timedelta(hours=1) < row.expires_at - row.created_at < timedelta(hours=3) for row in rows)
+
+
+def test_a_row_is_written_as_save_writes_it(tenant: Tenant) -> None:
+    insert = Insert(Synthesis)
+
+    def new(**fields: Any) -> Synthesis:
+        return Synthesis(tenant=tenant.user, api_key=tenant.key, marks=[{"it's": "100 %s"}], text="%s", **fields)
+
+    for fields in ({"started_at": Now()}, {}, {"started_at": Now() + timedelta(hours=1)}, {"started_at": Now()}):
+        ours, theirs = new(**fields), new(**fields)
+        insert(ours)
+        theirs.save(force_insert=True)
+        assert (ours._state.adding, ours._state.db) == (False, "default")
+        written, saved = (Synthesis.objects.filter(pk=row.pk).values().get() for row in (ours, theirs))
+        for name in ("created_at", "updated_at", "started_at"):
+            mine, other = written.pop(name), saved.pop(name)
+            assert mine == other is None or abs(mine - other) < timedelta(seconds=5), name
+        assert written.pop("id") != saved.pop("id")
+        assert written == saved
+    assert len(insert._statements) == 3
+    with pytest.raises(DatabaseError):
+        insert(ours)
 
 
 def test_a_failure_inside_a_transaction_undoes_it(tenant: Tenant) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import multiprocessing
 import uuid
 from collections.abc import Callable, Iterator
@@ -74,9 +76,11 @@ def mp3(samples: np.ndarray, rate: int, kilobits: int = 128) -> bytes:
 
 
 class Babbler(FakeEngine):
+    seconds = 7.0
+
     def synthesize(self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]) -> Iterator[Piece]:
         self.requests.append(request)
-        samples = babble(request.text)
+        samples = babble(request.text, self.seconds)
         for index, half in enumerate(np.split(samples, 2)):
             self.before_piece(index)
             if self.failure:
@@ -359,6 +363,57 @@ def test_a_stream_is_known_by_what_was_sent_and_its_stored_file_carries_a_manife
     assert verify(content)["how"] == ("manifest" if format in provenance.MIME_TYPES else "hash")
     worker.provenance.make_landmarks()
     assert verify(mp3(babble("One two three."), RATE))["how"] == "fingerprint"
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "how"),
+    [
+        ("/openai/v1/audio/speech", {"response_format": "mp3"}, "manifest"),
+        ("/openai/v1/audio/speech", {"response_format": "flac"}, "manifest"),
+        ("/openai/v1/audio/speech", {"response_format": "aac"}, "hash"),
+        ("/openai/v1/audio/speech", {"response_format": "opus"}, "hash"),
+        ("/openai/v1/audio/speech", {"response_format": "pcm"}, "hash"),
+        ("/openai/v1/audio/speech", {"response_format": "mp3", "stream_format": "sse"}, "hash"),
+        ("/elevenlabs/v1/text-to-speech/alloy?output_format=mp3_44100_64", {}, "manifest"),
+        ("/elevenlabs/v1/text-to-speech/alloy?output_format=wav_16000", {}, "manifest"),
+        ("/elevenlabs/v1/text-to-speech/alloy?output_format=ulaw_8000", {}, "hash"),
+        ("/elevenlabs/v1/text-to-speech/alloy/with-timestamps?output_format=pcm_16000", {}, "hash"),
+        ("/elevenlabs/v1/text-to-speech/alloy/stream?output_format=mp3_44100_128", {}, "hash"),
+        ("/elevenlabs/v1/text-to-speech/alloy/stream/with-timestamps?output_format=pcm_24000", {}, "hash"),
+    ],
+)
+@pytest.mark.django_db(transaction=True)
+def test_what_other_services_clients_get_is_known_however_short_it_is(
+    api: APIClient, babbler: Babbler, verify: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+    url: str, body: dict[str, str], how: str,
+) -> None:  # fmt: skip
+    """A second of it: too short to be found by its sound, and bare samples cannot be listened to."""
+    monkeypatch.setattr(Babbler, "presets", ("female",), raising=False)
+    monkeypatch.setattr(Babbler, "seconds", 1.0)
+    body = {"input": "Hello.", "voice": "alloy", "model": "tts-1", **body} if "openai" in url else {"text": "Hello."}
+    response = api.post(url, body, format="json")
+    assert response.status_code == 200, response.content
+    content = b"".join(response.streaming_content) if response.streaming else response.content
+    response.close()
+    if b"audio_base64" in content or body.get("stream_format"):
+        lines = [line.removeprefix(b"data: ") for line in content.splitlines() if line]
+        parts = [json.loads(line) for line in lines]
+        content = b"".join(base64.b64decode(part.get("audio_base64") or part.get("audio") or "") for part in parts)
+    assert verify(content)["how"] == how
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_another_services_client_got_of_a_stream_before_it_hung_up_is_known(
+    api: APIClient, babbler: Babbler, verify: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Babbler, "presets", ("female",), raising=False)
+    form = {"input": "Never to the end.", "voice": "alloy", "model": "tts-1", "response_format": "pcm"}
+    response = api.post("/openai/v1/audio/speech", form, format="json")
+    blocks = iter(response.streaming_content)
+    sent = b"".join(next(blocks) for _ in range(2))
+    response.close()
+    assert Synthesis.objects.get().status == JobStatus.CANCELED
+    assert verify(sent)["how"] == "hash"
 
 
 @pytest.mark.parametrize("format", ["wav", "pcm"])

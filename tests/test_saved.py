@@ -121,7 +121,9 @@ class TestLife:
     ) -> None:
         assert api.delete(f"{URL}/{voice_id}").status_code == 204
         assert leftovers() == []
-        assert api.get(f"{URL}/{voice_id}").status_code == 404
+        entry = AuditEntry.objects.get(action="voice.delete")
+        assert (entry.target_id, entry.actor_name, entry.address) == (voice_id, "alice", "127.0.0.1")
+        assert entry.key_prefix and api.get(f"{URL}/{voice_id}").status_code == 404
         assert str(Consent.objects.get().voice_id) == voice_id
         for change in (Consent.objects.get().save, Consent.objects.get().delete, Consent.objects.all().delete):
             with pytest.raises(TypeError):

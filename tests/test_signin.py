@@ -51,7 +51,9 @@ def test_an_account_is_closed_after_ten_wrong_passwords_wherever_they_come_from(
 def test_an_address_is_closed_after_thirty_wrong_passwords_of_any_accounts(operator: User) -> None:
     for number in range(signin.ADDRESS_LIMIT):
         fail(f"guess-{number}")
+    assert SigninFailures.objects.count() == signin.ADDRESS_LIMIT + 1
     assert sign_in(PASSWORD).status_code == 429
+    assert SigninFailures.objects.count() == signin.ADDRESS_LIMIT + 1, "who is refused writes nothing"
     assert sign_in(PASSWORD, address="10.0.0.2").status_code == 302
 
 

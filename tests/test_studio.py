@@ -20,7 +20,9 @@ from tests.browser import Browser
 from tests.conftest import needs
 from tests.test_covers import INFER, SEPARATE
 from tests.test_quickstart import SAMPLES, Quickstart
-from voices import saved
+from voiceproject.errors import STATUS_OF_CODE
+from voiceproject.jobs import ERROR_MESSAGES
+from voices import quality, saved
 
 STATIC = Path(__file__).parent.parent / "voiceproject" / "static" / "studio"
 
@@ -71,6 +73,30 @@ def test_every_text_that_the_page_asks_for_is_there_and_none_is_left_over() -> N
     made = set(re.findall(r"`(\w+\.)\$\{", code))
     left = {key for key in english if key not in asked and not any(key.startswith(prefix) for prefix in made)}
     assert left == set()
+
+
+def test_every_error_has_words_in_both_languages() -> None:
+    codes = {f"error.{code}" for code in (*STATUS_OF_CODE, *ERROR_MESSAGES)}
+    assert codes <= set(dictionary("en"))
+    # Where the server says no more than this, it is not said in English too.
+    assert {code: dictionary("en")[f"error.{code}"] for code in ERROR_MESSAGES} == ERROR_MESSAGES
+
+
+def test_the_advice_is_the_servers() -> None:
+    """The page words it anew in another language, from the same numbers by the same thresholds, in the same order."""
+    code = (STATIC / "voice.js").read_text(encoding="utf-8")
+    thresholds = dict(re.findall(r"const ((?:GOOD|BAD|TELEPHONE)_\w+) = ([\de.-]+);", code))
+    assert len(thresholds) == 7
+    for name, value in thresholds.items():
+        assert float(value) == getattr(quality, name), name
+    english = {key: text for key, text in dictionary("en").items() if key.startswith("advice.")}
+    told = [*quality.advice(2, 0.1, 5, 0.5, 3000), *quality.advice(9, 0.9, 15, 0, 5000)]
+    for key, text in english.items():
+        pattern = re.sub(r"\\\{\w+\\\}", r"[\\d.]+", re.escape(text))
+        assert any(re.fullmatch(pattern, said) for said in told), key
+    order = [key for key in re.findall(r"'(advice\.\w+)'", code) if key != "advice.noise"]
+    worst = ["advice.short", "advice.pauses", "advice.strong_noise", "advice.clipping", "advice.telephone"]
+    assert order[:5] == worst
 
 
 def test_the_page_may_use_the_microphone_and_nothing_from_elsewhere(db: None) -> None:
@@ -146,6 +172,12 @@ def test_a_wrong_key_is_refused_in_the_servers_words(browser: Browser, server: Q
     assert "This API key is not valid." in said
     assert re.search(r"Request \w{32}", said)
     assert browser.evaluate("document.querySelector('#key').value") == "vck_this-is-no-key"
+    browser.click("#language")  # In Chinese by the error's code; the server's words tell no more here.
+    browser.wait("document.body.innerText.includes('此 API 密钥无效')")
+    said = browser.evaluate("document.querySelector('#key-form .notice.bad').innerText")
+    assert "This API key" not in said and "请求编号" in said
+    browser.click("#language")
+    browser.wait("document.documentElement.lang === 'en'")
     browser.complaints.clear()  # The browser notes the 401 itself.
 
 
@@ -302,6 +334,12 @@ def test_nothing_is_lost_on_an_error(studio: Browser) -> None:
     said = studio.wait("document.querySelector('#speak-form .notice.bad')?.innerText")
     assert "There is nothing to speak in this text" in said
     assert re.search(r"Request \w{32}", said)
+    studio.click("#language")  # In Chinese by the error's code; and what the server says beyond that, as it says it.
+    studio.wait("document.documentElement.lang === 'zh-Hans'")
+    said = studio.evaluate("document.querySelector('#speak-form .notice.bad').innerText")
+    assert "请求中有无效的内容" in said and "There is nothing to speak in this text" in said
+    studio.click("#language")
+    studio.wait("document.documentElement.lang === 'en'")
     assert studio.evaluate("document.querySelector('#text').value") == "?!?!"
     assert not studio.evaluate("document.querySelector('#current').hidden")
 
@@ -413,6 +451,9 @@ def test_it_fits_a_telephone_in_both_languages(studio: Browser, language: str) -
     shown = studio.evaluate("document.body.innerText")
     assert [key for key in dictionary("en") if "." in key and key in shown] == []
     studio.size(1280, 900)
+    if language != "en":
+        studio.click("#language")
+        studio.wait("document.documentElement.lang === 'en'")
 
 
 @pytest.mark.browser

@@ -32,8 +32,8 @@ from tests.test_covers import RATE, song, until
 from tests.test_jobs import claim, silent_for, together
 from voiceproject import outbound, webhooks, worker
 from voiceproject.broker import this_worker
+from voiceproject.models import AuditEntry, WebhookDelivery
 from voiceproject.models import Tenant as TenantRow
-from voiceproject.models import WebhookDelivery
 from voices.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -511,11 +511,16 @@ def test_tls_asks_for_the_names_certificate(
 
 
 def test_a_rotated_secret_signs_on_for_a_day(receiver: Receiver, tenant: Tenant) -> None:
-    old = tenant.client.get(SECRET).json()["secret"]
+    first = tenant.client.get(SECRET).json()
+    old = first["secret"]
     assert tenant.client.get(SECRET).json()["secret"] == old
     answer = tenant.client.post(f"{SECRET}/rotate")
     new = answer.json()["secret"]
     assert new != old and answer["Cache-Control"] == "no-store"
+    entry = AuditEntry.objects.get(action="webhook_secret.rotate")
+    assert (entry.tenant_id, entry.key_prefix, entry.address) == (tenant.user.pk, tenant.key.prefix, "127.0.0.1")
+    assert not {old, new} & {str(value) for value in vars(entry).values()}
+    assert answer.json()["created_at"] > first["created_at"]
     delivery = attempt(ended(tenant.user, receiver.url))
     _, headers, body = receiver.requests[-1]
     for secret in (old, new):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ def submit(**fields: Any) -> CoverJob:
 @contextmanager
 def a_worker(separate: str = "", infer: str = "", **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process on the test's own database and media."""
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
     process = subprocess.Popen(
         [sys.executable, "-m", "dramatiq", "voiceproject.worker", "--processes", "1", "--threads", "4"],
         cwd=settings.BASE_DIR,
@@ -57,7 +59,7 @@ def a_worker(separate: str = "", infer: str = "", **environment: str) -> Iterato
             "COVER_INFER_CMD_TEMPLATE": f"{INFER} {infer}",
             **environment,
         },
-        stderr=subprocess.PIPE,
+        stderr=log,
         start_new_session=True,
     )
     try:
@@ -70,8 +72,7 @@ def a_worker(separate: str = "", infer: str = "", **environment: str) -> Iterato
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+        log.close()
 
 
 def status_is(job: CoverJob, *statuses: str) -> Callable[[], bool]:

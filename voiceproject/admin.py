@@ -18,13 +18,18 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from voiceproject import blocking, webhooks
-from voiceproject.console import ConsoleAdmin, LogAdmin, confirmed, find_jobs, since_filter, utc
+from voiceproject import audit, blocking, webhooks
+from voiceproject.console import ConsoleAdmin, LogAdmin, confirmed, find_jobs, since_filter, stage_label, utc
 from voiceproject.jobs import Job, JobStatus
 from voiceproject.models import AuditEntry, Tenant, WebhookDelivery, WorkerHost
-from voiceproject.roles import ROLES
+from voiceproject.roles import LABELS, ROLES
 
 HEARD_LATELY_SECONDS = 30
+
+
+def role_label(group: Group) -> str:
+    return str(LABELS.get(group.name, group.name))
+
 
 admin.site.unregister(User)
 admin.site.unregister(Group)  # Roles are the product's own: voiceproject.roles.
@@ -50,7 +55,7 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):
 
     @admin.display(description=_("roles"))
     def role_names(self, user: User) -> str:
-        return _("superuser") if user.is_superuser else ", ".join(group.name for group in user.groups.all())  # type: ignore[return-value]
+        return _("superuser") if user.is_superuser else ", ".join(role_label(group) for group in user.groups.all())  # type: ignore[return-value]
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
         if obj is None:
@@ -67,7 +72,11 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name == "groups":
             kwargs["queryset"] = Group.objects.filter(name__in=ROLES).order_by("pk")
-        return super().formfield_for_manytomany(db_field, request, **kwargs)
+        field: Any = super().formfield_for_manytomany(db_field, request, **kwargs)
+        if db_field.name == "groups":
+            field.label, field.help_text = _("Roles"), _("Each may do what those before it may.")
+            field.label_from_instance = role_label
+        return field
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         if obj is not None and obj.is_superuser and not request.user.is_superuser:
@@ -151,7 +160,7 @@ class WorkerHostAdmin(LogAdmin):
             for job in model.objects.filter(host=host.name, status=JobStatus.RUNNING).order_by("worker")  # type: ignore[attr-defined]
         ]
         rows = [
-            (format_html('<a href="{}">{}</a>', url, str(job.pk)[:8]), job.stage, job.progress, job.worker)
+            (format_html('<a href="{}">{}</a>', url, str(job.pk)[:8]), stage_label(job.stage), job.progress, job.worker)
             for url, job in jobs
         ]
         return format_html_join("", "<div>{} {} {}&nbsp;% <small>{}</small></div>", rows) or _("nothing")
@@ -235,10 +244,10 @@ class AreaFilter(admin.SimpleListFilter):
 class AuditEntryAdmin(LogAdmin):
     """Read only, for everybody: the model itself refuses to be changed."""
 
-    list_display = ("when", "who", "action", "target_type", "target_name", "address", "request_id")
+    list_display = ("when", "who", "did", "target_kind", "target_shown", "address", "request_id")
     list_display_links = ("when",)
     when = utc("at", _("when (UTC)"))
-    fields = ("when", "who", "key_prefix", "tenant_id", "action", "target_type", "target_id", "target_name", "address",
+    fields = ("when", "who", "key_prefix", "tenant_id", "did", "target_kind", "target_id", "target_shown", "address",
               "request_id", "shown_details")  # fmt: skip
     readonly_fields = fields
     list_filter = (AreaFilter, since_filter("at"))
@@ -264,6 +273,21 @@ class AuditEntryAdmin(LogAdmin):
     @admin.display(description=_("who"))
     def who(self, entry: AuditEntry) -> Any:
         return entry.actor_name or entry.key_prefix or _("system")
+
+    @admin.display(description=_("action"))
+    def did(self, entry: AuditEntry) -> SafeString:
+        """In words, and as it is searched for."""
+        code = format_html('<code class="console-code">{}</code>', entry.action)
+        return format_html("{} {}", audit.ACTIONS.get(entry.action, ""), code)
+
+    @admin.display(description=_("on"))
+    def target_kind(self, entry: AuditEntry) -> Any:
+        names = {model._meta.model_name: model._meta.verbose_name for model in self.admin_site._registry}
+        return names.get(entry.target_type, entry.target_type)
+
+    @admin.display(description=_("target name"))
+    def target_shown(self, entry: AuditEntry) -> str:
+        return entry.target
 
     @admin.display(description=_("details"))
     def shown_details(self, entry: AuditEntry) -> SafeString:

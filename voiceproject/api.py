@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.dateparse import parse_datetime
 from django.utils.http import parse_etags
+from django.utils.translation import gettext_noop
 from rest_framework import pagination, serializers
 from rest_framework.exceptions import NotFound, ParseError
 from rest_framework.negotiation import BaseContentNegotiation
@@ -47,29 +48,42 @@ class BoundedJSONParser(JSONParser):
             return super().parse(stream, media_type, parser_context)
         except RecursionError:
             raise ParseError("JSON parse error - nested too deeply") from None
+        except ParseError as error:
+            cause = error.__context__
+            if isinstance(cause, UnicodeDecodeError):
+                raise ParseError("JSON parse error - not UTF-8") from None
+            if isinstance(cause, ValueError) and "integer string conversion" in str(cause):
+                raise ParseError("JSON parse error - a number has too many digits") from None
+            raise
 
 
 class BodyLimitMixin:
     """A view's mixin: after authentication and before the body is parsed, its length is checked.
 
-    `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE.
+    `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
+    bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes
+    many times as large: they may have what a form's fields may have.
     """
 
     max_body_bytes: int | None = None
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
-        limit = self.get_max_body_bytes() + FORM_OVERHEAD_BYTES
+        files = self.get_max_body_bytes() if request.content_type.lower().startswith("multipart/") else 0
+        limit = files + FORM_OVERHEAD_BYTES
         if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and not request.META.get(
             "CONTENT_LENGTH"
         ):
             raise PublicError("validation_error", "Send the body with a Content-Length, not chunked.")
         found = int(request.META.get("CONTENT_LENGTH") or 0)
+        if found > limit and not files:
+            message = f"The request has {found} bytes; only multipart/form-data may have more than {limit}."
+            raise PublicError("file_too_large", message, {"limit": limit, "found": found})
         if found > limit:
             raise PublicError(
                 "file_too_large",
-                f"The request has {found} bytes; its files may have {self.get_max_body_bytes()} together.",
-                {"limit": self.get_max_body_bytes(), "found": found},
+                f"The request has {found} bytes; its files may have {files} together.",
+                {"limit": files, "found": found},
             )
 
     def get_max_body_bytes(self) -> int:
@@ -105,9 +119,14 @@ class StrictSerializer(serializers.Serializer):
                 errors[str(name)[:100]] = [f"Unknown field. Known are: {', '.join(self.fields)}."]
             elif hasattr(data, "getlist") and len(data.getlist(name)) > 1:
                 errors[name] = ["Sent more than once; send it once."]
+        try:
+            fields = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            # Unknown ones first: a misspelt name is why another one is missing.
+            raise serializers.ValidationError({**errors, **(error.detail | errors)}) from None  # type: ignore[operator]
         if errors:
             raise serializers.ValidationError(errors)
-        return super().to_internal_value(data)
+        return fields
 
 
 class SizedFileField(serializers.FileField):
@@ -199,7 +218,7 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     try:
         size = stored.size
     except FileNotFoundError:
-        raise PublicError("result_expired", "The file was deleted after its time.") from None
+        raise PublicError("result_expired", gettext_noop("The file was deleted after its time.")) from None
     etag = f'"{name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
     disposition = f'attachment; filename="{filename}"'
     # Our own pages may load nothing from elsewhere, and a script's key would go along to the bucket.
@@ -217,7 +236,9 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     }
     known = request.headers.get("If-None-Match", "")
     if known and (known.strip() == "*" or etag in [tag.removeprefix("W/") for tag in parse_etags(known)]):
-        return HttpResponse(status=304, headers=headers)
+        unchanged = HttpResponse(status=304, headers=headers)
+        del unchanged["Content-Type"]  # A cache would take it over for what it has.
+        return unchanged
     wanted = request.headers.get("Range", "")
     if request.headers.get("If-Range", etag) != etag:
         wanted = ""
@@ -245,12 +266,31 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     return StreamingHttpResponse(body, status=status, headers=headers, content_type=content_type)
 
 
+class QueryTimeField(serializers.DateTimeField):
+    """A time in a query string, where the `+` of its offset, sent as it is, arrives as a space."""
+
+    LOST_PLUS = re.compile(r"(T[0-9:.]+) (\d\d:?\d\d)")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, help_text="ISO 8601", **kwargs)
+
+    def to_internal_value(self, value: Any) -> Any:
+        return super().to_internal_value(self.LOST_PLUS.sub(r"\1+\2", value) if isinstance(value, str) else value)
+
+
+class PageParameters(StrictSerializer):
+    """The query string of a list without filters, and what all lists take."""
+
+    cursor = serializers.CharField(required=False)
+    page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)
+
+
 class JobFilters(StrictSerializer):
     """Filters of a list of jobs, from the query string."""
 
     status = serializers.ChoiceField(JobStatus.choices, required=False)
-    created_after = serializers.DateTimeField(required=False, help_text="ISO 8601")
-    created_before = serializers.DateTimeField(required=False, help_text="ISO 8601")
+    created_after = QueryTimeField()
+    created_before = QueryTimeField()
     voice_id = serializers.UUIDField(required=False, help_text="Those made with this saved voice")
     cursor = serializers.CharField(required=False)
     page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)

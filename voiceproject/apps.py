@@ -1,12 +1,13 @@
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
 from django.db.models.signals import post_migrate
+from django.utils.translation import gettext_lazy as _
 
 
 class VoiceprojectConfig(AppConfig):
     default = True
     name = "voiceproject"
-    verbose_name = "Service"
+    verbose_name = _("Service")
 
     def ready(self) -> None:
         from voiceproject import (

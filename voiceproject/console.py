@@ -25,8 +25,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
+from django.utils.translation import get_language, gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from unfold.admin import ModelAdmin
 from unfold.forms import ActionForm
 from unfold.paginator import InfinitePaginator
@@ -64,6 +64,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | QuerySet):
         return [_plain(item) for item in list(value)[:20]]
     return str(value)[:200]
+
+
+# Of errors whose own words tell of numbers, so that they stand in no catalogue.
+_TOLD = {
+    "quota_exceeded": _("A quota of audio or of storage is used up."),
+    "conflict": _("That is not possible as things stand."),
+    "validation_error": _("What was sent is not valid."),
+}
+
+
+def told(error: PublicError) -> str:
+    """What went wrong, for the reader of a page: in the page's language, where the API's own words are English."""
+    words = gettext(error.message)
+    if words == error.message and get_language() != settings.LANGUAGE_CODE and error.code in _TOLD:
+        return str(_TOLD[error.code])
+    return words
 
 
 def utc(field: str, description: Any) -> Callable[[Any, Any], SafeString | str]:
@@ -285,8 +301,9 @@ class JobAdmin(LogAdmin):
         return (find_jobs(queryset, search_term) if search_term.strip() else queryset), False
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        hidden = {*self.model.file_fields(), "marks", "tenant", "api_key", "error_detail"}
-        return [field.name for field in self.model._meta.fields if field.name not in hidden]
+        hidden = {*self.model.file_fields(), "marks", "tenant", "api_key", "error_message", "error_detail"}
+        names = [field.name for field in self.model._meta.fields if field.name not in hidden]
+        return ["stage_name" if name == "stage" else name for name in names]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return self.get_fields(request, obj)
@@ -307,6 +324,10 @@ class JobAdmin(LogAdmin):
     @admin.display(description=_("status"))
     def badge(self, job: Job) -> SafeString:
         return format_html('<span class="console-badge is-{}">{}</span>', job.status, job.get_status_display())  # type: ignore[attr-defined]
+
+    @admin.display(description=_("stage"))
+    def stage_name(self, job: Job) -> SafeString:
+        return format_html('<span class="console-word">{}</span>', stage_label(job.stage))
 
     @admin.display(description=_("progress"))
     def progress_bar(self, job: Job) -> SafeString | str:
@@ -338,7 +359,8 @@ class JobAdmin(LogAdmin):
             "may_requeue": may_act and job.status == JobStatus.RUNNING and job.resumable,
             "may_retry": may_act and over and job.resumable and not job.files_expired,
             # Of a canceled one nothing is kept that could be kept or not.
-            "stages": self.stages if job.status == JobStatus.FAILED else (),
+            "stages": [(name, stage_label(name)) for name in self.stages] if job.status == JobStatus.FAILED else [],
+            "error_words": error_words(job),
             "key_link": request.user.has_perm("voices.view_apikey"),
             "tenant_link": request.user.has_perm("auth.view_user"),
         }
@@ -462,7 +484,7 @@ class JobAdmin(LogAdmin):
             try:
                 happened = change(job)
             except PublicError as error:  # A quota is full.
-                messages.error(request, f"{job.tenant}: {error.message}")
+                messages.error(request, f"{job.tenant}: {told(error)}")
                 happened = False
             if happened:
                 changed += 1
@@ -503,6 +525,7 @@ def waveform(file: Any) -> str:
 
 
 STAGE_LABELS = {
+    "queued": _("queued"),
     "waiting": _("waiting"),
     "claimed": _("claimed"),
     "preprocess": _("preprocess"),
@@ -518,6 +541,22 @@ STAGE_LABELS = {
     "taken over": _("taken over from a lost worker"),
     "requeued": _("queued again by an operator"),
 }
+
+
+def error_words(job: Job) -> list[str]:
+    """Why a job failed, in the page's language. What was written for this job alone is added as it was written."""
+    if not job.error_message:
+        return []
+    told, usual = gettext(job.error_message), gettext(ERROR_MESSAGES.get(job.error, ""))
+    if told != job.error_message or get_language() == settings.LANGUAGE_CODE or not usual:
+        return [told]
+    return [usual, job.error_message]
+
+
+def stage_label(stage: str) -> Any:
+    return STAGE_LABELS.get(stage, stage)
+
+
 ENDS = ("succeeded", "failed", "canceled", "handed back", "put back", "taken over", "requeued")
 
 
@@ -546,7 +585,7 @@ def spans(job: Job) -> list[dict[str, Any]]:
         found.append(
             {
                 "stage": mark["stage"],
-                "label": STAGE_LABELS.get(mark["stage"], mark["stage"]),
+                "label": stage_label(mark["stage"]),
                 "attempt": mark["attempt"] or "",
                 "host": host,
                 "start": start,

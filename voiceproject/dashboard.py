@@ -25,17 +25,19 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from unfold.forms import AuthenticationForm
 from unfold.sites import UnfoldAdminSite
 
 from covers.models import STAGES, CoverJob
-from voiceproject.console import STAGE_LABELS
+from voiceproject.console import stage_label
 from voiceproject.jobs import LIVE, Job, JobStatus
 from voiceproject.models import EngineLease, EngineWaiter, WorkerHost
 from voiceproject.signin import WINDOW, ThrottledSignin
 from voiceproject.storage import BucketStorage
 from voices import synthesis
+from voices.engines import EngineHealth
 from voices.models import Synthesis
 
 log = logging.getLogger(__name__)
@@ -205,7 +207,7 @@ def hosts() -> list[dict[str, Any]]:
         for job in jobs.order_by("worker")[:200]:
             url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[job.pk])
             doing = {"label": label, "id": str(job.pk)[:8], "url": url, "tenant": job.tenant.username,
-                     "stage": STAGE_LABELS.get(job.stage, job.stage), "progress": job.progress}  # fmt: skip
+                     "stage": stage_label(job.stage), "progress": job.progress}  # fmt: skip
             running.setdefault(job.host, []).append(doing)
     now = timezone.now()
     found = []
@@ -257,8 +259,21 @@ def storage_state() -> dict[str, Any]:
     }
 
 
+def engine_detail(health: EngineHealth) -> str:
+    """What the engine says of itself, in the page's language."""
+    servers = health.extra.get("servers", ())
+    if len(servers) > 1:
+        available = sum(server["available"] for server in servers)
+        return gettext("%(available)d of %(all)d servers available") % {"available": available, "all": len(servers)}
+    children = health.extra.get("children")
+    if children is not None:
+        return ngettext("%d process runs", "%d processes run", children) % children
+    return gettext(health.detail)
+
+
 def engine_state() -> dict[str, Any]:
     now = timezone.now()
+    health = ENGINE_HEALTH.value()
     servers = [
         {
             "name": lease.server,
@@ -271,7 +286,8 @@ def engine_state() -> dict[str, Any]:
     ]
     return {
         "name": settings.VOICE_ENGINE,
-        "health": ENGINE_HEALTH.value(),
+        "health": health,
+        "detail": engine_detail(health) if health else "",
         "servers": servers,
         "waiting": EngineWaiter.objects.filter(expires_at__gt=now).count(),
     }
@@ -309,7 +325,7 @@ def day_chart(days: list[dict[str, Any]]) -> dict[str, Any]:
 def stage_chart(stages: list[tuple[str, float]]) -> list[dict[str, Any]]:
     longest = max((seconds for _stage, seconds in stages), default=0.0) or 1.0
     return [
-        {"kind": stage, "label": STAGE_LABELS[stage], "seconds": seconds, "width": f"{100 * seconds / longest:.1f}"}
+        {"kind": stage, "label": stage_label(stage), "seconds": seconds, "width": f"{100 * seconds / longest:.1f}"}
         for stage, seconds in stages
     ]
 
@@ -343,13 +359,14 @@ class ConsoleSite(UnfoldAdminSite):
     index_title = _("Dashboard")  # type: ignore[assignment]
     index_template = "voiceproject/console/dashboard.html"
     login_form = SigninForm
+    login_template = "voiceproject/console/signin.html"
 
     def get_urls(self) -> list[Any]:
         return [path("dashboard/", self.admin_view(self.refresh), name="dashboard"), *super().get_urls()]
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         # The colours are in console.css: unfold would write them into a <style> of each page, which the CSP forbids.
-        return {**super().each_context(request), "colors": None}
+        return {**super().each_context(request), "colors": None, "redirect_to": request.get_full_path()}
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         seen = request.user.has_perm(PERMISSION)

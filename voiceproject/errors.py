@@ -136,7 +136,7 @@ def _headers(error: PublicError) -> dict[str, str]:
     if retry_after:
         headers["Retry-After"] = str(math.ceil(retry_after))
     if error.status == 401:
-        headers["WWW-Authenticate"] = 'ApiKey realm="api", header="X-API-Key"'
+        headers.setdefault("WWW-Authenticate", 'ApiKey realm="api", header="X-API-Key"')
     return headers
 
 
@@ -231,7 +231,8 @@ def validation_error(detail: Any) -> PublicError:
         detail = {"non_field_errors": detail if isinstance(detail, list) else [detail]}
     details = {sendable(field): list(_texts(messages)) for field, messages in detail.items()}
     field, messages = next(iter(details.items()), ("", [""]))
-    return PublicError("validation_error", f"{field}: {messages[0]}", details)
+    message = messages[0] if field == "non_field_errors" else f"{field}: {messages[0]}"
+    return PublicError("validation_error", message, details)
 
 
 def _texts(messages: Any) -> Iterator[str]:
@@ -254,12 +255,16 @@ def sendable(text: Any) -> str:
 def csrf_failure(request: HttpRequest, reason: str = "") -> Any:
     """CSRF_FAILURE_VIEW: people at the console or at their account get a page, everybody else the envelope."""
     from django.shortcuts import render
+    from django.utils.translation import gettext as _
     from django.views.csrf import csrf_failure as page
 
     if request.path.startswith("/admin/"):
         return page(request, reason)
-    if request.path.startswith("/account"):
-        problem = {"problem": "This form is out of date", "advice": "Open the page again, and send it from there."}
+    if request.path.startswith(("/account", "/language")):
+        problem = {
+            "problem": _("This form is out of date"),
+            "advice": _("Open the page again, and send it from there."),
+        }
         return render(request, "voiceproject/account/problem.html", problem, status=403)
     return json_response(PublicError("method_not_allowed", "Nothing can be sent here."))
 

@@ -16,7 +16,6 @@ from collections.abc import Iterable
 import numpy as np
 import soxr
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter, maximum_filter1d
 
 SAMPLE_RATE = 11_025
 FFT_SIZE, HOP = 1024, 256
@@ -103,6 +102,8 @@ def is_match(score: tuple[int, int], fewest: int = MIN_MATCHES) -> bool:
 
 def _peaks(samples: NDArray[np.float32]) -> NDArray[np.int64]:
     """(k, 2): frame and bin of each peak, in order of time."""
+    from scipy.ndimage import maximum_filter, maximum_filter1d  # which takes long to load
+
     if len(samples) < FFT_SIZE:
         return np.zeros((0, 2), np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(samples, FFT_SIZE)[::HOP]

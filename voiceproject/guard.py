@@ -177,8 +177,10 @@ class Guard:
             source = stdin_fd or os.open(os.devnull, os.O_RDWR)
             os.dup2(source, LIFELINE_FD)
             os.close(source)
-            for number in (*HANDLED, signal.SIGPIPE, signal.SIGXFSZ):
-                signal.signal(number, signal.SIG_DFL)  # Python ignores the last two, and exec would keep that
+            # exec keeps what is ignored: SIGPIPE by Python, SIGINT and SIGQUIT in a shell's background job.
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                if signal.getsignal(number) not in (signal.SIG_DFL, None):
+                    signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             if memory_bytes:

@@ -31,36 +31,38 @@ from django.db import DatabaseError, connection, models, transaction
 from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Coalesce, Greatest, Now
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from voiceproject import metrics, provenance, tracing, usage, webhooks
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, WorkerHost
-from voiceproject.prepared import Slot, Update
+from voiceproject.prepared import Insert, Slot, Update
 from voiceproject.storage import is_passing
 
 log = logging.getLogger(__name__)
 
 # What a client reads in `error_message` of a failed job. The rest of the story (standard error) is the operator's.
 ERROR_MESSAGES = {
-    "preprocess_failed": "The song or the reference could not be prepared.",
-    "separation_failed": "The vocals could not be separated from the song.",
-    "inference_failed": "The vocals could not be converted to the reference's voice.",
-    "mix_failed": "The converted vocals could not be mixed with the accompaniment.",
-    "out_of_memory": "The work needed more memory than there is. Try a shorter song.",
-    "timed_out": "The work took longer than it may.",
-    "too_long": "The audio is too long.",
-    "worker_lost": "The worker was lost each time that this job was tried.",
-    "storage_full": "The server's storage is full. Try again later.",
-    "engine_error": "The speech engine could not make this audio.",
+    "preprocess_failed": gettext_noop("The song or the reference could not be prepared."),
+    "separation_failed": gettext_noop("The vocals could not be separated from the song."),
+    "inference_failed": gettext_noop("The vocals could not be converted to the reference's voice."),
+    "mix_failed": gettext_noop("The converted vocals could not be mixed with the accompaniment."),
+    "out_of_memory": gettext_noop("The work needed more memory than there is. Try a shorter song."),
+    "timed_out": gettext_noop("The work took longer than it may."),
+    "too_long": gettext_noop("The audio is too long."),
+    "worker_lost": gettext_noop("The worker was lost each time that this job was tried."),
+    "storage_full": gettext_noop("The server's storage is full. Try again later."),
+    "engine_error": gettext_noop("The speech engine could not make this audio."),
 }
 
 
 class JobStatus(models.TextChoices):
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELED = "canceled"
+    QUEUED = "queued", _("Queued")
+    RUNNING = "running", _("Running")
+    SUCCEEDED = "succeeded", _("Succeeded")
+    FAILED = "failed", _("Failed")
+    CANCELED = "canceled", _("Canceled")
 
 
 LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
@@ -76,7 +78,9 @@ class JobQuerySet(models.QuerySet):
 
 
 def revoked() -> PublicError:
-    return PublicError("revoked", "The operator has taken this voice down; what was made with it is gone.")
+    return PublicError(
+        "revoked", gettext_noop("The operator has taken this voice down; what was made with it is gone.")
+    )
 
 
 def delete_folder(folder: str) -> None:
@@ -131,47 +135,69 @@ class Job(models.Model):
     running_limit_field: ClassVar[str] = ""
     queued_limit_field: ClassVar[str] = ""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="%(class)ss")
-    api_key = models.ForeignKey("voices.ApiKey", null=True, on_delete=models.SET_NULL, related_name="+")
-    request_id = models.CharField(max_length=64, blank=True, db_index=True)
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("tenant"), on_delete=models.CASCADE, related_name="%(class)ss"
+    )
+    api_key = models.ForeignKey(
+        "voices.ApiKey", verbose_name=_("api key"), null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    request_id = models.CharField(_("request id"), max_length=64, blank=True, db_index=True)
     trace_parent = models.CharField(
-        max_length=64, blank=True, default=tracing.traceparent, db_default="", editable=False,
-        help_text="The request's place in its OpenTelemetry trace",
+        _("trace parent"), max_length=64, blank=True, default=tracing.traceparent, db_default="", editable=False,
+        help_text=_("The request's place in its OpenTelemetry trace"),
     )  # fmt: skip
-    status = models.CharField(max_length=16, choices=JobStatus, default=JobStatus.QUEUED)
-    stage = models.CharField(max_length=16, default="queued")
-    progress = models.PositiveSmallIntegerField(default=0, help_text="0 to 100")
-    priority = models.SmallIntegerField(default=0, help_text="Higher goes first, across all tenants")
-    attempt = models.PositiveIntegerField(default=0)
-    revision = models.PositiveIntegerField(default=0, help_text="Grows with every change")
-    worker = models.CharField(max_length=128, blank=True)
-    host = models.CharField(max_length=128, blank=True)
-    heartbeat_at = models.DateTimeField(null=True)
+    status = models.CharField(_("status"), max_length=16, choices=JobStatus, default=JobStatus.QUEUED)
+    stage = models.CharField(_("stage"), max_length=16, default="queued")
+    progress = models.PositiveSmallIntegerField(_("progress"), default=0, help_text=_("0 to 100"))
+    priority = models.SmallIntegerField(_("priority"), default=0, help_text=_("Higher goes first, across all tenants"))
+    attempt = models.PositiveIntegerField(_("attempt"), default=0)
+    revision = models.PositiveIntegerField(_("revision"), default=0, help_text=_("Grows with every change"))
+    worker = models.CharField(_("worker"), max_length=128, blank=True)
+    host = models.CharField(_("host"), max_length=128, blank=True)
+    heartbeat_at = models.DateTimeField(_("heartbeat at"), null=True)
     # Only told to people, so by the clock of whoever writes it. An entry lasts until the next one.
     marks = models.JSONField(
-        default=list, blank=True, db_default=[], help_text="When each attempt entered which stage, and how it ended"
+        _("marks"),
+        default=list,
+        blank=True,
+        db_default=[],
+        help_text=_("When each attempt entered which stage, and how it ended"),
     )
-    error = models.CharField(max_length=32, blank=True)
-    error_message = models.CharField(max_length=500, blank=True)
-    error_detail = models.TextField(blank=True, help_text="For operators: the tail of the command's standard error")
+    error = models.CharField(_("error"), max_length=32, blank=True)
+    error_message = models.CharField(_("error message"), max_length=500, blank=True)
+    error_detail = models.TextField(
+        _("error detail"), blank=True, help_text=_("For operators: the tail of the command's standard error")
+    )
     # Python's clock: SQLite's has three decimals where Django writes six, and a list's pages are cut by comparing them.
-    created_at = models.DateTimeField(default=timezone.now)
-    updated_at = models.DateTimeField(db_default=Now())
-    started_at = models.DateTimeField(null=True)
-    finished_at = models.DateTimeField(null=True)
-    expires_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+    updated_at = models.DateTimeField(_("updated at"), db_default=Now())
+    started_at = models.DateTimeField(_("started at"), null=True)
+    finished_at = models.DateTimeField(_("finished at"), null=True)
+    expires_at = models.DateTimeField(_("expires at"), null=True)
 
-    engine_seconds = models.FloatField(null=True, help_text="How long the engine worked, since the last retry")
+    engine_seconds = models.FloatField(
+        _("engine seconds"), null=True, help_text=_("How long the engine worked, since the last retry")
+    )
     # What the tenant's storage is counted by; see voiceproject.usage.
-    input_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were sent")
-    output_bytes = models.BigIntegerField(default=0, db_default=0, help_text="Of the files that were made")
+    input_bytes = models.BigIntegerField(
+        _("input bytes"), default=0, db_default=0, help_text=_("Of the files that were sent")
+    )
+    output_bytes = models.BigIntegerField(
+        _("output bytes"), default=0, db_default=0, help_text=_("Of the files that were made")
+    )
     # Not a foreign key: the job outlives its voice, and an operator may revoke it even then.
-    voice_id = models.UUIDField(null=True, db_index=True, help_text="The saved voice that it was made with")
-    revoked_at = models.DateTimeField(null=True, help_text="When an operator took that voice down")
+    voice_id = models.UUIDField(
+        _("voice id"), null=True, db_index=True, help_text=_("The saved voice that it was made with")
+    )
+    revoked_at = models.DateTimeField(_("revoked at"), null=True, help_text=_("When an operator took that voice down"))
 
-    callback_url = models.CharField(max_length=2000, blank=True, help_text="Told when the job has ended")
-    callback_base = models.CharField(max_length=300, blank=True, help_text="Where links in that message begin")
+    callback_url = models.CharField(
+        _("callback url"), max_length=2000, blank=True, help_text=_("Told when the job has ended")
+    )
+    callback_base = models.CharField(
+        _("callback base"), max_length=300, blank=True, help_text=_("Where links in that message begin")
+    )
 
     objects = JobQuerySet.as_manager()
 
@@ -237,7 +263,7 @@ class Job(models.Model):
         """Writes a new job's row, and what it reserves of its tenant's quotas. Raises PublicError quota_exceeded."""
         with transaction.atomic():
             usage.reserve(self)
-            self.save(force_insert=True)
+            _inserting(type(self))(self)
 
     @staticmethod
     def _limit(tenant: Tenant, field: str, default: int) -> int:
@@ -506,7 +532,9 @@ class Job(models.Model):
                 type(self).objects.filter(pk=self.pk).update(marks=self.marks)
         return bool(changed)
 
-    first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last retry")
+    first_attempt = models.PositiveIntegerField(
+        _("first attempt"), default=0, help_text=_("Attempts before the last retry")
+    )
 
     @classmethod
     def recover(cls, timeout_seconds: float, max_attempts: int, ttl_hours: float = 24) -> int:
@@ -715,7 +743,7 @@ class Job(models.Model):
                 count += 1
         return count
 
-    files_expired = models.BooleanField(default=False)
+    files_expired = models.BooleanField(_("files expired"), default=False)
 
     # --- internals ---
 
@@ -755,6 +783,9 @@ class Job(models.Model):
             "updated_at": Now(),
             "revision": F("revision") + 1,
         }
+
+
+_inserting = cache(Insert)
 
 
 @cache

@@ -53,9 +53,12 @@ class MetricsView(APIView):
             raise PublicError("not_found", "There is no such path here.")
         authorization = request.META.get("HTTP_AUTHORIZATION", "")
         if not metrics.is_authorized(authorization):
-            if not authorization:
-                raise PublicError("missing_api_key", "Send METRICS_TOKEN as Authorization: Bearer.")
-            raise PublicError("invalid_api_key", "This is not METRICS_TOKEN.")
+            if authorization:
+                error = PublicError("invalid_api_key", "This is not METRICS_TOKEN.")
+            else:
+                error = PublicError("missing_api_key", "Send METRICS_TOKEN as Authorization: Bearer.")
+            error.headers = {"WWW-Authenticate": 'Bearer realm="metrics"'}
+            raise error
         return HttpResponse(metrics.exposition(state()), content_type=metrics.CONTENT_TYPE)
 
 

@@ -1,4 +1,4 @@
-"""Middleware: request ids and the access log, uploads that are refused early, trailing slashes."""
+"""Middleware: request ids and the access log, bodies that are refused early, paths as routes have them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils import translation
+from django.utils.cache import patch_vary_headers
 
 from voiceproject import metrics, tracing
+from voiceproject.errors import PublicError, json_response
 from voiceproject.logging import bind, bound
 
 log = logging.getLogger("voiceproject.access")
@@ -110,8 +113,33 @@ class RequestMiddleware:
             return
 
 
-class TrailingSlashMiddleware:
-    """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose a POST's body. The admin keeps its slashes."""
+class PageBodyMiddleware:
+    """Refuses a large body outside the APIs, whose views look at the length themselves once they know who asks.
+
+    Django reads a form before it knows that: the check of its CSRF token does. A file in it would fill the disk.
+    """
+
+    MAX_BYTES = 1024 * 1024
+    APIS = ("/api/", "/openai/", "/elevenlabs/")
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        found = int(request.META.get("CONTENT_LENGTH") or 0)
+        if found > self.MAX_BYTES and not request.path_info.startswith(self.APIS):
+            message = f"The request has {found} bytes; {self.MAX_BYTES} are taken here."
+            return json_response(PublicError("file_too_large", message, {"limit": self.MAX_BYTES, "found": found}))
+        return self.get_response(request)
+
+
+class PathMiddleware:
+    """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose a POST's body. The admin keeps its slashes.
+
+    An id in capitals, as some languages write UUIDs, is the id that it is in small letters.
+    """
+
+    CAPITALS = re.compile(r"(?<=/)(?=[^/]*[A-F])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?=/|$)")
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -121,4 +149,31 @@ class TrailingSlashMiddleware:
         if len(path) > 1 and path.endswith("/") and not path.startswith("/admin/"):
             request.path_info = path.rstrip("/") or "/"
             request.path = request.path.rstrip("/") or "/"
+        if self.CAPITALS.search(request.path_info):
+            request.path_info = self.CAPITALS.sub(lambda found: found[0].lower(), request.path_info)
+            request.path = self.CAPITALS.sub(lambda found: found[0].lower(), request.path)
         return self.get_response(request)
+
+
+class PageLanguageMiddleware:
+    """Pages for people are in the language that their reader chose, or else in the one that the browser asks for.
+
+    The API is not: programs, and people who search for a message, find the same English words everywhere.
+    """
+
+    PAGES = re.compile(r"/(admin|account|language)(/|$)")
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not self.PAGES.match(request.path_info):
+            return self.get_response(request)
+        language = translation.get_language_from_request(request)
+        request.LANGUAGE_CODE = language  # type: ignore[attr-defined]
+        with translation.override(language, deactivate=True):
+            response = self.get_response(request)
+        if response.get("Content-Type", "").startswith("text/html"):
+            patch_vary_headers(response, ("Accept-Language", "Cookie"))
+            response.setdefault("Content-Language", language)
+        return response

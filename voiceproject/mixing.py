@@ -11,7 +11,6 @@ import numpy as np
 import soundfile as sf
 import soxr
 from numpy.typing import NDArray
-from scipy import signal
 
 from voiceproject.errors import EngineError
 
@@ -54,6 +53,8 @@ class LoudnessMeter:
 
     def add(self, block: Samples) -> None:
         """block: (n, channels)."""
+        from scipy import signal  # A second of loading, which only those who mix wait for.
+
         weighted, self._state = signal.sosfilt(self._sos, block.astype(np.float64), axis=0, zi=self._state)
         weighted = np.concatenate([self._rest, weighted])
         whole = len(weighted) // self._hop * self._hop

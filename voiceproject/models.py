@@ -10,28 +10,50 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 
 class Tenant(models.Model):
     """What the queues know of a user. Made with the user's first job; locked while one of its jobs is claimed."""
 
-    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
-    served_at = models.DateTimeField(null=True, help_text="When a worker last took a cover of this tenant")
-    synthesis_served_at = models.DateTimeField(null=True, help_text="When a worker last took a synthesis of it")
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, primary_key=True
+    )
+    served_at = models.DateTimeField(
+        _("served at"), null=True, help_text=_("When a worker last took a cover of this tenant")
+    )
+    synthesis_served_at = models.DateTimeField(
+        _("synthesis served at"), null=True, help_text=_("When a worker last took a synthesis of it")
+    )
     # None: the default of all tenants, COVER_MAX_RUNNING and COVER_MAX_QUEUED.
-    max_running = models.PositiveIntegerField(null=True, blank=True, help_text="Covers that may run at a time")
-    max_queued = models.PositiveIntegerField(null=True, blank=True, help_text="Covers that may wait")
+    max_running = models.PositiveIntegerField(
+        _("max running"), null=True, blank=True, help_text=_("Covers that may run at a time")
+    )
+    max_queued = models.PositiveIntegerField(
+        _("max queued"), null=True, blank=True, help_text=_("Covers that may wait")
+    )
     # They bound all keys of the tenant together. None: the default of all tenants.
-    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    requests_per_minute = models.PositiveIntegerField(_("requests per minute"), null=True, blank=True)
     monthly_audio_seconds = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Seconds of audio that it may make in a calendar month (UTC)"
+        _("monthly audio seconds"),
+        null=True,
+        blank=True,
+        help_text=_("Seconds of audio that it may make in a calendar month (UTC)"),
     )
     max_storage_bytes = models.PositiveBigIntegerField(
-        null=True, blank=True, help_text="What its files may take together"
+        _("max storage bytes"), null=True, blank=True, help_text=_("What its files may take together")
     )
     erase_requested_at = models.DateTimeField(
-        null=True, editable=False, db_index=True, help_text="Everything of it is being deleted since then"
+        _("erase requested at"),
+        null=True,
+        editable=False,
+        db_index=True,
+        help_text=_("Everything of it is being deleted since then"),
     )
+
+    class Meta:
+        verbose_name = _("tenant")
+        verbose_name_plural = _("tenants")
 
     def __str__(self) -> str:
         return str(self.user)
@@ -40,11 +62,20 @@ class Tenant(models.Model):
 class WorkerHost(models.Model):
     """A machine that runs jobs. Its row is locked while a job is claimed for it, so that its limit holds."""
 
-    name = models.CharField(max_length=128, primary_key=True)
-    seen_at = models.DateTimeField(null=True, help_text="When a worker of this host last looked for work")
-    draining = models.BooleanField(
-        default=False, db_default=False, help_text="Takes no new jobs; those that run there are finished"
+    name = models.CharField(_("name"), max_length=128, primary_key=True)
+    seen_at = models.DateTimeField(
+        _("seen at"), null=True, help_text=_("When a worker of this host last looked for work")
     )
+    draining = models.BooleanField(
+        _("draining"),
+        default=False,
+        db_default=False,
+        help_text=_("Takes no new jobs; those that run there are finished"),
+    )
+
+    class Meta:
+        verbose_name = _("worker host")
+        verbose_name_plural = _("worker hosts")
 
     def __str__(self) -> str:
         return self.name
@@ -152,32 +183,41 @@ class WebhookDelivery(models.Model):
     """One event for one receiver, and what came of telling it. Changed by voiceproject.webhooks alone."""
 
     class Status(models.TextChoices):
-        PENDING = "pending"
-        DELIVERED = "delivered"
-        FAILED = "failed"
+        PENDING = "pending", _("Pending")
+        DELIVERED = "delivered", _("Delivered")
+        FAILED = "failed", _("Failed")
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="webhook_deliveries")
-    job_id = models.UUIDField(db_index=True, help_text="Not a foreign key: the job may be deleted")
-    type = models.CharField(max_length=64, help_text="Such as cover.succeeded")
-    url = models.CharField(max_length=2000)
-    payload = models.TextField(help_text="The body, as it is signed and sent in every attempt")
-    status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
-    attempts = models.PositiveIntegerField(default=0)
-    first_attempt = models.PositiveIntegerField(default=0, help_text="Attempts before the last redelivery")
-    next_attempt_at = models.DateTimeField(null=True, db_default=Now())
-    claimed_until = models.DateTimeField(null=True, help_text="An attempt is under way, at most until then")
-    last_status = models.PositiveSmallIntegerField(null=True, help_text="What the receiver last answered")
-    last_error = models.CharField(max_length=200, blank=True)
-    created_at = models.DateTimeField(default=timezone.now)
-    updated_at = models.DateTimeField(db_default=Now())
-    delivered_at = models.DateTimeField(null=True)
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("tenant"), on_delete=models.CASCADE, related_name="webhook_deliveries"
+    )
+    job_id = models.UUIDField(_("job id"), db_index=True, help_text=_("Not a foreign key: the job may be deleted"))
+    type = models.CharField(_("type"), max_length=64, help_text=_("Such as cover.succeeded"))
+    url = models.CharField(_("url"), max_length=2000)
+    payload = models.TextField(_("payload"), help_text=_("The body, as it is signed and sent in every attempt"))
+    status = models.CharField(_("status"), max_length=16, choices=Status, default=Status.PENDING)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    first_attempt = models.PositiveIntegerField(
+        _("first attempt"), default=0, help_text=_("Attempts before the last redelivery")
+    )
+    next_attempt_at = models.DateTimeField(_("next attempt at"), null=True, db_default=Now())
+    claimed_until = models.DateTimeField(
+        _("claimed until"), null=True, help_text=_("An attempt is under way, at most until then")
+    )
+    last_status = models.PositiveSmallIntegerField(
+        _("last status"), null=True, help_text=_("What the receiver last answered")
+    )
+    last_error = models.CharField(_("last error"), max_length=200, blank=True)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+    updated_at = models.DateTimeField(_("updated at"), db_default=Now())
+    delivered_at = models.DateTimeField(_("delivered at"), null=True)
 
     objects = WebhookDeliveryQuerySet.as_manager()
 
     class Meta:
         ordering = ("-created_at", "-id")
-        verbose_name_plural = "webhook deliveries"
+        verbose_name = _("webhook delivery")
+        verbose_name_plural = _("webhook deliveries")
         indexes: ClassVar = [
             models.Index(fields=["status", "next_attempt_at"]),
             models.Index(fields=["tenant", "-created_at", "-id"]),
@@ -247,27 +287,41 @@ class SigninFailures(models.Model):
 class AuditEntry(models.Model):
     """Who did what, when and from where: every action of an operator and on a key. Written once, never changed."""
 
-    at = models.DateTimeField(db_default=Now(), db_index=True)
+    at = models.DateTimeField(_("at"), db_default=Now(), db_index=True)
     # The names stay when the rows that they belong to go.
-    actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
-    actor_name = models.CharField(max_length=150, blank=True, help_text="Empty: the system itself")
-    key_prefix = models.CharField(max_length=16, blank=True, help_text="Of the API key, where one was used")
-    tenant_id = models.BigIntegerField(null=True, db_index=True, help_text="The user whose things were touched")
-    action = models.CharField(max_length=64, db_index=True, help_text="Such as key.revoke, job.cancel, voice.takedown")
-    target_type = models.CharField(max_length=64, blank=True)
-    target_id = models.CharField(max_length=64, blank=True, db_index=True)
-    target_name = models.CharField(max_length=200, blank=True)
-    address = models.CharField(max_length=64, blank=True, db_index=True, help_text="Of the client")
-    request_id = models.CharField(max_length=64, blank=True)
-    details = models.JSONField(default=dict, blank=True, help_text="What was changed; never a secret")
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("actor"), on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    actor_name = models.CharField(_("actor name"), max_length=150, blank=True, help_text=_("Empty: the system itself"))
+    key_prefix = models.CharField(
+        _("key prefix"), max_length=16, blank=True, help_text=_("Of the API key, where one was used")
+    )
+    tenant_id = models.BigIntegerField(
+        _("tenant id"), null=True, db_index=True, help_text=_("The user whose things were touched")
+    )
+    action = models.CharField(
+        _("action"), max_length=64, db_index=True, help_text=_("Such as key.revoke, job.cancel, voice.takedown")
+    )
+    target_type = models.CharField(_("target type"), max_length=64, blank=True)
+    target_id = models.CharField(_("target id"), max_length=64, blank=True, db_index=True)
+    target_name = models.CharField(_("target name"), max_length=200, blank=True)
+    address = models.CharField(_("address"), max_length=64, blank=True, db_index=True, help_text=_("Of the client"))
+    request_id = models.CharField(_("request id"), max_length=64, blank=True)
+    details = models.JSONField(_("details"), default=dict, blank=True, help_text=_("What was changed; never a secret"))
 
     class Meta:
         ordering = ("-id",)
-        verbose_name = "audit entry"
-        verbose_name_plural = "audit log"
+        verbose_name = _("audit entry")
+        verbose_name_plural = _("audit log")
 
     def __str__(self) -> str:
-        return f"{self.action} {self.target_name or self.target_id}"
+        return f"{self.action} {self.target}"
+
+    @property
+    def target(self) -> str:
+        """The name of what was acted on, or its id where the name is no more than that after an English word."""
+        nameless = not self.target_name or (self.target_id and self.target_name.endswith(f" {self.target_id}"))
+        return self.target_id if nameless else self.target_name
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if self.pk is not None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from django.db.models import Expression, Model, QuerySet
+from django.db.models.functions import Now
 from django.db.models.query import get_related_populators
-from django.db.models.sql import UpdateQuery
+from django.db.models.signals import post_save, pre_save
+from django.db.models.sql import InsertQuery, UpdateQuery
 
 
 class Slot(Expression):
@@ -60,6 +63,46 @@ class Update(_Statement):
         query.clear_ordering(force=True)
         query.clear_select_clause()
         return query.get_compiler(DEFAULT_DB_ALIAS).as_sql()
+
+
+class Insert(_Statement):
+    """Writes an object as a new row, as `save(force_insert=True)` does. A key that the database draws is not read back.
+
+    Fields may hold expressions, such as Now().
+    """
+
+    def __init__(self, model: type[Model]) -> None:
+        self._model = model
+        self._statements: dict[tuple[tuple[str, Any], ...], tuple[str, Iterable[Any]]] = {}
+
+    def __call__(self, row: Any) -> None:
+        pre_save.send(self._model, instance=row, raw=False, using=DEFAULT_DB_ALIAS, update_fields=None)
+        values = {field.name: field.pre_save(row, True) for field in self._fields}
+        expressions = {name: value for name, value in values.items() if hasattr(value, "resolve_expression")}
+        # To compare expressions costs as much as to run them, and one Now() is like another.
+        key = tuple((name, Now if type(value) is Now else value) for name, value in expressions.items())
+        if key not in self._statements:
+            self._statements[key] = self._compile(expressions)
+        sql, parameters = self._statements[key]
+        with transaction.mark_for_rollback_on_error(DEFAULT_DB_ALIAS), connection.cursor() as cursor:
+            cursor.execute(sql, self._given(parameters, values))
+        row._state.adding, row._state.db = False, DEFAULT_DB_ALIAS
+        post_save.send(self._model, instance=row, created=True, update_fields=None, raw=False, using=DEFAULT_DB_ALIAS)
+
+    @cached_property
+    def _fields(self) -> list[Any]:
+        meta = self._model._meta
+        return [field for field in meta.local_concrete_fields if not field.generated and field is not meta.auto_field]
+
+    def _compile(self, expressions: dict[str, Any]) -> tuple[str, Iterable[Any]]:
+        """The statement in which all but these are slots."""
+        standing = {
+            field.attname: expressions.get(field.name) or Slot(field.name, self._model) for field in self._fields
+        }
+        query = InsertQuery(self._model)
+        query.insert_values(self._fields, [SimpleNamespace(**standing)], raw=True)  # type: ignore[list-item]
+        (statement,) = query.get_compiler(DEFAULT_DB_ALIAS).as_sql()
+        return statement
 
 
 class Select(_Statement):

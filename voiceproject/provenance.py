@@ -12,9 +12,11 @@ within seconds, and at the latest when the file is deleted.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import logging
+import os
 import tempfile
 import time
 import uuid
@@ -39,6 +41,7 @@ from numpy.typing import NDArray
 
 from voiceproject import __version__, fingerprint, signer
 from voiceproject.models import Landmark, Mark, SigningCertificate
+from voiceproject.prepared import Insert
 from voiceproject.sniff import NotTaken, sniff
 from voiceproject.storage import fetch
 from voiceproject.uploads import Bounds, opened
@@ -69,6 +72,8 @@ PARTIAL_SECONDS = 3.0  # less of a broken stream is not found again anyhow
 
 # Nothing of an upload makes us ask another server.
 _OFFLINE = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True}}
+# To read each manifest again once it is written takes longer than to write it. The tests read them.
+_UNCHECKED = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False}}
 
 
 # --- Signing ---
@@ -108,7 +113,12 @@ def _sign(by: c2pa.Signer, source: Any, target: Any, format: str, what: str, job
             {"label": JOB_LABEL, "data": {"id": str(job_id), "kind": _kind(what), "made_at": now}},
         ],
     }
-    c2pa.Builder(manifest).sign(by, MIME_TYPES[format], source, target)
+    c2pa.Builder(manifest, _signing_context(os.getpid())).sign(by, MIME_TYPES[format], source, target)
+
+
+@functools.lru_cache(maxsize=1)  # A process that was forked cannot use its parent's.
+def _signing_context(process: int) -> c2pa.Context:
+    return c2pa.Context(c2pa.Settings.from_dict(_UNCHECKED))
 
 
 def _kind(what: str) -> str:
@@ -117,17 +127,21 @@ def _kind(what: str) -> str:
 
 # --- Marks ---
 
+_insert_mark = Insert(Mark)
+
 
 def mark_synthesis(job_id: uuid.UUID, content: bytes, stored: str, rate: int, sent: str = "") -> None:
     """Remembers a stored synthesis. rate: in Hz; sent: the SHA-256 of what was streamed, where that is not the file."""
-    Mark.objects.create(
-        kind=Mark.Kind.SYNTHESIS,
-        job_id=job_id,
-        sha256=hashlib.sha256(content).hexdigest(),
-        stream_sha256=sent,
-        file=stored,
-        sample_rate=rate,
-        landmarks_due_at=Now(),
+    _insert_mark(
+        Mark(
+            kind=Mark.Kind.SYNTHESIS,
+            job_id=job_id,
+            sha256=hashlib.sha256(content).hexdigest(),
+            stream_sha256=sent,
+            file=stored,
+            sample_rate=rate,
+            landmarks_due_at=Now(),
+        )
     )
 
 
@@ -138,6 +152,12 @@ def mark_cover(job_id: uuid.UUID, path: Path, landmarks: NDArray[np.int64] | Non
     mark = Mark.objects.create(kind=Mark.Kind.COVER, job_id=job_id, sha256=digest)
     if landmarks is not None:
         _keep(mark, landmarks)
+
+
+def mark_sent(job_id: uuid.UUID, digest: str, *, what: str) -> None:
+    """Remembers the SHA-256 of what was made of a recording for one answer and is stored nowhere: in a format that
+    carries no manifest, or as a stream. Its sound is remembered with the recording. what: a key of SOURCE_TYPES."""
+    Mark.objects.create(kind=_kind(what), job_id=job_id, sha256=digest)
 
 
 def mark_partial(job_id: uuid.UUID, content: bytes, format: str, rate: int, sent: str) -> None:

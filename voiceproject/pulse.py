@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 import threading
 import time
+from collections import deque
 from typing import Any
 
 from django.conf import settings
@@ -63,24 +65,35 @@ class Pulse(threading.Thread):
         self.stage = job.stage
         self.progress = 0
         self._soon = threading.Event()
+        self._starting = threading.Lock()
         self.cut_off_seconds = 2.0 * settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS
         self.heard_at = time.monotonic()
 
     def __enter__(self) -> Pulse:
-        self.start()
+        # Not at once: what is done before the first beat costs no thread, no connection and no write.
+        _later.start(self)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.left.set()
+        with self._starting:
+            self.left.set()
         self._soon.set()
-        self.join()
+        if self.ident is not None:
+            self.join()
 
     def tell(self) -> None:
         """Beats now: whoever watches the job shall see its new stage."""
         self._soon.set()
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts the thread, with a beat, if it does not run and there is still something to beat for."""
+        with self._starting:
+            if self.ident is None and not self.left.is_set():
+                self._soon.set()
+                self.start()
 
     def run(self) -> None:
-        # Not at once: what is done before the first beat costs no connection and no write.
         while True:
             self._soon.wait(BEAT_SECONDS)
             self._soon.clear()
@@ -106,3 +119,45 @@ class Pulse(threading.Thread):
 
     def gone(self) -> bool:
         return self.cut_off() or self.lost.is_set() or self.stopping.is_set() or self.client_left.is_set()
+
+
+class _Later:
+    """Begins pulses when their first beat is due, all of a process in one thread: most syntheses end before."""
+
+    def __init__(self) -> None:
+        self._due: deque[tuple[float, Pulse]] = deque()
+        self._more = threading.Semaphore(0)
+        self._start = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self, pulse: Pulse) -> None:
+        self._due.append((time.monotonic() + BEAT_SECONDS, pulse))
+        self._more.release()
+        with self._start:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="pulses", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self._more.acquire()
+            at, pulse = self._due.popleft()
+            while not pulse.left.is_set() and (seconds := at - time.monotonic()) > 0:
+                time.sleep(seconds)
+            try:
+                pulse.begin()
+            except RuntimeError:
+                # No thread to be had: without a beat the job would be taken over while it is worked on.
+                log.exception("a heartbeat cannot be started")
+                pulse.lost.set()
+
+
+_later = _Later()
+
+
+def _forked() -> None:
+    global _later
+    _later = _Later()  # Its thread is the parent's.
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -15,8 +15,11 @@ from typing import Any
 
 from django.apps import apps as all_apps
 from django.contrib.auth.management import create_permissions
+from django.utils.translation import gettext_lazy as _
 
 VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
+# What the console calls them; the groups keep their names.
+LABELS = {VIEWER: _("viewer"), OPERATOR: _("operator"), ADMIN: _("admin")}
 
 # Permissions as `app_label.codename`. Those of models that an installation lacks are passed over.
 SEEN = (
@@ -66,5 +69,5 @@ def make_roles(using: str = "default") -> None:
     permissions = all_apps.get_model("auth", "Permission").objects.using(using).select_related("content_type")
     known = {(permission.content_type.app_label, permission.codename): permission for permission in permissions}
     for role, wanted in ROLES.items():
-        group, _ = all_apps.get_model("auth", "Group").objects.using(using).get_or_create(name=role)
+        group, _created = all_apps.get_model("auth", "Group").objects.using(using).get_or_create(name=role)
         group.permissions.set([known[key] for key in wanted if key in known])

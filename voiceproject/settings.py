@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import dj_database_url
 from corsheaders.defaults import default_headers
 from django.templatetags.static import static
+from django.utils.translation import gettext_lazy
 
 from voiceproject import __version__, addresses
 from voiceproject.commands import CommandTemplate
@@ -87,8 +88,10 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "voiceproject.middleware.TrailingSlashMiddleware",
+    "voiceproject.middleware.PageBodyMiddleware",
+    "voiceproject.middleware.PathMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "voiceproject.middleware.PageLanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -180,8 +183,15 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 10
 
 USE_TZ = True
 TIME_ZONE = "UTC"
-LANGUAGE_CODE = "en-us"
 USE_I18N = True
+# The API, logs and what is stored are English; pages for people are in the reader's language (PageLanguageMiddleware).
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
+LOCALE_PATHS = [BASE_DIR / "voiceproject" / "locale"]
+LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
+LANGUAGE_COOKIE_HTTPONLY = True
+LANGUAGE_COOKIE_SAMESITE = "Lax"
+LANGUAGE_COOKIE_SECURE = HTTPS
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -228,13 +238,14 @@ if HTTPS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 UNFOLD = {
-    "SITE_TITLE": "Voice console",
-    "SITE_HEADER": "Voice console",
+    "SITE_TITLE": gettext_lazy("Voice console"),
+    "SITE_HEADER": gettext_lazy("Voice console"),
     "SITE_SYMBOL": "graphic_eq",
     "SITE_FAVICONS": [{"rel": "icon", "href": lambda request: static("voiceproject/icon.svg")}],
     "STYLES": [lambda request: static("voiceproject/console.css")],
     "SCRIPTS": [lambda request: static("voiceproject/console.js")],
     "SHOW_VIEW_ON_SITE": False,
+    "SHOW_LANGUAGES": True,
     "SIDEBAR": {"navigation": "voiceproject.dashboard.navigation"},
 }
 # Whose X-Forwarded-For is believed: networks, and the word unix for proxies that connect through a Unix socket.

@@ -38,7 +38,8 @@ def _names(request: HttpRequest, username: str) -> dict[str, int]:
             address = str(ipaddress.ip_network((parsed, 64), strict=False))
     except ValueError:
         pass  # A Unix socket has none.
-    texts = {f"account {username.strip().casefold()}": ACCOUNT_LIMIT, f"address {address}": ADDRESS_LIMIT}
+    # The address first: one that has no try left makes no row for each name that it thinks of.
+    texts = {f"address {address}": ADDRESS_LIMIT, f"account {username.strip().casefold()}": ACCOUNT_LIMIT}
     return {hashlib.sha256(text.encode()).hexdigest(): limit for text, limit in texts.items()}
 
 
@@ -57,7 +58,7 @@ def take_try(request: HttpRequest, username: str) -> bool:
 
 def forgive(request: HttpRequest, username: str) -> None:
     """The password was right: the account's failures are forgotten, and the address has this try back."""
-    account, address = _names(request, username)
+    address, account = _names(request, username)
     SigninFailures.objects.filter(name=account).delete()
     SigninFailures.objects.filter(name=address, count__gt=0).update(count=F("count") - 1)
 

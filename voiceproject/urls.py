@@ -1,4 +1,4 @@
-"""All routes. The API's have no trailing slash (TrailingSlashMiddleware takes one off)."""
+"""All routes. The API's have no trailing slash (PathMiddleware takes one off)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.templatetags.static import static
 from django.urls import path
 from django.views.generic import RedirectView
+from django.views.i18n import set_language
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from covers.speech_to_speech import SpeechToSpeechView
@@ -33,6 +34,7 @@ urlpatterns = [
     path("docs", DocsView.as_view(), name="docs"),
     path("redoc", RedocView.as_view(), name="redoc"),
     path("admin/", admin.site.urls),
+    path("language", set_language, name="set_language"),
     path("account", account_pages.OverviewView.as_view(), name="account"),
     path("account/signin", account_pages.SigninView.as_view(), name="account-signin"),
     path("account/signout", account_pages.SignoutView.as_view(), name="account-signout"),
@@ -151,6 +153,11 @@ urlpatterns += [
     ),
     path("elevenlabs/v1/user", elevenlabs.UserView.as_view(), name="elevenlabs-user"),
     path("elevenlabs/v1/user/subscription", elevenlabs.SubscriptionView.as_view(), name="elevenlabs-subscription"),
+]
+
+urlpatterns += [
+    path("openai/<path:rest>", openai.UnknownPathView.as_view(), name="openai-unknown"),
+    path("elevenlabs/<path:rest>", elevenlabs.UnknownPathView.as_view(), name="elevenlabs-unknown"),
 ]
 
 handler400 = "voiceproject.errors.bad_request"

@@ -34,7 +34,7 @@ from django.utils import timezone
 
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant, UsageEntry
-from voiceproject.prepared import Slot, Update
+from voiceproject.prepared import Insert, Slot, Update
 
 if TYPE_CHECKING:
     from voiceproject.jobs import Job
@@ -123,6 +123,9 @@ def check_storage(user: User, more: int) -> None:
         _check_storage(limit, storage_bytes(user.pk), more)
 
 
+_open = Insert(UsageEntry)
+
+
 def reserve(job: Job) -> None:
     """Opens the job's row, in the transaction that queues or starts the job. Raises PublicError quota_exceeded."""
     reserved = milliseconds(job.expected_seconds())
@@ -137,18 +140,20 @@ def reserve(job: Job) -> None:
         left.append(_left("key", of_key, counted_ms(job.tenant_id, now, key.public_id), reserved, now))
     if of_storage is not None:
         _check_storage(of_storage, storage_bytes(job.tenant_id), job.input_bytes)
-    UsageEntry.objects.create(
-        tenant_id=job.tenant_id,
-        key_id=key.public_id if key else None,
-        key_prefix=key.prefix if key else "",
-        key_name=key.name if key else "",
-        operation=job.operation,
-        job_id=job.pk,
-        reserved_ms=reserved,
-        audio_ms=reserved,
-        characters=job.characters,
-        day=now.astimezone(UTC).date(),
-        accepted_at=now,
+    _open(
+        UsageEntry(
+            tenant_id=job.tenant_id,
+            key_id=key.public_id if key else None,
+            key_prefix=key.prefix if key else "",
+            key_name=key.name if key else "",
+            operation=job.operation,
+            job_id=job.pk,
+            reserved_ms=reserved,
+            audio_ms=reserved,
+            characters=job.characters,
+            day=now.astimezone(UTC).date(),
+            accepted_at=now,
+        )
     )
     job.reserved_ms = reserved
     job.quota_left_ms = min(left) if left else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers, viewsets
@@ -11,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject import webhooks
-from voiceproject.api import CursorPages, StrictSerializer
+from voiceproject import audit, webhooks
+from voiceproject.api import CursorPages, QueryTimeField, StrictSerializer
 from voiceproject.errors import PublicError
 from voiceproject.models import WebhookDelivery, WebhookSecret
 
@@ -54,8 +55,8 @@ class DeliveryFilters(StrictSerializer):
     status = serializers.ChoiceField(WebhookDelivery.Status.choices, required=False)
     type = serializers.CharField(required=False, max_length=64, help_text="Such as cover.succeeded")
     job_id = serializers.UUIDField(required=False)
-    created_after = serializers.DateTimeField(required=False, help_text="ISO 8601")
-    created_before = serializers.DateTimeField(required=False, help_text="ISO 8601")
+    created_after = QueryTimeField()
+    created_before = QueryTimeField()
     cursor = serializers.CharField(required=False)
     page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)
 
@@ -90,7 +91,10 @@ class RotateWebhookSecretView(APIView):
         tags=["webhooks"],
     )
     def post(self, request: Request) -> Response:
-        return _secret_response(webhooks.rotate_secret(request.user))
+        with transaction.atomic():
+            secret = webhooks.rotate_secret(request.user)
+            audit.record("webhook_secret.rotate", secret, request=request)
+        return _secret_response(secret)
 
 
 def _secret_response(secret: WebhookSecret) -> Response:

@@ -98,7 +98,8 @@ def rotate_secret(user: Any) -> WebhookSecret:
     with transaction.atomic():
         secret = WebhookSecret.objects.select_for_update().get(user=user)
         secret.previous, secret.secret = secret.secret, _new_secret()
-        secret.previous_until = timezone.now() + OVERLAP
+        secret.created_at = timezone.now()
+        secret.previous_until = secret.created_at + OVERLAP
         secret.save()
     return secret
 

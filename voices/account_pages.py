@@ -23,13 +23,14 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse_lazy
 from django.utils import timezone
 from django.utils.decorators import method_decorator
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 from django.views import View
 from django.views.decorators.cache import never_cache
 
 from voiceproject import audio, audit, usage
 from voiceproject.api import file_response
+from voiceproject.console import told
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant
 from voiceproject.signin import WINDOW, ThrottledSignin
@@ -38,6 +39,7 @@ from voices.forms import KeyForm, NetworksField
 from voices.models import SCOPES, ApiKey, Voice
 
 TEMPLATES = "voiceproject/account"
+OPERATIONS = {"cover": _("cover"), "remix": _("remix"), "synthesis": _("synthesis")}  # as the ledger has them
 
 
 class SigninForm(ThrottledSignin, AuthenticationForm):
@@ -149,8 +151,8 @@ class AccountView(LoginRequiredMixin, View):
             return problem(request, 404, gettext("There is nothing here"), gettext("Or it is not yours."))
         except PublicError as error:
             if error.code in ("not_found", "revoked", "result_expired"):
-                return problem(request, error.status, gettext("There is nothing here"), error.message)
-            messages.error(request, error.message)
+                return problem(request, error.status, gettext("There is nothing here"), told(error))
+            messages.error(request, told(error))
             return redirect("account")
 
     @property
@@ -260,14 +262,16 @@ class UsageView(AccountView):
     def name_of(value: Any) -> str:
         if isinstance(value, dict):
             return f"{value['name']} ({value['prefix']}…)" if value["prefix"] else gettext("no key")
-        return value.isoformat() if isinstance(value, date) else str(value)
+        return value.isoformat() if isinstance(value, date) else str(OPERATIONS.get(value, value))
 
 
 class VoicesView(AccountView):
     def get(self, request: HttpRequest) -> HttpResponse:
         own = Voice.objects.for_tenant(request.user).prefetch_related("samples")
         page = Paginator(own, 20).get_page(request.GET.get("page"))
-        voices = [(voice, saved.together([sample.quality for sample in voice.samples.all()])) for voice in page]
+        voices = [
+            (voice, saved.together([sample.quality for sample in voice.samples.all()], anew=True)) for voice in page
+        ]
         return render(request, f"{TEMPLATES}/voices.html", {"page": page, "voices": voices})
 
 
@@ -285,8 +289,7 @@ class DeleteVoiceView(AccountView):
 
     def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         voice = get_object_or_404(Voice.objects.for_tenant(request.user), pk=pk)
-        audit.record("voice.delete", voice, request=request)
-        saved.delete(voice)
+        saved.delete(voice, request)
         messages.success(request, gettext("%(name)s has been deleted.") % {"name": voice.name})
         return redirect("account-voices")
 
@@ -351,7 +354,7 @@ class RotateKeyView(KeyActionView):
         key = self.key(pk)
         form = RotateForm(request.POST)
         if not form.is_valid():
-            raise PublicError("validation_error", gettext("Say how long the old key works."))
+            raise PublicError("validation_error", gettext_noop("Say how long the old key works."))
         fresh, secret = keys.rotate(key, self.actor, form.cleaned_data["overlap_seconds"])
         key.refresh_from_db()
         return self.secret(fresh, secret, replaced=key)

@@ -5,6 +5,7 @@ Their requests become ours here, so that bounds, quotas, limits and the ledger a
 
 from __future__ import annotations
 
+import hashlib
 import io
 import secrets
 import uuid
@@ -24,6 +25,7 @@ from voiceproject import provenance, textfilter
 from voiceproject.api import BodyLimitMixin
 from voiceproject.errors import PublicError, exception_handler
 from voiceproject.formats import Encoder, Output, encode
+from voiceproject.jobs import Job
 from voiceproject.logging import current
 from voices import registry, saved, synthesis
 from voices.auth import credentials
@@ -66,6 +68,16 @@ class CompatView(BodyLimitMixin, APIView, ABC):
             return error.details.get("field") and self.field_names.get(error.details["field"], error.details["field"])
         name = next(iter(error.details), None)
         return self.field_names.get(name, name) if name else None
+
+
+class UnknownPathMixin:
+    """For what the other service serves and we do not: `not_found` in its shape, whatever the method, with any key."""
+
+    authentication_classes: Any = ()
+    permission_classes: Any = ()
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        raise PublicError("not_found", "There is no such path here.")
 
 
 def presets() -> list[str]:
@@ -150,13 +162,24 @@ class Speaking:
 
 
 def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
-    """A whole WAV of ours in another format, signed where that can carry it."""
+    """A whole WAV of ours in another format."""
     samples, rate = sf.read(io.BytesIO(speech.encoded), dtype="float32")
-    return provenance.sign(encode(samples, rate, output), output.format, what="speech", job_id=job.pk)
+    return marked(encode(samples, rate, output), output, job, what="speech")
+
+
+def marked(content: bytes, output: Output, job: Job, *, what: str) -> bytes:
+    """An encoded file, signed where its format can carry that, else remembered by its hash. what: as for `sign`."""
+    if output.format in provenance.MIME_TYPES:
+        return provenance.sign(content, output.format, what=what, job_id=job.pk)
+    provenance.mark_sent(job.pk, hashlib.sha256(content).hexdigest(), what=what)
+    return content
 
 
 class Transcoded:
-    """A SpeechStream of WAV in another format: an iterator of bytes, to be closed in any case."""
+    """A SpeechStream of WAV in another format: an iterator of bytes, to be closed in any case.
+
+    What was sent is remembered by its hash, also where it broke off.
+    """
 
     def __init__(self, stream: synthesis.SpeechStream, output: Output) -> None:
         self._stream = stream
@@ -175,6 +198,17 @@ class Transcoded:
         self._stream.close()
 
     def _make(self) -> Generator[bytes, None, None]:
+        sent = hashlib.sha256()
+        empty = sent.digest()
+        try:
+            for data in self._transcode():
+                sent.update(data)
+                yield data
+        finally:
+            if sent.digest() != empty:
+                provenance.mark_sent(self._stream.job_id, sent.hexdigest(), what="speech")
+
+    def _transcode(self) -> Iterator[bytes]:
         header, rest = WAV_HEADER_BYTES, b""
         for block in self._stream:
             cut = min(header, len(block))

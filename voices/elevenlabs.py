@@ -38,6 +38,7 @@ from voices.compat import (
     Reshaped,
     Speaking,
     Transcoded,
+    UnknownPathMixin,
     clamp_speed,
     find_speaker,
     invalid,
@@ -114,6 +115,10 @@ class ElevenLabsView(CompatView):
             known = [known for known in OUTPUTS if not (streamed and known.startswith("wav_"))]
             raise invalid("output_format", f"Must be one of {', '.join(known)}.")
         return OUTPUTS[name]
+
+
+class UnknownPathView(UnknownPathMixin, ElevenLabsView):
+    pass
 
 
 class VoiceSettingsSerializer(serializers.Serializer):
@@ -349,7 +354,7 @@ class VoiceView(ElevenLabsView):
     def delete(self, request: Request, voice_id: str) -> Response:
         if voice_id in PRESETS:
             raise PublicError("permission_denied", "A premade voice cannot be deleted.")
-        saved.delete(find_own(request, voice_id))
+        saved.delete(find_own(request, voice_id), request)
         return Response({"status": "ok"})
 
 

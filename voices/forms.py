@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
-from voices.models import KEY_LIMITS, MODEL_LANGUAGES, SCOPES, ApiKey, clean_networks
+from voiceproject.addresses import parse_network
+from voices.models import KEY_LIMITS, MAX_NETWORKS, MODEL_LANGUAGES, SCOPES, ApiKey, clean_networks
 
 
 class ScopesField(forms.MultipleChoiceField):
@@ -16,7 +19,10 @@ class ScopesField(forms.MultipleChoiceField):
 
     def __init__(self) -> None:
         super().__init__(
-            choices=[(scope, scope) for scope in SCOPES], widget=forms.CheckboxSelectMultiple, initial=list(SCOPES)
+            choices=[(scope, scope) for scope in SCOPES],
+            widget=forms.CheckboxSelectMultiple,
+            initial=list(SCOPES),
+            label=_("Scopes"),
         )
 
 
@@ -27,8 +33,11 @@ class NetworksField(forms.CharField):
         super().__init__(
             widget=forms.Textarea(attrs={"rows": 3}),
             required=False,
-            help_text="Addresses or networks that it may be used from, one a line, such as 192.0.2.7 or "
-            "2001:db8::/32. None: all.",
+            label=_("Allowed networks"),
+            help_text=_(
+                "Addresses or networks that it may be used from, one a line, such as 192.0.2.7 or 2001:db8::/32. "
+                "None: all."
+            ),
         )
 
     def prepare_value(self, value: Any) -> Any:
@@ -37,10 +46,28 @@ class NetworksField(forms.CharField):
     def to_python(self, value: Any) -> list[str]:  # type: ignore[override]
         if isinstance(value, list):
             return value
+        words = str(value or "").replace(",", " ").split()
         try:
-            return clean_networks(str(value or "").replace(",", " ").split())
-        except ValueError as error:
-            raise forms.ValidationError(str(error)) from None
+            return clean_networks(words)
+        except ValueError:
+            raise forms.ValidationError(self._problem(words)) from None
+
+    @staticmethod
+    def _problem(words: list[str]) -> str:
+        """What clean_networks objects to, in the language of the page."""
+        for word in words:
+            try:
+                parse_network(word)
+            except ValueError:
+                try:
+                    network = ipaddress.ip_network(word, strict=False)
+                except ValueError:
+                    return _("%(word)s is neither an address nor a network.") % {"word": word}
+                return _("%(word)s has bits behind its mask; the network is %(network)s.") % {
+                    "word": word,
+                    "network": network,
+                }
+        return _("At most %d addresses or networks.") % MAX_NETWORKS
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         try:
@@ -60,7 +87,7 @@ class KeyForm(forms.ModelForm):
     def clean_expires_at(self) -> datetime | None:
         expires_at: datetime | None = self.cleaned_data["expires_at"]
         if expires_at is not None and expires_at != self.instance.expires_at and expires_at <= timezone.now():
-            raise forms.ValidationError("Must be in the future. To end a key now, revoke it.")
+            raise forms.ValidationError(_("Must be in the future. To end a key now, revoke it."))
         return expires_at
 
 
@@ -72,5 +99,6 @@ class LanguagesField(forms.MultipleChoiceField):
             choices=[(language, language) for language in MODEL_LANGUAGES],
             widget=forms.CheckboxSelectMultiple,
             required=False,
-            help_text="None: all that its version speaks.",
+            label=_("Languages"),
+            help_text=_("None: all that its version speaks."),
         )

@@ -17,6 +17,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext_noop as _  # for the pages, which translate it
 
 from voiceproject import audit
 from voiceproject.addresses import is_part, is_within
@@ -61,7 +62,7 @@ def create(user: User, actor: Actor, **fields: Any) -> tuple[ApiKey, str]:
         _check_expiry(values.get("expires_at"))
         _check_count(user)
         if "public_id" in values and ApiKey.objects.filter(public_id=values["public_id"]).exists():
-            raise PublicError("conflict", "This key has been made already, and its secret was shown then.")
+            raise PublicError("conflict", _("This key has been made already, and its secret was shown then."))
         key, secret = ApiKey.objects.issue(user, **values)
         _record(actor, "key.create", key, {name: _shown(getattr(key, name)) for name in FIELDS})
     return key, secret
@@ -76,7 +77,7 @@ def update(key: ApiKey, actor: Actor, **changes: Any) -> ApiKey:
         if not changes:
             return key
         if key.replaced_by_id is not None and "expires_at" in changes:
-            raise PublicError("conflict", "This key has been replaced, and ends when that was said to.")
+            raise PublicError("conflict", _("This key has been replaced, and ends when that was said to."))
         if "expires_at" in changes:
             _check_expiry(changes["expires_at"])
         _check_grant(actor, changes, before)
@@ -98,11 +99,11 @@ def rotate(key: ApiKey, actor: Actor, overlap_seconds: int = 0) -> tuple[ApiKey,
     with _locked(key.user, actor) as actor:
         key = _fresh(key)
         if key.from_environment:
-            raise PublicError("conflict", "This key stands in the server's settings (API_KEY); it is changed there.")
+            raise PublicError("conflict", _("This key stands in the server's settings (API_KEY); it is changed there."))
         if key.replaced_by_id is not None:
-            raise PublicError("conflict", "This key has been replaced already; rotate the one that took its place.")
+            raise PublicError("conflict", _("This key has been replaced already; rotate the one that took its place."))
         if not key.is_valid():
-            raise PublicError("conflict", "This key has expired; give it another expiry first, or make a new one.")
+            raise PublicError("conflict", _("This key has expired; give it another expiry first, or make a new one."))
         values = {name: getattr(key, name) for name in FIELDS}
         if actor.key is None or actor.key.pk != key.pk:
             _check_grant(actor, values)
@@ -142,7 +143,7 @@ def _locked(user: User, actor: Actor) -> Iterator[Actor]:
     Tenant.objects.get_or_create(user=user)
     with transaction.atomic():
         if Tenant.objects.select_for_update().get(user=user).erase_requested_at is not None:
-            raise PublicError("conflict", "This account is being erased.")
+            raise PublicError("conflict", _("This account is being erased."))
         if actor.key is not None:
             current = ApiKey.objects.get(pk=actor.key.pk)
             if not current.is_valid():
@@ -156,7 +157,7 @@ def _locked(user: User, actor: Actor) -> Iterator[Actor]:
 def _fresh(key: ApiKey) -> ApiKey:
     key.refresh_from_db()
     if key.revoked_at is not None:
-        raise PublicError("revoked", "This key has been revoked, and that is final. Make a new one.")
+        raise PublicError("revoked", _("This key has been revoked, and that is final. Make a new one."))
     return key
 
 

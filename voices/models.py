@@ -18,6 +18,8 @@ from django.db import models
 from django.db.models import Q, Sum
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from voiceproject.addresses import parse_network, written
 from voiceproject.jobs import Job, JobStatus
@@ -90,35 +92,56 @@ class ApiKey(models.Model):
 
     MARK: ClassVar[str] = "vck_"  # Lets a secret scanner recognise a leaked key.
 
-    public_id = models.UUIDField(unique=True, default=uuid.uuid4, editable=False, help_text="What the API calls it")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys")
-    name = models.CharField(max_length=100)
-    prefix = models.CharField(max_length=16, help_text="The first characters of the secret, to recognise it by")
-    key_hash = models.CharField(max_length=64, unique=True, editable=False, help_text="SHA-256 of the secret")
-    scopes = models.JSONField(default=all_scopes, help_text=f"Some of: {', '.join(SCOPES)}")
-    expires_at = models.DateTimeField(null=True, blank=True)
+    public_id = models.UUIDField(
+        _("public id"), unique=True, default=uuid.uuid4, editable=False, help_text=_("What the API calls it")
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="api_keys"
+    )
+    name = models.CharField(_("name"), max_length=100)
+    prefix = models.CharField(
+        _("prefix"), max_length=16, help_text=_("The first characters of the secret, to recognise it by")
+    )
+    key_hash = models.CharField(
+        _("key hash"), max_length=64, unique=True, editable=False, help_text=_("SHA-256 of the secret")
+    )
+    scopes = models.JSONField(_("scopes"), default=all_scopes, help_text=f"Some of: {', '.join(SCOPES)}")
+    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
     # A key's own limits only narrow its tenant's. None: the tenant's alone.
     allowed_networks = models.JSONField(
-        default=list, blank=True, db_default=[], help_text="Addresses or networks it may be used from; none: all"
+        _("allowed networks"),
+        default=list,
+        blank=True,
+        db_default=[],
+        help_text=_("Addresses or networks it may be used from; none: all"),
     )
-    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    requests_per_minute = models.PositiveIntegerField(_("requests per minute"), null=True, blank=True)
     max_concurrent_jobs = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Jobs of this key that may be queued or running at a time"
+        _("max concurrent jobs"),
+        null=True,
+        blank=True,
+        help_text=_("Jobs of this key that may be queued or running at a time"),
     )
     monthly_audio_seconds = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Seconds of audio that it may make in a calendar month (UTC)"
+        _("monthly audio seconds"),
+        null=True,
+        blank=True,
+        help_text=_("Seconds of audio that it may make in a calendar month (UTC)"),
     )
-    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
-    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
-    replaced_by = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="+", editable=False)
-    from_environment = models.BooleanField(default=False, editable=False)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    revoked_at = models.DateTimeField(_("revoked at"), null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(_("last used at"), null=True, blank=True, editable=False)
+    replaced_by = models.ForeignKey(
+        "self", verbose_name=_("replaced by"), null=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
+    from_environment = models.BooleanField(_("from environment"), default=False, editable=False)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
         ordering = ("-created_at", "-id")
-        verbose_name = "API key"
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
@@ -141,7 +164,7 @@ class ApiKey(models.Model):
     def clean(self) -> None:
         errors = {}
         if not isinstance(self.scopes, list) or not self.scopes or set(self.scopes) - set(SCOPES):
-            errors["scopes"] = f"A list of one or more of: {', '.join(SCOPES)}."
+            errors["scopes"] = _("A list of one or more of: %s.") % ", ".join(SCOPES)
         try:
             self.allowed_networks = clean_networks(self.allowed_networks)
         except ValueError as error:
@@ -149,7 +172,7 @@ class ApiKey(models.Model):
         for name in KEY_LIMITS:
             limit = getattr(self, name)
             if limit is not None and not 1 <= limit <= MAX_LIMIT:
-                errors[name] = f"From 1 to {MAX_LIMIT}; nothing: no limit of the key's own."
+                errors[name] = _("From 1 to %d; nothing: no limit of the key's own.") % MAX_LIMIT
         if errors:
             raise ValidationError(errors)
 
@@ -186,7 +209,7 @@ class EngineModel(models.Model):
     class Engine(models.TextChoices):
         GPTSOVITS = "gptsovits", "GPT-SoVITS"
         RVC = "rvc", "RVC"
-        OTHER = "other", "other"
+        OTHER = "other", _("other")
 
     class Version(models.TextChoices):
         V1 = "v1"
@@ -198,45 +221,62 @@ class EngineModel(models.Model):
 
     # It becomes an argument of commands and a name on GPU machines: no dots, no slashes, no dash in front.
     model_id = models.CharField(
+        _("model id"),
         max_length=100,
         unique=True,
-        validators=[RegexValidator(r"\A[A-Za-z0-9_][A-Za-z0-9_-]*\Z", "Letters, digits, - and _ only.")],
-        help_text="What clients send. `default` is what they get when they send nothing.",
+        validators=[RegexValidator(r"\A[A-Za-z0-9_][A-Za-z0-9_-]*\Z", _("Letters, digits, - and _ only."))],
+        help_text=_("What clients send. `default` is what they get when they send nothing."),
     )
-    name = models.CharField(max_length=100, help_text="For people")
-    engine = models.CharField(max_length=16, choices=Engine, default=Engine.GPTSOVITS)
+    name = models.CharField(_("name"), max_length=100, help_text=_("For people"))
+    engine = models.CharField(_("engine"), max_length=16, choices=Engine, default=Engine.GPTSOVITS)
     gpt_weights = models.CharField(
-        max_length=500, blank=True, help_text="The .ckpt, as the GPT-SoVITS server sees it (relative to its own folder)"
+        _("gpt weights"),
+        max_length=500,
+        blank=True,
+        help_text=_("The .ckpt, as the GPT-SoVITS server sees it (relative to its own folder)"),
     )
-    sovits_weights = models.CharField(max_length=500, blank=True, help_text="The .pth that belongs to it")
-    voice_weights = models.CharField(max_length=500, blank=True, help_text="RVC's .pth, as the workers see it")
-    voice_index = models.CharField(max_length=500, blank=True, help_text="RVC's .index, if there is one")
-    version = models.CharField(max_length=16, choices=Version, blank=True, help_text="Of GPT-SoVITS; v1 lacks yue, ko")
-    languages = models.JSONField(default=list, blank=True, help_text="What it speaks; none: all of its version")
-    enabled = models.BooleanField(default=True)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    sovits_weights = models.CharField(
+        _("sovits weights"), max_length=500, blank=True, help_text=_("The .pth that belongs to it")
+    )
+    voice_weights = models.CharField(
+        _("voice weights"), max_length=500, blank=True, help_text=_("RVC's .pth, as the workers see it")
+    )
+    voice_index = models.CharField(
+        _("voice index"), max_length=500, blank=True, help_text=_("RVC's .index, if there is one")
+    )
+    version = models.CharField(
+        _("version"), max_length=16, choices=Version, blank=True, help_text=_("Of GPT-SoVITS; v1 lacks yue, ko")
+    )
+    languages = models.JSONField(
+        _("languages"), default=list, blank=True, help_text=_("What it speaks; none: all of its version")
+    )
+    enabled = models.BooleanField(_("enabled"), default=True)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     class Meta:
         ordering = ("model_id",)
-        verbose_name = "model"
+        verbose_name = _("model")
+        verbose_name_plural = _("models")
 
     def __str__(self) -> str:
         return self.model_id
 
     def clean(self) -> None:
         if bool(self.gpt_weights) != bool(self.sovits_weights):
-            raise ValidationError("GPT weights and SoVITS weights are given together.")
+            raise ValidationError(_("GPT weights and SoVITS weights are given together."))
         if self.engine == self.Engine.RVC and not self.voice_weights:
-            raise ValidationError({"voice_weights": "RVC needs them."})
+            raise ValidationError({"voice_weights": _("RVC needs them.")})
         for field in ("gpt_weights", "sovits_weights", "voice_weights", "voice_index"):
             path = getattr(self, field)
             if path.startswith("-") or not path.isprintable():
-                raise ValidationError({field: "A path does not begin with a dash, and has printable characters only."})
+                raise ValidationError(
+                    {field: _("A path does not begin with a dash, and has printable characters only.")}
+                )
         if not isinstance(self.languages, list) or set(self.languages) - set(MODEL_LANGUAGES):
-            raise ValidationError({"languages": f"A list of some of: {', '.join(MODEL_LANGUAGES)}."})
+            raise ValidationError({"languages": _("A list of some of: %s.") % ", ".join(MODEL_LANGUAGES)})
         lacking = sorted(set(self.languages) & {"yue", "ko"})
         if self.version == self.Version.V1 and lacking:
-            raise ValidationError({"languages": f"v1 does not speak {', '.join(lacking)}."})
+            raise ValidationError({"languages": _("v1 does not speak %s.") % ", ".join(lacking)})
 
     def spoken_languages(self) -> set[str]:
         """Without `auto`; empty where nothing is known."""
@@ -265,26 +305,38 @@ class TenantQuerySet(models.QuerySet):
 class Voice(models.Model):
     """A speaker whose samples are kept, so that nobody has to upload them again. Made and changed by voices.saved."""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="voices")
-    name = models.CharField(max_length=100)
-    description = models.CharField(max_length=500, blank=True)
-    language = models.CharField(max_length=8, default="auto", help_text="Of the samples")
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("tenant"), on_delete=models.CASCADE, related_name="voices"
+    )
+    name = models.CharField(_("name"), max_length=100)
+    description = models.CharField(_("description"), max_length=500, blank=True)
+    language = models.CharField(_("language"), max_length=8, default="auto", help_text=_("Of the samples"))
     # All samples, one after the other: what engines hear. Made anew when a sample comes or goes.
-    reference = models.FileField(max_length=200, blank=True, editable=False)
-    reference_hash = models.CharField(max_length=64, help_text="SHA-256 of the reference's file")
-    reference_transcript = models.TextField(blank=True, help_text="What is said in the whole of it; empty: not known")
-    reference_frames = models.PositiveBigIntegerField(default=0)
-    reference_rate = models.PositiveIntegerField(default=0, help_text="Hz")
-    reference_bytes = models.PositiveBigIntegerField(default=0, db_default=0, help_text="Of its file")
-    taken_down_at = models.DateTimeField(null=True, help_text="By an operator: it cannot be used any more")
-    created_at = models.DateTimeField(default=timezone.now)
-    updated_at = models.DateTimeField(default=timezone.now)
+    reference = models.FileField(_("reference"), max_length=200, blank=True, editable=False)
+    reference_hash = models.CharField(
+        _("reference hash"), max_length=64, help_text=_("SHA-256 of the reference's file")
+    )
+    reference_transcript = models.TextField(
+        _("reference transcript"), blank=True, help_text=_("What is said in the whole of it; empty: not known")
+    )
+    reference_frames = models.PositiveBigIntegerField(_("reference frames"), default=0)
+    reference_rate = models.PositiveIntegerField(_("reference rate"), default=0, help_text=_("Hz"))
+    reference_bytes = models.PositiveBigIntegerField(
+        _("reference bytes"), default=0, db_default=0, help_text=_("Of its file")
+    )
+    taken_down_at = models.DateTimeField(
+        _("taken down at"), null=True, help_text=_("By an operator: it cannot be used any more")
+    )
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+    updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
 
     objects = TenantQuerySet.as_manager()
 
     class Meta:
         ordering = ("-created_at", "-id")
+        verbose_name = _("voice")
+        verbose_name_plural = _("voices")
         indexes: ClassVar = [models.Index(fields=["tenant", "-created_at", "-id"])]
 
     def __str__(self) -> str:
@@ -359,25 +411,35 @@ class ConsentQuerySet(TenantQuerySet):
 class Consent(models.Model):
     """That somebody stated that a speaker agreed, once for each sample. Outlives the voice; see `without_names`."""
 
-    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
-    tenant_name = models.CharField(max_length=150)
-    key_prefix = models.CharField(max_length=16, blank=True, help_text="Of the API key that was used")
-    address = models.CharField(max_length=64, blank=True, help_text="Of the client")
-    request_id = models.CharField(max_length=64, blank=True)
-    statement = models.TextField()
-    voice_id = models.UUIDField(db_index=True, help_text="Not a foreign key: the voice may be deleted")
-    voice_name = models.CharField(max_length=100)
-    sample_id = models.UUIDField()
-    sample_hash = models.CharField(max_length=64, help_text="SHA-256 of the uploaded sample", db_index=True)
-    created_at = models.DateTimeField(db_default=Now())
+    tenant = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("tenant"), on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    tenant_name = models.CharField(_("tenant name"), max_length=150)
+    key_prefix = models.CharField(
+        _("key prefix"), max_length=16, blank=True, help_text=_("Of the API key that was used")
+    )
+    address = models.CharField(_("address"), max_length=64, blank=True, help_text=_("Of the client"))
+    request_id = models.CharField(_("request id"), max_length=64, blank=True)
+    statement = models.TextField(_("statement"))
+    voice_id = models.UUIDField(
+        _("voice id"), db_index=True, help_text=_("Not a foreign key: the voice may be deleted")
+    )
+    voice_name = models.CharField(_("voice name"), max_length=100)
+    sample_id = models.UUIDField(_("sample id"))
+    sample_hash = models.CharField(
+        _("sample hash"), max_length=64, help_text=_("SHA-256 of the uploaded sample"), db_index=True
+    )
+    created_at = models.DateTimeField(_("created at"), db_default=Now())
 
     objects = ConsentQuerySet.as_manager()
 
     class Meta:
         ordering = ("-id",)
+        verbose_name = _("consent")
+        verbose_name_plural = _("consents")
 
     def __str__(self) -> str:
-        return f"consent for {self.voice_name}"
+        return gettext("consent for %(voice)s") % {"voice": self.voice_name}
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if self.pk is not None:
@@ -437,27 +499,31 @@ class Synthesis(Job):
     turn_field: ClassVar[str] = "synthesis_served_at"
 
     background = models.BooleanField(
-        default=False, help_text="Made by a worker; otherwise by the process where its client waits"
+        _("background"), default=False, help_text=_("Made by a worker; otherwise by the process where its client waits")
     )
-    text = models.TextField()
-    language = models.CharField(max_length=8, default="auto")
-    reference_hash = models.CharField(max_length=64, help_text="SHA-256 of the uploaded reference")
-    reference_audio = models.FileField(max_length=200, blank=True, help_text="Kept where a worker needs it")
-    reference_text = models.TextField(blank=True)
-    reference_language = models.CharField(max_length=8, default="auto")
-    speed = models.FloatField(default=1.0)
-    temperature = models.FloatField(default=0.7)
-    seed = models.BigIntegerField(null=True)
-    model_id = models.CharField(max_length=100, blank=True)
-    response_format = models.CharField(max_length=8, default="wav")
-    engine = models.CharField(max_length=32, blank=True)
-    audio = models.FileField(max_length=200, blank=True)
-    duration_seconds = models.FloatField(null=True)
-    sample_rate = models.PositiveIntegerField(null=True, help_text="Hz")
+    text = models.TextField(_("text"))
+    language = models.CharField(_("language"), max_length=8, default="auto")
+    reference_hash = models.CharField(
+        _("reference hash"), max_length=64, help_text=_("SHA-256 of the uploaded reference")
+    )
+    reference_audio = models.FileField(
+        _("reference audio"), max_length=200, blank=True, help_text=_("Kept where a worker needs it")
+    )
+    reference_text = models.TextField(_("reference text"), blank=True)
+    reference_language = models.CharField(_("reference language"), max_length=8, default="auto")
+    speed = models.FloatField(_("speed"), default=1.0)
+    temperature = models.FloatField(_("temperature"), default=0.7)
+    seed = models.BigIntegerField(_("seed"), null=True)
+    model_id = models.CharField(_("model id"), max_length=100, blank=True)
+    response_format = models.CharField(_("response format"), max_length=8, default="wav")
+    engine = models.CharField(_("engine"), max_length=32, blank=True)
+    audio = models.FileField(_("audio"), max_length=200, blank=True)
+    duration_seconds = models.FloatField(_("duration seconds"), null=True)
+    sample_rate = models.PositiveIntegerField(_("sample rate"), null=True, help_text=_("Hz"))
 
     class Meta(Job.Meta):
-        verbose_name = "synthesis"
-        verbose_name_plural = "syntheses"
+        verbose_name = _("synthesis")
+        verbose_name_plural = _("syntheses")
         abstract = False
 
     def as_json(self, request: Any) -> dict[str, Any]:

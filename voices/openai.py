@@ -31,6 +31,7 @@ from voices.compat import (
     Reshaped,
     Speaking,
     Transcoded,
+    UnknownPathMixin,
     clamp_speed,
     find_speaker,
     invalid,
@@ -69,6 +70,10 @@ class OpenAIView(CompatView):
             response["x-should-retry"] = "false"  # Their client would repeat what cannot change by that.
         code = ERROR_CODES.get(error.code, error.code)
         return {"error": {"message": error.message, "type": kind, "param": self.param(error), "code": code}}
+
+
+class UnknownPathView(UnknownPathMixin, OpenAIView):
+    pass
 
 
 class SpeechSerializer(serializers.Serializer):
@@ -227,7 +232,7 @@ class VoiceView(OpenAIView):
         if name in PRESETS:
             raise PublicError("permission_denied", "A preset voice cannot be deleted.")
         voice = find_own(request, name)
-        saved.delete(voice)
+        saved.delete(voice, request)
         return Response({"id": name, "object": "audio.voice.deleted", "deleted": True})
 
 

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
-import scipy.signal
+from django.utils.translation import gettext as _
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
@@ -124,8 +123,8 @@ def _power(samples: Samples, sample_rate: int) -> tuple[NDArray[np.float32], NDA
     size, hop = round(FRAME_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
     padded = np.pad(samples, (0, max(0, size - len(samples))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-    window = scipy.signal.get_window("hann", size).astype(np.float32)
-    spectrum = scipy.fft.rfft(frames * window, axis=1)
+    window = np.hanning(size + 1)[:-1].astype(np.float32)
+    spectrum = np.fft.rfft(frames * window, axis=1)
     power = np.square(np.abs(spectrum)) * np.float32(2 / (size * float(np.square(window).sum())))
     return power.astype(np.float32), np.fft.rfftfreq(size, 1 / sample_rate)
 
@@ -182,32 +181,44 @@ def _bandwidth(power: NDArray[np.float32], frequency: NDArray[np.float64], speec
 
 
 def advice(seconds: float, ratio: float, snr: float, clipping: float, bandwidth: float) -> list[str]:
-    """What is poor and what helps; seconds: of speech, the others as in Quality."""
+    """What is poor and what helps, in the page's language, or English; seconds: of speech, others as in Quality."""
     found = []
     if seconds < GOOD_SPEECH_SECONDS:
         found.append(
-            f"There are only {seconds:.1f} s of speech. Send 10 to 30 s, in the tone in which the voice shall speak."
+            _("There are only %(n).1f s of speech. Send 10 to 30 s, in the tone in which the voice shall speak.")
+            % {"n": seconds}
         )
     if ratio < GOOD_SPEECH_RATIO:
         found.append(
-            f"Somebody speaks in only {100 * ratio:.0f} % of the recording. Cut out pauses, music and other sounds."
+            _("Somebody speaks in only %(n).0f %% of the recording. Cut out pauses, music and other sounds.")
+            % {"n": 100 * ratio}
         )
     if snr < GOOD_SNR_DB and seconds > 0:
-        how = "Strong" if snr < BAD_SNR_DB else "Audible"
-        found.append(
-            f"{how} noise or echo lies under the voice (about {snr:.0f} dB below it). Record in a quiet room with soft "
+        strong = _(
+            "Strong noise or echo lies under the voice (about %(n).0f dB below it). Record in a quiet room with soft "
             "furnishings, close to the microphone, without music."
         )
+        audible = _(
+            "Audible noise or echo lies under the voice (about %(n).0f dB below it). Record in a quiet room with soft "
+            "furnishings, close to the microphone, without music."
+        )
+        found.append((strong if snr < BAD_SNR_DB else audible) % {"n": snr})
     if clipping > GOOD_CLIPPING_RATIO:
-        found.append("The loudest parts are cut off (clipping), which sounds harsh. Record again at a lower level.")
+        found.append(_("The loudest parts are cut off (clipping), which sounds harsh. Record again at a lower level."))
     if bandwidth < TELEPHONE_BANDWIDTH_HZ:
         found.append(
-            f"It sounds like a telephone: nothing is above {bandwidth:.0f} Hz. Record with a microphone at 24 kHz or "
-            "more, not over a call."
+            _(
+                "It sounds like a telephone: nothing is above %(n).0f Hz. Record with a microphone at 24 kHz or more, "
+                "not over a call."
+            )
+            % {"n": bandwidth}
         )
     elif bandwidth < GOOD_BANDWIDTH_HZ:
         found.append(
-            f"It sounds dull: nothing is above {bandwidth:.0f} Hz. Send the original recording at 24 kHz or more, "
-            "not a strongly compressed copy."
+            _(
+                "It sounds dull: nothing is above %(n).0f Hz. Send the original recording at 24 kHz or more, not a "
+                "strongly compressed copy."
+            )
+            % {"n": bandwidth}
         )
     return found

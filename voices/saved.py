@@ -27,12 +27,14 @@ from django.db import connection, transaction
 from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 from numpy.typing import NDArray
 
 from voiceproject import audio, audit, usage
 from voiceproject.errors import PublicError
 from voiceproject.jobs import Job, delete_folder, revoked
 from voiceproject.logging import current
+from voiceproject.prepared import Select, Slot
 from voiceproject.storage import is_passing
 from voices import quality
 from voices.engines import Engine, Kept, Reference, StoredReference
@@ -40,6 +42,7 @@ from voices.engines.gptsovits import MAX_REFERENCE_SECONDS as GPTSOVITS_SECONDS
 from voices.engines.gptsovits import best_window
 from voices.models import VOICES_FOLDER, Consent, EngineData, Synthesis, Voice, VoiceSample
 from voices.quality import Quality
+from voices.references import references
 
 log = logging.getLogger(__name__)
 Samples = NDArray[np.float32]
@@ -197,9 +200,12 @@ def change(voice: Voice, fields: dict[str, Any]) -> None:
         _forget_engine_data(voice)
 
 
-def delete(voice: Voice) -> None:
-    """Its rows and files go; its consents stay, and jobs have what they need of it."""
-    Voice.objects.filter(pk=voice.pk).delete()
+def delete(voice: Voice, request: Any = None) -> None:
+    """Its rows and files go; its consents stay, and jobs have what they need of it. request: for the audit log."""
+    with transaction.atomic():
+        if request is not None:
+            audit.record("voice.delete", voice, request=request)
+        Voice.objects.filter(pk=voice.pk).delete()
     delete_folder(voice.folder)
 
 
@@ -221,12 +227,13 @@ def sweep_orphans(older_than_seconds: float) -> int:
     return count
 
 
-def together(qualities: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def together(qualities: Sequence[dict[str, Any]], anew: bool = False) -> dict[str, Any]:
     """The quality of several samples as that of one recording: the whole length, means by length, the worst peaks.
 
-    The warnings are those of the whole; what is poor in one sample alone is said there.
+    The warnings are those of the whole; what is poor in one sample alone is said there. anew: the warnings of an only
+    sample are worded again too, for a page in another language than they are kept in.
     """
-    if len(qualities) == 1:
+    if len(qualities) == 1 and not anew:
         return qualities[0]
     seconds = sum(q["duration_seconds"] for q in qualities)
 
@@ -249,9 +256,15 @@ def together(qualities: Sequence[dict[str, Any]]) -> dict[str, Any]:
 # --- use -------------------------------------------------------------------------------------------------------------
 
 
+_own = Select(Voice.objects.for_tenant(Slot("tenant", Voice)).filter(pk=Slot("pk", Voice, "id")))
+_taken_down = Select(
+    Voice.objects.filter(pk=Slot("pk", Voice, "id"), taken_down_at__isnull=False).values_list("taken_down_at")
+)
+
+
 def find(tenant: Any, voice_id: uuid.UUID) -> Voice:
     """The tenant's voice, to be used. Raises PublicError not_found, also for a stranger's, and revoked."""
-    return _usable(Voice.objects.for_tenant(tenant).filter(pk=voice_id).first())
+    return _usable(next(iter(_own(tenant=tenant.pk, pk=voice_id)), None))
 
 
 def find_any(voice_id: uuid.UUID) -> Voice:
@@ -261,7 +274,7 @@ def find_any(voice_id: uuid.UUID) -> Voice:
 
 def _usable(voice: Voice | None) -> Voice:
     if voice is None:
-        message = "There is no such voice, or it is not yours."
+        message = gettext_noop("There is no such voice, or it is not yours.")
         raise PublicError("not_found", message, {"voice_id": [message]})
     if voice.taken_down_at is not None:
         raise revoked()
@@ -273,7 +286,7 @@ def check_still_there(job: Job) -> None:
 
     Raises PublicError revoked.
     """
-    if job.voice_id and Voice.objects.filter(pk=job.voice_id, taken_down_at__isnull=False).exists():
+    if job.voice_id and _taken_down(pk=job.voice_id):
         job.revoke()
         raise revoked()
 
@@ -303,7 +316,11 @@ def choose(
             frames = round(sample.duration_seconds * rate)
     text = transcript or known or None
     kept = kept or _kept(voice, content_hash, text, language)
-    stored = StoredReference(lambda: read_audio(file)[0], frames, rate, content_hash, text, language, kept)
+    stored = StoredReference(
+        # By another name than an upload of the same bytes, which is held to bounds.
+        lambda: references.kept(f"saved {content_hash}", lambda: read_audio(file))[0],
+        frames, rate, content_hash, text, language, kept,
+    )  # fmt: skip
     return Chosen(stored, file)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -13,6 +15,7 @@ from rest_framework import serializers
 
 from voiceproject.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.audio import STREAMED_FORMATS
+from voiceproject.errors import PublicError
 from voiceproject.jobs import LIVE, Job, JobStatus
 from voiceproject.webhooks import CallbackURLField
 from voices import registry, saved, synthesis
@@ -37,6 +40,17 @@ class FiniteFloatField(serializers.FloatField):
         return value
 
 
+@contextmanager
+def as_field_error() -> Iterator[None]:
+    """What a field's check refuses becomes one message among those of the other fields."""
+    try:
+        yield
+    except PublicError as error:
+        if error.code != "validation_error":
+            raise
+        raise serializers.ValidationError([text for texts in error.details.values() for text in texts]) from None
+
+
 class OneReferenceMixin:
     """Takes either the upload that `reference_field` names, or voice_id."""
 
@@ -44,7 +58,9 @@ class OneReferenceMixin:
     is_required = True
 
     def to_internal_value(self, data: Any) -> Any:
-        given = [name for name in (self.reference_field, "voice_id") if hasattr(data, "get") and data.get(name)]
+        if not hasattr(data, "get"):
+            return super().to_internal_value(data)  # type: ignore[misc] # which says what is wrong with it
+        given = [name for name in (self.reference_field, "voice_id") if data.get(name)]
         wrong = {}
         if not given and self.is_required:
             wrong = {self.reference_field: ["Send this file, or the voice_id of a saved voice."]}
@@ -109,10 +125,12 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
         return text
 
     def validate_language(self, language: str) -> str:
-        return check_language("language", language)
+        with as_field_error():
+            return check_language("language", language)
 
     def validate_reference_language(self, language: str) -> str:
-        return check_language("reference_language", language)
+        with as_field_error():
+            return check_language("reference_language", language)
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Adds `model`: what model_id names (voices.engines.Model or None)."""

@@ -186,6 +186,7 @@ class SpeechStream:
 
     def __init__(self, synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> None:
         note(job=synthesis.pk)
+        self.job_id = synthesis.pk
         self._ids = bound()
         self._work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "stream")
         self._synthesis = synthesis

@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voiceproject import audio, audit
-from voiceproject.api import BodyLimitMixin, CursorPages, file_response
+from voiceproject.api import BodyLimitMixin, CursorPages, PageParameters, file_response
 from voiceproject.errors import PublicError
 from voiceproject.jobs import revoked
 from voices import saved, synthesis
@@ -61,6 +61,7 @@ class VoiceViewSet(
 
     @extend_schema(operation_id="list_voices", summary="Your saved voices, newest first", tags=["voices"])
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        PageParameters(data=request.query_params).is_valid(raise_exception=True)
         return super().list(request, *args, **kwargs)
 
     @extend_schema(
@@ -123,7 +124,7 @@ class VoiceViewSet(
         return super().destroy(request, *args, **kwargs)
 
     def perform_destroy(self, instance: Voice) -> None:
-        saved.delete(instance)
+        saved.delete(instance, self.request)
 
     @extend_schema(
         operation_id="get_voice_sample",

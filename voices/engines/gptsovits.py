@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from django.utils.translation import gettext_noop
 from numpy.typing import NDArray
 
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
@@ -319,14 +320,14 @@ class GptSovitsEngine:
         for server in self._servers.values():
             state = states.get(server.name)
             if state is not None and state.held:
-                found[server.name] = (True, None, "busy")
+                found[server.name] = (True, None, gettext_noop("busy"))
                 continue
             threads.append(threading.Thread(target=ask, args=(server,), daemon=True))
             threads[-1].start()
         until = time.monotonic() + HEALTH_SECONDS + 0.1
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))  # looking up a name knows no time limit
-        unanswered = (False, None, "no answer within 2 s: busy or down")
+        unanswered = (False, None, gettext_noop("no answer within 2 s: busy or down"))
         all_found = [found.get(name, unanswered) for name in self._servers]
         available = [server for server in all_found if server[0]]
         latencies = [latency for _, latency, _ in available if latency is not None]

@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import numpy as np
 import soundfile
+from django.utils.translation import gettext_noop as _  # for the console, which translates it
 from numpy.typing import NDArray
 
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
@@ -225,8 +226,8 @@ def _asked(server: Server, path: str, until: float, headers: dict[str, str]) -> 
         answer = server.request("GET", path, until, MAX_PROBE_BYTES, headers=headers)
     except CallFailed as failure:
         if isinstance(failure.error, EngineTimeout):
-            return None, (False, None, "no answer within 2 s: busy or down")
-        return None, (False, None, "cannot be reached" if failure.unreachable else "broke off its answer")
+            return None, (False, None, _("no answer within 2 s: busy or down"))
+        return None, (False, None, _("cannot be reached") if failure.unreachable else _("broke off its answer"))
     return answer, (True, round((time.monotonic() - start) * 1000, 1), "")
 
 
@@ -302,12 +303,12 @@ class ApiV2:
         paths = answer.json().get("paths") if answer.status == 200 else None
         paths = paths if isinstance(paths, dict) else {}
         if "/tts" in paths:
-            return True, report[1], "ready"
-        found = "something answers, but not GPT-SoVITS's api_v2.py"
+            return True, report[1], _("ready")
+        found = _("something answers, but not GPT-SoVITS's api_v2.py")
         if "/synthesize" in paths:
-            found = "this is gptsovits_server.py: set SOVITS_PROTOCOL=voiceproject"
+            found = _("this is gptsovits_server.py: set SOVITS_PROTOCOL=voiceproject")
         elif "/" in paths:
-            found = "this is GPT-SoVITS's older api.py, which is not supported: run its api_v2.py"
+            found = _("this is GPT-SoVITS's older api.py, which is not supported: run its api_v2.py")
         return False, report[1], found
 
 
@@ -378,12 +379,12 @@ class VoiceProject:
             return report
         status = answer.json().get("status")
         if answer.status == 200 and status in ("ready", "busy"):
-            return True, report[1], status
+            return True, report[1], _("busy") if status == "busy" else _("ready")
         if answer.status == 401:
-            return False, report[1], "it refuses our SOVITS_TOKEN"
+            return False, report[1], _("it refuses our SOVITS_TOKEN")
         if status == "stopping":
-            return False, report[1], "it is stopping"
-        return False, report[1], "something answers, but not gptsovits_server.py; for api_v2.py set SOVITS_PROTOCOL"
+            return False, report[1], _("it is stopping")
+        return False, report[1], _("something answers, but not gptsovits_server.py; for api_v2.py set SOVITS_PROTOCOL")
 
 
 def _refusal(answer: Answer) -> Exception:

@@ -81,7 +81,8 @@ class Command(BaseCommand):
         keys = [key for key in ApiKey.objects.for_tenant(user) if key.is_valid()]
         again = f"{sys.executable} manage.py create_api_key {DEMO_USER}"
         if keys:
-            self.stdout.write(f"  API key     {keys[0].prefix}… from an earlier run; another one: {again}")
+            widest = max(keys, key=lambda key: len(key.scopes))  # The lines below need more than one scope.
+            self.stdout.write(f"  API key     {widest.prefix}… from an earlier run; another one: {again}")
             return None
         _, secret = ApiKey.objects.issue(user, "quickstart")
         self.stdout.write(f"  API key     {secret}   (shown this once; another one: {again})")

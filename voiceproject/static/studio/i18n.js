@@ -39,6 +39,8 @@ export function t(key, values = {}) {
 
 export const knows = (key) => key in (dictionaries.en ?? {});
 
+export const inEnglish = (key) => dictionaries.en?.[key] ?? '';
+
 // --- Elements that keep their text when the language changes ---------------------------------------------------------
 
 const bound = new WeakMap();

@@ -208,7 +208,9 @@ export function synthesisItem(made, player = null) {
   );
   if (player) element.append(ui.playerView(player, { label: ['speak.result'], onError }));
   if (made.error) {
-    element.append(h('p', { class: 'small bad' }, made.error_message ?? made.error));
+    const [said, below] = [h('p', { class: 'small bad' }), h('p', { class: 'small' })];
+    ui.sayError(said, below, { code: made.error, message: made.error_message });
+    element.append(said, below);
   }
   element.append(meta);
   return {

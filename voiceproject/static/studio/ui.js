@@ -1,6 +1,6 @@
 /** The page's building blocks: elements, icons, tabs, notices, questions, drop zones, a player with its waveform. */
 
-import { clock, knows, onLanguage, setText, t } from './i18n.js';
+import { clock, inEnglish, knows, language, onLanguage, setText, t } from './i18n.js';
 
 export const $ = (id) => document.getElementById(id);
 
@@ -86,14 +86,24 @@ export function button(key, { icon: name, quiet = false, kind = '', onclick, val
 // --- What is said to the reader --------------------------------------------------------------------------------------
 
 /**
- * An error in its own words: the envelope's message, what it says of each field, and the request's id.
- * Where no envelope came, the studio's own text.
+ * Sets what is said of an error. The server's words are English, and tell more than its code: in another language its
+ * code's text comes first, and below it they, where they say more.
  */
+export function sayError(said, below, { code, message, status }) {
+  const own = `error.${code ?? 'unknown'}`;
+  const known = knows(own);
+  const plain = () => Boolean(code && message) && (language() === 'en' || !known);
+  const text = () => t(known ? own : 'error.unknown', { status: String(status ?? ''), what: message || code || '' });
+  setText(said, 'plain', { text: () => (plain() ? message : text()) });
+  setText(below, 'plain', { text: () => (code && message && !plain() && message !== inEnglish(own) ? message : '') });
+  below.lang = 'en';
+}
+
+/** An error in words, what the envelope says of each field, and the request's id. */
 export function errorNotice(error, onRetry) {
-  const own = `error.${error.code ?? 'unknown'}`;
   const said = h('p');
-  if (error.message && error.code) said.textContent = error.message;
-  else setText(said, knows(own) ? own : 'error.unknown', { status: String(error.status ?? ''), what: String(error) });
+  const below = h('p', { class: 'small' });
+  sayError(said, below, error);
   const details = Object.entries(error.details ?? {})
     .filter(([, value]) => Array.isArray(value))
     .flatMap(([field, values]) => values.map((value) => [field, String(value)]))
@@ -107,7 +117,7 @@ export function errorNotice(error, onRetry) {
   const notice = h(
     'div',
     { class: 'notice bad', role: 'alert', icon: 'alert' },
-    h('div', {}, said, details.length ? h('ul', {}, ...details) : null, small.childNodes.length ? small : null),
+    h('div', {}, said, below, details.length ? h('ul', {}, ...details) : null, small.childNodes.length ? small : null),
   );
   if (onRetry) notice.append(button('try_again', { icon: 'again', onclick: onRetry }));
   return notice;

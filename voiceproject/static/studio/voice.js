@@ -1,7 +1,7 @@
 /** The voice that speaks and sings: recorded, a file, or a saved one; its waveform, its quality, saving it. */
 
 import * as api from './api.js';
-import { clock, number, setText, t } from './i18n.js';
+import { clock, language, number, setText, t } from './i18n.js';
 import { canRecord, Recorder } from './recorder.js';
 import { decode, FilePlayer, MAX_REFERENCE_SECONDS, measure, MIN_REFERENCE_SECONDS } from './sound.js';
 import * as ui from './ui.js';
@@ -10,8 +10,10 @@ import { $, h } from './ui.js';
 const GOOD_SPEECH_SECONDS = 6; // Less clones, but not as well. These thresholds are those of voices/quality.py.
 const GOOD_SPEECH_RATIO = 0.5;
 const GOOD_SNR_DB = 20;
+const BAD_SNR_DB = 10;
 const GOOD_CLIPPING_RATIO = 1e-4;
 const GOOD_BANDWIDTH_HZ = 6500;
+const TELEPHONE_BANDWIDTH_HZ = 4200;
 
 /** What is chosen: {file, name, seconds} or {saved: a voice}; null before. */
 let chosen = null;
@@ -57,8 +59,8 @@ function choose(next) {
   show();
 }
 
-/** recorded: when, as it is shown, where it comes from the microphone. */
-async function useFile(file, recorded = '') {
+/** recorded: tells when, as it is shown, where it comes from the microphone. */
+async function useFile(file, recorded = null) {
   ui.clearNotices(section);
   if (!file.size) {
     ui.showHint(section, 'voice.empty');
@@ -148,6 +150,21 @@ function show() {
   showQuality(chosen);
 }
 
+/** What the server advises, which says it in English, as texts of the dictionary: in the order of voices/quality.py. */
+function advice({ duration_seconds: seconds, speech_ratio: ratio, snr_db: snr, clipping_ratio: clipping, bandwidth_hz: bandwidth }) {
+  const found = [];
+  const speech = seconds * ratio;
+  if (speech < GOOD_SPEECH_SECONDS) found.push(['advice.short', { seconds: () => number(speech, 1) }]);
+  if (ratio < GOOD_SPEECH_RATIO) found.push(['advice.pauses', { percent: () => number(100 * ratio) }]);
+  if (snr < GOOD_SNR_DB && speech > 0) {
+    found.push([snr < BAD_SNR_DB ? 'advice.strong_noise' : 'advice.noise', { db: () => number(snr) }]);
+  }
+  if (clipping > GOOD_CLIPPING_RATIO) found.push(['advice.clipping']);
+  if (bandwidth < TELEPHONE_BANDWIDTH_HZ) found.push(['advice.telephone', { hz: () => number(bandwidth) }]);
+  else if (bandwidth < GOOD_BANDWIDTH_HZ) found.push(['advice.dull', { hz: () => number(bandwidth) }]);
+  return found;
+}
+
 /** Each measure as a chip: good, or what to mend; below them the server's advice in its own words. */
 function showQuality(mine) {
   const box = $('current').querySelector('.quality');
@@ -175,7 +192,11 @@ function showQuality(mine) {
   if (found.bandwidth_hz) {
     chip(found.bandwidth_hz >= GOOD_BANDWIDTH_HZ, 'quality.bandwidth', { khz: () => number(found.bandwidth_hz / 1000, 1) });
   }
-  const warnings = (found.warnings ?? []).map((warning) => h('li', {}, warning));
+  const said = found.warnings ?? [];
+  const own = said.length ? advice(found) : [];
+  const warnings = Array.from({ length: Math.max(said.length, own.length) }, (_, index) => h('li', {
+    t: ['plain', { text: () => (language() === 'en' ? said[index] : own[index] && t(...own[index])) ?? '' }],
+  }));
   box.replaceChildren(
     h('ul', { class: 'chips', 't-aria-label': 'quality.title' }, ...chips),
     warnings.length ? h('ul', { class: 'warnings' }, ...warnings) : '',
@@ -263,7 +284,10 @@ function stopRecording() {
   drawLevel();
   setText($('record-state'), 'record.idle');
   if (seconds < MIN_REFERENCE_SECONDS) ui.showHint(section, 'record.too_short', { seconds: number(seconds, 1) });
-  else useFile(file, new Date().toLocaleTimeString([], { timeStyle: 'short' }));
+  else {
+    const now = new Date();
+    useFile(file, () => now.toLocaleTimeString(language(), { timeStyle: 'short' }));
+  }
 }
 
 // --- Saved voices ----------------------------------------------------------------------------------------------------

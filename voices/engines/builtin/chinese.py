@@ -13,17 +13,15 @@ from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from voiceproject.errors import PublicError
 
 from . import chinese_text, english, kokoro
 from .base import BaseVoice
-from .world import Float32
 
 _VOICES = {"zh_alpha": "jf_alpha", "zh_kumo": "jm_kumo"}
 NAMES = tuple(_VOICES)  # female, male
 REVISION = 1  # raise it when the reading or the settings change the sound
+VERSION = f"{kokoro.VERSION} {version('pypinyin')} {version('rjieba')} {REVISION}"
 
 CALIBRATION = [
     "今天天气很好，我们一起去公园散步吧。",
@@ -234,26 +232,8 @@ def _english(words: str) -> str:
         return ""
 
 
-class ChineseVoice:
-    """One of Kokoro's voices. Chance moves its style a little (melody, tempo, rhythm), more at a higher temperature."""
-
-    language = "zh"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.version = f"{kokoro.VERSION} {version('pypinyin')} {version('rjieba')} {REVISION}"
-        self._network = kokoro.network()
-
-    def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
-        samples = self._network.speak(phonemes(text), _VOICES[self.name], speed, rng, temperature)
-        return samples, kokoro.SAMPLE_RATE
-
-    def calibration(self) -> list[str]:
-        return CALIBRATION
-
-
 def load(name: str) -> BaseVoice:
     """The base voice of that name (a second for the first one, nothing more for the others)."""
-    if name not in _VOICES:
-        raise KeyError(name)
-    return ChineseVoice(name)
+    style = _VOICES[name]
+    kokoro.network()
+    return kokoro.KokoroVoice(name, "zh", VERSION, style, phonemes, CALIBRATION)

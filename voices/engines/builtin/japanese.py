@@ -8,17 +8,15 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-
 from voiceproject.errors import PublicError
 
 from . import kokoro
 from .base import BaseVoice
-from .world import Float32
 
 _VOICES = {"ja_alpha": "jf_alpha", "ja_kumo": "jm_kumo"}
 NAMES = tuple(_VOICES)  # female, male
 REVISION = 1  # raise it when the reading or the settings change the sound
+VERSION = f"{kokoro.VERSION} {version('haqumei')} {REVISION}"
 
 # The first six are from books in the public domain (Natsume Soseki, "Kokoro" and "Botchan"; Miyazawa Kenji, "Night on
 # the Galactic Railroad"), the others have the rarer sounds.
@@ -205,26 +203,8 @@ def _nasal(following: str) -> str:
     return "ɴ"
 
 
-class JapaneseVoice:
-    """One of Kokoro's voices. Chance moves its style a little (melody, tempo, rhythm), more at a higher temperature."""
-
-    language = "ja"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.version = f"{kokoro.VERSION} {version('haqumei')} {REVISION}"
-        self._network = kokoro.network()
-
-    def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
-        samples = self._network.speak(phonemes(text), _VOICES[self.name], speed, rng, temperature)
-        return samples, kokoro.SAMPLE_RATE
-
-    def calibration(self) -> list[str]:
-        return CALIBRATION
-
-
 def load(name: str) -> BaseVoice:
     """The base voice of that name (a second for the first one, nothing more for the others)."""
-    if name not in _VOICES:
-        raise KeyError(name)
-    return JapaneseVoice(name)
+    style = _VOICES[name]
+    kokoro.network()
+    return kokoro.KokoroVoice(name, "ja", VERSION, style, phonemes, CALIBRATION)

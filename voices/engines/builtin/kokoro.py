@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from importlib.metadata import version
@@ -98,6 +100,27 @@ class Kokoro:
 def network() -> Kokoro:
     """The network, loaded once a process."""
     return Kokoro()
+
+
+@dataclass
+class KokoroVoice:
+    """A base voice (see base.py): the network in the `style` of one of its own, fed by a language's `phonemes`.
+
+    Chance moves its style a little (melody, tempo, rhythm), more at a higher temperature.
+    """
+
+    name: str
+    language: str
+    version: str
+    style: str
+    phonemes: Callable[[str], str]
+    sentences: list[str]
+
+    def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
+        return network().speak(self.phonemes(text), self.style, speed, rng, temperature), SAMPLE_RATE
+
+    def calibration(self) -> list[str]:
+        return self.sentences
 
 
 def cut(phonemes: str, limit: int) -> list[str]:
