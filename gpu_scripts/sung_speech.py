@@ -61,9 +61,13 @@ BORDER_PAUSE_FRAMES = 24
 
 LIFTER = 0.3
 RIDGE = 0.05
-EM_ROUNDS = 2
+EM_ROUNDS = 3
 VOWEL_REACH = 41  # frames
 FLUX_REACH = 4
+ANCHOR_TOLERANCE_SECONDS = (0.05, 0.06)
+HOLD_FRAMES = 9  # of speech, that have to fit a held sound together
+HOLD_FLUX = 1.5  # times the median: from there on nothing is held
+CORRIDOR_FRAMES = 8
 
 SNAP_FRAMES = 12
 BEND_FRAMES = 2.0
@@ -84,7 +88,7 @@ class Weights:
     cepstrum: float = 1.0
     delta: float = 0.5
     level: float = 0.5
-    delta_level: float = 0.5
+    delta_level: float = 1.0
     voicing: float = 1.2
     uniform_per_second: float = 0.2
     stay: float = 0.02
@@ -94,6 +98,7 @@ class Weights:
     skip: float = 0.5
     end: float = 0.6
     anchor_per_second: float = 24.0
+    corridor: float = 1.0  # a frame
 
 
 WEIGHTS = Weights()
@@ -351,7 +356,11 @@ def analyze_take(take: Take, rough: bool = False) -> Spoken:
 
 def anchored(window: Window) -> bool:
     """Whether at least half of its words are known in time, both sung and spoken."""
-    words, said = window.phrase.words, window.spoken.take.words
+    return _anchored(window, window.spoken)
+
+
+def _anchored(window: Window, spoken: Spoken) -> bool:
+    words, said = window.phrase.words, spoken.take.words
     known = sum(one is not None and two is not None for one, two in zip(words, said, strict=False))
     return len(words) == len(said) > 0 and 2 * known >= len(words)
 
@@ -433,6 +442,10 @@ class Song:
         """Finds for each sung frame the spoken one, and keeps of each phrase the take that fits best.
 
         locate: finds the words in a take that has been chosen, as in Take.words.
+
+        The one spoken frame that is most like a held vowel may lie on the edge of the spoken vowel: to hold it makes
+        the vowel late or cuts it short. So what is held is compared with the surroundings of a frame (`_steadied`).
+        That makes short words dear: where no word times keep the path in place, the path found without it does.
         """
         self._map = None
         self._normalize()
@@ -441,7 +454,11 @@ class Song:
             for number, window in enumerate(self.windows):
                 chosen = window.takes if round_ == 0 else [window.spoken]
                 for spoken in chosen:
-                    spoken.cost, spoken.path = self._fit(window, spoken)
+                    anchored = _anchored(window, spoken)
+                    last = round_ == EM_ROUNDS
+                    spoken.cost, spoken.path = self._fit(
+                        window, spoken, steady=anchored or last, near=None if anchored or not last else spoken.path
+                    )
                 if round_ == 0:
                     window.best = int(np.argmin([spoken.cost for spoken in window.takes]))
                     if window.spoken.rough:
@@ -532,7 +549,15 @@ class Song:
         sung = self._features(part, max(part.loud, self.source.loud - 20), True)
         return sung, self._features(spoken.frames, spoken.frames.loud, False)
 
-    def _fit(self, window: Window, spoken: Spoken, anchored: bool = True) -> tuple[float, NDArray[np.intp]]:
+    def _fit(
+        self,
+        window: Window,
+        spoken: Spoken,
+        anchored: bool = True,
+        steady: bool = False,
+        near: NDArray[np.intp] | None = None,
+    ) -> tuple[float, NDArray[np.intp]]:
+        """(mean cost, path). steady: see `_steadied`; near: a path that is not to be left by more than 40 ms."""
         w = self.weights
         sung, said = self._pair(window, spoken)
         count, states = len(sung.voiced), len(said.voiced)
@@ -544,6 +569,11 @@ class Song:
         at = (np.arange(count, dtype=np.float32) * FRAME_SECONDS)[:, None]
         uniform = np.arange(states, dtype=np.float32) * np.float32(FRAME_SECONDS * count / states)
         local += w.uniform_per_second * np.abs(at - uniform)
+        if steady:
+            local = _steadied(local, sung)
+        if near is not None:
+            away = np.abs(np.arange(states) - near[:, None]) - CORRIDOR_FRAMES
+            local += np.float32(w.corridor) * np.maximum(away, 0).astype(np.float32)
         if anchored:
             self._anchor(local, window, spoken)
         silent = said.level < -3.6
@@ -563,7 +593,7 @@ class Song:
         for span, said in zip(words, spoken.take.words, strict=True):
             if span is None or said is None:
                 continue
-            tolerance = float(np.clip(0.2 * (span.end - span.start), 0.05, 0.12))
+            tolerance = float(np.clip(0.2 * (span.end - span.start), *ANCHOR_TOLERANCE_SECONDS))
             beyond = np.maximum(span.start - tolerance - times, times - span.end - tolerance)
             first = max(0, round(said.start / FRAME_SECONDS) - spoken.start)
             last = max(first, round(said.end / FRAME_SECONDS) - spoken.start)
@@ -595,6 +625,14 @@ class Song:
         left = np.std(y - x @ found, axis=0)
         self._trust = (_lifter().mean() / (left * np.mean(_lifter() / left))).astype(np.float32)
         return found.astype(np.float32)
+
+
+def _steadied(local: Float32, sung: _Features) -> Float32:
+    """Costs (n, m) in which steady voiced sung frames pay for the 45 ms around a spoken frame, not for it alone."""
+    change = gaussian_filter1d(sung.flux, 1.0) / (np.median(sung.flux) + 1e-6)
+    share = (np.clip(HOLD_FLUX - change, 0, 1) * sung.voiced).astype(np.float32)[:, None]
+    around = uniform_filter1d(local, HOLD_FRAMES, axis=1, mode="nearest")
+    return np.asarray((1 - share) * local + share * around, np.float32)
 
 
 def _distance(one: Float32, two: Float32) -> Float32:

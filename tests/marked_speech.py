@@ -32,17 +32,20 @@ _VOWELS = set(english._VOWELS) | set("oe")  # Piper's diphthongs begin with thes
 
 @dataclass(frozen=True)
 class Word:
-    """Times in seconds; vowels are the onsets of its vowels."""
+    """Times in seconds; vowels are the onsets of its vowels, vowel_ends where these end."""
 
     text: str
     start: float
     end: float
     vowels: tuple[float, ...]
+    vowel_ends: tuple[float, ...]
 
     def moved(self, times: NDArray[np.float64], to: NDArray[np.float64], offset: float = 0.0) -> Word:
         """The word after `times` have become `to` (both rising), and all is `offset` later."""
-        at = [float(x) + offset for x in np.interp([self.start, self.end, *self.vowels], times, to)]
-        return Word(self.text, at[0], at[1], tuple(at[2:]))
+        known = [self.start, self.end, *self.vowels, *self.vowel_ends]
+        at = [float(x) + offset for x in np.interp(known, times, to)]
+        count = len(self.vowels)
+        return Word(self.text, at[0], at[1], tuple(at[2 : 2 + count]), tuple(at[2 + count :]))
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def _marked(
     words: list[Word] = []
     phones: list[tuple[str, float, float, bool]] = []
     vowels: list[float] = []
+    vowel_ends: list[float] = []
     begun, at = 0.0, 0.0
     stress: float | None = None
     for number, symbol in enumerate([*symbols, " "]):
@@ -140,8 +144,8 @@ def _marked(
             stress = float(starts[number])
         elif symbol == " " or symbol in ".,!?;:—…":
             if symbol and at > begun:
-                words.append(Word(texts[len(words)], begun, at, tuple(vowels)))
-                begun, at, vowels = at, 0.0, []
+                words.append(Word(texts[len(words)], begun, at, tuple(vowels), tuple(vowel_ends)))
+                begun, at, vowels, vowel_ends = at, 0.0, [], []
             if symbol == " " and number < len(symbols):
                 begun = float(starts[number])
         elif symbol and symbol not in ("ˈ", "ˌ"):
@@ -152,9 +156,12 @@ def _marked(
             joined = bool(phones) and abs(phones[-1][2] - first) < 1e-6
             if joined and (again or (is_vowel and phones[-1][3])):  # a blank of Piper's, or half a diphthong
                 phones[-1] = (symbol if is_vowel else phones[-1][0], phones[-1][1], at, phones[-1][3])
+                if phones[-1][3] and vowel_ends:
+                    vowel_ends[-1] = at
                 continue
             if is_vowel:
                 vowels.append(first)
+                vowel_ends.append(at)
             phones.append((symbol, first, at, is_vowel))
     if words:  # the silence at both ends belongs to no word
         words[0] = replace(words[0], start=phones[0][1])

@@ -169,6 +169,32 @@ def test_vowels_fall_where_they_are_sung(with_words: bool) -> None:
     assert np.median(late) < np.median(uniform) / 2
 
 
+def test_a_held_sound_is_held_inside_of_the_spoken_one_and_not_on_its_edge() -> None:
+    cost = np.full((80, 40), 2.0, np.float32)
+    cost[:20, :12] = 0.5
+    cost[20:60, 12:24] = 0.5
+    cost[60:, 24:] = 0.5
+    cost[20:60, 12] = 0.45  # by chance the vowel's first frame is the one most like what is held
+    flux = np.ones(80, np.float32)
+    flux[18:22] = flux[58:62] = 4.0
+    rest = np.zeros((80, 11), np.float32)
+    sung = sung_speech._Features(rest, rest, flux, flux, np.ones(80, bool), flux)
+    stay = np.full(40, 0.02, np.float32)
+
+    def held(cost: sung_speech.Float32) -> tuple[int, int]:
+        path = sung_speech._viterbi(cost, stay, 0.5, 0.6)[1]
+        frame = int(np.bincount(path[20:60]).argmax())
+        return frame, int((path[20:60] == frame).sum())
+
+    assert held(cost)[0] == 12
+    steadied = sung_speech._steadied(cost, sung)
+    frame, count = held(steadied)
+    assert 15 <= frame <= 20 and count > 15
+    assert np.array_equal(steadied[19:21], cost[19:21])  # where the sound changes, each frame is judged alone
+    unvoiced = replace(sung, voiced=np.zeros(80, bool))
+    assert np.array_equal(sung_speech._steadied(cost, unvoiced), cost)
+
+
 # --- errors ---------------------------------------------------------------------------------------------------
 
 
