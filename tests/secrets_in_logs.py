@@ -43,6 +43,8 @@ FORM = ("text", "input", "reference_text", "lyrics", "password", "old_password",
 # Settings and variables of an environment, but those that name a file.
 SETTING = re.compile(r"(?!C2PA_)(\w+_)?(API_KEY|SECRET_KEY|ACCESS_KEY|TOKEN|PASSWORD|DSN|URL)")
 SHORTEST = 12  # A shorter word may stand in a log by chance.
+# So may a name of ours, which Hypothesis finds in our code and sends as a text: an error's code, a logger, a path.
+NAME = re.compile(r"/?[a-z]+(?:[_./][a-z0-9]+)+")
 # Their output has to be where it can be read: a file.
 SERVES = re.compile(r"\b(gunicorn|dramatiq|manage\.py|gptsovits_server\.py)( |$)|--serve( |$)")
 TESTS = str(Path(__file__).parent)
@@ -66,7 +68,7 @@ class Watch(logging.Handler):
         self.lines.write(self.format(record) + "\n")
 
     def add(self, secret: Any) -> None:
-        if isinstance(secret, str) and len(secret.strip()) >= SHORTEST:
+        if isinstance(secret, str) and len(secret.strip()) >= SHORTEST and not NAME.fullmatch(secret.strip()):
             self.secrets.add(secret.strip())
 
     # --- what is secret ---

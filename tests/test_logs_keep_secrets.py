@@ -113,3 +113,12 @@ def test_what_quickstart_shows_once_is_no_leak_and_a_secret_from_then_on() -> No
     left = secrets_in_logs.without_greeting(f"{early}\n{greeting}{late}", found.append)
     assert (left.split("\n"), found) == ([early, late], [password])
     assert secrets_in_logs.without_greeting(late, found.append) == late
+
+
+def test_a_name_of_ours_that_was_sent_as_a_text_is_no_secret(elsewhere: None) -> None:
+    with watched() as watch:
+        for name in ("missing_api_key", "voiceproject.access", "/api/v1/voice/models"):
+            watch.add(name)
+        for secret in ("k3j5h2k4j5h2k3j4", "a-token-for-scraping", "Nobody_but me"):
+            watch.add(secret)
+    assert watch.secrets == {"k3j5h2k4j5h2k3j4", "a-token-for-scraping", "Nobody_but me"}

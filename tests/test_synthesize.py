@@ -383,8 +383,8 @@ def test_models_and_the_engines_state_are_told(api: APIClient, engine: FakeEngin
     models = api.get("/api/v1/voice/models").json()["models"]
     assert models == [
         {
-            "id": "default", "name": "builtin's default voice model", "engine": "builtin", "version": "",
-            "languages": ["en", "ja", "zh"], "uses": ["synthesis", "covers"],
+            "id": "default", "name": "builtin's default voice model", "description": "", "engine": "builtin",
+            "version": "", "languages": ["en", "ja", "zh"], "uses": ["synthesis", "covers"],
         }
     ]  # fmt: skip
     state = api.get("/api/v1/voice/health").json()
