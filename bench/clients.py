@@ -184,18 +184,20 @@ def heard(folder: Path) -> str:
     return f"a sentence of {said.duration:.1f} s, a cover of {cover.duration:.1f} s, an error"
 
 
-def audio_types(document: Path) -> set[str]:
+def file_types(document: Path) -> set[str]:
     operations = [
         operation for path in json.loads(document.read_text())["paths"].values() for operation in path.values()
     ]
     bodies = [body for operation in operations for body in operation["responses"].values()]
-    return {name for body in bodies for name in body.get("content", {}) if name.startswith("audio/")}
+    return {
+        name for body in bodies for name in body.get("content", {}) if name.startswith(("audio/", "application/zip"))
+    }
 
 
 def python_client(tools: Path, folder: Path, document: Path, arguments: list[str]) -> str:
     binaries = tools / "venv" / "bin"
-    # The generator takes few media types; an audio file is bytes to it. (JSON is YAML too.)
-    config = {"content_type_overrides": dict.fromkeys(audio_types(document), "application/octet-stream")}
+    # The generator takes few media types; a file is bytes to it. (JSON is YAML too.)
+    config = {"content_type_overrides": dict.fromkeys(file_types(document), "application/octet-stream")}
     (folder / "config.yaml").write_text(json.dumps(config))
     (folder / "use.py").write_text(PYTHON_USE)
     path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
