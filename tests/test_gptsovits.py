@@ -34,13 +34,13 @@ from voiceproject.errors import PublicError
 from voiceproject.lease import UNKNOWN, Leases
 from voiceproject.logging import bind
 from voiceproject.models import EngineLease, EngineWaiter
-from voices.engines import Model, Piece, Reference, SynthesisRequest
+from voices.engines import Model, Piece, Reference, SynthesisRequest, protocols
 from voices.engines.gptsovits import (
     GptSovitsEngine,
     best_window,
     least_seconds,
 )
-from voices.engines.protocols import store_reference, sweep_references
+from voices.engines.protocols import store_reference, sweep_references, wav_bytes
 
 TEXT = "This is one sentence of a dozen words, which anybody can speak."
 
@@ -253,6 +253,27 @@ def test_a_reference_is_a_file_named_by_its_content(fake: FakeGptSovits, engine_
     info = soundfile.info(paths[0])
     assert (info.format, info.subtype, info.channels, info.samplerate) == ("WAV", "PCM_16", 1, 24_000)
     assert info.frames == 5 * 24_000
+
+
+def test_audio_that_cannot_change_is_encoded_once_and_written_again_when_its_file_was_swept(
+    fake: FakeGptSovits, engine_for: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    monkeypatch.setattr(protocols, "wav_bytes", lambda *audio: encoded.append(1) or wav_bytes(*audio))
+    folder = tmp_path / "shared"
+    engine = engine_for(fake.url, folder=folder)
+    samples = tone(110, 12, 24_000)
+    for writeable, times in ((True, 2), (False, 3)):
+        samples.flags.writeable = writeable
+        for _ in range(2):
+            speak(engine, ask(reference=Reference(samples, 24_000, "a")))
+        assert len(encoded) == times
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    file.unlink()
+    assert pitch(speak(engine, ask(reference=Reference(samples, 24_000, "a")))) == pytest.approx(110, rel=0.03)
+    assert file.read_bytes() == content
+    assert len(encoded) == 4
 
 
 def test_a_reference_file_is_never_written_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from datetime import UTC
 from typing import Any
@@ -107,6 +108,14 @@ class StrictSerializer(serializers.Serializer):
     """
 
     not_yet: dict[str, str] = {}
+
+    def get_fields(self) -> dict[str, Any]:
+        # REST framework makes each field anew, from its arguments, for each request. A copy of the field will do, whose
+        # validators and messages nobody changes; those that hold other fields are still made anew.
+        return {
+            name: copy.deepcopy(field) if hasattr(field, "child") or hasattr(field, "fields") else copy.copy(field)
+            for name, field in self._declared_fields.items()
+        }
 
     def to_internal_value(self, data: Any) -> Any:
         if not hasattr(data, "keys"):

@@ -759,7 +759,8 @@ class Job(models.Model):
     def _finish(self, status: JobStatus, ttl_hours: float, only: Q | None = None, /, **fields: Any) -> bool:
         fields["marks"] = self.marks
         end = _ending(type(self), status, timedelta(hours=ttl_hours), tuple(fields), only)
-        with transaction.atomic():
+        # Often within a caller's transaction: a savepoint there would be two statements for nothing.
+        with transaction.atomic(savepoint=False):
             won = bool(end(_pk=self.pk, _attempt=self.attempt, _worker=self.worker, **fields))
             if won:
                 # Not otherwise: who has lost must not learn the winner's attempt number, and act in its name.

@@ -26,6 +26,7 @@ from voices.engines.protocols import (
     SWITCH_SECONDS,
     ApiV2,
     EngineProtocol,
+    Excerpt,
     ServerReport,
     Utterance,
     VoiceProject,
@@ -153,8 +154,9 @@ def least_seconds(text: str, speed: float) -> float:
 
 def voiced_seconds(samples: NDArray[np.float32], sample_rate: int) -> float:
     """From the first to the last sample within 40 dB of the peak."""
-    loud = np.flatnonzero(np.abs(samples) > 0.01 * float(np.abs(samples).max()))
-    return (int(loud[-1]) - int(loud[0]) + 1) / sample_rate if len(loud) else 0.0
+    size = np.abs(samples)
+    loud = size > 0.01 * float(size.max(initial=0.0))
+    return (len(loud) - int(loud[::-1].argmax()) - int(loud.argmax())) / sample_rate if loud.any() else 0.0
 
 
 # --- the engine ---------------------------------------------------------------------------------------------
@@ -417,12 +419,16 @@ class GptSovitsSynthesis(Iterator[Piece]):
         self._pieces.close()
 
     def _reference(self) -> Any:
-        reference = self._request.reference
-        samples = reference.samples
-        if self.reference_window is not None:
-            start, end = (round(at * reference.sample_rate) for at in self.reference_window)
-            samples = _edges_faded(samples[start:end], reference.sample_rate)
-        return self._engine._protocol.reference(samples, reference.sample_rate, self._model)
+        reference, window = self._request.reference, self.reference_window
+
+        def cut() -> NDArray[np.float32]:
+            if window is None:
+                return reference.samples
+            start, end = (round(at * reference.sample_rate) for at in window)
+            return _edges_faded(reference.samples[start:end], reference.sample_rate)
+
+        excerpt = Excerpt(reference.samples, window, reference.sample_rate, cut)
+        return self._engine._protocol.reference(excerpt, self._model)
 
     def _speak_all(self) -> Generator[Piece, None, None]:
         reference = self._reference()
@@ -554,11 +560,10 @@ class GptSovitsSynthesis(Iterator[Piece]):
         """One sentence, said again with another seed if too little of it was said."""
         samples, sample_rate = self._tts(server, utterance)
         least = least_seconds(utterance.text, utterance.speed)
-        if voiced_seconds(samples, sample_rate) < least:
-            log.warning("%s spoke %.2f s where at least %.2f s were expected", server.name,
-                        voiced_seconds(samples, sample_rate), least)  # fmt: skip
+        if (spoken := voiced_seconds(samples, sample_rate)) < least:
+            log.warning("%s spoke %.2f s where at least %.2f s were expected", server.name, spoken, least)
             again, rate = self._tts(server, replace(utterance, seed=(self.seed + 1) % 2**32))
-            if rate == sample_rate and voiced_seconds(again, rate) > voiced_seconds(samples, sample_rate):
+            if rate == sample_rate and voiced_seconds(again, rate) > spoken:
                 samples = again
         return Piece(_edges_faded(samples, sample_rate), sample_rate, utterance.text)
 

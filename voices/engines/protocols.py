@@ -17,7 +17,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # 170 s at 48 kHz; a sentence is a tenth of it
 MAX_PROBE_BYTES = 1024 * 1024
+KEPT_NAMES = 1000
 FENCE_PAUSE_SECONDS = 0.2
 SILENCE = 1.5 / 32768  # a peak of one step of 16 bits is no sound
 # What a weights switch adds to a sentence: 0.4 to 6 s were measured, from a cold disk it may be more.
@@ -60,6 +62,19 @@ class Utterance:
     model: Model | None
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """The part of a reference that the engine hears: `cut` makes it, float32 (n,), of the `whole`.
+
+    window: (start, end) in seconds, None for all of it; what is cut is the same for the same array and window.
+    """
+
+    whole: NDArray[np.float32]
+    window: tuple[float, float] | None
+    sample_rate: int
+    cut: Callable[[], NDArray[np.float32]]
+
+
 class EngineProtocol(Protocol):
     name: str
     # Whether a server's weights are switched by us, and stay so for whoever comes next.
@@ -69,8 +84,8 @@ class EngineProtocol(Protocol):
         """Whether a server that is pinned to nothing can speak with this model; None is the server's default."""
         ...
 
-    def reference(self, samples: NDArray[np.float32], sample_rate: int, model: Model | None) -> Any:
-        """The reference (float32 (n,), mono) as `Utterance` has it. Raises PublicError storage_full, not_configured."""
+    def reference(self, audio: Excerpt, model: Model | None) -> Any:
+        """The reference as `Utterance` has it. Raises PublicError storage_full, not_configured."""
         ...
 
     def load(self, server: Server, model: Model, deadline: float) -> None:
@@ -114,12 +129,10 @@ def store_reference(samples: NDArray[np.float32], sample_rate: int, folder: Path
     content = wav_bytes(samples, sample_rate)
     name = f"{hashlib.sha256(content).hexdigest()}{mark}.wav"
     final = folder / name
+    if _still_there(final):
+        return name
     try:
-        try:
-            os.utime(final)  # what is still used is not old
-            return name
-        except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{name}.{os.getpid()}.{threading.get_ident()}"
         try:
             with open(partial, "xb") as file:
@@ -135,6 +148,15 @@ def store_reference(samples: NDArray[np.float32], sample_rate: int, folder: Path
             raise PublicError("storage_full", "There is no room left for reference audio.") from error
         raise PublicError("not_configured", "The folder for reference audio cannot be written.") from error
     return name
+
+
+def _still_there(path: Path) -> bool:
+    """Whether a reference is stored; what is still used is not old."""
+    try:
+        os.utime(path)
+    except OSError:  # whatever else is wrong with it, its writing will tell
+        return False
+    return True
 
 
 def sweep_references(folder: Path, older_than_seconds: float) -> int:
@@ -199,16 +221,20 @@ def read_speech(answer: Answer) -> tuple[NDArray[np.float32], int]:
             # What the server sends is 16 bits, and libsndfile makes floats of them three times as slowly.
             kind, scale = ("int16", 2.0**-15) if file.subtype == "PCM_16" else ("float32", 1.0)
             read = file.read(dtype=kind, always_2d=True)
-            samples = (read[:, 0] if file.channels == 1 else read.mean(axis=1)).astype(np.float32) * np.float32(scale)
+            mono = read[:, 0] if file.channels == 1 else read.mean(axis=1)
+            samples = np.multiply(mono, np.float32(scale), dtype=np.float32)
     except (soundfile.LibsndfileError, ValueError, RuntimeError) as error:
         raise EngineError() from error
     if not 8000 <= rate <= 192000:
         raise EngineError() from ValueError(f"{rate} Hz")
-    if not np.isfinite(samples).all():
+    lowest, highest = float(samples.min(initial=0.0)), float(samples.max(initial=0.0))
+    if not np.isfinite([lowest, highest]).all():
         raise EngineError() from ValueError("samples that are no numbers")
-    if not len(samples) or float(np.abs(samples).max()) < SILENCE:
+    if max(-lowest, highest) < SILENCE:
         raise EngineError() from ValueError("silence, which is how this engine reports a failed synthesis")
-    return np.clip(samples, -1.0, 1.0).astype(np.float32), rate
+    if max(-lowest, highest) > 1.0:
+        np.clip(samples, -1.0, 1.0, out=samples)
+    return samples, rate
 
 
 def _speech_or_log(server: Server, answer: Answer) -> tuple[NDArray[np.float32], int]:
@@ -243,16 +269,28 @@ class ApiV2:
     def __init__(self, reference_dir: Path, reference_dir_on_server: str) -> None:
         self._folder = Path(reference_dir)
         self._folder_on_server = reference_dir_on_server.rstrip("/\\")
+        # What was stored of an array that is still there: the array, and the file's name.
+        self._stored: dict[tuple[Any, ...], tuple[weakref.ref[NDArray[np.float32]], str]] = {}
 
     def can_load(self, model: Model | None) -> bool:
         return model is None or model.id == "default" or bool(weights_key(model))
 
-    def reference(self, samples: NDArray[np.float32], sample_rate: int, model: Model | None) -> str:
+    def reference(self, audio: Excerpt, model: Model | None) -> str:
         # What the server remembers of a path was computed with the weights of then, and a switch does not compute it
         # anew. So each pair of weights has paths of its own.
-        key = weights_key(model)
-        mark = "-" + hashlib.sha256(key.encode()).hexdigest()[:12] if key else ""
-        return f"{self._folder_on_server}/{store_reference(samples, sample_rate, self._folder, mark)}"
+        weights = weights_key(model)
+        mark = "-" + hashlib.sha256(weights.encode()).hexdigest()[:12] if weights else ""
+        # To encode and hash it again for each text takes as long as all reading of the database. A name that the
+        # caller has for it would not do, since two voices could bear it: an array that nobody can write to does.
+        key = id(audio.whole), audio.window, audio.sample_rate, mark
+        array, name = self._stored.get(key, (None, ""))
+        if array is None or array() is not audio.whole or not _still_there(self._folder / name):
+            name = store_reference(audio.cut(), audio.sample_rate, self._folder, mark)
+            if not audio.whole.flags.writeable:
+                if len(self._stored) >= KEPT_NAMES:
+                    self._stored.clear()
+                self._stored[key] = weakref.ref(audio.whole), name
+        return f"{self._folder_on_server}/{name}"
 
     def load(self, server: Server, model: Model, deadline: float) -> None:
         for path, weights in (
@@ -327,8 +365,8 @@ class VoiceProject:
     def can_load(self, model: Model | None) -> bool:
         return True  # By its weights, or by a name that the server knows.
 
-    def reference(self, samples: NDArray[np.float32], sample_rate: int, model: Model | None) -> bytes:
-        return wav_bytes(samples, sample_rate)
+    def reference(self, audio: Excerpt, model: Model | None) -> bytes:
+        return wav_bytes(audio.cut(), audio.sample_rate)
 
     def load(self, server: Server, model: Model, deadline: float) -> None:
         """Nothing: the weights come with each request."""

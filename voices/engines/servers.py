@@ -89,6 +89,31 @@ class _DeadlineReader(io.RawIOBase):
         super().close()
 
 
+class _InOnePiece:
+    """A connection's mixin: a request is sent when all of it is there, its head and its body in one packet."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unsent: list[bytes] = []
+
+    def send(self, data: Any) -> None:
+        self._unsent.append(data)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        self._unsent.clear()
+        super().request(*args, **kwargs)  # type: ignore[misc]
+        super().send(b"".join(self._unsent))  # type: ignore[misc]
+        self._unsent.clear()
+
+
+class _Connection(_InOnePiece, http.client.HTTPConnection):
+    pass
+
+
+class _TLSConnection(_InOnePiece, http.client.HTTPSConnection):
+    pass
+
+
 class Server:
     """HTTP to one base URL (http or https, with a path and basic authentication where it has them)."""
 
@@ -132,9 +157,9 @@ class Server:
         timeout = max(0.001, min(CONNECT_SECONDS, deadline - time.monotonic()))
         connection: http.client.HTTPConnection
         if self._tls is not None:
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
+            connection = _TLSConnection(self._host, self._port, timeout=timeout, context=self._tls)
         else:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
+            connection = _Connection(self._host, self._port, timeout=timeout)
         try:
             connection.connect()
         except (OSError, UnicodeError) as error:  # refused, no route, no such name, no TLS, no answer in time
