@@ -259,7 +259,12 @@ def test_audio_that_cannot_change_is_encoded_once_and_written_again_when_its_fil
     fake: FakeGptSovits, engine_for: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[int] = []
-    monkeypatch.setattr(protocols, "wav_bytes", lambda *audio: encoded.append(1) or wav_bytes(*audio))
+
+    def counted(samples: np.ndarray, rate: int) -> bytes:
+        encoded.append(len(samples))
+        return wav_bytes(samples, rate)
+
+    monkeypatch.setattr(protocols, "wav_bytes", counted)
     folder = tmp_path / "shared"
     engine = engine_for(fake.url, folder=folder)
     samples = tone(110, 12, 24_000)

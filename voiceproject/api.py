@@ -110,8 +110,8 @@ class StrictSerializer(serializers.Serializer):
     not_yet: dict[str, str] = {}
 
     def get_fields(self) -> dict[str, Any]:
-        # REST framework makes each field anew, from its arguments, for each request. A copy will do, since nobody changes
-        # a field's validators and messages; those that hold other fields are still made anew.
+        # REST framework makes each field anew, from its arguments, for each request. A copy will do, since nobody
+        # changes a field's validators and messages; those that hold other fields are still made anew.
         return {
             name: copy.deepcopy(field)
             if isinstance(field, serializers.BaseSerializer) or hasattr(field, "child")

@@ -44,7 +44,7 @@ class _Statement:
 
 
 def _database() -> BaseDatabaseWrapper:
-    # `django.db.connection` looks this thread's up anew at each touch, which a row of forty fields does a hundred times.
+    # `django.db.connection` looks this thread's up anew at each touch, of which a row of forty fields makes a hundred.
     return connections[DEFAULT_DB_ALIAS]
 
 
