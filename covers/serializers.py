@@ -156,7 +156,7 @@ class CoverJobSerializer(QueueSerializer):
             "result": link("result") if job.status == JobStatus.SUCCEEDED and job.result else None,
             "cancel": link("cancel") if live else None,
             "events": link("events") if live else None,
-            "retry": link("retry") if job.status in RETRYABLE and not job.files_expired else None,
+            "retry": link("retry") if job.status in RETRYABLE and job.retryable else None,
             "remix": link("remix") if job.status == JobStatus.SUCCEEDED and job.result else None,
             **{stem: link("stem", stem) if getattr(job, stem) else None for stem in STEMS},
         }

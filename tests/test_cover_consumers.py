@@ -16,7 +16,7 @@ from django.db import connection
 from rest_framework.test import APIClient
 
 from covers import listening, tasks
-from covers.models import CoverJob
+from covers.models import STEMS, CoverJob
 from tests.conftest import Tenant, upload, wav_bytes
 from tests.test_covers import RATE, URL, download, fresh, habits, level_at, song, submit  # noqa: F401 (fixtures)
 from voiceproject import events
@@ -268,6 +268,27 @@ def test_a_remix_whose_source_was_deleted_fails_and_says_so(submit: Submit, api:
     failed = api.get(remix["links"]["self"]).json()
     assert (failed["status"], failed["error"]) == ("failed", "preprocess_failed")
     assert "deleted" in failed["error_message"]
+
+
+@pytest.mark.parametrize("how", ["deleted", "expired"])
+@pytest.mark.parametrize("status", ["failed", "canceled"])
+def test_a_remix_without_its_stems_cannot_be_tried_again(tenant: Tenant, api: APIClient, how: str, status: str) -> None:
+    kept = dict.fromkeys(STEMS, "covers/stem.wav")
+    source = CoverJob.objects.create(tenant=tenant.user, song="covers/song.wav", status="succeeded", **kept)
+    remix = CoverJob.objects.create(tenant=tenant.user, remix_of=source, status=status)
+    url = f"{URL}/{remix.pk}"
+    assert api.get(url).json()["links"]["retry"] == f"http://testserver{url}/retry"
+    if how == "deleted":
+        source.delete()
+    else:
+        CoverJob.objects.filter(pk=source.pk).update(files_expired=True, **dict.fromkeys(STEMS, ""))
+    assert api.get(url).json()["links"]["retry"] is None
+    assert api.get(URL, {"status": status}).json()["results"][0]["links"]["retry"] is None
+    refused = api.post(f"{url}/retry")
+    assert (refused.status_code, refused.json()["error"]) == (410, "result_expired")
+    assert "stems" in refused.json()["message"]
+    remix.refresh_from_db()
+    assert (remix.status, remix.revision) == (status, 0)
 
 
 # --- previews and pitch ---

@@ -222,7 +222,7 @@ class SynthesisSerializer(QueueSerializer):
 
         live = synthesis.status in LIVE
         has_audio = synthesis.status == JobStatus.SUCCEEDED and bool(synthesis.audio)
-        again = synthesis.status in RETRYABLE and synthesis.resumable and not synthesis.files_expired
+        again = synthesis.status in RETRYABLE and synthesis.retryable
         return {
             "self": link("synthesis"),
             "audio": link("synthesis-audio") if has_audio else None,
