@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.core.checks import registry
+from django.core.checks import registry, run_checks
 from django.db.migrations.recorder import MigrationRecorder
 
 from tests.test_quickstart import free_port
@@ -123,6 +123,16 @@ def test_a_port_for_metrics_that_nobody_counts(settings: Any) -> None:
 
 
 # --- check --deploy ------------------------------------------------------------------------------------------
+
+
+def test_django_s_warnings_about_plain_http_are_traced_to_our_setting(settings: Any) -> None:
+    warned = run_checks(tags=["security"], include_deployment_checks=True)
+    (ours,) = (problem for problem in warned if problem.id == "voiceproject.W011")
+    assert "HTTPS=true" in ours.hint
+    named = {problem.id for problem in warned} - {ours.id}
+    assert named == set(checks.ANSWERED_BY_HTTPS) and all(name in ours.hint for name in named)
+    settings.HTTPS = True
+    assert checks.plain_http(None) == []
 
 
 @pytest.mark.django_db
