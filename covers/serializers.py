@@ -115,7 +115,7 @@ class CoverJobSerializer(QueueSerializer):
 
     job_id = serializers.UUIDField(source="id")
     task_id = serializers.UUIDField(source="id", help_text="The same as job_id")
-    model_id = serializers.CharField(allow_null=True)
+    model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
     warning = serializers.CharField(allow_null=True)

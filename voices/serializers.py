@@ -194,6 +194,7 @@ class SynthesisSerializer(QueueSerializer):
     synthesis_id = serializers.UUIDField(source="id")
     job_id = serializers.UUIDField(source="id", help_text="The same as synthesis_id")
     attempts = serializers.IntegerField(source="attempt")
+    model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
     links = serializers.SerializerMethodField()
@@ -210,9 +211,7 @@ class SynthesisSerializer(QueueSerializer):
 
     def to_representation(self, instance: Synthesis) -> dict[str, Any]:
         data = super().to_representation(instance)
-        data["error"] = data["error"] or None
-        data["error_message"] = data["error_message"] or None
-        return data
+        return data | {name: data[name] or None for name in ("error", "error_message", "model_id")}
 
     @extend_schema_field(SynthesisLinksSerializer)
     def get_links(self, synthesis: Synthesis) -> dict[str, str | None]:
