@@ -120,6 +120,21 @@ def test_a_voice_is_added_used_listed_and_deleted(
     assert Consent.objects.count() == 2
 
 
+def test_the_settings_of_a_voice_are_those_that_it_speaks_with_anyhow(
+    client: ElevenLabs, tenant: Tenant, engine: FakeEngine
+) -> None:
+    voice = Voice.objects.create(tenant=tenant.user, name="Jane")
+    given = client.voices.settings.get_default()
+    assert given == client.voices.settings.get(str(voice.pk)) == client.voices.settings.get("alloy")
+    assert given == client.voices.get("alloy").settings
+    for settings in (None, given):
+        b"".join(client.text_to_speech.convert("alloy", text=TEXT, voice_settings=settings))
+    first, second = engine.requests
+    assert (first.speed, first.temperature) == (second.speed, second.temperature) == (1.0, 0.7)
+    status, detail = refused(lambda: client.voices.settings.get("nobody"))
+    assert (status, detail["code"]) == (404, "voice_not_found")
+
+
 def test_no_voice_is_added_without_a_standing_statement(client: ElevenLabs, tenant: Tenant) -> None:
     file = ("a.wav", wav_bytes(speech_like(4.0), 16_000))
     status, detail = refused(lambda: client.voices.ivc.create(name="Jane", files=[file]))

@@ -26,6 +26,7 @@ from voices.text import has_speech
 LANGUAGES = ["auto", "zh", "en", "ja", "yue", "ko"]
 FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
 MAX_TEXT_CHARACTERS = 5000
+DEFAULT_TEMPERATURE = 0.7
 MAX_SEED = 2**32 - 1
 RETRYABLE = (JobStatus.FAILED, JobStatus.CANCELED)
 
@@ -101,7 +102,7 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
     )
     speed = FiniteFloatField(default=1.0, min_value=0.5, max_value=2.0, help_text="2 is twice as fast.")
     temperature = FiniteFloatField(
-        default=0.7, min_value=0.1, max_value=1.0, help_text="How much the delivery may vary."
+        default=DEFAULT_TEMPERATURE, min_value=0.1, max_value=1.0, help_text="How much the delivery may vary."
     )
     seed = serializers.IntegerField(
         required=False, min_value=0, max_value=MAX_SEED,
