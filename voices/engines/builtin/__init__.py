@@ -17,7 +17,7 @@ from .turns import Canceled, Deadline
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
 # What voices.text finds in a text besides.
-FOREIGN = {"ko": "Korean", "und": "an alphabet that it cannot read", "yue": "Cantonese"}
+FOREIGN = {"ko": "Korean", "und": "another alphabet", "yue": "Cantonese"}
 PRESETS = ("female", "male")
 CLEAR = OwnModel(
     "builtin-clear",
