@@ -157,6 +157,6 @@ class CoverJobSerializer(QueueSerializer):
             "cancel": link("cancel") if live else None,
             "events": link("events") if live else None,
             "retry": link("retry") if job.status in RETRYABLE and job.retryable else None,
-            "remix": link("remix") if job.status == JobStatus.SUCCEEDED and job.result else None,
+            "remix": link("remix") if job.remixable else None,
             **{stem: link("stem", stem) if getattr(job, stem) else None for stem in STEMS},
         }

@@ -221,7 +221,7 @@ class CoverJobViewSet(
         if source.remix_of is not None:
             source = source.remix_of  # Where the stems are.
             source.raise_unless_succeeded()
-        if not all(getattr(source, stem) for stem in STEMS):
+        if not source.has_stems:
             raise PublicError("conflict", "This job has no stems that could be mixed again.")
         copied = ("voice_id", "song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind", "preview_seconds",
                   "preview_start_seconds", "duration_seconds")  # fmt: skip

@@ -291,6 +291,21 @@ def test_a_remix_without_its_stems_cannot_be_tried_again(tenant: Tenant, api: AP
     assert (remix.status, remix.revision) == (status, 0)
 
 
+def test_only_what_has_stems_is_offered_to_be_mixed_again(tenant: Tenant, api: APIClient) -> None:
+    def job(**fields: Any) -> CoverJob:
+        return CoverJob.objects.create(tenant=tenant.user, status="succeeded", result="covers/result.wav", **fields)
+
+    def offered(job: CoverJob) -> bool:
+        return api.get(f"{URL}/{job.pk}").json()["links"]["remix"] is not None
+
+    whole = job(song="covers/song.wav", **dict.fromkeys(STEMS, "covers/stem.wav"))
+    remix = job(remix_of=whole)
+    bare = job(song="covers/song.wav", input_kind="vocals", converted="covers/stem.wav")
+    assert [offered(one) for one in (whole, remix, bare)] == [True, True, False]
+    whole.delete()
+    assert not offered(remix) and api.post(f"{URL}/{remix.pk}/remix").status_code == 409
+
+
 # --- previews and pitch ---
 
 

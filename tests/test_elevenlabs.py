@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import threading
@@ -253,6 +254,16 @@ def test_errors_have_their_shape(client: ElevenLabs, live_server: Any, tenant: T
     assert detail["request_id"]
     status, detail = refused(lambda: b"".join(client.text_to_speech.convert("alloy", text="")))
     assert (status, detail["code"], detail["param"]) == (400, "validation_error", "text")
+    for language in ("fr", "ko"):  # The second is known, and not spoken by this engine.
+        speak = functools.partial(client.text_to_speech.convert, "alloy", text=TEXT, language_code=language)
+        status, detail = refused(lambda speak=speak: b"".join(speak()))
+        assert (status, detail["param"], detail["message"].split(": ")[1]) == (
+            400,
+            "language_code",
+            "Must be one of zh, en, ja.",
+        )
+    answer = tenant.client.post("/elevenlabs/v1/text-to-speech/alloy", "a text", format="json")
+    assert (answer.status_code, answer.json()["detail"]["param"]) == (400, None)
     status, detail = refused(lambda: client.history.get("nothing"))
     assert (status, detail["code"]) == (404, "not_found")
     settings.MONTHLY_AUDIO_SECONDS = 1

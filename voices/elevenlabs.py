@@ -185,8 +185,9 @@ class TextToSpeechView(ElevenLabsView):
         if asked.get("seed") is not None:
             fields["seed"] = asked["seed"]
         if language := (asked.get("language_code") or "").lower().partition("-")[0]:
-            if language not in LANGUAGES:
-                raise invalid("language_code", f"Must be one of {', '.join(LANGUAGES[1:])}.")
+            known = [code for code in LANGUAGES[1:] if code in synthesis.get_engine().languages]
+            if language not in known:
+                raise invalid("language_code", f"Must be one of {', '.join(known)}.")
             fields["language"] = language
         if style.get("speed") is not None:
             fields["speed"], _ = clamp_speed(style["speed"])
