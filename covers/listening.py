@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from voices.engines.builtin import world
+if TYPE_CHECKING:
+    from voices.engines.builtin.world import Kind
 
 Float64 = NDArray[np.float64]
 
@@ -75,8 +77,10 @@ def home_shift(vocals: Path, reference: Path) -> int:
     return min(SHIFTS, key=lambda shift: (abs(distance - shift) + SHIFTS[shift], abs(shift)))
 
 
-def _median_semitones(path: Path, kind: world.Kind) -> float | None:
+def _median_semitones(path: Path, kind: Kind) -> float | None:
     """The median pitch, in semitones above 1 Hz, of up to 45 s around where it is loudest."""
+    from voices.engines.builtin import world  # A second of loading, which only those who listen wait for.
+
     samples, rate = sf.read(path, dtype="float32", always_2d=True)
     mono = samples.mean(axis=1)
     count = round(LISTEN_SECONDS * rate)

@@ -86,6 +86,25 @@ class CoverJob(Job):
     def operation(self) -> str:
         return "cover" if self.song or not self.remix_of_id else "remix"
 
+    @property
+    def retryable(self) -> bool:
+        """A remix has no song of its own: without the stems of its source every attempt fails alike."""
+        return super().retryable and (bool(self.song) or self.source_has_stems)
+
+    @property
+    def has_stems(self) -> bool:
+        return all(getattr(self, stem) for stem in STEMS)
+
+    @property
+    def source_has_stems(self) -> bool:
+        """Whether what a remix mixes is still there; it is not once the source was deleted or has expired."""
+        return self.remix_of is not None and self.remix_of.has_stems
+
+    @property
+    def remixable(self) -> bool:
+        """Whether it has stems, or is mixed of some, that can be mixed again; a bare vocal is not."""
+        return self.status == JobStatus.SUCCEEDED and bool(self.result) and (self.has_stems or self.source_has_stems)
+
     def expected_seconds(self) -> float:
         length = self.duration_seconds or 0.0
         return min(length, self.preview_seconds) if self.preview_seconds else length

@@ -115,7 +115,7 @@ class CoverJobSerializer(QueueSerializer):
 
     job_id = serializers.UUIDField(source="id")
     task_id = serializers.UUIDField(source="id", help_text="The same as job_id")
-    model_id = serializers.CharField(allow_null=True)
+    model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
     warning = serializers.CharField(allow_null=True)
@@ -156,7 +156,7 @@ class CoverJobSerializer(QueueSerializer):
             "result": link("result") if job.status == JobStatus.SUCCEEDED and job.result else None,
             "cancel": link("cancel") if live else None,
             "events": link("events") if live else None,
-            "retry": link("retry") if job.status in RETRYABLE and not job.files_expired else None,
-            "remix": link("remix") if job.status == JobStatus.SUCCEEDED and job.result else None,
+            "retry": link("retry") if job.status in RETRYABLE and job.retryable else None,
+            "remix": link("remix") if job.remixable else None,
             **{stem: link("stem", stem) if getattr(job, stem) else None for stem in STEMS},
         }

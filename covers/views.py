@@ -34,6 +34,7 @@ from voiceproject.storage import fetch
 from voiceproject.webhooks import callback_base
 from voices import consumers, saved
 from voices.auth import credentials
+from voices.serializers import RETRYABLE
 from voices.synthesis import held_request, upload_path
 
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
@@ -65,7 +66,9 @@ class CoverJobViewSet(
         return settings.MAX_UPLOAD_SIZE + settings.COVER_MAX_UPLOAD_SIZE
 
     def get_queryset(self) -> QuerySet[CoverJob]:
-        return CoverJob.objects.for_tenant(self.request.user)
+        own = CoverJob.objects.for_tenant(self.request.user)
+        # Whether a failed remix can be tried again is its source's to say.
+        return own.select_related("remix_of") if self.action == "list" else own
 
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:
         return JobFilters.apply(queryset, self.request) if self.action == "list" else queryset
@@ -175,7 +178,8 @@ class CoverJobViewSet(
         operation_id="retry_cover",
         summary="Try a failed or canceled job again",
         description="It goes on after the last stage that was finished; a canceled job has kept none. 409 `conflict` "
-        "while it is alive or once it has succeeded, 410 `result_expired` when its files are gone.",
+        "while it is alive or once it has succeeded, 410 `result_expired` when its files, or the stems that a remix "
+        "mixes, are gone.",
         request=None,
         responses={202: CoverJobSerializer},
         tags=["cover"],
@@ -187,6 +191,8 @@ class CoverJobViewSet(
             raise revoked()
         if job.files_expired:
             raise PublicError("result_expired", "The files of this job were deleted after their time; submit it again.")
+        if job.status in RETRYABLE and not job.retryable:
+            raise PublicError("result_expired", "The stems that this job mixes are gone; submit the song again.")
         with CoverJob.admission(tenant, settings.COVER_MAX_QUEUED, job.api_key):
             retried = job.retry()
         if not retried:
@@ -215,7 +221,7 @@ class CoverJobViewSet(
         if source.remix_of is not None:
             source = source.remix_of  # Where the stems are.
             source.raise_unless_succeeded()
-        if not all(getattr(source, stem) for stem in STEMS):
+        if not source.has_stems:
             raise PublicError("conflict", "This job has no stems that could be mixed again.")
         copied = ("voice_id", "song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind", "preview_seconds",
                   "preview_start_seconds", "duration_seconds")  # fmt: skip

@@ -6,6 +6,7 @@ Everything is float: mono (n,), stereo (n, 2), -1..1, at `RATE` unless a rate is
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyloudnorm
@@ -30,9 +31,14 @@ LINES = (
 @lru_cache(maxsize=8)
 def speech(text: str, seed: int = 1) -> Audio:
     """The English base voice saying `text`: mono, 24 kHz."""
+    return np.asarray(_hibari()(text, seed=seed), np.float64)
+
+
+@lru_cache(maxsize=1)
+def _hibari() -> Any:
     from hibari import Hibari
 
-    return np.asarray(Hibari(threads=1)(text, seed=seed), np.float64)
+    return Hibari(threads=1)
 
 
 def other_speaker(samples: Audio, sample_rate: int, *, pitch: float = 0.58, tract: float = 1.2) -> Audio:

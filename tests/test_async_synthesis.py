@@ -65,8 +65,10 @@ def test_a_worker_makes_what_was_accepted_and_delete_leaves_nothing(
     assert (answer.status_code, answer["Location"]) == (202, body["links"]["self"])
     assert answer["Preference-Applied"] == "respond-async"
     assert (body["status"], body["queue_position"], body["background"]) == ("queued", 1, True)
+    assert body["model_id"] is None  # As in a cover: the default model.
     assert engine.requests == []
-    assert post().json()["queue_position"] == 2
+    second = post(model_id="default").json()
+    assert (second["queue_position"], second["model_id"]) == (2, "default")
     early = api.get(f"/api/v1/voice/syntheses/{body['job_id']}/audio")
     assert (early.status_code, early.json()["error"]) == (409, "job_not_ready")
     tasks.run_syntheses.fn()

@@ -113,6 +113,23 @@ def test_a_text_with_nothing_to_speak_is_an_error(text: str) -> None:
     assert caught.value.code == "validation_error" and "text" in caught.value.details
 
 
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("Привет.", "another alphabet"),
+        ("안녕하세요.", "Korean"),
+        ("Hello. 안녕하세요. مرحبا.", "Korean and another alphabet"),
+    ],
+)
+def test_a_text_in_another_language_is_refused_in_plain_words(text: str, found: str) -> None:
+    with pytest.raises(PublicError) as caught:
+        BuiltinEngine.check(text, "auto")
+    assert caught.value.code == "validation_error"
+    assert caught.value.details["text"] == [
+        f"The built-in engine speaks English, Japanese and Chinese; this text has {found} in it."
+    ]
+
+
 def test_a_sentence_longer_than_the_network_takes_is_cut_between_words() -> None:
     pieces = english.phonemes()("one two three four five six seven eight nine ten " * 30)
     assert len(pieces) > 2 and max(map(len, pieces)) <= english.MAX_PHONEMES + 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.core.checks import registry
+from django.core.checks import registry, run_checks
 from django.db.migrations.recorder import MigrationRecorder
 
 from tests.test_quickstart import free_port
@@ -82,6 +82,23 @@ def test_a_gptsovits_that_is_not_where_it_should_be(settings: Any, tmp_path: Pat
     assert checks.engine_files(None) == []
 
 
+LOADED = """
+import sys
+import django; django.setup()
+import voiceproject.urls, voiceproject.worker
+print(*[name for name in ("scipy.signal", "scipy.ndimage", "pyworld", "onnxruntime", "av") if name in sys.modules])
+"""
+
+
+def test_a_process_that_serves_loads_nothing_that_only_engines_compute_with() -> None:
+    """They are 0.6 s of every start, and 60 MB of every process."""
+    process = subprocess.run(
+        [sys.executable, "-c", LOADED], cwd=django_settings.BASE_DIR, capture_output=True, text=True,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "voiceproject.settings"}, timeout=60,
+    )  # fmt: skip
+    assert (process.returncode, process.stdout) == (0, "\n"), process.stderr
+
+
 WITHOUT_PACKAGES = """
 import sys
 sys.modules["opentelemetry.exporter"] = sys.modules["sentry_sdk"] = None
@@ -123,6 +140,16 @@ def test_a_port_for_metrics_that_nobody_counts(settings: Any) -> None:
 
 
 # --- check --deploy ------------------------------------------------------------------------------------------
+
+
+def test_django_s_warnings_about_plain_http_are_traced_to_our_setting(settings: Any) -> None:
+    warned = run_checks(tags=["security"], include_deployment_checks=True)
+    (ours,) = (problem for problem in warned if problem.id == "voiceproject.W011")
+    assert "HTTPS=true" in ours.hint
+    named = {problem.id for problem in warned} - {ours.id}
+    assert named == set(checks.ANSWERED_BY_HTTPS) and all(name in ours.hint for name in named)
+    settings.HTTPS = True
+    assert checks.plain_http(None) == []
 
 
 @pytest.mark.django_db

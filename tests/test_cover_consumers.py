@@ -16,7 +16,7 @@ from django.db import connection
 from rest_framework.test import APIClient
 
 from covers import listening, tasks
-from covers.models import CoverJob
+from covers.models import STEMS, CoverJob
 from tests.conftest import Tenant, upload, wav_bytes
 from tests.test_covers import RATE, URL, download, fresh, habits, level_at, song, submit  # noqa: F401 (fixtures)
 from voiceproject import events
@@ -268,6 +268,42 @@ def test_a_remix_whose_source_was_deleted_fails_and_says_so(submit: Submit, api:
     failed = api.get(remix["links"]["self"]).json()
     assert (failed["status"], failed["error"]) == ("failed", "preprocess_failed")
     assert "deleted" in failed["error_message"]
+
+
+@pytest.mark.parametrize("how", ["deleted", "expired"])
+@pytest.mark.parametrize("status", ["failed", "canceled"])
+def test_a_remix_without_its_stems_cannot_be_tried_again(tenant: Tenant, api: APIClient, how: str, status: str) -> None:
+    kept = dict.fromkeys(STEMS, "covers/stem.wav")
+    source = CoverJob.objects.create(tenant=tenant.user, song="covers/song.wav", status="succeeded", **kept)
+    remix = CoverJob.objects.create(tenant=tenant.user, remix_of=source, status=status)
+    url = f"{URL}/{remix.pk}"
+    assert api.get(url).json()["links"]["retry"] == f"http://testserver{url}/retry"
+    if how == "deleted":
+        source.delete()
+    else:
+        CoverJob.objects.filter(pk=source.pk).update(files_expired=True, **dict.fromkeys(STEMS, ""))
+    assert api.get(url).json()["links"]["retry"] is None
+    assert api.get(URL, {"status": status}).json()["results"][0]["links"]["retry"] is None
+    refused = api.post(f"{url}/retry")
+    assert (refused.status_code, refused.json()["error"]) == (410, "result_expired")
+    assert "stems" in refused.json()["message"]
+    remix.refresh_from_db()
+    assert (remix.status, remix.revision) == (status, 0)
+
+
+def test_only_what_has_stems_is_offered_to_be_mixed_again(tenant: Tenant, api: APIClient) -> None:
+    def job(**fields: Any) -> CoverJob:
+        return CoverJob.objects.create(tenant=tenant.user, status="succeeded", result="covers/result.wav", **fields)
+
+    def offered(job: CoverJob) -> bool:
+        return api.get(f"{URL}/{job.pk}").json()["links"]["remix"] is not None
+
+    whole = job(song="covers/song.wav", **dict.fromkeys(STEMS, "covers/stem.wav"))
+    remix = job(remix_of=whole)
+    bare = job(song="covers/song.wav", input_kind="vocals", converted="covers/stem.wav")
+    assert [offered(one) for one in (whole, remix, bare)] == [True, True, False]
+    whole.delete()
+    assert not offered(remix) and api.post(f"{URL}/{remix.pk}/remix").status_code == 409
 
 
 # --- previews and pitch ---

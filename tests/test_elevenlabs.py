@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import threading
@@ -118,6 +119,21 @@ def test_a_voice_is_added_used_listed_and_deleted(
     status, detail = refused(lambda: b"".join(client.text_to_speech.convert(voice_id, text=TEXT)))
     assert (status, detail["code"]) == (404, "voice_not_found")
     assert Consent.objects.count() == 2
+
+
+def test_the_settings_of_a_voice_are_those_that_it_speaks_with_anyhow(
+    client: ElevenLabs, tenant: Tenant, engine: FakeEngine
+) -> None:
+    voice = Voice.objects.create(tenant=tenant.user, name="Jane")
+    given = client.voices.settings.get_default()
+    assert given == client.voices.settings.get(str(voice.pk)) == client.voices.settings.get("alloy")
+    assert given == client.voices.get("alloy").settings
+    for settings in (None, given):
+        b"".join(client.text_to_speech.convert("alloy", text=TEXT, voice_settings=settings))
+    first, second = engine.requests
+    assert (first.speed, first.temperature) == (second.speed, second.temperature) == (1.0, 0.7)
+    status, detail = refused(lambda: client.voices.settings.get("nobody"))
+    assert (status, detail["code"]) == (404, "voice_not_found")
 
 
 def test_no_voice_is_added_without_a_standing_statement(client: ElevenLabs, tenant: Tenant) -> None:
@@ -238,6 +254,16 @@ def test_errors_have_their_shape(client: ElevenLabs, live_server: Any, tenant: T
     assert detail["request_id"]
     status, detail = refused(lambda: b"".join(client.text_to_speech.convert("alloy", text="")))
     assert (status, detail["code"], detail["param"]) == (400, "validation_error", "text")
+    for language in ("fr", "ko"):  # The second is known, and not spoken by this engine.
+        speak = functools.partial(client.text_to_speech.convert, "alloy", text=TEXT, language_code=language)
+        status, detail = refused(lambda speak=speak: b"".join(speak()))
+        assert (status, detail["param"], detail["message"].split(": ")[1]) == (
+            400,
+            "language_code",
+            "Must be one of zh, en, ja.",
+        )
+    answer = tenant.client.post("/elevenlabs/v1/text-to-speech/alloy", "a text", format="json")
+    assert (answer.status_code, answer.json()["detail"]["param"]) == (400, None)
     status, detail = refused(lambda: client.history.get("nothing"))
     assert (status, detail["code"]) == (404, "not_found")
     settings.MONTHLY_AUDIO_SECONDS = 1

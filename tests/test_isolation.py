@@ -183,6 +183,8 @@ COMPATIBLE = {
     "v1/voices": elevenlabs(USERS_OF_VOICES, "GET"),
     "v1/voices/add": elevenlabs("voices", "POST"),
     "v1/voices/<str:voice_id>": elevenlabs(USERS_OF_VOICES, "GET DELETE", by_name(voice)),
+    "v1/voices/settings/default": elevenlabs(USERS_OF_VOICES, "GET"),
+    "v1/voices/<str:voice_id>/settings": elevenlabs(USERS_OF_VOICES, "GET", by_name(voice)),
     "v2/voices": elevenlabs(USERS_OF_VOICES, "GET"),
     "v1/models": elevenlabs(None, "GET"),
     "v1/history": elevenlabs("synthesize", "GET"),

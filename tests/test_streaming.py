@@ -665,7 +665,12 @@ def test_what_is_no_request_is_answered_with_the_envelope(server: Server, sent: 
 
 def test_head_and_options_are_answered(server: Server) -> None:
     base = f"http://127.0.0.1:{server.port}"
-    assert requests.head(f"{base}/openapi.json", timeout=30).status_code == 200
+    for path in ("/openapi.json", "/health", "/api/v1/me"):
+        head, get = (requests.request(method, base + path, timeout=30) for method in ("HEAD", "GET"))
+        assert (head.status_code, head.content) == (get.status_code, b"")
+        if path != "/health":  # Which tells its own times.
+            assert int(head.headers["Content-Length"]) == len(get.content)
+    assert "no-body response" not in server.log.read_text()
     asked = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
     preflight = requests.options(base + URL, headers=asked, timeout=30)
     assert preflight.headers["access-control-allow-origin"] == "http://localhost:3000"

@@ -228,6 +228,22 @@ def exposed_without_https(app_configs: Any, **kwargs: Any) -> list[CheckMessage]
     return []
 
 
+# Django's own warnings that go with HTTPS=true, and name settings of Django that nobody sets here.
+ANSWERED_BY_HTTPS = ("security.W004", "security.W008", "security.W012", "security.W016")
+
+
+@register(Tags.security, deploy=True)
+def plain_http(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.HTTPS:
+        return []
+    hint = (
+        "Set HTTPS=true behind a proxy that speaks TLS and sets X-Forwarded-Proto: it turns on secure cookies, the "
+        f"redirect and HSTS, and answers {', '.join(ANSWERED_BY_HTTPS)}."
+    )
+    message = "HTTPS is false: keys, passwords and recordings may travel in the clear."
+    return [Warning(message, hint=hint, id="voiceproject.W011")]
+
+
 @register()
 def signing(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """C2PA_CERT and C2PA_KEY load, belong together, have not expired, and C2PA takes them."""

@@ -357,7 +357,7 @@ class JobAdmin(LogAdmin):
             "changelist": reverse(f"admin:{self.model._meta.app_label}_{self.model._meta.model_name}_changelist"),
             "may_cancel": may_act and job.status in LIVE,
             "may_requeue": may_act and job.status == JobStatus.RUNNING and job.resumable,
-            "may_retry": may_act and over and job.resumable and not job.files_expired,
+            "may_retry": may_act and over and job.retryable,
             # Of a canceled one nothing is kept that could be kept or not.
             "stages": [(name, stage_label(name)) for name in self.stages] if job.status == JobStatus.FAILED else [],
             "error_words": error_words(job),
@@ -442,7 +442,7 @@ class JobAdmin(LogAdmin):
         stage = stage if stage in self.stages else ""
 
         def retry(job: Job) -> bool:
-            return job.resumable and job.retry(stage)
+            return job.retryable and job.retry(stage)
 
         details = {"stage": stage} if stage else {}
         self._each(

@@ -237,6 +237,11 @@ class Job(models.Model):
         """False for work that one process must do itself while its client waits: it fails when that process is lost."""
         return True
 
+    @property
+    def retryable(self) -> bool:
+        """Whether a retry could come to anything, once the job has failed or was canceled."""
+        return self.resumable and not self.files_expired and self.revoked_at is None
+
     @classmethod
     def for_workers(cls) -> models.QuerySet:
         """The rows that workers do, or did; all but those that some other process does itself."""

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import translation
 from django.utils.cache import patch_vary_headers
@@ -69,6 +69,10 @@ class RequestMiddleware:
                 policy = self.CONSOLE_SECURITY_POLICY if console else self.CONTENT_SECURITY_POLICY
                 response.setdefault("Content-Security-Policy", policy)
                 response.setdefault("Permissions-Policy", self.PERMISSIONS_POLICY)
+            if request.method == "HEAD" and isinstance(response, HttpResponse) and response.content:
+                # Only told how long the body would be; gunicorn logs a warning for each one that it has to drop.
+                response.setdefault("Content-Length", str(len(response.content)))
+                response.content = b""
             if response.status_code >= 400:
                 self.drain(request, connection)
                 if connection is not None:

@@ -142,6 +142,16 @@ urlpatterns += [
     path("elevenlabs/v1/voices", elevenlabs.VoicesView.as_view(), name="elevenlabs-voices"),
     path("elevenlabs/v1/voices/add", elevenlabs.AddVoiceView.as_view(), name="elevenlabs-add-voice"),
     path("elevenlabs/v1/voices/<str:voice_id>", elevenlabs.VoiceView.as_view(), name="elevenlabs-voice"),
+    path(
+        "elevenlabs/v1/voices/settings/default",
+        elevenlabs.VoiceSettingsView.as_view(),
+        name="elevenlabs-default-settings",
+    ),
+    path(
+        "elevenlabs/v1/voices/<str:voice_id>/settings",
+        elevenlabs.VoiceSettingsView.as_view(),
+        name="elevenlabs-voice-settings",
+    ),
     path("elevenlabs/v2/voices", elevenlabs.VoicesV2View.as_view(), name="elevenlabs-voices-v2"),
     path("elevenlabs/v1/models", elevenlabs.ModelsView.as_view(), name="elevenlabs-models"),
     path("elevenlabs/v1/history", elevenlabs.HistoryView.as_view(), name="elevenlabs-history"),

@@ -67,7 +67,7 @@ class CompatView(BodyLimitMixin, APIView, ABC):
         if error.code != "validation_error":
             return error.details.get("field") and self.field_names.get(error.details["field"], error.details["field"])
         name = next(iter(error.details), None)
-        return self.field_names.get(name, name) if name else None
+        return self.field_names.get(name, name) if name and name != "non_field_errors" else None
 
 
 class UnknownPathMixin:

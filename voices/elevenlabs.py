@@ -49,7 +49,7 @@ from voices.compat import (
 )
 from voices.models import ApiKey, StandingConsent, Synthesis, Voice
 from voices.openai import find_own
-from voices.serializers import LANGUAGES, MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
+from voices.serializers import DEFAULT_TEMPERATURE, LANGUAGES, MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
 
 OUTPUTS = {
     **{f"mp3_{rate}_{kbps}": Output("mp3", rate, kbps)
@@ -64,6 +64,7 @@ DEFAULT_OUTPUT = "mp3_44100_128"
 NO_LIMIT = 2**31 - 1
 CHARACTERS_A_SECOND = 15  # of speech: what a quota of seconds means in characters
 MAX_PAGE = 1000
+TEMPERATURE_A_STABILITY = 0.9  # stability 0 is temperature 1.0, stability 1 is 0.1
 
 ERROR_TYPES = {
     400: "validation_error",
@@ -184,13 +185,14 @@ class TextToSpeechView(ElevenLabsView):
         if asked.get("seed") is not None:
             fields["seed"] = asked["seed"]
         if language := (asked.get("language_code") or "").lower().partition("-")[0]:
-            if language not in LANGUAGES:
-                raise invalid("language_code", f"Must be one of {', '.join(LANGUAGES[1:])}.")
+            known = [code for code in LANGUAGES[1:] if code in synthesis.get_engine().languages]
+            if language not in known:
+                raise invalid("language_code", f"Must be one of {', '.join(known)}.")
             fields["language"] = language
         if style.get("speed") is not None:
             fields["speed"], _ = clamp_speed(style["speed"])
         if style.get("stability") is not None:
-            fields["temperature"] = max(0.1, 1.0 - 0.9 * style["stability"])
+            fields["temperature"] = max(0.1, 1.0 - TEMPERATURE_A_STABILITY * style["stability"])
         speaking = Speaking(request, speaker, fields, streamed=self.streamed)
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)
         for name, value in headers(request, key, speaking).items():
@@ -276,7 +278,9 @@ def headers(request: Request, key: ApiKey, speaking: Speaking) -> dict[str, str]
 
 
 def _settings() -> dict[str, Any]:
-    return {"stability": 0.33, "similarity_boost": 1.0, "style": 0.0, "use_speaker_boost": False, "speed": 1.0}
+    """Those of every voice: what a synthesis without settings gets, so that sending them changes nothing."""
+    stability = (1.0 - DEFAULT_TEMPERATURE) / TEMPERATURE_A_STABILITY
+    return {"stability": stability, "similarity_boost": 1.0, "style": 0.0, "use_speaker_boost": False, "speed": 1.0}
 
 
 def _voice(voice: Voice) -> dict[str, Any]:
@@ -356,6 +360,18 @@ class VoiceView(ElevenLabsView):
             raise PublicError("permission_denied", "A premade voice cannot be deleted.")
         saved.delete(find_own(request, voice_id), request)
         return Response({"status": "ok"})
+
+
+@extend_schema(exclude=True)
+class VoiceSettingsView(ElevenLabsView):
+    """Of a voice, or without one those that every voice has; none keeps any of its own."""
+
+    required_scope = USERS_OF_VOICES
+
+    def get(self, request: Request, voice_id: str = "") -> Response:
+        if voice_id and voice_id not in presets():
+            find_own(request, voice_id)
+        return Response(_settings())
 
 
 class AddVoiceSerializer(serializers.Serializer):

@@ -26,6 +26,7 @@ from voices.text import has_speech
 LANGUAGES = ["auto", "zh", "en", "ja", "yue", "ko"]
 FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
 MAX_TEXT_CHARACTERS = 5000
+DEFAULT_TEMPERATURE = 0.7
 MAX_SEED = 2**32 - 1
 RETRYABLE = (JobStatus.FAILED, JobStatus.CANCELED)
 
@@ -101,7 +102,7 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
     )
     speed = FiniteFloatField(default=1.0, min_value=0.5, max_value=2.0, help_text="2 is twice as fast.")
     temperature = FiniteFloatField(
-        default=0.7, min_value=0.1, max_value=1.0, help_text="How much the delivery may vary."
+        default=DEFAULT_TEMPERATURE, min_value=0.1, max_value=1.0, help_text="How much the delivery may vary."
     )
     seed = serializers.IntegerField(
         required=False, min_value=0, max_value=MAX_SEED,
@@ -194,6 +195,7 @@ class SynthesisSerializer(QueueSerializer):
     synthesis_id = serializers.UUIDField(source="id")
     job_id = serializers.UUIDField(source="id", help_text="The same as synthesis_id")
     attempts = serializers.IntegerField(source="attempt")
+    model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
     links = serializers.SerializerMethodField()
@@ -210,9 +212,7 @@ class SynthesisSerializer(QueueSerializer):
 
     def to_representation(self, instance: Synthesis) -> dict[str, Any]:
         data = super().to_representation(instance)
-        data["error"] = data["error"] or None
-        data["error_message"] = data["error_message"] or None
-        return data
+        return data | {name: data[name] or None for name in ("error", "error_message", "model_id")}
 
     @extend_schema_field(SynthesisLinksSerializer)
     def get_links(self, synthesis: Synthesis) -> dict[str, str | None]:
@@ -222,7 +222,7 @@ class SynthesisSerializer(QueueSerializer):
 
         live = synthesis.status in LIVE
         has_audio = synthesis.status == JobStatus.SUCCEEDED and bool(synthesis.audio)
-        again = synthesis.status in RETRYABLE and synthesis.resumable and not synthesis.files_expired
+        again = synthesis.status in RETRYABLE and synthesis.retryable
         return {
             "self": link("synthesis"),
             "audio": link("synthesis-audio") if has_audio else None,

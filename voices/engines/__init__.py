@@ -5,6 +5,7 @@ An engine is one module (or package) in this folder with a class that has the at
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -84,6 +85,12 @@ class StoredReference(Reference):
     def duration_seconds(self) -> float:
         frames: int = self._frames  # type: ignore[attr-defined]
         return frames / self.sample_rate
+
+
+def profile_key(reference: Reference) -> str:
+    """Names a reference together with its transcript."""
+    parts = (reference.content_hash, reference.language, reference.transcript or "")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from .pool import Pool
 from .turns import Canceled, Deadline
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
+# What voices.text finds in a text besides.
+FOREIGN = {"ko": "Korean", "und": "another alphabet", "yue": "Cantonese"}
 PRESETS = ("female", "male")
 CLEAR = OwnModel(
     "builtin-clear",
@@ -117,7 +119,7 @@ class BuiltinEngine:
         if foreign:
             raise _unspeakable(
                 "The built-in engine speaks English, Japanese and Chinese; "
-                f"this text has other writing in it ({', '.join(foreign)})."
+                f"this text has {' and '.join(FOREIGN[language] for language in foreign)} in it."
             )
         return sentences
 

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from voiceproject.errors import EngineError, PublicError
-from voices.engines import Piece, Reference
+from voices.engines import Piece, Reference, profile_key
 
 from . import conversion, world
 from .base import BaseVoice
@@ -408,12 +408,6 @@ def align(base: Base, profile: VoiceProfile) -> Pairs | None:
     share = round(len(profile.frames) * count / len(spoken))
     _, other = conversion.pair_aligned(base.frames.first(count), profile.frames.first(share))
     return pairs if distance < MAX_ALIGNED_RATIO * other else None
-
-
-def profile_key(reference: Reference) -> str:
-    """Names a reference together with its transcript."""
-    parts = (reference.content_hash, reference.language, reference.transcript or "")
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def transcript_language(transcript: str, language: str) -> str:

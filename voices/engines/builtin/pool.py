@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from voiceproject.errors import EngineError, EngineUnavailable, PublicError
-from voices.engines import Piece, Reference
+from voices.engines import Piece, Reference, profile_key
 
-from .engine import profile_key
 from .turns import Deadline, Turns
 
 log = logging.getLogger(__name__)
