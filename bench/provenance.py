@@ -8,8 +8,8 @@ are asked for as well, and none may be found. Songs are tests/songs.py's, each c
 melody over the same accompaniment: excerpts of 5 s of each cover are asked for, and the song, its accompaniment and the
 other cover, of which none may be found. Then the index is filled to `--small` and `--large` recordings. A filler
 has as many landmarks as speech of ten seconds. A tenth of them are those of the real speech, which is far more than
-other speech in that voice really shares, as long as the index takes them (provenance.MAX_SAME_HASH). Runs on SQLite in a
-folder of its own, or in the (empty) PostgreSQL database that DATABASE_URL names. Needs bench/requirements.txt.
+other speech in that voice really shares, as long as the index takes them (provenance.MAX_SAME_HASH). Runs on SQLite
+in a folder of its own, or in the (empty) PostgreSQL database that DATABASE_URL names. Needs bench/requirements.txt.
 """
 
 from __future__ import annotations
