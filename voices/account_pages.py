@@ -131,8 +131,8 @@ class EraseForm(forms.Form):
     )
     throttled = False
 
-    def __init__(self, request: HttpRequest, *args: Any) -> None:
-        super().__init__(*args, label_suffix="")
+    def __init__(self, request: HttpRequest, data: Any = None) -> None:
+        super().__init__(data, label_suffix="")
         self.request = request
 
     def clean(self) -> dict[str, Any]:
