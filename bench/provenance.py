@@ -235,7 +235,7 @@ def covers(count: int, folder: Path) -> None:
         right = [found == mark for _, mark, found in told if mark is not None]
         wrong = collections.Counter(what for what, mark, found in told if found not in (mark, None))
         others = sum(mark is None for _, mark, _ in told)
-        print(f"5 s of a cover, {name:16} found {sum(right)} of {len(right)}, {wrong.total()} of {others} others", *wrong)
+        print(f"5 s of a cover, {name:16} found {sum(right)} of {len(right)}, {wrong.total()}/{others} others", *wrong)
     Mark.objects.filter(kind="cover").delete()
     assert not Landmark.objects.filter(mark__kind="cover").exists()
 

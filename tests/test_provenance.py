@@ -523,7 +523,7 @@ def test_without_chromaprint_landmarks_stay_due_covers_are_made_and_the_check_te
 ) -> None:
     content = say("Wait.", response_format="opus").content
     monkeypatch.setattr(fingerprint, "_ffmpeg", lambda: str(tmp_path / "none"))
-    assert [error.id for error in checks.told_by_sound(None)] == ["voiceproject.E012"]
+    assert [error.id for error in checks.told_by_sound(None)] == ["voiceproject.W012"]
     provenance.make_landmarks()
     assert Mark.objects.filter(landmarks_due_at__isnull=False).count() == 1
     sf.write(tmp_path / "cover.wav", babble("cover"), RATE)

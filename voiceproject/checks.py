@@ -248,4 +248,4 @@ def told_by_sound(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if problem is None:
         return []
     hint = "Install requirements.txt, or name an FFmpeg with Chromaprint in IMAGEIO_FFMPEG_EXE."
-    return [Error(f"Recordings cannot be told by their sound: {problem}", hint=hint, id="voiceproject.E012")]
+    return [Warning(f"Recordings cannot be told by their sound: {problem}", hint=hint, id="voiceproject.W012")]

@@ -1,5 +1,10 @@
 """Landmarks are Chromaprint's now, and none of the old ones can be compared with them: they go, as a whole table. Of
-files that are still there the workers make new ones; others are known by their hashes from now on."""
+files that are still there the workers make new ones; others are known by their hashes from now on.
+
+An hour later: workers of the release before may still run, and would make what they know of.
+"""
+
+from datetime import timedelta
 
 import django.db.models.deletion
 from django.db import migrations, models
@@ -8,7 +13,7 @@ from django.db.models.functions import Now
 
 def listen_again(apps, schema_editor):
     marks = apps.get_model('voiceproject', 'Mark').objects.using(schema_editor.connection.alias)
-    marks.exclude(file='').update(landmarks_due_at=Now())
+    marks.exclude(file='').update(landmarks_due_at=Now() + timedelta(hours=1))
 
 
 class Migration(migrations.Migration):
