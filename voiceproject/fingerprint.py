@@ -9,6 +9,8 @@ imageio-ffmpeg, which runs as a process of its own. Samples are float32 mono (n,
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -158,7 +160,14 @@ def _chromaprint(samples: NDArray[np.int16]) -> NDArray[np.int64]:
     arguments = [_ffmpeg(), "-hide_banner", "-loglevel", "error", "-f", "s16le", "-ar", str(SAMPLE_RATE), "-ac", "1"]
     arguments += ["-i", "pipe:0", "-f", "chromaprint", "-algorithm", str(ALGORITHM), "-fp_format", "raw", "pipe:1"]
     try:
-        done = subprocess.run(arguments, input=samples.tobytes(), capture_output=True, timeout=TIMEOUT_SECONDS)
+        done = subprocess.run(
+            arguments,
+            input=samples.tobytes(),
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},  # none of our secrets
+            cwd="/",
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoFingerprint(f"FFmpeg could not make a fingerprint: {error}") from error
     if done.returncode:
@@ -175,4 +184,4 @@ def _ffmpeg() -> str:
         path: str = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise NoFingerprint(str(error)) from error
-    return path
+    return os.path.abspath(shutil.which(path) or path)
