@@ -1,13 +1,15 @@
 """What the marks cost, what they survive, whom they accuse wrongly, and whether a look-up stays quick as they grow.
 
-    python -m bench.provenance [--texts 60] [--small 1000] [--large 100000] [--samples 60]
+    python -m bench.provenance [--texts 70] [--songs 3] [--small 1000] [--large 100000] [--samples 60]
 
 Speech is the built-in engine's: one voice saying `--texts` texts of about ten seconds that share many words.
 Excerpts of 5 s, cut anywhere, are encoded as people do and asked for; texts of the same voice that are not in the index
-are asked for as well, and none may be found. Then the index is filled to `--small` and `--large` recordings. A filler
+are asked for as well, and none may be found. Songs are tests/songs.py's, each covered in two voices that sing the same
+melody over the same accompaniment: excerpts of 5 s of each cover are asked for, and the song, its accompaniment and the
+other cover, of which none may be found. Then the index is filled to `--small` and `--large` recordings. A filler
 has as many landmarks as speech of ten seconds. A tenth of them are those of the real speech, which is far more than
-other speech in that voice really shares, as long as the index takes them (provenance.MAX_SAME_HASH). Runs on SQLite in
-a folder of its own, or in the (empty) PostgreSQL database that DATABASE_URL names.
+other speech in that voice really shares, as long as the index takes them (provenance.MAX_SAME_HASH). Runs on SQLite
+in a folder of its own, or in the (empty) PostgreSQL database that DATABASE_URL names. Needs bench/requirements.txt.
 """
 
 from __future__ import annotations
@@ -167,16 +169,17 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
         marks.append(mark.pk)
     print(f"{Landmark.objects.count() / sum(map(len, clips)) * rate:.1f} landmarks a second of speech", flush=True)
 
-    def scores(asked: NDArray[np.int64]) -> dict[int, tuple[int, int]]:
+    def scores(asked: NDArray[np.int64]) -> dict[int, fingerprint.Score]:
         values = sorted(set(asked[:, 0].tolist()))
         rows = Landmark.objects.filter(hash__in=values).values_list("mark_id", "hash", "frame")
         return fingerprint.matches(asked, rows)
 
     cut = np.random.default_rng(1)
-    highest_wrong = (0, 0)
+    nothing = fingerprint.Score()
+    highest_wrong = nothing
     for name, change in CHANGES.items():
         right = wrong = 0
-        least = (10**6, 10**6)
+        least = fingerprint.Score(10**6)
         for clip, mark in zip(clips, marks, strict=True):
             start = int(cut.integers(0, len(clip) - 5 * rate))
             asked = fingerprint.query(*change(clip[start : start + 5 * rate], rate))
@@ -184,17 +187,63 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
             right += found == mark
             wrong += found not in (mark, None)
             every = scores(asked)
-            least = min(least, every.pop(mark, (0, 0)))
+            least = min(least, every.pop(mark, nothing))
             highest_wrong = max([highest_wrong, *every.values()])
-        print(f"5 s, {name:16} found {right:3} of {len(clips)}, wrongly {wrong}; fewest landmarks and seconds {least}")
+        print(f"5 s, {name:16} found {right:3} of {len(clips)}, wrongly {wrong}; fewest {least}", flush=True)
     accused = 0
     for clip in others:
         asked = fingerprint.query(*mp3(clip, rate, 128, 44_100))
         accused += provenance._search(asked) is not None
         highest_wrong = max([highest_wrong, *scores(asked).values()])
     print(f"the same voice with {len(others)} other texts: {accused} found to be made here")
-    needed = (fingerprint.MIN_MATCHES, fingerprint.MIN_SECONDS)
-    print(f"most landmarks and seconds that any wrong one shared: {highest_wrong}; needed are {needed}", flush=True)
+    needed = f"{fingerprint.MIN_MATCHES} matches, spread over {fingerprint.MIN_SPREAD} frames"
+    print(f"most that any wrong one shared: {highest_wrong}; needed are {needed}", flush=True)
+
+
+def covers(count: int, folder: Path) -> None:
+    """Excerpts of covers, and what has the melody or the accompaniment of one and is none of ours."""
+    from tests import songs
+    from voiceproject import provenance
+    from voiceproject.models import Landmark, Mark
+
+    rate = 24_000
+
+    def mono(samples: NDArray[np.float64]) -> Audio:
+        return soxr.resample(samples.mean(axis=1), songs.RATE, rate).astype(np.float32)
+
+    cut = np.random.default_rng(4)
+    asked: list[tuple[str, int | None, Audio]] = []  # what it is, the mark it has, samples
+    for seed in range(1, count + 1):
+        song, vocals, backing = map(mono, songs.song(15.0, seed))
+        sung = [songs.other_speaker(vocals, rate, pitch=1.0, tract=tract) for tract in (1.15, 0.88)]
+        made = [(voice[: len(backing)] + backing[: len(voice)]).astype(np.float32) for voice in sung]
+        parts = {"cover": made[0], "vocals": vocals, "backing": backing}
+        paths = {name: folder / f"{name}.wav" for name in parts}
+        for name, samples in parts.items():
+            sf.write(paths[name], samples, rate, subtype="FLOAT")
+        landmarks = provenance.cover_landmarks(*paths.values())
+        mark = Mark.objects.create(kind="cover", job_id=uuid.uuid4(), sha256="")
+        provenance._keep(mark, landmarks)
+        for _ in range(5):
+            start = int(cut.integers(0, len(made[0]) - 5 * rate))
+            asked.append(("5 s of a cover", mark.pk, made[0][start : start + 5 * rate]))
+        for name, other in (("song", song), ("accompaniment", backing), ("song in another voice", made[1])):
+            start = int(cut.integers(0, len(other) - 5 * rate))
+            asked += [(f"5 s of a {name}", None, other[start : start + 5 * rate]), (f"a whole {name}", None, other)]
+    for name in ("mp3 128 kbit/s", "mp3 64 kbit/s", "opus"):
+        told = [(what, mark, _found(*CHANGES[name](samples, rate))) for what, mark, samples in asked]
+        right = [found == mark for _, mark, found in told if mark is not None]
+        wrong = collections.Counter(what for what, mark, found in told if found not in (mark, None))
+        others = sum(mark is None for _, mark, _ in told)
+        print(f"5 s of a cover, {name:16} found {sum(right)} of {len(right)}, {wrong.total()}/{others} others", *wrong)
+    Mark.objects.filter(kind="cover").delete()
+    assert not Landmark.objects.filter(mark__kind="cover").exists()
+
+
+def _found(samples: Audio, rate: int) -> int | None:
+    from voiceproject import fingerprint, provenance
+
+    return provenance._search(fingerprint.query(samples, rate))
 
 
 def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
@@ -219,7 +268,7 @@ def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
             hashes = draw.integers(0, 2**32, each)
             real = draw.random(each) < 0.1
             hashes[real] = draw.choice(pool, real.sum())
-            frames = np.sort(draw.integers(0, 430, each))
+            frames = np.sort(draw.integers(0, 81, each))
             for value, frame in zip(hashes.tolist(), frames.tolist(), strict=True):
                 if taken[value] < provenance.MAX_SAME_HASH:
                     rows.append((value, mark.pk, frame))
@@ -244,7 +293,8 @@ def lookups(clips: list[Audio], rate: int, samples: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=60)
+    parser.add_argument("--texts", type=int, default=70)
+    parser.add_argument("--songs", type=int, default=3)
     parser.add_argument("--small", type=int, default=1_000)
     parser.add_argument("--large", type=int, default=100_000)
     parser.add_argument("--samples", type=int, default=60)
@@ -263,6 +313,7 @@ def main() -> None:
         clips, others = clips[: options.texts], clips[options.texts :]
         signing(clips[0], rate)
         robustness(clips, others, rate)
+        covers(options.songs, Path(folder))
         rows = [fingerprint.landmarks(clip, rate)[:, 0] for clip in clips]
         pool, each = np.concatenate(rows), round(statistics.mean(map(len, rows)))
         fill(options.small, pool, each)

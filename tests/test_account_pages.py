@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import uuid
+import zipfile
 from datetime import date, timedelta
 from html import unescape
 from typing import Any
@@ -21,12 +22,13 @@ from tests.conftest import FakeEngine, Tenant, upload
 from voiceproject import signin
 from voiceproject.models import AuditEntry, UsageEntry
 from voiceproject.models import Tenant as TenantRow
+from voices import account
 from voices.models import ApiKey, Voice
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery"
 MODELS = "/api/v1/voice/models"
-PAGES = ("/account", "/account/keys/new", "/account/password", "/account/usage", "/account/voices")
+PAGES = ("/account", "/account/erase", "/account/keys/new", "/account/password", "/account/usage", "/account/voices")
 
 
 def signed_in(tenant: Tenant) -> Client:
@@ -135,6 +137,58 @@ def test_a_new_password_ends_other_sessions_and_is_in_the_log(page: Client, tena
     assert elsewhere.get("/account").status_code == 302
     entry = AuditEntry.objects.get(action="password.change")
     assert (entry.actor_name, entry.tenant_id) == ("alice", tenant.user.pk)
+
+
+# --- one's data ---
+
+
+def test_everything_that_is_held_of_a_tenant_is_downloaded(page: Client, tenant: Tenant, other: Tenant) -> None:
+    assert "/account/export" in text_of(page.get("/account"))
+    assert page.get("/account/export")["Location"] == "/account"
+    response = page.post("/account/export")
+    assert response["Content-Type"] == "application/zip"
+    assert response["Content-Disposition"] == 'attachment; filename="account.zip"'
+    with zipfile.ZipFile(io.BytesIO(b"".join(response.streaming_content))) as archive:
+        assert archive.testzip() is None and "manifest.json" in archive.namelist()
+        told = b"".join(archive.read(name) for name in archive.namelist()).decode()
+    assert "alice" in told and "bob" not in told and tenant.secret not in told
+    entry = AuditEntry.objects.get(action="account.export")
+    assert (entry.actor_name, entry.tenant_id) == ("alice", tenant.user.pk)
+
+
+def test_an_account_is_erased_by_who_knows_its_password_and_types_its_name(tenant: Tenant, other: Tenant) -> None:
+    tenant.user.set_password(PASSWORD)
+    tenant.user.save()
+    page = signed_in(tenant)
+    for username, password, field in (
+        ("alice", "wrong", "password"),
+        ("bob", PASSWORD, "username"),
+        ("", PASSWORD, "username"),
+        ("alice", "", "password"),
+    ):
+        refused = page.post("/account/erase", {"username": username, "password": password})
+        assert refused.status_code == 400 and list(refused.context["form"].errors) == [field]
+        assert password not in text_of(refused) or not password
+    assert works(tenant.secret) == 200
+    assert not AuditEntry.objects.filter(action="account.erase").exists()
+    done = page.post("/account/erase", {"username": "alice", "password": PASSWORD})
+    assert done.status_code == 200 and "is being erased" in text_of(done)
+    assert page.get("/account").status_code == 302 and works(tenant.secret) == 401
+    entry = AuditEntry.objects.get(action="account.erase")
+    assert (entry.actor_name, entry.tenant_id) == ("alice", tenant.user.pk)
+    assert account.erase_requested() == 1
+    assert not User.objects.filter(username="alice").exists() and works(other.secret) == 200
+
+
+def test_a_password_is_not_guessed_where_accounts_are_erased(tenant: Tenant) -> None:
+    tenant.user.set_password(PASSWORD)
+    tenant.user.save()
+    page = signed_in(tenant)
+    tries = [page.post("/account/erase", {"username": "alice", "password": f"{n}"}) for n in range(11)]
+    assert [each.status_code for each in tries] == [400] * signin.ACCOUNT_LIMIT + [429]
+    right = page.post("/account/erase", {"username": "alice", "password": PASSWORD})
+    assert right.status_code == 429 and int(right["Retry-After"]) > 0
+    assert User.objects.get(username="alice").is_active
 
 
 # --- keys ---

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,7 +20,7 @@ from tests import speech
 from tests.speech import MAN, REFERENCE_TEXT, WOMAN, Person
 from voiceproject.errors import EngineError, EngineTimeout, EngineUnavailable, PublicError
 from voices.engines import Model, Piece, Reference, StoredReference, SynthesisRequest
-from voices.engines.builtin import CLEAR, BuiltinEngine, conversion, engine, english, english_text, pool
+from voices.engines.builtin import CLEAR, BuiltinEngine, child, conversion, engine, english, english_text, pool
 from voices.engines.builtin.engine import Synthesizer, VoiceProfile
 
 TEXT = "The train to the coast leaves early in the morning."
@@ -246,7 +247,7 @@ def test_a_voice_that_is_read_back_sounds_the_same(
 
 
 def test_what_was_kept_by_an_engine_that_computed_otherwise_is_not_taken(
-    synthesizer: Synthesizer, man: VoiceProfile, monkeypatch: pytest.MonkeyPatch
+    man: VoiceProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = synthesizer.keep(man, "en")
     assert not synthesizer.take("key", "en", data[: len(data) // 2])
@@ -473,3 +474,30 @@ def test_the_process_does_not_outlive_a_killed_server() -> None:
             return True
 
     until(gone)
+
+
+def test_a_process_forgets_whose_voice_was_not_used_for_long(
+    man: VoiceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Synthesizer()
+    now = time.monotonic()
+    own._profiles |= {"old": man, "young": man}
+    own._used |= {"old": now - child.KEPT_SECONDS, "young": now}
+    references = OrderedDict({"old": MAN.reference(), "young": MAN.reference()})
+    child.forget(own, references, {"old": now - child.KEPT_SECONDS, "young": now})
+    assert list(references) == ["young"] and list(own._profiles) == ["young"]
+    assert own.known("old", "en") is None
+
+    # Also while nobody asks for anything.
+    monkeypatch.setattr(child, "IDLE_SECONDS", 0.01)
+    looks: list[int] = []
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as orders, os.fdopen(writing, "wb", buffering=0) as server:
+
+        def idle() -> None:
+            looks.append(1)
+            if len(looks) == 3:
+                server.write(b"{}\n")
+
+        assert child._next(orders, idle) == b"{}\n"
+    assert len(looks) == 3

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -146,8 +149,23 @@ def test_a_list_is_newest_first_in_pages_and_by_state(tenant: Tenant, other: Ten
         results = tenant.client.get(URL, {"state": state}).json()["results"]
         assert [(key["name"], key["state"]) for key in results] == [(name, state) for name in expected]
     assert [key["current"] for key in tenant.client.get(URL).json()["results"]] == [False] * 5 + [True]
-    for wrong in ({"state": "dead"}, {"cursor": "cD1h"}, {"cursor": "cD0tMQ=="}, {"page": "2"}):
+    for wrong in ({"state": "dead"}, {"cursor": "cD1h"}, {"cursor": "cD0tMQ=="}, {"cursor": "cD0z"}, {"page": "2"}):
         assert tenant.client.get(URL, wrong).status_code == 400, wrong
+
+
+def test_a_page_does_not_tell_how_many_keys_others_have(tenant: Tenant) -> None:
+    for number in range(4):
+        ApiKey.objects.issue(tenant.user, f"{number}")
+    ApiKey.objects.update(id=F("id") + 987_654_000)
+    page = tenant.client.get(URL, {"page_size": 1}).json()
+    following = tenant.client.get(page["next"]).json()
+    assert [page["results"][0]["name"], following["results"][0]["name"]] == ["3", "2"]
+    assert tenant.client.get(following["previous"]).json()["results"] == page["results"]
+    for link in (page["next"], following["next"], following["previous"]):
+        shown = base64.b64decode(parse_qs(urlsplit(link).query)["cursor"][0])
+        sealed = base64.urlsafe_b64decode(parse_qs(shown.decode())["p"][0])
+        for secret in (b"987", (987_654_000).to_bytes(4)[:3]):
+            assert secret not in shown and secret not in sealed
 
 
 def test_another_tenants_key_is_not_there(tenant: Tenant, other: Tenant) -> None:

@@ -421,12 +421,13 @@ def test_what_another_services_client_got_of_a_stream_before_it_hung_up_is_known
 def test_what_a_client_got_of_a_stream_before_it_hung_up_is_known(
     say: Callable[..., Any], verify: Callable[..., Any], babbler: Babbler, format: str
 ) -> None:
+    babbler.seconds = 12.0
     response = say("Never to the end.", response_format=format, stream="true")
     blocks = iter(response.streaming_content)
     sent = b"".join(next(blocks) for _ in range(5))
     response.close()
     assert Synthesis.objects.get().status == JobStatus.CANCELED
-    assert verify(mp3(babble("Never to the end.")[:-1], RATE))["how"] == "fingerprint"
+    assert verify(mp3(babble("Never to the end.", 12.0)[:-1], RATE))["how"] == "fingerprint"
     assert verify(sent)["how"] == "hash"
 
 
@@ -489,11 +490,52 @@ def test_a_hash_that_many_share_is_not_kept_again(db: None, monkeypatch: pytest.
     assert Landmark.objects.exclude(hash=5).count() == 5
 
 
-def test_memory_is_bounded_by_looking_at_a_long_recording_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_recording_in_pieces_and_moved_has_the_numbers_that_chromaprint_makes_of_it_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     samples = babble("long", 30.0, fingerprint.SAMPLE_RATE)
-    whole = fingerprint.landmarks(samples, fingerprint.SAMPLE_RATE)
-    monkeypatch.setattr(fingerprint, "PIECE_FRAMES", 200)
-    assert np.array_equal(fingerprint.landmarks(samples, fingerprint.SAMPLE_RATE), whole)
+    monkeypatch.setattr(fingerprint, "PIECE_FRAMES", 50)  # Memory is bounded by it.
+    for rows, shifts in (
+        (fingerprint.landmarks(samples, fingerprint.SAMPLE_RATE), (0,)),
+        (fingerprint.query(samples, fingerprint.SAMPLE_RATE), fingerprint.SHIFTS),
+    ):
+        expected = set()
+        for shift in shifts:
+            pcm = np.rint(np.clip(samples[shift:], -1, 1) * 32_767).astype(np.int16)
+            numbers = fingerprint._chromaprint(pcm).tolist()
+            assert len(numbers) == pytest.approx(8.08 * 30 - 20, abs=3)
+            expected |= {(number, frame) for frame, number in enumerate(numbers)}
+        # It adds up all that came before, so that a bit may fall the other way by rounding.
+        assert len(expected ^ set(map(tuple, rows.tolist()))) <= 0.01 * len(expected)
+
+
+def test_what_is_too_short_or_silent_has_no_part_in_common_with_anything() -> None:
+    assert fingerprint.query(babble("short", 2.5), RATE).shape == (0, 2)
+    assert fingerprint.landmarks(np.zeros(0, np.float32), RATE).shape == (0, 2)
+    silence = np.zeros(10 * RATE, np.float32)
+    rows = [(1, value, frame) for value, frame in fingerprint.landmarks(silence, RATE).tolist()]
+    assert rows
+    assert not fingerprint.is_match(fingerprint.matches(fingerprint.query(silence, RATE), rows)[1])
+
+
+def test_without_chromaprint_landmarks_stay_due_covers_are_made_and_the_check_tells(
+    say: Callable[..., Any], api: APIClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = say("Wait.", response_format="opus").content
+    monkeypatch.setattr(fingerprint, "_ffmpeg", lambda: str(tmp_path / "none"))
+    assert [error.id for error in checks.told_by_sound(None)] == ["voiceproject.W012"]
+    provenance.make_landmarks()
+    assert Mark.objects.filter(landmarks_due_at__isnull=False).count() == 1
+    sf.write(tmp_path / "cover.wav", babble("cover"), RATE)
+    assert len(provenance.cover_landmarks(tmp_path / "cover.wav")) == 0
+    assert api.post(VERIFY, {"file": upload(content)}).json()["how"] == "hash"
+    answer = api.post(VERIFY, {"file": upload(mp3(babble("Unknown."), RATE))})
+    assert (answer.status_code, answer.json()["error"]) == (503, "not_configured")
+    monkeypatch.undo()
+    assert checks.told_by_sound(None) == []
+    Mark.objects.update(landmarks_due_at=datetime(2020, 1, 1, tzinfo=UTC))
+    assert provenance.make_landmarks() == 1
+    assert api.post(VERIFY, {"file": upload(mp3(babble("Wait."), RATE))}).json()["how"] == "fingerprint"
 
 
 # --- Who signs ---

@@ -257,13 +257,15 @@ def test_every_page_of_the_account_is_chinese(rows: dict[type, Any]) -> None:
         baker.make("voiceproject.UsageEntry", tenant_id=rows[User].pk, operation=operation, job_id=uuid.uuid4(),
                    state="settled", day=timezone.now().date(), audio_ms=1000, key_name="xkeyx")  # fmt: skip
     ended, _secret = ApiKey.objects.issue(rows[User], "xendedx", expires_at=timezone.now())
-    names = ("account", "account-usage", "account-voices", "account-new-key", "account-password")
+    names = ("account", "account-usage", "account-voices", "account-new-key", "account-password",
+             "account-erase")  # fmt: skip
     pages = {name: read(client, reverse(name)) for name in names}
     own = reverse("account-key", args=[key.public_id])
     pages["key"], pages["ended"] = read(client, own), read(client, reverse("account-key", args=[ended.public_id]))
     pages["bad key"] = read(client, own, {"name": "", "allowed_networks": "x1", "requests_per_minute": "0"})
     pages["bad password"] = read(client, reverse("account-password"), {"old_password": "x", "new_password1": "x",
                                                                      "new_password2": "x"})  # fmt: skip
+    pages["bad erasure"] = read(client, reverse("account-erase"), {"username": "x1", "password": "x"})
     new_key = {"public_id": str(uuid.uuid4()), "name": "xnewx", "scopes": ["covers"]}
     pages["new key"] = read(client, reverse("account-new-key"), new_key)
     pages["rotated"] = read(client, reverse("account-key-rotate", args=[key.public_id]), {"overlap_seconds": "3600"})

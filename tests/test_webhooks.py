@@ -563,7 +563,13 @@ def test_the_log_is_filtered_and_paged(receiver: Receiver, tenant: Tenant) -> No
     page = tenant.client.get(LOG, {"page_size": 2}).json()
     assert len(page["results"]) == 2
     assert len(tenant.client.get(page["next"]).json()["results"]) == 1
-    assert tenant.client.get(LOG, {"status": "nonsense"}).status_code == 400
+    for wrong in ({"status": "nonsense"}, {"type": "nonsense"}, {"type": "cover.queued"}):
+        answer = tenant.client.get(LOG, wrong)
+        assert (answer.status_code, answer.json()["error"]) == (400, "validation_error"), wrong
+        assert list(answer.json()["details"]) == list(wrong)
+    for kind in ("cover", "synthesis"):
+        for status in ("succeeded", "failed", "canceled"):
+            assert tenant.client.get(LOG, {"type": f"{kind}.{status}"}).status_code == 200
 
 
 def test_old_deliveries_go_and_pending_ones_stay(receiver: Receiver, tenant: Tenant) -> None:

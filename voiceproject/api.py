@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import hashlib
 import re
 from datetime import UTC
 from typing import Any
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.fields.files import FieldFile
@@ -210,14 +214,40 @@ class CursorPages(pagination.CursorPagination):
 
 
 class CursorPagesById(CursorPages):
-    """For rows whose time of creation is the database's: SQLite's has less digits than what it is compared with."""
+    """For rows whose time of creation is the database's: SQLite's has less digits than what it is compared with.
+
+    The number of a row counts all tenants' rows, so a cursor has it encrypted.
+    """
 
     ordering = ("-id",)  # type: ignore[assignment]
 
     @staticmethod
-    def check_position(position: str) -> None:
-        if not 0 <= int(position) < 2**63:
-            raise OverflowError
+    def _cipher() -> AESSIV:
+        return AESSIV(hashlib.sha512(b"cursor of a page" + settings.SECRET_KEY.encode()).digest())
+
+    def encode_cursor(self, cursor: Any) -> str:
+        if cursor.position is not None:
+            sealed = self._cipher().encrypt(int(cursor.position).to_bytes(8), None)
+            cursor = cursor._replace(position=base64.urlsafe_b64encode(sealed).decode())
+        return str(super().encode_cursor(cursor))
+
+    def decode_cursor(self, request: Request) -> Any:
+        cursor = super().decode_cursor(request)  # Which opens the seal to check what is under it.
+        if cursor is not None and cursor.position is not None:
+            cursor = cursor._replace(position=str(self._opened(cursor.position)))
+        return cursor
+
+    @classmethod
+    def _opened(cls, position: str) -> int:
+        """Raises ValueError for what was not sealed here."""
+        try:
+            return int.from_bytes(cls._cipher().decrypt(base64.urlsafe_b64decode(position), None))
+        except InvalidTag:
+            raise ValueError from None
+
+    @classmethod
+    def check_position(cls, position: str) -> None:
+        cls._opened(position)
 
 
 def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str, filename: str) -> HttpResponseBase:

@@ -253,3 +253,15 @@ def signing(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if problem is None:
         return []
     return [Error(f"Nothing can be signed: {problem}.", hint="See C2PA_CERT and C2PA_KEY.", id="voiceproject.E010")]
+
+
+@register()
+def told_by_sound(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """FFmpeg with Chromaprint is there, by which recordings that carry no manifest are told."""
+    from voiceproject import fingerprint
+
+    problem = fingerprint.problem()
+    if problem is None:
+        return []
+    hint = "Install requirements.txt, or name an FFmpeg with Chromaprint in IMAGEIO_FFMPEG_EXE."
+    return [Warning(f"Recordings cannot be told by their sound: {problem}", hint=hint, id="voiceproject.W012")]

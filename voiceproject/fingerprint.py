@@ -1,43 +1,58 @@
-"""What a recording sounds like, as numbers that survive re-encoding and cutting: landmarks of its spectrogram.
+"""What a recording sounds like, as numbers that survive re-encoding and cutting: Chromaprint's sub-fingerprints.
 
-The method is A. Wang's ("An Industrial-Strength Audio Search Algorithm", 2003), with three peaks to a landmark instead
-of two: where a peak lies in frequency, and how far two later ones are from it in time and frequency. A landmark depends
-on a second and a half of sound and on nothing before or after it, so a part of a recording has that part's landmarks;
-and hardly anything else has them, so that an index finds one recording among very many by a few of them. Samples are
-float32 mono (n,), nominally within [-1, 1].
+Chromaprint (https://acoustid.org/chromaprint) makes 32 bits of what 2.7 s of sound do in the twelve pitch classes, one
+such number every 124 ms. It is the library's job to make them alike after MP3; what is here asks it, and tells from the
+numbers that two recordings share whether one is a part of the other. The library comes inside the FFmpeg of the package
+imageio-ffmpeg, which runs as a process of its own. Samples are float32 mono (n,), nominally within [-1, 1].
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import functools
+import os
+import shutil
+import subprocess
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+# Of Chromaprint's algorithm 1 (its default): 11.025 kHz, frames of 4096 samples, each 1365 after the last one; a
+# number is made of 20 of them, five to a smoothed one and sixteen of those.
 SAMPLE_RATE = 11_025
-FFT_SIZE, HOP = 1024, 256
+ALGORITHM = 1
+FRAME, HOP, FRAMES = 4096, 1365, 20
+SPAN = FRAME + (FRAMES - 1) * HOP
 FRAMES_PER_SECOND = SAMPLE_RATE / HOP
-# A peak is the highest point within so many bins (of 10.8 Hz) and frames (of 23 ms) to each side.
-NEAR_BINS, NEAR_FRAMES = 12, 4
-# 60 dB below the loudest point within a second: what is softer is not the same after MP3.
-FLOOR, FLOOR_FRAMES = 1e-3, 43
-LOWEST_BIN = 3
-# The other two peaks are of the first so many that follow within so many frames and bins.
-NEIGHBOURS = 5
-MIN_DISTANCE, MAX_DISTANCE, MAX_BINS = 2, 60, 96
-# One landmark of so many is kept, told by its hash, and so the same ones in every recording: some 13 a second are left.
-KEPT = 32
-# A song's spectrogram is looked at in pieces, which bounds the memory.
-PIECE_FRAMES = 4096
-
-# One recording is part of another when so many landmarks lie in both at the same distance in time, in so many different
-# seconds of any eight. bench/provenance.py tells how far speech in the same voice stays below, and MP3 above.
-MIN_MATCHES, MIN_SECONDS, WINDOW_SECONDS = 6, 3, 8
 # A cut recording's frames begin between those of the whole one: it is asked for with its start moved by so much.
-SHIFTS = (0, 64, 128, 192)
+SHIFTS = tuple(HOP * eighth // 8 for eighth in range(8))
+# So many frames go to one process, which bounds the memory: two minutes.
+PIECE_FRAMES = 960
+TIMEOUT_SECONDS = 60.0
+
+# One recording is part of another when so many different numbers lie in both at the same distance in time, not all of
+# them of the same second, within four seconds. bench/provenance.py tells how far speech in the same voice stays below,
+# and MP3 above.
+MIN_MATCHES, MIN_SPREAD, WINDOW = 4, round(FRAMES_PER_SECOND), round(4 * FRAMES_PER_SECOND)
+
+
+class NoFingerprint(Exception):
+    """FFmpeg could not be started, has no Chromaprint, or failed."""
+
+
+class Score(NamedTuple):
+    """How well a recording fits a query, in the four seconds and at the distance in time that have most in common.
+
+    matches: different numbers in both; spread: frames between the first and the last of them; asked: frames that the
+    query has in those seconds.
+    """
+
+    matches: int = 0
+    spread: int = 0
+    asked: int = 0
 
 
 def resampled(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
@@ -46,117 +61,127 @@ def resampled(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
 
 
 def landmarks(samples: NDArray[np.float32], rate: int) -> NDArray[np.int64]:
-    """What is kept of a recording: int64 (k, 2), each row a hash of 32 bits and the frame it begins in."""
-    return _landmarks(_peaks(resampled(samples, rate)))
+    """What is kept of a recording: int64 (k, 2), each row a number of 32 bits and the frame (of 124 ms) it begins in.
+
+    Raises NoFingerprint.
+    """
+    return np.unique(_rows(resampled(samples, rate), (0,)), axis=0)
 
 
 def query(samples: NDArray[np.float32], rate: int) -> NDArray[np.int64]:
-    """What is asked of a recording that may be cut and re-encoded: rows as those of `landmarks`, about four times as
-    many."""
-    samples = resampled(samples, rate)
-    return np.concatenate([_landmarks(_peaks(samples[shift:])) for shift in SHIFTS])
+    """What is asked of a recording that may be cut and re-encoded: rows as those of `landmarks`, about eight times as
+    many. Raises NoFingerprint."""
+    return np.unique(_rows(resampled(samples, rate), SHIFTS), axis=0)
 
 
 def without(marks: NDArray[np.int64], *others: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those landmarks whose hashes are in none of the others."""
+    """Those landmarks whose numbers are in none of the others."""
     known = np.concatenate([other[:, 0] for other in others]) if others else np.zeros(0, np.int64)
     return marks[~np.isin(marks[:, 0], known)]
 
 
-def matches(asked: NDArray[np.int64], found: Iterable[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
+def matches(asked: NDArray[np.int64], found: Iterable[tuple[int, int, int]]) -> dict[int, Score]:
     """How well the recordings of an index fit a query.
 
-    found: (recording, hash, frame) of every landmark of the index whose hash was asked for. Returns recording ->
-    (landmarks, different seconds) in the eight seconds, and at the distance in time, that have most of them.
+    found: (recording, number, frame) of every landmark of the index whose number was asked for.
     """
     frames = defaultdict(list)
     for value, frame in asked.tolist():
         frames[value].append(frame)
-    # recording -> distance in frames -> hash -> frame of the query
+    # recording -> distance in frames -> number -> frame of the query
     aligned: dict[int, dict[int, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
     for recording, value, frame in found:
         for asked_frame in frames[value]:
             aligned[recording][frame - asked_frame][value] = asked_frame
-    return {recording: _densest(distances) for recording, distances in aligned.items()}
+    length = int(asked[:, 1].max(initial=-1)) + 1
+    return {recording: _densest(distances, length) for recording, distances in aligned.items()}
 
 
-def _densest(distances: dict[int, dict[int, int]]) -> tuple[int, int]:
-    best = (0, 0)
+def _densest(distances: dict[int, dict[int, int]], length: int) -> Score:
+    best = Score()
     for distance in distances:
         near: dict[int, int] = {}
         for off in (-1, 1, 0):  # Rounding to frames puts some of them one off.
             near |= distances.get(distance + off, {})
-        if len(near) < best[0]:
+        if len(near) < best.matches:
             continue
-        seconds = sorted(int(frame / FRAMES_PER_SECOND) for frame in near.values())
-        for first in range(len(seconds)):
-            window = seconds[first : bisect_left(seconds, seconds[first] + WINDOW_SECONDS)]
-            if len(window) >= best[0]:
-                best = max(best, (len(window), len(set(window))))
+        lie = np.sort(np.fromiter(near.values(), np.int64, len(near)))
+        ends = np.searchsorted(lie, lie + WINDOW)
+        counts = ends - np.arange(len(lie))
+        first = int(counts.argmax())
+        spread = int(lie[ends[first] - 1] - lie[first])
+        best = max(best, Score(int(counts[first]), spread, min(WINDOW, length)))
     return best
 
 
-def is_match(score: tuple[int, int], fewest: int = MIN_MATCHES) -> bool:
-    return score[0] >= fewest and score[1] >= MIN_SECONDS
+def is_match(score: Score, fewest: int = MIN_MATCHES, share: float = 0.0) -> bool:
+    """fewest: matches that it takes; share: of the frames that were asked for, too."""
+    return score.matches >= max(fewest, share * score.asked) and score.spread >= MIN_SPREAD
 
 
-def _peaks(samples: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(k, 2): frame and bin of each peak, in order of time."""
-    from scipy.ndimage import maximum_filter, maximum_filter1d  # which takes long to load
-
-    if len(samples) < FFT_SIZE:
-        return np.zeros((0, 2), np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(samples, FFT_SIZE)[::HOP]
-    shape = np.hanning(FFT_SIZE).astype(np.float32)
-    margin = FLOOR_FRAMES + NEAR_FRAMES
-    found = []
-    for start in range(0, len(windows), PIECE_FRAMES):
-        first = max(0, start - margin)
-        piece = windows[first : start + PIECE_FRAMES + margin]
-        spectrum = np.abs(np.fft.rfft(piece * shape, axis=1)[:, : FFT_SIZE // 2]).astype(np.float32)
-        highest = maximum_filter(spectrum, (2 * NEAR_FRAMES + 1, 2 * NEAR_BINS + 1), mode="constant")
-        floor = FLOOR * maximum_filter1d(spectrum.max(axis=1), 2 * FLOOR_FRAMES + 1, mode="constant")
-        peaks = np.argwhere((spectrum == highest) & (spectrum > floor[:, np.newaxis]))
-        peaks[:, 0] += first
-        inside = (peaks[:, 0] >= start) & (peaks[:, 0] < start + PIECE_FRAMES) & (peaks[:, 1] >= LOWEST_BIN)
-        found.append(peaks[inside])
-    return np.concatenate(found)
+def problem() -> str | None:
+    """Why no recording can be told by its sound; None when all is well."""
+    tone = np.sin(np.arange(2 * SPAN) * 0.3).astype(np.float32)
+    try:
+        return None if len(landmarks(tone, SAMPLE_RATE)) else "FFmpeg has made no fingerprint."
+    except NoFingerprint as error:
+        return str(error)
 
 
-def _landmarks(peaks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Every peak with each two of its neighbours, as hashes, thinned out."""
-    frame, bin_ = peaks[:, 0], peaks[:, 1]
-    count = len(peaks)
-    # neighbour[k, i]: the k-th peak in the reach of peak i, or -1.
-    neighbour = np.full((NEIGHBOURS, count), -1)
-    filled = np.zeros(count, np.int64)
-    for step in range(1, count):
-        other = np.arange(step, count)
-        base = other - step
-        distance = frame[other] - frame[base]
-        open_ = (distance < MAX_DISTANCE) & (filled[base] < NEIGHBOURS)
-        if not open_.any():
-            break
-        fits = open_ & (distance >= MIN_DISTANCE) & (np.abs(bin_[other] - bin_[base]) < MAX_BINS)
-        neighbour[filled[base[fits]], base[fits]] = other[fits]
-        filled[base[fits]] += 1
+def _rows(samples: NDArray[np.float32], shifts: tuple[int, ...]) -> NDArray[np.int64]:
+    """Landmarks of the samples, and of what is left of them after each of the shifts."""
     rows = [np.zeros((0, 2), np.int64)]
-    for first in range(NEIGHBOURS):
-        for second in range(first + 1, NEIGHBOURS):
-            base = np.flatnonzero(neighbour[second] >= 0)
-            one, two = neighbour[first, base], neighbour[second, base]
-            mixed = np.zeros(len(base), np.uint64)
-            for part in (
-                bin_[base],
-                bin_[one] - bin_[base] + MAX_BINS,
-                frame[one] - frame[base],
-                bin_[two] - bin_[base] + MAX_BINS,
-                frame[two] - frame[base],
-            ):
-                mixed = (mixed + part.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-                mixed ^= mixed >> np.uint64(29)
-            mixed >>= np.uint64(16)
-            kept = mixed % np.uint64(KEPT) == 0
-            hashes = (mixed[kept] // np.uint64(KEPT)) & np.uint64(0xFFFFFFFF)
-            rows.append(np.stack([hashes.astype(np.int64), frame[base[kept]]], axis=1))
-    return np.unique(np.concatenate(rows), axis=0)
+    for start in range(0, max(0, (len(samples) - SPAN) // HOP + 1), PIECE_FRAMES):
+        first = start * HOP
+        piece = samples[first : first + (PIECE_FRAMES - 1) * HOP + SPAN + shifts[-1]]
+        moved = [piece[shift : shift + (PIECE_FRAMES - 1) * HOP + SPAN] for shift in shifts]
+        for numbers in _numbers(moved):
+            rows.append(np.stack([numbers, np.arange(start, start + len(numbers))], axis=1))
+    return np.concatenate(rows)
+
+
+def _numbers(parts: list[NDArray[np.float32]]) -> Iterator[NDArray[np.int64]]:
+    """Chromaprint's numbers of each part, all made by one process: one behind the other, each on a frame's border.
+
+    What comes of sound on both sides of a border is left out; a number depends on its own span alone.
+    """
+    counts = [max(0, (len(part) - SPAN) // HOP + 1) for part in parts]
+    frames = [-(-len(part) // HOP) for part in parts]
+    stream = np.zeros(sum(frames) * HOP + FRAME, np.int16)
+    starts = [sum(frames[:index]) for index in range(len(parts))]
+    for part, start in zip(parts, starts, strict=True):
+        stream[start * HOP : start * HOP + len(part)] = np.rint(np.clip(part, -1, 1) * 32_767)
+    made = _chromaprint(stream)
+    for start, count in zip(starts, counts, strict=True):
+        yield made[start : start + count]
+
+
+def _chromaprint(samples: NDArray[np.int16]) -> NDArray[np.int64]:
+    arguments = [_ffmpeg(), "-hide_banner", "-loglevel", "error", "-f", "s16le", "-ar", str(SAMPLE_RATE), "-ac", "1"]
+    arguments += ["-i", "pipe:0", "-f", "chromaprint", "-algorithm", str(ALGORITHM), "-fp_format", "raw", "pipe:1"]
+    try:
+        done = subprocess.run(
+            arguments,
+            input=samples.tobytes(),
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},  # none of our secrets
+            cwd="/",
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoFingerprint(f"FFmpeg could not make a fingerprint: {error}") from error
+    if done.returncode:
+        raise NoFingerprint(f"FFmpeg could not make a fingerprint: {done.stderr.decode(errors='replace')[-500:]}")
+    return np.frombuffer(done.stdout, "<u4").astype(np.int64)
+
+
+@functools.cache
+def _ffmpeg() -> str:
+    """Raises NoFingerprint where the package brings none for this machine, and IMAGEIO_FFMPEG_EXE names none."""
+    import imageio_ffmpeg
+
+    try:
+        path: str = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise NoFingerprint(str(error)) from error
+    return os.path.abspath(shutil.which(path) or path)

@@ -384,4 +384,4 @@ class Landmark(models.Model):
     pk = models.CompositePrimaryKey("hash", "mark", "frame")
     hash = models.BigIntegerField()
     mark = models.ForeignKey(Mark, on_delete=models.CASCADE, db_index=False)
-    frame = models.PositiveIntegerField(help_text="Of 23 ms")
+    frame = models.PositiveIntegerField(help_text="Of 124 ms")

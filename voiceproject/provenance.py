@@ -3,10 +3,10 @@
 A file that leaves as WAV, FLAC or MP3 carries a signed C2PA manifest: made by AI, with what, when, in which job, and
 nothing of whom. It is signed once, before it is stored, so that every download of it is the same bytes. What cannot
 carry a manifest (Opus, bare PCM, a stream) or has lost it is found by what a Mark keeps of it: the SHA-256 of the file
-and of what was streamed, and landmarks of its sound (fingerprint.py). Marks name no tenant, and stay when the file, its
-job and its tenant go.
+and of what was streamed, and landmarks of its sound (Chromaprint's numbers, see fingerprint.py). Marks name no tenant,
+and stay when the file, its job and its tenant go.
 
-Hashes are kept with the file. Landmarks take tens of milliseconds, so a synthesis' are made afterwards, by a worker
+Hashes are kept with the file. Landmarks take a process of FFmpeg, so a synthesis' are made afterwards, by a worker
 within seconds, and at the latest when the file is deleted.
 """
 
@@ -40,6 +40,7 @@ from django.utils.dateparse import parse_datetime
 from numpy.typing import NDArray
 
 from voiceproject import __version__, fingerprint, signer
+from voiceproject.errors import PublicError
 from voiceproject.models import Landmark, Mark, SigningCertificate
 from voiceproject.prepared import Insert
 from voiceproject.sniff import NotTaken, sniff
@@ -63,12 +64,17 @@ SOURCE_TYPES = {
 }
 # A hash that so many recordings have tells none of them apart, and a look-up that met more would grow with the index.
 MAX_SAME_HASH = 8
-# A song has a few landmarks by chance that are left of its cover's after all of its own were taken away.
-FEWEST: dict[str, int] = {Mark.Kind.SYNTHESIS: fingerprint.MIN_MATCHES, Mark.Kind.COVER: 15}
+# What it takes to be a part of each kind: how many landmarks in common, and what share of those that were asked for. A
+# song, and other covers of it, have by chance some of those that are left of a cover's after all of the song's own were
+# taken away; a part of the cover itself has most of them.
+NEEDED: dict[str, tuple[int, float]] = {
+    Mark.Kind.SYNTHESIS: (fingerprint.MIN_MATCHES, 0.0),
+    Mark.Kind.COVER: (6, 1 / 3),
+}
 VERIFY_SECONDS = 1200.0
 VERIFY_PENDING = 20  # marks whose landmarks a verification makes itself, where no worker came to it
 CLAIM_SECONDS = 300
-PARTIAL_SECONDS = 3.0  # less of a broken stream is not found again anyhow
+PARTIAL_SECONDS = 3.5  # less of a broken stream is not found again anyhow
 
 # Nothing of an upload makes us ask another server.
 _OFFLINE = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True}}
@@ -168,22 +174,28 @@ def mark_partial(job_id: uuid.UUID, content: bytes, format: str, rate: int, sent
         return  # Nothing was sent that could be heard.
     if len(samples) >= PARTIAL_SECONDS * rate:
         mark = Mark.objects.create(kind=Mark.Kind.SYNTHESIS, job_id=job_id, sha256=sent)
-        _keep(mark, fingerprint.landmarks(samples, rate))
+        try:
+            _keep(mark, fingerprint.landmarks(samples, rate))
+        except fingerprint.NoFingerprint as error:
+            log.error("a broken stream is known by its hash alone: %s", error, extra={"job": job_id})
 
 
 def cover_landmarks(path: Path, *originals: Path) -> NDArray[np.int64]:
     """What is new in a cover: landmarks of its sound that are not of the originals' (WAV files of our own).
 
     Without that, the song itself, and everything else with the same accompaniment, would be found to be made here.
+    None, and an error in the log, where they cannot be made: a cover is signed all the same.
     """
-    known: list[NDArray[np.int64]] = []
     tracks = [_mono(original) for original in originals]
-    known += [fingerprint.query(track, fingerprint.SAMPLE_RATE) for track in tracks]
     if len(tracks) > 1:
         length = min(map(len, tracks))
-        song = np.stack([track[:length] for track in tracks]).sum(axis=0)
-        known.append(fingerprint.query(song, fingerprint.SAMPLE_RATE))
-    return fingerprint.without(fingerprint.landmarks(_mono(path), fingerprint.SAMPLE_RATE), *known)
+        tracks.append(np.stack([track[:length] for track in tracks]).sum(axis=0))
+    try:
+        known = [fingerprint.query(track, fingerprint.SAMPLE_RATE) for track in tracks]
+        return fingerprint.without(fingerprint.landmarks(_mono(path), fingerprint.SAMPLE_RATE), *known)
+    except fingerprint.NoFingerprint as error:
+        log.error("a cover is known by its manifest and its hash alone: %s", error)
+        return np.zeros((0, 2), np.int64)
 
 
 def make_landmarks(limit: int | None = None, seconds: float | None = None, only: Q | None = None) -> int:
@@ -218,8 +230,13 @@ def _make(mark: Mark) -> None:
             log.warning("no landmarks of a file: %r", error, extra={"job": mark.job_id})
             Mark.objects.filter(pk=mark.pk).update(landmarks_due_at=None)
             return
+    try:
+        landmarks = fingerprint.landmarks(samples, rate)
+    except fingerprint.NoFingerprint as error:
+        log.error("no landmarks of a file yet: %s", error, extra={"job": mark.job_id})
+        return  # They stay due, and are tried again.
     with transaction.atomic():
-        _keep(mark, fingerprint.landmarks(samples, rate))
+        _keep(mark, landmarks)
         Mark.objects.filter(pk=mark.pk).update(landmarks_due_at=None)
 
 
@@ -344,7 +361,12 @@ def _heard(path: Path) -> Mark | None:
     bounds = Bounds("file", 0.0, VERIFY_SECONDS)
     with opened(path, bounds) as source:
         samples = _low(source.sample_rate, (block.mean(axis=1) for block in source.blocks))
-    asked = fingerprint.query(samples, fingerprint.SAMPLE_RATE)
+    try:
+        asked = fingerprint.query(samples, fingerprint.SAMPLE_RATE)
+    except fingerprint.NoFingerprint as error:
+        log.error("a recording cannot be told by its sound: %s", error)
+        message = "Recordings cannot be told by their sound on this server now, and nothing else is known of this one."
+        raise PublicError("not_configured", message) from error
     found = _search(asked)
     if found is None and make_landmarks(VERIFY_PENDING):
         found = _search(asked)
@@ -357,7 +379,7 @@ def _search(asked: NDArray[np.int64]) -> int | None:
         rows += Landmark.objects.filter(hash__in=some).values_list("mark_id", "hash", "frame")
     scores = {pk: score for pk, score in fingerprint.matches(asked, rows).items() if fingerprint.is_match(score)}
     kinds = dict(Mark.objects.filter(pk__in=list(scores)[:500]).values_list("pk", "kind"))
-    fits = [pk for pk, kind in kinds.items() if fingerprint.is_match(scores[pk], FEWEST[kind])]
+    fits = [pk for pk, kind in kinds.items() if fingerprint.is_match(scores[pk], *NEEDED[kind])]
     return max(fits, key=lambda pk: (scores[pk], -pk), default=None)
 
 

@@ -15,6 +15,7 @@ from rest_framework.views import APIView
 from voiceproject import audit, webhooks
 from voiceproject.api import CursorPages, QueryTimeField, StrictSerializer
 from voiceproject.errors import PublicError
+from voiceproject.jobs import TERMINAL, Job
 from voiceproject.models import WebhookDelivery, WebhookSecret
 
 
@@ -53,7 +54,9 @@ class DeliveryFilters(StrictSerializer):
     """Filters of the log, from the query string."""
 
     status = serializers.ChoiceField(WebhookDelivery.Status.choices, required=False)
-    type = serializers.CharField(required=False, max_length=64, help_text="Such as cover.succeeded")
+    type = serializers.ChoiceField(
+        [f"{kind.webhook_kind}.{status}" for kind in Job.__subclasses__() for status in TERMINAL], required=False
+    )
     job_id = serializers.UUIDField(required=False)
     created_after = QueryTimeField()
     created_before = QueryTimeField()

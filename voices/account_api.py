@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.http import StreamingHttpResponse
@@ -48,6 +49,23 @@ class Archive:
         self._give_back()
 
 
+def export(user: User, request: Any) -> HttpResponseBase:
+    """The tenant's archive, as a download that is made while it is sent. Raises PublicError too_many_waiting."""
+    slot = hold()
+    if slot is None:
+        raise too_many_waiting()
+    try:
+        audit.record("account.export", request=request, tenant_id=user.pk, target_type="user")
+        response = StreamingHttpResponse(Archive(user, slot), content_type="application/zip")
+    except BaseException:
+        slot()
+        raise
+    response["Content-Disposition"] = 'attachment; filename="account.zip"'
+    response["Cache-Control"] = "no-store, no-transform"
+    response["X-Accel-Buffering"] = "no"
+    return response
+
+
 class ExportView(APIView):
     required_scope = "keys"
 
@@ -62,19 +80,7 @@ class ExportView(APIView):
     )
     def get(self, request: Request) -> HttpResponseBase:
         tenant, _ = credentials(request)
-        slot = hold()
-        if slot is None:
-            raise too_many_waiting()
-        try:
-            audit.record("account.export", request=request, tenant_id=tenant.pk, target_type="user")
-            response = StreamingHttpResponse(Archive(tenant, slot), content_type="application/zip")
-        except BaseException:
-            slot()
-            raise
-        response["Content-Disposition"] = 'attachment; filename="account.zip"'
-        response["Cache-Control"] = "no-store, no-transform"
-        response["X-Accel-Buffering"] = "no"
-        return response
+        return export(tenant, request)
 
 
 class EraseSerializer(StrictSerializer):

@@ -12,6 +12,7 @@ from typing import Any, cast
 from django import forms
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth import logout
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.auth.models import User
@@ -33,8 +34,9 @@ from voiceproject.api import file_response
 from voiceproject.console import told
 from voiceproject.errors import PublicError
 from voiceproject.models import Tenant
-from voiceproject.signin import WINDOW, ThrottledSignin
-from voices import keys, saved
+from voiceproject.signin import WINDOW, ThrottledSignin, forgive, take_try
+from voices import account, keys, saved
+from voices.account_api import export
 from voices.forms import KeyForm, NetworksField
 from voices.models import SCOPES, ApiKey, Voice
 
@@ -112,6 +114,41 @@ class RotateForm(forms.Form):
             (30 * 24 * HOUR, _("30 days")),
         ],
     )
+
+
+class EraseForm(forms.Form):
+    """Whoever finds a browser that is signed in does not know the password; whoever knows it still has to mean it."""
+
+    username = forms.CharField(
+        label=_("Your user name"),
+        help_text=_("As it stands at the top of this page."),
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
+    )
+    password = forms.CharField(
+        label=_("Your password"),
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+    throttled = False
+
+    def __init__(self, request: HttpRequest, data: Any = None) -> None:
+        super().__init__(data, label_suffix="")
+        self.request = request
+
+    def clean(self) -> dict[str, Any]:
+        given = self.cleaned_data
+        user = cast(User, self.request.user)
+        if "username" in given and given["username"] != user.get_username():
+            self.add_error("username", _("That is not the user name of this account."))
+        elif "username" in given and "password" in given:
+            if not take_try(self.request, user.get_username()):
+                self.throttled = True
+                self.add_error("password", _("There were too many wrong passwords. Try again in 15 minutes."))
+            elif not user.check_password(given["password"]):
+                self.add_error("password", _("That is not the password of this account."))
+            else:
+                forgive(self.request, user.get_username())
+        return given
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -306,6 +343,34 @@ class PasswordView(AccountView, PasswordChangeView):
         audit.record("password.change", self.user, request=self.request, tenant_id=self.user.pk)
         messages.success(self.request, gettext("Your password has been changed."))
         return response
+
+
+class ExportView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        # Whoever had to sign in again before it comes back by a link, which downloads nothing.
+        return redirect("account")
+
+    def post(self, request: HttpRequest) -> HttpResponseBase:
+        return export(self.user, request)
+
+
+class EraseView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return self.page(EraseForm(request))
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        form = EraseForm(request, request.POST)
+        if not form.is_valid():
+            response = self.page(form, 429 if form.throttled else 400)
+            if form.throttled:
+                response["Retry-After"] = str(int(WINDOW.total_seconds()))
+            return response
+        account.request_erasure(self.user, request)
+        logout(request)
+        return render(request, f"{TEMPLATES}/erasing.html")
+
+    def page(self, form: EraseForm, status: int = 200) -> HttpResponse:
+        return render(self.request, f"{TEMPLATES}/erase.html", {"form": form}, status=status)
 
 
 class NewKeyView(AccountView):

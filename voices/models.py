@@ -26,6 +26,7 @@ from voiceproject.jobs import Job, JobStatus
 from voiceproject.prepared import Select, Slot
 from voiceproject.ratelimit import Limit
 from voices.engines import Model
+from voices.references import references
 from voices.text import speaking_seconds
 
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
@@ -547,6 +548,14 @@ class Synthesis(Job):
             return self.duration_seconds or 0.0
         # Canceled on its way: who was making it knows better, and says so (usage.correct).
         return self.expected_seconds() * self.progress / 100
+
+    def revoke(self, ttl_hours: float = 24) -> bool:
+        references.forget(self.reference_hash)
+        return super().revoke(ttl_hours)
+
+    def remove(self) -> None:
+        super().remove()
+        references.forget(self.reference_hash)
 
     @classmethod
     def for_workers(cls) -> models.QuerySet:

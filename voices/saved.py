@@ -181,6 +181,7 @@ def delete_sample(voice: Voice, sample: VoiceSample) -> None:
         VoiceSample.objects.filter(pk=sample.pk).delete()
     renew_reference(voice)
     sample.audio.storage.delete(str(sample.audio.name))
+    references.forget(_decoded_name(sample.audio_hash))
 
 
 def change(voice: Voice, fields: dict[str, Any]) -> None:
@@ -202,11 +203,24 @@ def change(voice: Voice, fields: dict[str, Any]) -> None:
 
 def delete(voice: Voice, request: Any = None) -> None:
     """Its rows and files go; its consents stay, and jobs have what they need of it. request: for the audit log."""
+    forget = _decoded_names(voice)
     with transaction.atomic():
         if request is not None:
             audit.record("voice.delete", voice, request=request)
         Voice.objects.filter(pk=voice.pk).delete()
     delete_folder(voice.folder)
+    references.forget(*forget)
+
+
+def _decoded_names(voice: Voice) -> list[str]:
+    """What its recordings are called among those that were decoded a moment ago."""
+    hashes = [voice.reference_hash, *VoiceSample.objects.filter(voice_id=voice.pk).values_list("audio_hash", flat=True)]
+    return [_decoded_name(content_hash) for content_hash in hashes]
+
+
+def _decoded_name(content_hash: str) -> str:
+    """Another one than that of an upload of the same bytes, which is held to bounds."""
+    return f"saved {content_hash}"
 
 
 def sweep_orphans(older_than_seconds: float) -> int:
@@ -317,8 +331,7 @@ def choose(
     text = transcript or known or None
     kept = kept or _kept(voice, content_hash, text, language)
     stored = StoredReference(
-        # By another name than an upload of the same bytes, which is held to bounds.
-        lambda: references.kept(f"saved {content_hash}", lambda: read_audio(file))[0],
+        lambda: references.kept(_decoded_name(content_hash), lambda: read_audio(file))[0],
         frames, rate, content_hash, text, language, kept,
     )  # fmt: skip
     return Chosen(stored, file)
@@ -474,6 +487,8 @@ def take_down(voice_id: uuid.UUID, request: Any = None, reason: str = "") -> int
             target_type="voice",
             details={"voice_id": str(voice_id), "reason": reason} if reason else {"voice_id": str(voice_id)},
         )
+    if voice is not None:
+        references.forget(*_decoded_names(voice))
     return _revoke_outputs([voice_id])
 
 
@@ -538,7 +553,7 @@ def renew_reference(voice: Voice) -> None:
         samples = list(VoiceSample.objects.filter(voice=voice))
         if not samples:
             return  # The voice was deleted.
-        old = str(voice.reference.name)
+        old, old_hash = str(voice.reference.name), voice.reference_hash
         _set_reference(voice, samples)
         new = str(voice.reference.name)
         with transaction.atomic():
@@ -555,6 +570,7 @@ def renew_reference(voice: Voice) -> None:
         # Another sample came or went meanwhile: once more, with it.
         voice.reference.storage.delete(old if same else new)
         if same:
+            references.forget(_decoded_name(old_hash))
             break
         voice.refresh_from_db()
     _forget_engine_data(voice)

@@ -9,7 +9,9 @@ import resource
 import select
 import sys
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,6 +25,9 @@ from .engine import Synthesizer
 log = logging.getLogger(__name__)
 
 KEPT_REFERENCE_BYTES = 48 << 20
+# After it was last used: what was deleted meanwhile is not here any more. The server brings what is needed again.
+KEPT_SECONDS = 600.0
+IDLE_SECONDS = 60.0
 
 
 def main() -> None:
@@ -39,8 +44,12 @@ def serve(orders: BinaryIO, answers: BinaryIO) -> None:
     """Answers each message with one, until the end of the orders."""
     synthesizer = Synthesizer()
     references: OrderedDict[str, Reference] = OrderedDict()
-    while line := orders.readline():
+    used: dict[str, float] = {}
+    while line := _next(orders, lambda: forget(synthesizer, references, used)):
+        forget(synthesizer, references, used)
         message = json.loads(line)
+        if key := message.get("reference") or message.get("profile"):
+            used[key] = time.monotonic()
         data = orders.read(message.pop("bytes"))
         answer: dict[str, Any]
         audio = b""
@@ -56,6 +65,23 @@ def serve(orders: BinaryIO, answers: BinaryIO) -> None:
         answer |= {"bytes": len(audio), "resident_bytes": resident_bytes()}
         answers.write(json.dumps(answer).encode() + b"\n" + audio)
         answers.flush()
+
+
+def forget(synthesizer: Synthesizer, references: OrderedDict[str, Reference], used: dict[str, float]) -> None:
+    """What was not used for KEPT_SECONDS. used: reference -> time.monotonic() of its last use."""
+    limit = time.monotonic() - KEPT_SECONDS
+    for key in [key for key, at in used.items() if at <= limit]:
+        del used[key]
+        references.pop(key, None)
+    synthesizer.forget(KEPT_SECONDS)
+
+
+def _next(orders: BinaryIO, idle: Callable[[], None]) -> bytes:
+    """The next line, empty at the end; `idle` is called every minute without one."""
+    # Nothing is left in the buffer: the next order comes when this one is answered.
+    while not select.select([orders], [], [], IDLE_SECONDS)[0]:
+        idle()
+    return orders.readline()
 
 
 def answer_to(

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -102,6 +103,7 @@ class Synthesizer:
         self.cache_dir = cache_dir or default_cache_dir()
         self._profile_bytes = profile_bytes
         self._profiles: OrderedDict[str, VoiceProfile] = OrderedDict()
+        self._used: dict[str, float] = {}  # when a profile was, by time.monotonic()
         self._bases: dict[str, Base] = {}
         self._statistics: dict[str, Statistics] = {}
 
@@ -112,8 +114,7 @@ class Synthesizer:
         """
         key = profile_key(reference)
         if key in self._profiles:
-            self._profiles.move_to_end(key)
-            return self._profiles[key]
+            return self._touched(key)
         analyses, bandwidth = analyze_long(reference.samples, reference.sample_rate)
         voiced = sum(int((a.active & a.voiced).sum()) for a in analyses)
         if voiced < MIN_VOICED_FRAMES:
@@ -137,14 +138,24 @@ class Synthesizer:
         )
         self._profiles[key] = profile
         self._forget_old_profiles()
-        return profile
+        return self._touched(key)
+
+    def _touched(self, key: str) -> VoiceProfile:
+        self._profiles.move_to_end(key)
+        self._used[key] = time.monotonic()
+        return self._profiles[key]
+
+    def forget(self, seconds: float) -> None:
+        """The profiles that were not used for so long."""
+        limit = time.monotonic() - seconds
+        for key in [key for key, at in self._used.items() if at <= limit]:
+            del self._used[key]
+            self._profiles.pop(key, None)
 
     def known(self, key: str, language: str) -> VoiceProfile | None:
         """The profile that `take` has read under this key, good for this language alone."""
         name = f"{key} {language}"
-        if name in self._profiles:
-            self._profiles.move_to_end(name)
-        return self._profiles.get(name)
+        return self._touched(name) if name in self._profiles else None
 
     def take(self, key: str, language: str, data: bytes) -> bool:
         """Reads what `keep` has given. False where it is damaged, or was made by an engine that computed otherwise."""
@@ -156,6 +167,7 @@ class Synthesizer:
         if profile is None:
             return False
         self._profiles[f"{key} {language}"] = profile
+        self._touched(f"{key} {language}")
         self._forget_old_profiles()
         return True
 
