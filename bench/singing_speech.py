@@ -351,8 +351,8 @@ def phrases_of(song: marked.Song, rng: np.random.Generator, with_words: bool) ->
 def aligned_heart(text: str, speed: float) -> marked.Speech:
     """The base voice, its words and vowels found by pocketsphinx. Raises RuntimeError where it finds none.
 
-    Of flite's vowels, whose times are exact, it finds four of five within 20 ms. The durations of the base voice's
-    network differ from it by -10 to 35 ms for as many.
+    Of flite's vowels, whose times are exact, it finds four of five within 20 ms. By the durations of the base voice's
+    network as many begin 5 ms earlier to 45 ms later than that, the later the slower it speaks.
     """
     speech = marked.heart(text, speed, 5)
     text = " ".join(re.findall(r"[\w']+", text.lower()))
