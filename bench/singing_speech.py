@@ -16,7 +16,8 @@ engine speaks each phrase three times. RTF is time of the processor. Exits with 
 Where the engine's vowels begin has to be known well: the alignment holds a vowel at one moment of it, and a label that
 is 10 ms beyond this moment counts as late by all of the hold. `--engine` says whose vowels they are: `heart` (the
 default), the base voice, aligned by pocketsphinx; `flite`, another flite voice than the singer's, exact; `durations`,
-the base voice with its network's own durations, in steps of 25 ms. These were used at first, and come out .1 lower.
+the base voice with its network's own durations, in steps of 25 ms. By
+these, used at first, about .1 fewer vowels are on time.
 """
 
 from __future__ import annotations
