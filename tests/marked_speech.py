@@ -126,7 +126,8 @@ def _marked(
     """late: by how much the network's times come after those of a forced alignment (pocketsphinx, median).
 
     By the same comparison a word begins with the space before it, and a vowel with its mark of stress: the deviation
-    is then 10 to 14 ms for heart and 14 to 18 ms for joe.
+    is then 10 to 14 ms for heart and 14 to 18 ms for joe. heart's vowels come 10 ms later still, 20 ms where it speaks
+    slowly: where this matters, as in bench/singing_speech.py, they are aligned.
     """
     seconds = np.asarray(seconds, np.float64)
     ends = np.cumsum(seconds)

@@ -364,3 +364,16 @@ def test_short_slips_of_the_octave_are_undone_and_short_holes_bridged() -> None:
     f0[170:173] = 300.0
     clean = sung_speech.clean_f0(f0, np.ones(200, bool))
     assert np.allclose(clean[:150], 220.0) and not clean[150:190].any()
+
+
+def test_spikes_of_the_melody_go_and_notes_and_vibrato_stay() -> None:
+    time = np.arange(400) * sung_speech.FRAME_SECONDS
+    f0 = 220.0 * 2 ** (0.4 * np.sin(2 * np.pi * 5.5 * time) / 12)
+    f0[200:] *= 2 ** (3 / 12)  # the next note
+    f0[300:320] = 0.0
+    spiky = f0.copy()
+    spiky[[50, 51, 52, 120, 121, 250]] *= 2 ** (1.5 / 12)
+    smooth = sung_speech.without_spikes(spiky)
+    assert np.array_equal(smooth > 0, f0 > 0)
+    cents = 1200 * np.abs(np.log2(smooth[f0 > 0] / f0[f0 > 0]))
+    assert np.median(cents) < 2 and cents.max() < 35  # the spikes: 150
