@@ -35,7 +35,7 @@ from voices.engines import EngineHealth, Piece, SynthesisRequest
 from voices.models import ApiKey
 from voices.text import split
 
-# They take longest. Begun last, one of them would keep one process busy while the others have nothing left to do.
+# They take longest. Begun last, one of them would keep one process busy while the other has nothing left to do.
 LONGEST = (
     "test_builtin_engine", "test_builtin_infer", "test_quickstart", "test_gptsovits_infer", "test_worker",
     "test_studio", "test_conversion", "test_japanese_chinese", "test_builtin_separate", "test_readme",
