@@ -1,16 +1,11 @@
 """What the API costs above a direct call to GPT-SoVITS, and how much of several servers' capacity it can use.
 
     .venv/bin/python -m bench.api_overhead [--calls 100] [--seconds 10] [--servers 4] [--parallel 16] [--processes 1]
-                                           [--awake]
 
 The servers are stand-ins that are busy for 50 ms with each sentence, one at a time, and answer with 3 s of audio, so
 that what is measured is this product and not speech. The API runs under gunicorn as in production, on a data folder of
 its own. Direct calls and calls of the API take turns, and both throughputs are measured in the same run: compare
 numbers of one run only. Needs nothing beyond requirements.txt. Run it on an idle machine.
-
-There, one call at a time, all cores sleep while a server speaks, and a virtual machine's come back slowly: what they do
-in the next milliseconds takes up to twice as long. Of a machine that has other work this is not so; `--awake` keeps the
-cores from sleeping by a process of the lowest class (SCHED_IDLE) on each, which gives way to everything else.
 """
 
 from __future__ import annotations
@@ -36,13 +31,6 @@ import soundfile as sf
 
 ROOT = Path(__file__).resolve().parent.parent
 SENTENCE_SECONDS = 0.05
-SPINNING = """
-import os, sys
-os.sched_setaffinity(0, {int(sys.argv[1])})
-os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-while True:
-    pass
-"""
 TEXT = "This is one sentence of a dozen words, which anybody can speak."
 
 
@@ -203,7 +191,6 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=4)
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--processes", type=int, default=1, help="web processes")
-    parser.add_argument("--awake", action="store_true", help="keep the cores from sleeping")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -230,8 +217,6 @@ def main() -> None:
         serving = ["--config", "python:voiceproject.serving", "--bind", f"127.0.0.1:{port}"]
         commands.append(["gunicorn", "voiceproject.wsgi", *serving])
         try:
-            for core in sorted(os.sched_getaffinity(0)) if options.awake else []:
-                started.append(subprocess.Popen([sys.executable, "-c", SPINNING, str(core)]))
             for command in commands:
                 started.append(subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=environment))
             for at in (*ports, port):
