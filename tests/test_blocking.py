@@ -41,7 +41,7 @@ def test_a_blocked_tenants_jobs_wait_and_others_go_on(tenant: Tenant, other: Ten
 
 
 def test_what_runs_is_canceled_and_can_be_tried_again(tenant: Tenant, other: Tenant) -> None:
-    queued("alice")
+    queued("alice", song="covers/song")
     queued("bob")
     mine, theirs = (claim(), claim())
     assert mine is not None

@@ -247,7 +247,7 @@ def test_a_voice_that_is_read_back_sounds_the_same(
 
 
 def test_what_was_kept_by_an_engine_that_computed_otherwise_is_not_taken(
-    man: VoiceProfile, monkeypatch: pytest.MonkeyPatch
+    synthesizer: Synthesizer, man: VoiceProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = synthesizer.keep(man, "en")
     assert not synthesizer.take("key", "en", data[: len(data) // 2])
