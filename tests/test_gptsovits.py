@@ -188,6 +188,20 @@ def test_audio_that_cannot_change_is_encoded_once_and_written_again_when_its_fil
     assert len(encoded) == 4
 
 
+def test_audio_at_the_place_in_memory_of_other_audio_is_not_taken_for_it(tmp_path: Path) -> None:
+    protocol = protocols.ApiV2(tmp_path, str(tmp_path))
+
+    def store(samples: np.ndarray) -> str:
+        samples.flags.writeable = False
+        return protocol.reference(protocols.Excerpt(samples, None, 16_000, lambda: samples), None)
+
+    gone, later = tone(110, 4, 16_000), tone(220, 4, 16_000)
+    first = store(gone)
+    ((key, stored),) = protocol._stored.items()
+    protocol._stored[(id(later), *key[1:])] = stored  # as if `gone` had been freed, and `later` lay where it was
+    assert store(later) != first == store(gone)
+
+
 def test_a_reference_file_is_never_written_again(tmp_path: Path) -> None:
     samples = tone(110, 4, 16_000)
     name = store_reference(samples, 16_000, tmp_path)

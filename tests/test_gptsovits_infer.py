@@ -377,3 +377,14 @@ def test_spikes_of_the_melody_go_and_notes_and_vibrato_stay() -> None:
     assert np.array_equal(smooth > 0, f0 > 0)
     cents = 1200 * np.abs(np.log2(smooth[f0 > 0] / f0[f0 > 0]))
     assert np.median(cents) < 2 and cents.max() < 35  # the spikes: 150
+
+
+def test_a_spike_of_the_tracker_is_not_sung(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spiky(f0: np.ndarray, audible: np.ndarray) -> np.ndarray:
+        tracked = np.full_like(f0, 200.0)
+        tracked[100:102] = 240.0
+        return tracked
+
+    monkeypatch.setattr(sung_speech, "clean_f0", spiky)
+    tone = np.sin(2 * np.pi * 200.0 * np.arange(16_000) / 16_000)
+    assert np.array_equal(np.unique(sung_speech.analyze(tone, 16_000).f0), [200.0])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +29,7 @@ from tests.gptsovits_client import (  # noqa: F401
 from tests.test_lease import in_thread, until
 from voiceproject.lease import Leases
 from voiceproject.models import EngineLease, EngineWaiter
+from voices.engines.servers import Server
 
 # --- servers that do not answer -----------------------------------------------------------------------------
 
@@ -137,6 +140,19 @@ def test_connections_are_kept(fake: FakeGptSovits, engine_for: Engines) -> None:
     for _ in range(5):
         speak(engine)
     assert fake.connections == 1
+
+
+def test_a_request_goes_out_in_one_packet() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        server = Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        asked = pool.submit(server.request, "POST", "/tts", time.monotonic() + 10, 1000, body=b"x" * 500)
+        connection, _ = listener.accept()
+        with connection:
+            first = connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            answer = asked.result(10)
+    assert first.startswith(b"POST /tts HTTP/1.1\r\n") and first.endswith(b"\r\n\r\n" + b"x" * 500)
+    assert answer.body == b"ok"
 
 
 def test_a_connection_that_the_server_has_closed_is_replaced(fake: FakeGptSovits, engine_for: Engines) -> None:

@@ -674,3 +674,13 @@ def test_a_missing_file_and_half_a_pair_are_told(tmp_path: Path, settings: Any) 
     settings.C2PA_CERT = settings.C2PA_KEY = tmp_path / "nowhere.pem"
     (error,) = checks.signing(None)
     assert "nowhere.pem" in error.msg
+
+
+def test_what_only_one_second_has_in_common_is_no_match() -> None:
+    step = fingerprint.MIN_SPREAD
+    for apart, match in (((0, 1, 2, 3, step - 1), False), ((0, 1, 2, 3, step), True), ((0, 1, step), False)):
+        asked = np.array([(1000 + frame, frame) for frame in apart])
+        found = [(7, 1000 + frame, frame + 50) for frame in apart]
+        score = fingerprint.matches(asked, found)[7]
+        assert score.matches == len(apart)
+        assert fingerprint.is_match(score) is match
