@@ -82,7 +82,7 @@ class Console(Tables):
         from django.urls import reverse
 
         from covers.models import CoverJob
-        from voiceproject import dashboard
+        from voiceproject.console import dashboard
 
         covers, index = reverse("admin:covers_coverjob_changelist"), reverse("admin:index")
         job = CoverJob.objects.order_by("-created_at")[500]

@@ -18,7 +18,7 @@ import soxr
 from numpy.typing import NDArray
 
 from bench import corpus, scorers
-from tests import songs
+from tests.support import songs
 
 Audio = NDArray[np.float64]
 

@@ -66,10 +66,10 @@ def work(numbers: range) -> None:
 
     from covers.models import CoverJob
     from tests.conftest import FakeEngine, speech_like, wav_bytes
-    from tests.mutated_audio import mutated
+    from tests.support.mutated_audio import mutated
     from voiceproject.wsgi import application
-    from voices import synthesis
     from voices.models import ApiKey, Synthesis
+    from voices.speech import synthesis
 
     engine = FakeEngine()
     synthesis.get_engine = lambda: engine  # type: ignore[assignment,return-value]

@@ -13,7 +13,7 @@ from django.conf import settings
 folder = tempfile.mkdtemp(prefix="bench-metrics-")
 settings.configure(METRICS_TOKEN="", DATA_DIR=folder, OTEL_EXPORTER_OTLP_ENDPOINT="")
 
-from voiceproject import metrics, tracing  # noqa: E402
+from voiceproject.telemetry import metrics, tracing  # noqa: E402
 
 REQUESTS = 50_000
 

@@ -107,7 +107,7 @@ def mp3(samples: Audio, rate: int, kilobits: int, target: int) -> tuple[Audio, i
 
 
 def opus(samples: Audio, rate: int) -> tuple[Audio, int]:
-    from voiceproject import audio
+    from voiceproject.media import audio
 
     return sf.read(io.BytesIO(audio.encode(samples, rate, "opus")), dtype="float32")
 
@@ -143,14 +143,15 @@ def report(name: str, action: Callable[[], Any], times: int) -> float:
 
 
 def signing(clip: Audio, rate: int) -> None:
-    from voiceproject import audio, fingerprint, provenance
+    from voiceproject.media import audio
+    from voiceproject.provenance import fingerprint, records
 
     ten = np.resize(clip, 10 * rate)
-    for format in provenance.MIME_TYPES:
+    for format in records.MIME_TYPES:
         plain = audio.encode(ten, rate, format)
 
         def sign(plain: bytes = plain, format: str = format) -> None:
-            provenance.sign(plain, format, what="speech", job_id=uuid.uuid4())
+            records.sign(plain, format, what="speech", job_id=uuid.uuid4())
 
         sign()
         report(f"sign 10 s of {format}", sign, 50)
@@ -159,13 +160,13 @@ def signing(clip: Audio, rate: int) -> None:
 
 
 def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
-    from voiceproject import fingerprint, provenance
     from voiceproject.models import Landmark, Mark
+    from voiceproject.provenance import fingerprint, records
 
     marks = []
     for clip in clips:
         mark = Mark.objects.create(kind="synthesis", job_id=uuid.uuid4(), sha256="")
-        provenance._keep(mark, fingerprint.landmarks(clip, rate))
+        records._keep(mark, fingerprint.landmarks(clip, rate))
         marks.append(mark.pk)
     print(f"{Landmark.objects.count() / sum(map(len, clips)) * rate:.1f} landmarks a second of speech", flush=True)
 
@@ -183,7 +184,7 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
         for clip, mark in zip(clips, marks, strict=True):
             start = int(cut.integers(0, len(clip) - 5 * rate))
             asked = fingerprint.query(*change(clip[start : start + 5 * rate], rate))
-            found = provenance._search(asked)
+            found = records._search(asked)
             right += found == mark
             wrong += found not in (mark, None)
             every = scores(asked)
@@ -193,7 +194,7 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
     accused = 0
     for clip in others:
         asked = fingerprint.query(*mp3(clip, rate, 128, 44_100))
-        accused += provenance._search(asked) is not None
+        accused += records._search(asked) is not None
         highest_wrong = max([highest_wrong, *scores(asked).values()])
     print(f"the same voice with {len(others)} other texts: {accused} found to be made here")
     needed = f"{fingerprint.MIN_MATCHES} matches, spread over {fingerprint.MIN_SPREAD} frames"
@@ -202,9 +203,9 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
 
 def covers(count: int, folder: Path) -> None:
     """Excerpts of covers, and what has the melody or the accompaniment of one and is none of ours."""
-    from tests import songs
-    from voiceproject import provenance
+    from tests.support import songs
     from voiceproject.models import Landmark, Mark
+    from voiceproject.provenance import records
 
     rate = 24_000
 
@@ -221,9 +222,9 @@ def covers(count: int, folder: Path) -> None:
         paths = {name: folder / f"{name}.wav" for name in parts}
         for name, samples in parts.items():
             sf.write(paths[name], samples, rate, subtype="FLOAT")
-        landmarks = provenance.cover_landmarks(*paths.values())
+        landmarks = records.cover_landmarks(*paths.values())
         mark = Mark.objects.create(kind="cover", job_id=uuid.uuid4(), sha256="")
-        provenance._keep(mark, landmarks)
+        records._keep(mark, landmarks)
         for _ in range(5):
             start = int(cut.integers(0, len(made[0]) - 5 * rate))
             asked.append(("5 s of a cover", mark.pk, made[0][start : start + 5 * rate]))
@@ -241,17 +242,17 @@ def covers(count: int, folder: Path) -> None:
 
 
 def _found(samples: Audio, rate: int) -> int | None:
-    from voiceproject import fingerprint, provenance
+    from voiceproject.provenance import fingerprint, records
 
-    return provenance._search(fingerprint.query(samples, rate))
+    return records._search(fingerprint.query(samples, rate))
 
 
 def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
     """Recordings up to so many in all."""
     from django.db import connection, transaction
 
-    from voiceproject import provenance
     from voiceproject.models import Landmark, Mark
+    from voiceproject.provenance import records
 
     draw = np.random.default_rng(9)
     taken = collections.Counter(Landmark.objects.values_list("hash", flat=True).iterator())
@@ -270,7 +271,7 @@ def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
             hashes[real] = draw.choice(pool, real.sum())
             frames = np.sort(draw.integers(0, 81, each))
             for value, frame in zip(hashes.tolist(), frames.tolist(), strict=True):
-                if taken[value] < provenance.MAX_SAME_HASH:
+                if taken[value] < records.MAX_SAME_HASH:
                     rows.append((value, mark.pk, frame))
             taken.update(hashes[real].tolist())
         with transaction.atomic(), connection.cursor() as cursor:
@@ -281,14 +282,14 @@ def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
 
 
 def lookups(clips: list[Audio], rate: int, samples: int) -> float:
-    from voiceproject import fingerprint, provenance
     from voiceproject.models import Mark
+    from voiceproject.provenance import fingerprint, records
 
     asked = [fingerprint.query(*mp3(clip[: 5 * rate], rate, 128, 44_100)) for clip in clips]
     for query in asked:  # The pages that a server would have in memory as well.
-        assert provenance._search(query)
+        assert records._search(query)
     turn = iter(asked * (samples // len(asked) + 1))
-    return report(f"look-up of 5 s among {Mark.objects.count()}", lambda: provenance._search(next(turn)), samples)
+    return report(f"look-up of 5 s among {Mark.objects.count()}", lambda: records._search(next(turn)), samples)
 
 
 def main() -> None:
@@ -307,7 +308,7 @@ def main() -> None:
 
         django.setup()
         call_command("migrate", verbosity=0)
-        from voiceproject import fingerprint
+        from voiceproject.provenance import fingerprint
 
         clips, rate = speak(sentences(options.texts + options.texts // 2), Path(folder))
         clips, others = clips[: options.texts], clips[options.texts :]

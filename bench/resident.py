@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from voiceproject import commands, resident
-from voiceproject.commands import CommandTemplate
+from voiceproject.commands import resident, runner
+from voiceproject.commands.runner import CommandTemplate
 
 RATE = 44_100
 PLACEHOLDERS = frozenset({"python_exec", "folder"})
@@ -44,11 +44,11 @@ def measure(name: str, template: str, jobs: int, folder: Path) -> None:
     parsed = CommandTemplate(template, PLACEHOLDERS)
     values = {"python_exec": sys.executable, "folder": str(folder)}
     argv, serving = parsed.argv(values), parsed.serving(values, frozenset({"python_exec"}))
-    options = {"cwd": folder, "env": commands.child_environment(folder), "deadline_seconds": 600.0, "poll_seconds": 0.1}
+    options = {"cwd": folder, "env": runner.child_environment(folder), "deadline_seconds": 600.0, "poll_seconds": 0.1}
     pool = resident.Pool(folder, max_children=1, max_jobs=1000, idle_seconds=600)
     seconds: dict[str, list[float]] = {"process a job": [], "resident": []}
     ways: dict[str, Callable[[], object]] = {
-        "process a job": lambda: commands.run(argv, **options),
+        "process a job": lambda: runner.run(argv, **options),
         "resident": lambda: pool.run(argv, serving, **options),
     }
     try:

@@ -41,8 +41,8 @@ import numpy as np
 import pyworld
 import soundfile as sf
 
-from tests import marked_speech as marked
-from tests import songs as rooms
+from tests.support import marked_speech as marked
+from tests.support import songs as rooms
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "gpu_scripts"))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.jobs import Job, JobStatus
+from voiceproject.jobs.job import Job, JobStatus
 
 STAGES = ("preprocess", "separate", "infer", "mix", "finalize")
 STEMS = ("vocals", "instrumental", "converted")

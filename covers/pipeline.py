@@ -26,13 +26,16 @@ from django.db.models.fields.files import FieldFile
 
 from covers import listening
 from covers.models import STAGES, CoverJob
-from voiceproject import audio, commands, metrics, provenance, resident, storage, tracing
+from voiceproject.commands import resident, runner
 from voiceproject.errors import PublicError
-from voiceproject.logging import bind
-from voiceproject.pulse import Pulse
-from voiceproject.storage import OUTAGE_SECONDS, is_passing, patiently
-from voices import registry
+from voiceproject.jobs.heartbeat import Pulse
+from voiceproject.media import audio, storage
+from voiceproject.media.storage import OUTAGE_SECONDS, is_passing, patiently
+from voiceproject.provenance import records
+from voiceproject.telemetry import metrics, tracing
+from voiceproject.telemetry.logging import bind
 from voices.engines import Model
+from voices.speech import registry
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,11 +63,11 @@ class NotOurs(Exception):
 
 
 @functools.cache
-def template(kind: str) -> commands.CommandTemplate:
+def template(kind: str) -> runner.CommandTemplate:
     """kind: `separate` or `infer`."""
     if kind == "separate":
-        return commands.CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
-    return commands.CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
+        return runner.CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
+    return runner.CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
 
 
 def stems_key(job: CoverJob) -> str:
@@ -98,7 +101,7 @@ def run(job: CoverJob, stopping: threading.Event) -> None:
         log.info("cover started", extra={"attempt": job.attempt})
         pulse = _Progress(job, stopping)
         try:
-            with pulse, commands.scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
+            with pulse, runner.scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
                 _Cover(job, folder, pulse).run()
         except Exception as error:
             tracing.mark_failed(span, error.code if isinstance(error, StageFailed) else type(error).__name__)
@@ -333,7 +336,7 @@ class _Cover:
             },
         )
         self.fit("inference_failed", "converted")
-        landmarks = provenance.cover_landmarks(self.folder / "converted.wav", self.folder / "vocals.wav")
+        landmarks = records.cover_landmarks(self.folder / "converted.wav", self.folder / "vocals.wav")
         self.keep_made("converted", self.folder / "converted.wav", "wav", "singing", landmarks)
 
     def mix(self) -> None:
@@ -357,7 +360,7 @@ class _Cover:
         originals = [self.folder / "vocals.wav"]
         if self.job.input_kind == "mix":
             originals.append(self.folder / "instrumental.wav")
-        landmarks = provenance.cover_landmarks(result, *originals)
+        landmarks = records.cover_landmarks(result, *originals)
         if wanted != "wav":
             encoded = self.folder / f"result.{wanted}"
             audio.encode_file(result, encoded, wanted)
@@ -387,7 +390,7 @@ class _Cover:
             "uvr_model": settings.COVER_UVR_MODEL,
         }
         argv = template(kind).argv(lasting | values)
-        run: Callable[..., commands.CommandResult] = commands.run
+        run: Callable[..., runner.CommandResult] = runner.run
         if settings.COVER_RESIDENT:
             serving = template(kind).serving(lasting | values, frozenset(lasting))
             run = functools.partial(residents().run, serving=serving)
@@ -396,9 +399,7 @@ class _Cover:
             result = run(
                 argv,
                 cwd=self.folder,
-                env=commands.child_environment(
-                    self.folder, commands.identity(self.job.log_ids(), tracing.traceparent())
-                ),
+                env=runner.child_environment(self.folder, runner.identity(self.job.log_ids(), tracing.traceparent())),
                 deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, self.deadline - time.monotonic())),
                 on_progress=self.pulse.within(kind),
                 should_stop=self.pulse.gone,
@@ -408,13 +409,13 @@ class _Cover:
                 max_output_bytes=settings.COVER_SCRATCH_MAX_BYTES,
                 log_context={"stage": kind},
             )
-        except commands.CommandStopped as error:
+        except runner.CommandStopped as error:
             raise NotOurs from error
-        except commands.CommandTimedOut as error:
+        except runner.CommandTimedOut as error:
             raise StageFailed("timed_out", detail=f"{error}\n{error.stderr_tail}") from error
-        except commands.CommandOutputTooLarge as error:
+        except runner.CommandOutputTooLarge as error:
             raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
-        except commands.CommandFailed as error:
+        except runner.CommandFailed as error:
             if error.out_of_memory:
                 code = "out_of_memory"
             elif "No space left on device" in error.stderr_tail:
@@ -466,8 +467,8 @@ class _Cover:
             raise NotOurs
 
     def keep_made(self, field: str, path: Path, format: str, what: str, landmarks: Any = None) -> None:
-        """Signs, marks and stores what was made of it; what and landmarks as in voiceproject.provenance."""
-        self.patiently(lambda: provenance.sign_file(path, format, what=what, job_id=self.job.pk))
+        """Signs, marks and stores what was made of it; what and landmarks as in voiceproject.provenance.records."""
+        self.patiently(lambda: records.sign_file(path, format, what=what, job_id=self.job.pk))
         stored = self.patiently(lambda: self.job.upload(field, path, path.name))
         found = self.job.with_output(path.stat().st_size, **{field: stored}, engine_seconds=self.job.engine_seconds)
 
@@ -475,7 +476,7 @@ class _Cover:
             with transaction.atomic():
                 noted = self.job.note(**found)
                 if noted:
-                    provenance.mark_cover(self.job.pk, path, landmarks)
+                    records.mark_cover(self.job.pk, path, landmarks)
             return noted
 
         if not self.patiently(note):

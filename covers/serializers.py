@@ -10,11 +10,11 @@ from rest_framework import serializers
 
 from covers.models import STEMS, CoverJob
 from covers.pipeline import template
-from voiceproject.api import SizedFileField, StrictSerializer, TextField
-from voiceproject.jobs import LIVE, JobStatus
-from voiceproject.webhooks import CallbackURLField
-from voices import registry
-from voices.serializers import RETRYABLE, FiniteFloatField, OneReferenceMixin, QueueSerializer, as_field_error
+from voiceproject.jobs.job import LIVE, JobStatus
+from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
+from voiceproject.webhooks.deliveries import CallbackURLField
+from voices.speech import registry
+from voices.speech.serializers import RETRYABLE, FiniteFloatField, OneReferenceMixin, QueueSerializer, as_field_error
 
 RESULT_FORMATS = ("wav", "flac", "mp3")
 

@@ -21,22 +21,22 @@ from rest_framework.request import Request
 
 from covers.models import CoverJob
 from covers.tasks import run_covers
-from voiceproject import audio
-from voiceproject.api import SizedFileField
-from voiceproject.broker import wake_workers
-from voiceproject.commands import scratch
+from voiceproject.commands.runner import scratch
 from voiceproject.errors import EngineTimeout, PublicError
-from voiceproject.events import wait_for_end
-from voiceproject.formats import encode
-from voiceproject.jobs import LIVE, delete_folder
-from voiceproject.logging import current
-from voiceproject.storage import fetch
-from voices import saved
-from voices.auth import credentials
-from voices.compat import find_speaker, marked, streaming_response
-from voices.elevenlabs import ElevenLabsView
+from voiceproject.jobs.broker import wake_workers
+from voiceproject.jobs.events import wait_for_end
+from voiceproject.jobs.job import LIVE, delete_folder
+from voiceproject.media import audio
+from voiceproject.media.formats import encode
+from voiceproject.media.storage import fetch
+from voiceproject.telemetry.logging import current
+from voiceproject.web.api import SizedFileField
+from voices.compat.common import find_speaker, marked, streaming_response
+from voices.compat.elevenlabs import ElevenLabsView
+from voices.keys.auth import credentials
+from voices.library import saved
 from voices.models import Voice
-from voices.synthesis import held_request, upload_path
+from voices.speech.synthesis import held_request, upload_path
 
 STREAM_BLOCK_BYTES = 16 * 1024
 

@@ -9,9 +9,9 @@ from django.conf import settings
 
 from covers import pipeline
 from covers.models import CoverJob
-from voiceproject.broker import broker, this_worker
-from voiceproject.jobs import JobStatus
-from voiceproject.resident import folder_in_use
+from voiceproject.commands.resident import folder_in_use
+from voiceproject.jobs.broker import broker, this_worker
+from voiceproject.jobs.job import JobStatus
 
 stopping = this_worker.stopping
 

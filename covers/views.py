@@ -24,18 +24,21 @@ from covers.models import STEMS, CoverJob
 from covers.pipeline import template
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
-from voiceproject import audio, provenance, textfilter, usage
-from voiceproject.api import BodyLimitMixin, CursorPages, JobFilters, file_response
 from voiceproject.errors import PublicError
-from voiceproject.idempotency import Submission
-from voiceproject.jobs import LIVE, Job, JobStatus, delete_folder, revoked
-from voiceproject.logging import current
-from voiceproject.storage import fetch
-from voiceproject.webhooks import callback_base
-from voices import consumers, saved
-from voices.auth import credentials
-from voices.serializers import RETRYABLE
-from voices.synthesis import held_request, upload_path
+from voiceproject.jobs.idempotency import Submission
+from voiceproject.jobs.job import LIVE, Job, JobStatus, delete_folder, revoked
+from voiceproject.media import audio
+from voiceproject.media.storage import fetch
+from voiceproject.provenance import records
+from voiceproject.telemetry.logging import current
+from voiceproject.tenants import textfilter, usage
+from voiceproject.web.api import BodyLimitMixin, CursorPages, JobFilters, file_response
+from voiceproject.webhooks.deliveries import callback_base
+from voices.keys.auth import credentials
+from voices.library import saved
+from voices.speech import consumers
+from voices.speech.serializers import RETRYABLE
+from voices.speech.synthesis import held_request, upload_path
 
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
 
@@ -306,7 +309,7 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)
-        provenance.sign_file(encoded, format, what="cover", job_id=job.pk)
+        records.sign_file(encoded, format, what="cover", job_id=job.pk)
         size = encoded.stat().st_size
         with encoded.open("rb") as file:
             name = storage.save(f"covers/{job.pk}/{job.attempt}-result.{format}", File(file))
@@ -314,7 +317,7 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
         with transaction.atomic():
             won = kept.update(**{field: name}, output_bytes=F("output_bytes") + size)
             if won:
-                provenance.mark_cover(job.pk, encoded)
+                records.mark_cover(job.pk, encoded)
         if not won:
             storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
     job.refresh_from_db()

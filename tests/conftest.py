@@ -29,11 +29,11 @@ from django.test import TransactionTestCase
 from rest_framework.test import APIClient
 
 from tests import secrets_in_logs
-from voiceproject.storage import BucketStorage
-from voices import synthesis
+from voiceproject.media.storage import BucketStorage
 from voices.engines import EngineHealth, Piece, SynthesisRequest
 from voices.models import ApiKey
-from voices.text import split
+from voices.speech import synthesis
+from voices.text.sentences import split
 
 # They take longest. Begun last, one of them would keep one process busy while the other has nothing left to do.
 LONGEST = (

@@ -1,8 +1,8 @@
 """voiceproject.serving with short times for clients that stall, for `--config python:tests.quick_serving`."""
 
-from voiceproject.middleware import RequestMiddleware
-from voiceproject.serving import *  # noqa: F403
-from voiceproject.serving import Worker
+from voiceproject.web.middleware import RequestMiddleware
+from voiceproject.web.serving import *  # noqa: F403
+from voiceproject.web.serving import Worker
 
 RequestMiddleware.IDLE_SECONDS = 1.0
 RequestMiddleware.DRAIN_SECONDS = 0.2

@@ -24,7 +24,7 @@ from django.core.signals import request_started
 from django.db.models.signals import post_save
 from django.test.signals import setting_changed
 
-from voiceproject.logging import JsonFormatter
+from voiceproject.telemetry.logging import JsonFormatter
 from voices.models import ApiKey
 
 # Whatever has this form is one, also where nobody has sent it yet.

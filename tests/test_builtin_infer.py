@@ -15,8 +15,8 @@ import pytest
 import soundfile as sf
 import soxr
 
-from tests import songs
 from tests.script_server import Done, ScriptServer
+from tests.support import songs
 from voices.engines.builtin import conversion, singing, world
 
 SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "builtin_infer.py"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from tests import songs
 from tests.script_server import Done, ScriptServer
+from tests.support import songs
 
 SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "builtin_separate.py"
 RATE = songs.RATE

@@ -18,8 +18,9 @@ import pytest
 import pyworld
 import soundfile as sf
 
-from tests import fake_faster_whisper, marked_speech, songs
+from tests import fake_faster_whisper
 from tests import fake_gptsovits_root as fake
+from tests.support import marked_speech, songs
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
 sys.path.insert(0, str(SCRIPTS))

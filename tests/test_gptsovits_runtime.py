@@ -16,7 +16,7 @@ import soundfile as sf
 import yaml
 
 from tests import fake_gptsovits_root as fake
-from tests import speech
+from tests.support import speech
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
 TEXT = "The train leaves early in the morning."

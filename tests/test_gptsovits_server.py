@@ -22,7 +22,7 @@ import requests
 import soundfile as sf
 
 from tests import fake_gptsovits_root as fake
-from tests import speech
+from tests.support import speech
 from voiceproject.errors import EngineUnavailable
 from voices.engines import Model, Reference, SynthesisRequest
 from voices.engines.gptsovits import GptSovitsEngine

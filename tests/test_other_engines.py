@@ -15,8 +15,9 @@ import pytest
 import soundfile as sf
 import soxr
 
-from tests import audio_files, fake_engines, songs
+from tests.fakes import fake_engines
 from tests.script_server import Done, ScriptServer
+from tests.support import audio_files, songs
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
 sys.path.insert(0, str(SCRIPTS))

@@ -20,8 +20,8 @@ import soundfile as sf
 from django.conf import settings
 
 from tests.conftest import needs
-from tests.test_quickstart import SAMPLES, Quickstart
-from tests.test_streaming import decode
+from tests.operations.test_quickstart import SAMPLES, Quickstart
+from tests.speech.test_streaming import decode
 
 README = (Path(settings.BASE_DIR) / "README.md").read_text(encoding="utf-8")
 ADDRESS = "http://localhost:8000"

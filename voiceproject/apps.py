@@ -10,12 +10,10 @@ class VoiceprojectConfig(AppConfig):
     verbose_name = _("Service")
 
     def ready(self) -> None:
-        from voiceproject import (
-            checks,  # noqa: F401 - registers the system checks
-            sentry,
-            signin,  # noqa: F401 - hears who signs in
-        )
-        from voiceproject.roles import after_migrate
+        from voiceproject.operations import checks  # noqa: F401 - hears who signs in
+        from voiceproject.telemetry import sentry
+        from voiceproject.tenants import signin  # noqa: F401 - hears who signs in
+        from voiceproject.tenants.roles import after_migrate
 
         sentry.start()
         post_migrate.connect(after_migrate, dispatch_uid="roles")
@@ -23,4 +21,4 @@ class VoiceprojectConfig(AppConfig):
 
 class ConsoleConfig(admin_apps.AdminConfig):
     default = False
-    default_site = "voiceproject.dashboard.ConsoleSite"
+    default_site = "voiceproject.console.dashboard.ConsoleSite"

@@ -188,7 +188,7 @@ def as_public_error(exc: Exception) -> PublicError:
     from django.http.multipartparser import MultiPartParserError
     from rest_framework import exceptions
 
-    from voiceproject.storage import is_disk_full
+    from voiceproject.media.storage import is_disk_full
 
     match exc:
         case PublicError():

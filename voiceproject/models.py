@@ -82,7 +82,7 @@ class WorkerHost(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """What a tenant's Idempotency-Key has stood for (voiceproject.idempotency). Holds nothing of what was sent."""
+    """What a tenant's Idempotency-Key has stood for (voiceproject.jobs.idempotency). Holds nothing of what was sent."""
 
     tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=255)
@@ -98,7 +98,7 @@ class IdempotencyKey(models.Model):
 
 
 class RateLog(models.Model):
-    """When the last requests of a tenant or a key were accepted. Written by voiceproject.ratelimit alone."""
+    """When the last requests of a tenant or a key were accepted. Written by voiceproject.tenants.ratelimit alone."""
 
     name = models.CharField(max_length=64, primary_key=True)
     times = models.TextField(help_text="The newest first")
@@ -180,7 +180,7 @@ class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
 
 
 class WebhookDelivery(models.Model):
-    """One event for one receiver, and what came of telling it. Changed by voiceproject.webhooks alone."""
+    """One event for one receiver, and what came of telling it. Changed by voiceproject.webhooks.deliveries alone."""
 
     class Status(models.TextChoices):
         PENDING = "pending", _("Pending")
@@ -232,7 +232,7 @@ class WebhookDelivery(models.Model):
 
 
 class UsageEntry(models.Model):
-    """One accepted piece of work, and what it has cost. Written by voiceproject.usage alone.
+    """One accepted piece of work, and what it has cost. Written by voiceproject.tenants.usage alone.
 
     It outlives the job, the key and the tenant: numbers and names instead of foreign keys. Times are whole
     milliseconds, whose sums are exact.
@@ -274,7 +274,7 @@ class UsageEntry(models.Model):
 
 
 class SigninFailures(models.Model):
-    """Passwords that were wrong lately, of one account or from one address (voiceproject.signin)."""
+    """Passwords that were wrong lately, of one account or from one address (voiceproject.tenants.signin)."""
 
     name = models.CharField(max_length=80, primary_key=True, help_text="A hash: of what, the log does not repeat")
     count = models.PositiveIntegerField(default=0)
@@ -379,7 +379,7 @@ class Mark(models.Model):
 
 
 class Landmark(models.Model):
-    """A place in the sound of a marked file (see voiceproject.fingerprint)."""
+    """A place in the sound of a marked file (see voiceproject.provenance.fingerprint)."""
 
     pk = models.CompositePrimaryKey("hash", "mark", "frame")
     hash = models.BigIntegerField()

@@ -17,9 +17,10 @@ from corsheaders.defaults import default_headers
 from django.templatetags.static import static
 from django.utils.translation import gettext_lazy
 
-from voiceproject import __version__, addresses
-from voiceproject.commands import CommandTemplate
+from voiceproject import __version__
+from voiceproject.commands.runner import CommandTemplate
 from voiceproject.env import BadSetting, Env, check_url, read_environment, s3_options
+from voiceproject.web import client_ip
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(read_environment(Path(os.environ.get("ENV_FILE", "") or BASE_DIR / ".env")))
@@ -84,14 +85,14 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     # Outermost: every answer, also one made by a middleware below, carries the request id and is logged.
-    "voiceproject.middleware.RequestMiddleware",
+    "voiceproject.web.middleware.RequestMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "voiceproject.middleware.PageBodyMiddleware",
-    "voiceproject.middleware.PathMiddleware",
+    "voiceproject.web.middleware.PageBodyMiddleware",
+    "voiceproject.web.middleware.PathMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "voiceproject.middleware.PageLanguageMiddleware",
+    "voiceproject.web.middleware.PageLanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -154,10 +155,10 @@ REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix"))
 
 STORAGE_URL = env.text("STORAGE_URL")
 STORAGE_PRESIGNED_REDIRECTS = env.flag("STORAGE_PRESIGNED_REDIRECTS", False)
-_files: dict[str, Any] = {"BACKEND": "voiceproject.storage.WholeFileStorage"}
+_files: dict[str, Any] = {"BACKEND": "voiceproject.media.storage.WholeFileStorage"}
 if STORAGE_URL:
     try:
-        _files = {"BACKEND": "voiceproject.storage.BucketStorage", "OPTIONS": s3_options(STORAGE_URL)}
+        _files = {"BACKEND": "voiceproject.media.storage.BucketStorage", "OPTIONS": s3_options(STORAGE_URL)}
     except ValueError as error:
         raise BadSetting("STORAGE_URL", str(error)) from None
 STORAGES = {
@@ -246,12 +247,12 @@ UNFOLD = {
     "SCRIPTS": [lambda request: static("voiceproject/console.js")],
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_LANGUAGES": True,
-    "SIDEBAR": {"navigation": "voiceproject.dashboard.navigation"},
+    "SIDEBAR": {"navigation": "voiceproject.console.dashboard.navigation"},
 }
 # Whose X-Forwarded-For is believed: networks, and the word unix for proxies that connect through a Unix socket.
 try:
     TRUSTED_PROXIES = [
-        word if word == addresses.UNIX else addresses.parse_network(word) for word in env.words("TRUSTED_PROXIES", [])
+        word if word == client_ip.UNIX else client_ip.parse_network(word) for word in env.words("TRUSTED_PROXIES", [])
     ]
 except ValueError as error:
     raise BadSetting("TRUSTED_PROXIES", f"must be networks like 10.1.0.0/16: {error}") from None
@@ -259,14 +260,14 @@ except ValueError as error:
 # --- The API ---------------------------------------------------------------------------------------------------------
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["voices.auth.ApiKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["voices.auth.HasScope"],
-    "DEFAULT_THROTTLE_CLASSES": ["voices.auth.WithinRate"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["voices.keys.auth.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["voices.keys.auth.HasScope"],
+    "DEFAULT_THROTTLE_CLASSES": ["voices.keys.auth.WithinRate"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "voiceproject.api.BoundedJSONParser",
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "voiceproject.web.api.BoundedJSONParser",
                                "rest_framework.parsers.FormParser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "voiceproject.api.IgnoreAccept",
-    "DEFAULT_SCHEMA_CLASS": "voiceproject.schema.EnvelopeSchema",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "voiceproject.web.api.IgnoreAccept",
+    "DEFAULT_SCHEMA_CLASS": "voiceproject.web.schema.EnvelopeSchema",
     "EXCEPTION_HANDLER": "voiceproject.errors.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": None,
@@ -292,15 +293,15 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
-        "JobStatus": "voiceproject.jobs.JobStatus",
-        "Language": "voices.serializers.LANGUAGES",
-        "SpeechFormat": "voices.serializers.FORMATS",
+        "JobStatus": "voiceproject.jobs.job.JobStatus",
+        "Language": "voices.speech.serializers.LANGUAGES",
+        "SpeechFormat": "voices.speech.serializers.FORMATS",
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "voiceproject.schema.add_examples",
+        "voiceproject.web.schema.add_examples",
     ],
     "APPEND_COMPONENTS": {"securitySchemes": {"MetricsToken": {"type": "http", "scheme": "bearer"}}},
     "TAGS": [
@@ -451,8 +452,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "text": {"()": "voiceproject.logging.TextFormatter"},
-        "json": {"()": "voiceproject.logging.JsonFormatter"},
+        "text": {"()": "voiceproject.telemetry.logging.TextFormatter"},
+        "json": {"()": "voiceproject.telemetry.logging.JsonFormatter"},
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},

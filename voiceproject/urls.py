@@ -11,17 +11,18 @@ from drf_spectacular.views import SpectacularJSONAPIView
 
 from covers.speech_to_speech import SpeechToSpeechView
 from covers.views import CoverJobViewSet
-from voiceproject.health import HealthView
-from voiceproject.metrics_api import MetricsView
-from voiceproject.pages import DocsView, RedocView, StudioView
-from voiceproject.usage_api import MeView, UsageView
-from voiceproject.webhook_api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
-from voices import account_pages, elevenlabs, openai
-from voices.account_api import EraseView, ExportView
-from voices.key_api import KeyViewSet
-from voices.provenance import VerifyView
-from voices.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
-from voices.voice_api import QualityView, StandingConsentView, VoiceViewSet
+from voiceproject.operations.health import HealthView
+from voiceproject.operations.metrics_view import MetricsView
+from voiceproject.provenance.api import VerifyView
+from voiceproject.tenants.api import MeView, UsageView
+from voiceproject.web.pages import DocsView, RedocView, StudioView
+from voiceproject.webhooks.api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
+from voices.account import pages
+from voices.account.api import EraseView, ExportView
+from voices.compat import elevenlabs, openai
+from voices.keys.api import KeyViewSet
+from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
+from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
 API = "api/v1"
 
@@ -35,20 +36,20 @@ urlpatterns = [
     path("redoc", RedocView.as_view(), name="redoc"),
     path("admin/", admin.site.urls),
     path("language", set_language, name="set_language"),
-    path("account", account_pages.OverviewView.as_view(), name="account"),
-    path("account/signin", account_pages.SigninView.as_view(), name="account-signin"),
-    path("account/signout", account_pages.SignoutView.as_view(), name="account-signout"),
-    path("account/password", account_pages.PasswordView.as_view(), name="account-password"),
-    path("account/export", account_pages.ExportView.as_view(), name="account-export"),
-    path("account/erase", account_pages.EraseView.as_view(), name="account-erase"),
-    path("account/usage", account_pages.UsageView.as_view(), name="account-usage"),
-    path("account/voices", account_pages.VoicesView.as_view(), name="account-voices"),
-    path("account/voices/<uuid:pk>/sample", account_pages.VoiceSampleView.as_view(), name="account-voice-sample"),
-    path("account/voices/<uuid:pk>/delete", account_pages.DeleteVoiceView.as_view(), name="account-voice-delete"),
-    path("account/keys/new", account_pages.NewKeyView.as_view(), name="account-new-key"),
-    path("account/keys/<uuid:pk>", account_pages.KeyView.as_view(), name="account-key"),
-    path("account/keys/<uuid:pk>/rotate", account_pages.RotateKeyView.as_view(), name="account-key-rotate"),
-    path("account/keys/<uuid:pk>/revoke", account_pages.RevokeKeyView.as_view(), name="account-key-revoke"),
+    path("account", pages.OverviewView.as_view(), name="account"),
+    path("account/signin", pages.SigninView.as_view(), name="account-signin"),
+    path("account/signout", pages.SignoutView.as_view(), name="account-signout"),
+    path("account/password", pages.PasswordView.as_view(), name="account-password"),
+    path("account/export", pages.ExportView.as_view(), name="account-export"),
+    path("account/erase", pages.EraseView.as_view(), name="account-erase"),
+    path("account/usage", pages.UsageView.as_view(), name="account-usage"),
+    path("account/voices", pages.VoicesView.as_view(), name="account-voices"),
+    path("account/voices/<uuid:pk>/sample", pages.VoiceSampleView.as_view(), name="account-voice-sample"),
+    path("account/voices/<uuid:pk>/delete", pages.DeleteVoiceView.as_view(), name="account-voice-delete"),
+    path("account/keys/new", pages.NewKeyView.as_view(), name="account-new-key"),
+    path("account/keys/<uuid:pk>", pages.KeyView.as_view(), name="account-key"),
+    path("account/keys/<uuid:pk>/rotate", pages.RotateKeyView.as_view(), name="account-key-rotate"),
+    path("account/keys/<uuid:pk>/revoke", pages.RevokeKeyView.as_view(), name="account-key-revoke"),
     path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),

@@ -17,12 +17,14 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from voiceproject.api import file_response
-from voiceproject.console import ConsoleAdmin, JobAdmin, LogAdmin, confirmed, since_filter, utc
+from voiceproject.console.base import ConsoleAdmin, JobAdmin, LogAdmin, confirmed, since_filter, utc
 from voiceproject.errors import PublicError, json_response
-from voices import keys, registry, saved
+from voiceproject.web.api import file_response
 from voices.forms import KeyForm, LanguagesField
+from voices.keys import grants
+from voices.library import saved
 from voices.models import DEFAULT_MODEL, ApiKey, Consent, EngineModel, Synthesis, Voice
+from voices.speech import registry
 
 KEY_STATES = {"valid": _("valid"), "expired": _("expired"), "revoked": _("revoked")}
 
@@ -58,7 +60,7 @@ class ApiKeyAdmin(ConsoleAdmin):
         return KEY_STATES.get(key.state, key.state)
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        fields: tuple[str, ...] = keys.FIELDS
+        fields: tuple[str, ...] = grants.FIELDS
         if not self.has_change_permission(request, obj):
             # In words: JSON as unfold shows it has inline styles, which the CSP forbids.
             words = {"scopes": "scope_names", "allowed_networks": "network_names"}
@@ -75,25 +77,25 @@ class ApiKeyAdmin(ConsoleAdmin):
         return (*self.readonly_fields, "user", "scope_names", "network_names") if obj else ()
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        actor = keys.Actor(request)
+        actor = grants.Actor(request)
         try:
             if change:
                 # Only what was changed: the key may have been used since the page was opened.
                 changes = {name: form.cleaned_data[name] for name in form.changed_data}
-                obj.__dict__.update(keys.update(ApiKey.objects.get(pk=obj.pk), actor, **changes).__dict__)
+                obj.__dict__.update(grants.update(ApiKey.objects.get(pk=obj.pk), actor, **changes).__dict__)
                 return
-            fields = {name: form.cleaned_data[name] for name in keys.FIELDS}
-            key, secret = keys.create(obj.user, actor, **fields)
+            fields = {name: form.cleaned_data[name] for name in grants.FIELDS}
+            key, secret = grants.create(obj.user, actor, **fields)
             obj.__dict__.update(key.__dict__)
         except PublicError as error:
             raise PermissionDenied(error.message) from error
         request.issued_secret = secret  # type: ignore[attr-defined] # for response_add, and nothing that lasts
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """voices.keys has done it."""
+        """voices.keys.grants has done it."""
 
     def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """voices.keys has done it."""
+        """voices.keys.grants has done it."""
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> Any:
         """The secret, in the answer to the form itself: it is in no session, no cookie, no message and no URL."""
@@ -120,7 +122,7 @@ class ApiKeyAdmin(ConsoleAdmin):
     @confirmed(lambda n: ngettext("Revoke %d key? Nothing brings it back.",
                                   "Revoke %d keys? Nothing brings them back.", n) % n)  # fmt: skip
     def revoke(self, request: HttpRequest, selected: list[ApiKey]) -> None:
-        count = sum(keys.revoke(key, keys.Actor(request)) for key in selected)
+        count = sum(grants.revoke(key, grants.Actor(request)) for key in selected)
         messages.success(request, ngettext("%d key revoked.", "%d keys revoked.", count) % count)
 
 

@@ -10,7 +10,7 @@ from django import forms
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.addresses import parse_network
+from voiceproject.web.client_ip import parse_network
 from voices.models import KEY_LIMITS, MAX_NETWORKS, MODEL_LANGUAGES, SCOPES, ApiKey, clean_networks
 
 

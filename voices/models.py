@@ -21,13 +21,13 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.addresses import parse_network, written
-from voiceproject.jobs import Job, JobStatus
+from voiceproject.jobs.job import Job, JobStatus
 from voiceproject.prepared import Select, Slot
-from voiceproject.ratelimit import Limit
+from voiceproject.tenants.ratelimit import Limit
+from voiceproject.web.client_ip import parse_network, written
 from voices.engines import Model
-from voices.references import references
-from voices.text import speaking_seconds
+from voices.library.references import references
+from voices.text.sentences import speaking_seconds
 
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
 BOOTSTRAP_USERNAME = "api"
@@ -205,7 +205,7 @@ class ApiKey(models.Model):
 
 
 class EngineModel(models.Model):
-    """A trained model that operators offer; `model_id` of a request names it. What it may do is in voices.registry."""
+    """A trained model that operators offer; `model_id` of a request names it. See voices.speech.registry."""
 
     class Engine(models.TextChoices):
         GPTSOVITS = "gptsovits", "GPT-SoVITS"
@@ -304,7 +304,7 @@ class TenantQuerySet(models.QuerySet):
 
 
 class Voice(models.Model):
-    """A speaker whose samples are kept, so that nobody has to upload them again. Made and changed by voices.saved."""
+    """A speaker whose samples are kept, so that nobody has to upload them again. See voices.library.saved."""
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(
@@ -528,7 +528,7 @@ class Synthesis(Job):
         abstract = False
 
     def as_json(self, request: Any) -> dict[str, Any]:
-        from voices.serializers import SynthesisSerializer
+        from voices.speech.serializers import SynthesisSerializer
 
         return SynthesisSerializer(self, context={"request": request}).data
 

@@ -17,9 +17,9 @@ from django.db import connection
 
 from covers import pipeline, tasks
 from covers.models import STAGES, CoverJob
-from tests.test_covers import fresh, habits, processes_of, run_in_thread, until  # noqa: F401 - fixtures
-from tests.test_worker import submit
-from voiceproject.storage import BucketStorage
+from tests.covers.test_covers import fresh, habits, processes_of, run_in_thread, until  # noqa: F401 - fixtures
+from tests.operations.test_worker import submit
+from voiceproject.media.storage import BucketStorage
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 

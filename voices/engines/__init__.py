@@ -95,7 +95,7 @@ def profile_key(reference: Reference) -> str:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model of the operator's registry (voices.registry).
+    """A trained model of the operator's registry (voices.speech.registry).
 
     Paths are as the machine sees them that loads them, empty where there are none; version: of GPT-SoVITS (`v2Pro`),
     empty if not known; languages: those that it speaks, empty for all of its engine and version.
@@ -126,7 +126,7 @@ class OwnModel:
 class SynthesisRequest:
     """One text to speak. speed 0.5-2 (2 is twice as fast); temperature 0.1-1; seed None draws one.
 
-    early: somebody listens already, so a long first sentence is cut at a clause (voices.text.split).
+    early: somebody listens already, so a long first sentence is cut at a clause (voices.text.sentences.split).
     model: what the registry has under model_id, None for the engine's own default; tenant: any name of who asks, since
     engines that have a line serve tenants by turns.
     """

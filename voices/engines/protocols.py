@@ -30,7 +30,7 @@ from django.utils.translation import gettext_noop as _  # for the console, which
 from numpy.typing import NDArray
 
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
-from voiceproject.logging import current
+from voiceproject.telemetry.logging import current
 from voices.engines import Model
 from voices.engines.servers import Answer, CallFailed, Server
 

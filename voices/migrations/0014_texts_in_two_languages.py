@@ -5,7 +5,7 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 import django.utils.timezone
 import uuid
-import voiceproject.tracing
+import voiceproject.telemetry.tracing
 import voices.models
 from django.conf import settings
 from django.db import migrations, models
@@ -451,7 +451,7 @@ class Migration(migrations.Migration):
                 migrations.AlterField(
                     model_name='synthesis',
                     name='trace_parent',
-                    field=models.CharField(blank=True, db_default='', default=voiceproject.tracing.traceparent, editable=False, help_text="The request's place in its OpenTelemetry trace", max_length=64, verbose_name='trace parent'),
+                    field=models.CharField(blank=True, db_default='', default=voiceproject.telemetry.tracing.traceparent, editable=False, help_text="The request's place in its OpenTelemetry trace", max_length=64, verbose_name='trace parent'),
                 ),
                 migrations.AlterField(
                     model_name='synthesis',

@@ -12,9 +12,9 @@ from django.core.files import File
 from covers import pipeline
 from covers.models import CoverJob
 from covers.serializers import RESULT_FORMATS, CreateCoverSerializer
-from voiceproject import audio
-from voiceproject.terminal import JobCommand, existing_file, told_plainly
-from voices import saved
+from voiceproject.jobs.terminal import JobCommand, existing_file, told_plainly
+from voiceproject.media import audio
+from voices.library import saved
 
 
 class Command(JobCommand):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from voiceproject.errors import EngineTimeout, PublicError
 from voices.engines import EngineHealth, Model, OwnModel, Piece, Reference, SynthesisRequest
-from voices.text import Sentence, split
+from voices.text.sentences import Sentence, split
 
 from .pool import Pool
 from .turns import Canceled, Deadline
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
-# What voices.text finds in a text besides.
+# What voices.text.sentences finds in a text besides.
 FOREIGN = {"ko": "Korean", "und": "another alphabet", "yue": "Cantonese"}
 PRESETS = ("female", "male")
 CLEAR = OwnModel(

@@ -397,7 +397,7 @@ def analyze_base(voice: BaseVoice, samples: Float32, sample_rate: int) -> Analys
 
 def align(base: Base, profile: VoiceProfile) -> Pairs | None:
     """Pairs by the transcript: the base voice says what the reference says. None where the two do not fit."""
-    from voices.text import split
+    from voices.text.sentences import split
 
     rng = np.random.default_rng(CALIBRATION_SEED)
     analyses = []
@@ -425,7 +425,7 @@ def align(base: Base, profile: VoiceProfile) -> Pairs | None:
 def transcript_language(transcript: str, language: str) -> str:
     if language != "auto":
         return language
-    from voices.text import detect_language
+    from voices.text.sentences import detect_language
 
     return detect_language(transcript)
 

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from voices import keys
+from voices.keys import grants
 from voices.models import KEY_LIMITS, MAX_LIMIT, SCOPES, clean_networks
 
 
@@ -52,6 +52,6 @@ class Command(BaseCommand):
         for name in KEY_LIMITS:
             if fields[name] is not None and not 1 <= fields[name] <= MAX_LIMIT:
                 raise CommandError(f"--{name.replace('_', '-')} must be from 1 to {MAX_LIMIT}.")
-        key, secret = keys.create(user, keys.Actor(), **fields, expires_at=expires_at)
+        key, secret = grants.create(user, grants.Actor(), **fields, expires_at=expires_at)
         self.stderr.write(f"Key {key.prefix}… of {user.username}. Copy it now, it is not shown again:")
         self.stdout.write(secret)

@@ -10,12 +10,13 @@ from typing import Any
 
 from django.core.files import File
 
-from voiceproject import audio
-from voiceproject.terminal import JobCommand, told_plainly
-from voices import saved, synthesis, tasks
+from voiceproject.jobs.terminal import JobCommand, told_plainly
+from voiceproject.media import audio
 from voices.engines import Reference
+from voices.library import saved
 from voices.models import Synthesis
-from voices.serializers import FORMATS, LANGUAGES, MAX_SEED, SynthesizeSerializer, check_text
+from voices.speech import synthesis, tasks
+from voices.speech.serializers import FORMATS, LANGUAGES, MAX_SEED, SynthesizeSerializer, check_text
 
 
 class Command(JobCommand):

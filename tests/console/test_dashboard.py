@@ -1,0 +1,144 @@
+"""The dashboard's numbers, and that it costs no more with many jobs."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from model_bakery import baker
+
+from covers.models import CoverJob
+from tests.conftest import FakeEngine
+from voiceproject.console import dashboard
+from voiceproject.models import EngineLease, EngineWaiter, WorkerHost
+from voices.models import Synthesis
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    dashboard._days.clear()
+    for kept in (dashboard.HISTORY, dashboard.ENGINE_HEALTH, dashboard.MEDIA_BYTES):
+        kept.forget()
+
+
+@pytest.fixture
+def operator(engine: FakeEngine) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    return client
+
+
+def marks(*stages: tuple[str, float], attempt: int = 1) -> list[dict[str, Any]]:
+    start = timezone.now() - timedelta(hours=1)
+    return [
+        {"attempt": attempt, "stage": stage, "at": (start + timedelta(seconds=seconds)).isoformat()}
+        for stage, seconds in stages
+    ]
+
+
+def test_queues_say_what_runs_what_waits_and_since_when() -> None:
+    now = timezone.now()
+    baker.make(CoverJob, status="running", _quantity=2)
+    baker.make(CoverJob, status="queued", created_at=now - timedelta(minutes=9))
+    # One that was queued again waits since then, not since it was submitted.
+    baker.make(CoverJob, status="queued", attempt=1, created_at=now - timedelta(days=3), updated_at=now)
+    baker.make(Synthesis, status="failed", created_at=now - timedelta(hours=1))
+    covers, syntheses = dashboard.queues()
+    assert (covers["running"], covers["queued"], covers["failed"]) == (2, 2, 0)
+    assert covers["oldest"] == now - timedelta(minutes=9)
+    assert (syntheses["running"], syntheses["queued"], syntheses["oldest"], syntheses["failed"]) == (0, 0, None, 1)
+
+
+def test_outcomes_are_counted_by_day_over_both_kinds() -> None:
+    today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    baker.make(CoverJob, status="succeeded", created_at=today, _quantity=3)
+    baker.make(Synthesis, status="succeeded", created_at=today + timedelta(seconds=1))
+    baker.make(CoverJob, status="failed", created_at=today - timedelta(seconds=1))
+    baker.make(CoverJob, status="canceled", created_at=today - timedelta(days=dashboard.DAYS))  # too old
+    days = dashboard.outcomes()
+    assert len(days) == dashboard.DAYS
+    assert (days[-1]["succeeded"], days[-1]["failed"]) == (4, 0)
+    assert (days[-2]["succeeded"], days[-2]["failed"]) == (0, 1)
+    assert sum(day["canceled"] for day in days) == 0
+    chart = dashboard.day_chart(days)
+    assert chart["top"] == 4
+    (part,) = chart["bars"][-1]["parts"]
+    assert (float(part["y"]), float(part["height"])) == (10, 130)
+
+
+def test_stage_times_are_means_over_the_attempts_that_ran_them() -> None:
+    ends = ("preprocess", 0), ("separate", 2), ("infer", 12), ("mix", 42), ("finalize", 43), ("succeeded", 43.5)
+    baker.make(CoverJob, status="succeeded", marks=marks(*ends))
+    slow = [*marks(("infer", 0), ("taken over", 900), attempt=1), *marks(("infer", 1000), ("mix", 1050), attempt=2)]
+    baker.make(CoverJob, status="succeeded", marks=slow)
+    assert dict(dashboard.stage_seconds()) == pytest.approx(
+        {"preprocess": 2, "separate": 10, "infer": (30 + 900 + 50) / 3, "mix": 1, "finalize": 0.5}
+    )
+
+
+def test_the_page_shows_hosts_with_their_work_the_engine_and_the_busiest(operator: Client) -> None:
+    busy, idle = User.objects.create(username="busy<b>"), User.objects.create(username="idle-one")
+    baker.make(CoverJob, tenant=busy, status="succeeded", _quantity=3)
+    running = baker.make(CoverJob, tenant=busy, status="running", stage="infer", progress=61, host="gpu-1")
+    baker.make(CoverJob, tenant=idle, status="succeeded", created_at=timezone.now() - timedelta(days=2))
+    WorkerHost.objects.create(name="gpu-1", seen_at=timezone.now())
+    WorkerHost.objects.create(name="gpu-2", seen_at=timezone.now(), draining=True)
+    WorkerHost.objects.create(name="gpu-3", seen_at=timezone.now() - timedelta(days=1))
+    EngineLease.objects.create(server="http://gpu:9880", owner="w", expires_at=timezone.now() + timedelta(minutes=1))
+    EngineWaiter.objects.create(queue="q", expires_at=timezone.now() + timedelta(minutes=1))
+    hosts = {host["name"]: host for host in dashboard.hosts()}
+    assert {name: host["kind"] for name, host in hosts.items()} == {
+        "gpu-1": "alive", "gpu-2": "draining", "gpu-3": "silent",
+    }  # fmt: skip
+    assert [job["id"] for job in hosts["gpu-1"]["jobs"]] == [str(running.pk)[:8]]
+    (top,) = dashboard.busiest(dashboard.most_jobs())
+    assert (top["name"], top["jobs"], top["running"]) == ("busy<b>", 4, 1)
+    html = operator.get(reverse("admin:index")).content.decode()
+    assert "busy&lt;b&gt;" in html
+    assert "busy<b>" not in html
+    fragment = operator.get(reverse("admin:dashboard"))
+    assert "no-store" in fragment["Cache-Control"]
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", fragment.content.decode()))
+    for words in ("gpu-1 works", "61 %", "gpu-2 draining", "http://gpu:9880 busy", "1 waits for a server"):
+        assert words in text, words
+
+
+def test_its_queries_do_not_grow_with_the_jobs(operator: Client, django_assert_max_num_queries: Any) -> None:
+    WorkerHost.objects.create(name="gpu-1", seen_at=timezone.now())
+    baker.make(CoverJob, status="running", host="gpu-1", _quantity=10)
+    baker.make(CoverJob, status="succeeded", _quantity=20)
+    operator.get(reverse("admin:dashboard"))
+    with django_assert_max_num_queries(20):
+        operator.get(reverse("admin:dashboard"))
+
+
+def test_what_takes_long_is_found_by_a_thread_while_the_page_shows_what_is_known() -> None:
+    import threading
+
+    going, found = threading.Event(), iter((1, 2))
+
+    def find() -> int:
+        going.wait(10)
+        return next(found)
+
+    kept = dashboard.Background(find, seconds=1000.0)
+    assert kept.value() is None
+    assert kept.value(0.01) is None  # No second thread meanwhile.
+    going.set()
+    assert kept.value(10) == 1
+    assert kept.value() == 1
+
+
+def test_a_part_that_cannot_be_found_leaves_the_rest_as_it_was() -> None:
+    values = iter((7,))
+    kept = dashboard.Background(lambda: next(values), seconds=0.0)
+    assert kept.value(10) == 7
+    assert kept.value(10) == 7

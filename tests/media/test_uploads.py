@@ -1,0 +1,68 @@
+"""Every kind of bad file, sent to the API: a clear refusal, nothing left behind, and the next request is served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rest_framework.test import APIClient
+
+from covers.models import CoverJob
+from tests.conftest import FakeEngine, upload
+from tests.support.audio_files import BAD_FILES, BadFile, voice, write, write_bad
+from voices.models import Synthesis
+
+
+def refused_as(bad: BadFile, client: APIClient, url: str, field: str, others: dict[str, bytes], folder: Path) -> str:
+    content = write_bad(folder / bad.name, bad).read_bytes()
+    files = {name: upload(data, f"{name}.wav") for name, data in others.items()}
+    form = {**files, field: upload(content, bad.name)}
+    response = client.post(url, form | ({"text": "Hello"} if field == "reference_audio" else {}))
+    assert response.status_code == 400, response.content
+    body = response.json()
+    assert set(body) == {"success", "error", "message", "details"}
+    assert body["details"]["field"] == field
+    assert body["message"].startswith(f"{field} ")
+    assert body["details"]["reason"] == bad.reason
+    return str(body["error"])
+
+
+@pytest.mark.parametrize("bad", BAD_FILES, ids=lambda bad: bad.name)
+def test_a_bad_file_is_refused_everywhere_and_leaves_nothing(
+    bad: BadFile,
+    api: APIClient,
+    engine: FakeEngine,
+    reference_wav: bytes,
+    leftovers: Callable[[], list[str]],
+    tmp_path: Path,
+) -> None:
+    lengths = {"too_short": "reference_too_short", "too_long": "reference_too_long"}
+    speech = refused_as(bad, api, "/api/v1/voice/synthesize", "reference_audio", {}, tmp_path)
+    assert speech == lengths.get(bad.reason, "invalid_audio")
+    song = {"song": reference_wav}
+    singer = refused_as(bad, api, "/api/v1/cover/jobs", "reference_voice", song, tmp_path)
+    assert singer == lengths.get(bad.reason, "invalid_audio")
+    voice_ = {"reference_voice": reference_wav}
+    assert refused_as(bad, api, "/api/v1/cover/jobs", "song", voice_, tmp_path) == "invalid_audio"
+    assert engine.requests == []
+    assert leftovers() == []
+    assert not Synthesis.objects.exists()
+    assert not CoverJob.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("format", ["wav", "mp3", "flac", "vorbis", "opus", "m4a", "aac", "webm"])
+def test_every_format_is_taken_whatever_its_name_says(
+    api: APIClient, engine: FakeEngine, tmp_path: Path, format: str
+) -> None:
+    rate = 48_000 if format in ("opus", "webm") else 44_100
+    content = write(tmp_path / f"voice.{format}", voice(4.0, rate), rate, format).read_bytes()
+    response = api.post(
+        "/api/v1/voice/synthesize", {"text": "Hello", "reference_audio": upload(content, "x.bin", "text/plain")}
+    )
+    assert response.status_code == 200, response.content
+    assert engine.requests[0].reference.duration_seconds == pytest.approx(4.0, abs=0.1)
+    job = api.post("/api/v1/cover/jobs", {"song": upload(content, "x"), "reference_voice": upload(content, "x")})
+    assert job.status_code == 202, job.content
+    assert job.json()["duration_seconds"] == pytest.approx(4.0, abs=0.1)

@@ -1,0 +1,121 @@
+"""What the tests of the GPT-SoVITS client share: an engine for a server's URL, what is asked of it, and what is heard.
+
+References are tones; the server speaks at the pitch of the reference that it has read, so pitch tells whose
+voice it was.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
+from tests.jobs.test_lease import until
+from voiceproject.errors import PublicError
+from voiceproject.jobs.lease import Leases
+from voices.engines import Model, Piece, Reference, SynthesisRequest
+from voices.engines.gptsovits import GptSovitsEngine
+
+TEXT = "This is one sentence of a dozen words, which anybody can speak."
+ANNA = Model("anna", "gpt-anna", "sovits-anna")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeGptSovits]:
+    with FakeGptSovits() as server:
+        yield server
+
+
+Engines = Callable[..., GptSovitsEngine]
+
+
+@pytest.fixture
+def engine_for(tmp_path: Path, transactional_db: None) -> Iterator[Engines]:
+    """An engine for servers' URLs; leases with short times."""
+    made: list[GptSovitsEngine] = []
+
+    def make(
+        *urls: str,
+        timeout_seconds: float = 20,
+        queue_seconds: float = 20,
+        max_waiting: int = 16,
+        set_aside_seconds: float = 1.0,
+        folder: Path | None = None,
+        **options: Any,
+    ) -> GptSovitsEngine:
+        folder = folder or tmp_path / "references"
+        engine = GptSovitsEngine(
+            urls,
+            timeout_seconds=timeout_seconds,
+            reference_dir=folder,
+            reference_dir_on_server=str(folder),
+            queue_seconds=queue_seconds,
+            max_waiting=max_waiting,
+            lease_factory=lambda servers, **bounds: Leases(servers, set_aside_seconds=set_aside_seconds, **bounds),
+            **options,
+        )
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        engine.close()
+    until(lambda: not any(thread.name.startswith("probe ") for thread in threading.enumerate()))
+
+
+def voice(pitch: float = 120.0, seconds: float = 5.0, rate: int = 24_000, **fields: Any) -> Reference:
+    return Reference(tone(pitch, seconds, rate), rate, f"{pitch}-{seconds}", **fields)
+
+
+def ask(text: str = TEXT, reference: Reference | None = None, **fields: Any) -> SynthesisRequest:
+    fields.setdefault("language", "en")
+    return SynthesisRequest(text, reference=reference or voice(), **fields)
+
+
+def speak(engine: GptSovitsEngine, request: SynthesisRequest | None = None, seconds: float = 30) -> list[Piece]:
+    return list(engine.synthesize(request or ask(), time.monotonic() + seconds, lambda: False))
+
+
+def failure(engine: GptSovitsEngine, request: SynthesisRequest | None = None, seconds: float = 30) -> PublicError:
+    with pytest.raises(PublicError) as caught:
+        speak(engine, request, seconds)
+    return caught.value
+
+
+def pitch(pieces: list[Piece]) -> float:
+    return pitch_of(np.concatenate([piece.samples for piece in pieces]), pieces[0].sample_rate)
+
+
+def post(url: str, **fields: Any) -> tuple[int, bytes]:
+    """What a naive client sends."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    connection.request("POST", "/tts", json.dumps(fields), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, content
+
+
+def plain(path: Path, **fields: Any) -> dict[str, Any]:
+    return {"text": TEXT, "text_lang": "en", "prompt_lang": "en", "ref_audio_path": str(path)} | fields
+
+
+def refused_url() -> str:
+    """A port where nothing listens."""
+    fake = FakeGptSovits()
+    fake._http.server_close()
+    return fake.url
+
+
+def with_model(model: Model | None, reference: Reference | None = None, **fields: Any) -> SynthesisRequest:
+    return ask(reference=reference, model_id=model and model.id, model=model, **fields)

@@ -1,0 +1,1 @@
+"""The operators' console: the admin site, what its pages share, the dashboard."""

@@ -1,0 +1,427 @@
+"""The console's site and its first page: what runs, what waits, what fails, who works, at a glance.
+
+Every number comes by an index from few rows, or is found in the background and kept for a while, so that the page
+costs the same with a million jobs. It shows itself again every few seconds (console.js asks for `dashboard/`).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db import connection
+from django.db.models import Case, Count, F, Min, When
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import NoReverseMatch, path, reverse
+from django.utils import timezone
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+from unfold.forms import AuthenticationForm
+from unfold.sites import UnfoldAdminSite
+
+from covers.models import STAGES, CoverJob
+from voiceproject.console.base import stage_label
+from voiceproject.jobs.job import LIVE, Job, JobStatus
+from voiceproject.media.storage import BucketStorage
+from voiceproject.models import EngineLease, EngineWaiter, WorkerHost
+from voiceproject.tenants.signin import WINDOW, ThrottledSignin
+from voices.engines import EngineHealth
+from voices.models import Synthesis
+from voices.speech import synthesis
+
+log = logging.getLogger(__name__)
+
+KINDS: tuple[tuple[type[Job], Any], ...] = ((CoverJob, _("Covers")), (Synthesis, _("Syntheses")))
+DAYS = 14
+HEARD_LATELY_SECONDS = 30
+RECENT = 100  # jobs whose stages are averaged
+OUTCOMES = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
+PERMISSION = "covers.view_coverjob"
+
+
+class Background:
+    """What takes long to find, found by a thread; the page shows what was found last, and hardly waits."""
+
+    def __init__(self, find: Callable[[], Any], seconds: float) -> None:
+        self._find, self._seconds = find, seconds
+        self._changed = threading.Condition()
+        self._value: Any = None
+        self._found_at: float | None = None
+        self._busy = False
+
+    def value(self, patience_seconds: float = 0.0) -> Any:
+        """None where nothing was found yet, and is not within `patience_seconds` either."""
+        with self._changed:
+            old = self._found_at is None or time.monotonic() - self._found_at > self._seconds
+            if old and not self._busy:
+                self._busy = True
+                threading.Thread(target=self._run, name="dashboard", daemon=True).start()
+            if self._value is None and patience_seconds:
+                self._changed.wait_for(lambda: not self._busy, patience_seconds)
+            return self._value
+
+    def forget(self) -> None:
+        with self._changed:
+            self._value = self._found_at = None
+
+    def _run(self) -> None:
+        value = None
+        try:
+            value = self._find()
+        except Exception:
+            # The page goes on with what it has; the next look tries again.
+            log.warning("a part of the dashboard could not be found", exc_info=True)
+        finally:
+            connection.close()
+            with self._changed:
+                self._value = self._value if value is None else value
+                self._busy, self._found_at = False, time.monotonic()
+                self._changed.notify_all()
+
+
+def link(model: type, **query: Any) -> str:
+    """Of the console's list of this model's rows."""
+    from django.utils.http import urlencode
+
+    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")  # type: ignore[attr-defined]
+    return f"{url}?{urlencode(query)}" if query else url
+
+
+def queues() -> list[dict[str, Any]]:
+    """Of each kind of job: how many run and wait, and since when the oldest waits."""
+    found = []
+    for model, label in KINDS:
+        jobs = model._default_manager.order_by()
+        live = dict(jobs.filter(status__in=LIVE).values_list("status").annotate(n=Count("pk")))
+        # One that was queued again waits since then; only what is queued is read.
+        since = Case(When(attempt=0, then=F("created_at")), default=F("updated_at"))
+        oldest = jobs.filter(status=JobStatus.QUEUED).aggregate(at=Min(since))["at"]
+        found.append(
+            {
+                "label": label,
+                "running": live.get(JobStatus.RUNNING, 0),
+                "queued": live.get(JobStatus.QUEUED, 0),
+                "oldest": oldest,
+                "running_url": link(model, status__exact=JobStatus.RUNNING),
+                "queued_url": link(model, status__exact=JobStatus.QUEUED),
+                "failed_url": link(model, status__exact=JobStatus.FAILED, since="day"),
+                "failed": jobs.filter(
+                    status=JobStatus.FAILED, created_at__gt=timezone.now() - timedelta(hours=24)
+                ).count(),
+            }
+        )
+    return found
+
+
+_days: dict[datetime, tuple[float, dict[str, int]]] = {}
+
+
+def outcomes() -> list[dict[str, Any]]:
+    """Of each of the last days (UTC): how many of its jobs ended how. The days are those of submission.
+
+    With a million jobs this takes a second or two, so it is done in the background; a day that is over changes little,
+    and is counted again after ten minutes only.
+    """
+    today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+
+    def count(start: datetime) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for model, _label in KINDS:
+            for status in OUTCOMES:  # one range of an index each
+                jobs = model._default_manager.filter(
+                    status=status, created_at__gte=start, created_at__lt=start + timedelta(days=1)
+                )
+                total[str(status)] += jobs.count()
+        return dict(total)
+
+    found = []
+    for back in range(DAYS - 1, -1, -1):
+        start = today - timedelta(days=back)
+        known = _days.get(start)
+        if back == 0 or known is None or time.monotonic() - known[0] > 600:
+            known = _days[start] = time.monotonic(), count(start)
+        counts = known[1]
+        found.append({"day": start.date(), **counts})
+    return found
+
+
+def stage_seconds() -> list[tuple[str, float]]:
+    """(stage, mean seconds) over the last covers that succeeded, from their marks."""
+    times: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    recent = CoverJob.objects.filter(status=JobStatus.SUCCEEDED).order_by("-created_at")
+    for marks in recent.values_list("marks", flat=True)[:RECENT]:
+        for mark, following in pairwise(marks):
+            if mark["stage"] in times and mark["attempt"] == following["attempt"]:
+                span = datetime.fromisoformat(following["at"]) - datetime.fromisoformat(mark["at"])
+                times[mark["stage"]].append(span.total_seconds())
+    return [(stage, sum(values) / len(values)) for stage, values in times.items() if values]
+
+
+def most_jobs() -> list[tuple[int, int]]:
+    """(tenant, jobs in the last 24 hours) of those with the most."""
+    since = timezone.now() - timedelta(hours=24)
+    total: Counter[int] = Counter()
+    for model, _label in KINDS:
+        recent = model._default_manager.filter(created_at__gt=since).order_by()
+        total.update(dict(recent.values_list("tenant").annotate(n=Count("pk")).order_by("-n")[:10]))
+    return total.most_common(10)
+
+
+def busiest(top: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Those tenants by name, each with what it has running and waiting."""
+    live: dict[str, Counter[int]] = {str(status): Counter() for status in LIVE}
+    for model, _label in KINDS:
+        rows = model._default_manager.filter(status__in=LIVE).order_by().values_list("status", "tenant")
+        for status, tenant, n in rows.annotate(n=Count("pk")):
+            live[status][tenant] += n
+    names = dict(User.objects.filter(pk__in=[tenant for tenant, _n in top]).values_list("pk", "username"))
+    return [
+        {
+            "name": names[tenant],
+            "jobs": n,
+            "running": live[JobStatus.RUNNING][tenant],
+            "queued": live[JobStatus.QUEUED][tenant],
+            "url": link(CoverJob, q=names[tenant]),
+        }
+        for tenant, n in top
+        if tenant in names
+    ]
+
+
+def hosts() -> list[dict[str, Any]]:
+    """The hosts that were ever heard of, those alive first, each with what it does now."""
+    running: dict[str, list[dict[str, Any]]] = {}
+    for model, label in KINDS:
+        jobs = model._default_manager.filter(status=JobStatus.RUNNING).exclude(host="").select_related("tenant")
+        for job in jobs.order_by("worker")[:200]:
+            url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[job.pk])
+            doing = {"label": label, "id": str(job.pk)[:8], "url": url, "tenant": job.tenant.username,
+                     "stage": stage_label(job.stage), "progress": job.progress}  # fmt: skip
+            running.setdefault(job.host, []).append(doing)
+    now = timezone.now()
+    found = []
+    for host in WorkerHost.objects.order_by(F("seen_at").desc(nulls_last=True))[:50]:
+        alive = host.seen_at is not None and (now - host.seen_at).total_seconds() <= HEARD_LATELY_SECONDS
+        state = (_("draining") if host.draining else _("works")) if alive else _("silent")
+        kind = ("draining" if host.draining else "alive") if alive else "silent"
+        found.append({"name": host.name, "state": state, "kind": kind, "seen_at": host.seen_at,
+                      "jobs": running.get(host.name, [])})  # fmt: skip
+    return found
+
+
+def _folder_bytes() -> int:
+    """What the files in the media folder take together."""
+    import os
+
+    total, folders = 0, [str(settings.MEDIA_ROOT)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue  # Deleted this moment.
+    return total
+
+
+# Each process has its own.
+ENGINE_HEALTH = Background(lambda: synthesis.get_engine().health(), 10.0)
+MEDIA_BYTES = Background(_folder_bytes, 300.0)
+HISTORY = Background(lambda: {"days": outcomes(), "top": most_jobs(), "stages": stage_seconds()}, 15.0)
+PATIENCE_SECONDS = 0.5
+
+
+def storage_state() -> dict[str, Any]:
+    from django.core.files.storage import default_storage
+
+    disk = shutil.disk_usage(settings.DATA_DIR)
+    bucket = isinstance(default_storage, BucketStorage)
+    return {
+        "media": None if bucket else MEDIA_BYTES.value(),
+        "bucket": bucket,
+        "free": disk.free,
+        "total": disk.total,
+        "percent": round(100 * (disk.total - disk.free) / disk.total),
+    }
+
+
+def engine_detail(health: EngineHealth) -> str:
+    """What the engine says of itself, in the page's language."""
+    servers = health.extra.get("servers", ())
+    if len(servers) > 1:
+        available = sum(server["available"] for server in servers)
+        return gettext("%(available)d of %(all)d servers available") % {"available": available, "all": len(servers)}
+    children = health.extra.get("children")
+    if children is not None:
+        return ngettext("%d process runs", "%d processes run", children) % children
+    return gettext(health.detail)
+
+
+def engine_state() -> dict[str, Any]:
+    now = timezone.now()
+    health = ENGINE_HEALTH.value()
+    servers = [
+        {
+            "name": lease.server,
+            "busy": bool(lease.owner and lease.expires_at and lease.expires_at > now),
+            "away": lease.unreachable or bool(lease.set_aside_until and lease.set_aside_until > now),
+            "loaded": lease.loaded,
+            "seconds": lease.usual_seconds,
+        }
+        for lease in EngineLease.objects.order_by("server")[:50]
+    ]
+    return {
+        "name": settings.VOICE_ENGINE,
+        "health": health,
+        "detail": engine_detail(health) if health else "",
+        "servers": servers,
+        "waiting": EngineWaiter.objects.filter(expires_at__gt=now).count(),
+    }
+
+
+# --- charts: SVG of our own, coloured by classes, so that the page needs no script for them ---
+
+
+def day_chart(days: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stacked bars: x, y, width and height of each part on a canvas of 560 x 160, and the scale."""
+    top = max((sum(day[status] for status in OUTCOMES) for day in days), default=0) or 1
+    slot = 560 / len(days)
+    bars = []
+    for number, day in enumerate(days):
+        y, parts = 140.0, []
+        for status in OUTCOMES:
+            height = 130 * day[status] / top
+            y -= height
+            if day[status]:
+                parts.append({"kind": str(status), "y": f"{y:.1f}", "height": f"{height:.1f}"})
+        bars.append(
+            {
+                "day": day["day"],
+                "parts": parts,
+                "x": f"{number * slot + slot * 0.15:.1f}",
+                "middle": f"{(number + 0.5) * slot:.1f}",
+                "slot_x": f"{number * slot:.1f}",
+                "counts": {str(status): day[status] for status in OUTCOMES},
+            }
+        )
+    total = {str(status): sum(day[status] for day in days) for status in OUTCOMES}
+    return {"bars": bars, "width": f"{slot * 0.7:.1f}", "slot": f"{slot:.1f}", "top": top, "total": total}
+
+
+def stage_chart(stages: list[tuple[str, float]]) -> list[dict[str, Any]]:
+    longest = max((seconds for _stage, seconds in stages), default=0.0) or 1.0
+    return [
+        {"kind": stage, "label": stage_label(stage), "seconds": seconds, "width": f"{100 * seconds / longest:.1f}"}
+        for stage, seconds in stages
+    ]
+
+
+def numbers() -> dict[str, Any]:
+    """All that the dashboard shows; without what is still being counted."""
+    history = HISTORY.value(PATIENCE_SECONDS)
+    return {
+        "pending": history is None,
+        "queues": queues(),
+        "days": day_chart(history["days"]) if history else None,
+        "stages": stage_chart(history["stages"]) if history else None,
+        "busiest": busiest(history["top"]) if history else None,
+        "hosts": hosts(),
+        "engine": engine_state(),
+        "storage": storage_state(),
+        "now": timezone.now(),
+    }
+
+
+# --- the site ---
+
+
+class SigninForm(ThrottledSignin, AuthenticationForm):
+    """The console's, with as many tries as `voiceproject.tenants.signin` leaves."""
+
+
+class ConsoleSite(UnfoldAdminSite):
+    site_title = _("Voice console")  # type: ignore[assignment]
+    site_header = _("Voice console")  # type: ignore[assignment]
+    index_title = _("Dashboard")  # type: ignore[assignment]
+    index_template = "voiceproject/console/dashboard.html"
+    login_form = SigninForm
+    login_template = "voiceproject/console/signin.html"
+
+    def get_urls(self) -> list[Any]:
+        return [path("dashboard/", self.admin_view(self.refresh), name="dashboard"), *super().get_urls()]
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        # The colours are in console.css: unfold would write them into a <style> of each page, which the CSP forbids.
+        return {**super().each_context(request), "colors": None, "redirect_to": request.get_full_path()}
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        seen = request.user.has_perm(PERMISSION)
+        return super().index(request, {"numbers": numbers() if seen else None, **(extra_context or {})})
+
+    def refresh(self, request: HttpRequest) -> HttpResponse:
+        """The inside of the dashboard, as it is now."""
+        if not request.user.has_perm(PERMISSION):
+            raise PermissionDenied
+        response = TemplateResponse(request, "voiceproject/console/numbers.html", {"numbers": numbers()})
+        response["Cache-Control"] = "no-store"
+        return response
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        response = super().login(request, extra_context)
+        if getattr(request, "signin_throttled", False):
+            response.status_code = 429
+            response["Retry-After"] = str(int(WINDOW.total_seconds()))
+        return response
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """The side bar: what this user may see."""
+    groups = (
+        ("", (("index", "", _("Dashboard"), "dashboard"),)),
+        (_("Jobs"), (
+            ("covers_coverjob_changelist", "covers.view_coverjob", _("Covers"), "music_note"),
+            ("voices_synthesis_changelist", "voices.view_synthesis", _("Syntheses"), "record_voice_over"),
+            ("voiceproject_webhookdelivery_changelist", "voiceproject.view_webhookdelivery", _("Webhooks"), "webhook"),
+        )),
+        (_("Voices and models"), (
+            ("voices_voice_changelist", "voices.view_voice", _("Voices"), "mic"),
+            ("voices_consent_changelist", "voices.view_consent", _("Consents"), "verified_user"),
+            ("voices_enginemodel_changelist", "voices.view_enginemodel", _("Models"), "neurology"),
+        )),
+        (_("Tenants"), (
+            ("auth_user_changelist", "auth.view_user", _("Users"), "group"),
+            ("voiceproject_tenant_changelist", "voiceproject.view_tenant", _("Limits"), "speed"),
+            ("voices_apikey_changelist", "voices.view_apikey", _("API keys"), "key"),
+        )),
+        (_("Machines"), (
+            ("voiceproject_workerhost_changelist", "voiceproject.view_workerhost", _("Hosts"), "dns"),
+            ("voiceproject_auditentry_changelist", "voiceproject.view_auditentry", _("Audit log"), "history"),
+        )),
+    )  # fmt: skip
+    found = []
+    for title, items in groups:
+        shown = []
+        for name, permission, label, icon in items:
+            if permission and not request.user.has_perm(permission):
+                continue
+            try:
+                shown.append({"title": label, "icon": icon, "link": reverse(f"admin:{name}")})
+            except NoReverseMatch:
+                continue  # A page that this version does not have.
+        if shown:
+            found.append({"title": title, "separator": bool(title), "items": shown})
+    return found

@@ -1,0 +1,183 @@
+"""Middleware: request ids and the access log, bodies that are refused early, paths as routes have them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils import translation
+from django.utils.cache import patch_vary_headers
+
+from voiceproject.errors import PublicError, json_response
+from voiceproject.telemetry import metrics, tracing
+from voiceproject.telemetry.logging import bind, bound
+
+log = logging.getLogger("voiceproject.access")
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+
+class RequestMiddleware:
+    """Gives each request an id (the client's own, where it sent a sane one), logs it, and reads what is left of a body.
+
+    A body that was refused unread would be answered by a connection reset before the client could read why. So what
+    comes of it within a bounded time is read and thrown away.
+    """
+
+    DRAIN_BLOCK = 64 * 1024
+    DRAIN_SECONDS = 2.0
+    # A client that sends, or takes, nothing for so long holds no thread any longer.
+    IDLE_SECONDS = 30.0
+    # Scripts, styles and sounds are our own, nothing is inline, nobody frames these pages; Swagger UI has data: images.
+    CONTENT_SECURITY_POLICY = (
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    )
+    # The console's menus and dialogs (Alpine.js) are written as expressions in attributes.
+    CONSOLE_SECURITY_POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'self' 'unsafe-eval'"
+
+    PERMISSIONS_POLICY = "microphone=(), camera=(), geolocation=(), payment=(), usb=()"
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.drain_bytes = 4 * (settings.MAX_UPLOAD_SIZE + 1024 * 1024)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        sent = request.headers.get("X-Request-ID", "")
+        request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        request.request_id = request_id  # type: ignore[attr-defined]
+        started = metrics.request_started()
+        connection = request.META.get("gunicorn.socket")
+        if connection is not None:
+            connection.settimeout(self.IDLE_SECONDS)
+        with bind(request_id=request_id), self.span(request) as span:
+            response = self.get_response(request)
+            response["X-Request-ID"] = request_id
+            for name, value in getattr(request, "rate_headers", {}).items():
+                response[name] = value
+            if response.get("Content-Type", "").startswith("text/html"):
+                console = request.path.startswith("/admin/")
+                policy = self.CONSOLE_SECURITY_POLICY if console else self.CONTENT_SECURITY_POLICY
+                response.setdefault("Content-Security-Policy", policy)
+                response.setdefault("Permissions-Policy", self.PERMISSIONS_POLICY)
+            if request.method == "HEAD" and isinstance(response, HttpResponse) and response.content:
+                # Only told how long the body would be; gunicorn logs a warning for each one that it has to drop.
+                response.setdefault("Content-Length", str(len(response.content)))
+                response.content = b""
+            if response.status_code >= 400:
+                self.drain(request, connection)
+                if connection is not None:
+                    connection.settimeout(self.IDLE_SECONDS)
+            self.tell(request, response, started, span)
+        return response
+
+    @staticmethod
+    def span(request: HttpRequest) -> AbstractContextManager[Any]:
+        parent = request.META.get("HTTP_TRACEPARENT", "")
+        return tracing.span(str(request.method), parent, {"http.request.method": str(request.method)}, server=True)
+
+    @staticmethod
+    def tell(request: HttpRequest, response: HttpResponseBase, started: float, span: Any) -> None:
+        """The access log, the metrics and the trace. Of an answer that is streamed, they tell of its start."""
+        method, status = str(request.method), response.status_code
+        match = request.resolver_match
+        route = match.route if match is not None else None
+        if route is None and request.path_info.startswith(settings.STATIC_URL):
+            route = "static/"
+        error = getattr(response, "error_code", "")
+        seconds = metrics.request_answered(method, route, status, started, error)
+        if span is not None:
+            span.update_name(f"{method} /{route}" if route is not None else method)
+            span.set_attributes({**bound(), "http.route": route or "", "http.response.status_code": status})
+        extra = {"duration_ms": round(1000 * seconds), **({"error": error} if error else {})}
+        log.info("%s %s %s", method, request.path, status, extra=extra)
+
+    def drain(self, request: HttpRequest, connection: Any) -> None:
+        stream = getattr(request, "_stream", None)
+        left = self.drain_bytes
+        deadline = time.monotonic() + self.DRAIN_SECONDS
+        try:
+            while stream is not None and left > 0 and (seconds := deadline - time.monotonic()) > 0:
+                if connection is not None:
+                    connection.settimeout(seconds)
+                block = stream.read(min(self.DRAIN_BLOCK, left))
+                if not block:
+                    return
+                left -= len(block)
+        except (OSError, ValueError):  # The client has gone, or sends nothing.
+            return
+
+
+class PageBodyMiddleware:
+    """Refuses a large body outside the APIs, whose views look at the length themselves once they know who asks.
+
+    Django reads a form before it knows that: the check of its CSRF token does. A file in it would fill the disk.
+    """
+
+    MAX_BYTES = 1024 * 1024
+    APIS = ("/api/", "/openai/", "/elevenlabs/")
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        found = int(request.META.get("CONTENT_LENGTH") or 0)
+        if found > self.MAX_BYTES and not request.path_info.startswith(self.APIS):
+            message = f"The request has {found} bytes; {self.MAX_BYTES} are taken here."
+            return json_response(PublicError("file_too_large", message, {"limit": self.MAX_BYTES, "found": found}))
+        return self.get_response(request)
+
+
+class PathMiddleware:
+    """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose a POST's body. The admin keeps its slashes.
+
+    An id in capitals, as some languages write UUIDs, is the id that it is in small letters.
+    """
+
+    CAPITALS = re.compile(r"(?<=/)(?=[^/]*[A-F])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?=/|$)")
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        path = request.path_info
+        if len(path) > 1 and path.endswith("/") and not path.startswith("/admin/"):
+            request.path_info = path.rstrip("/") or "/"
+            request.path = request.path.rstrip("/") or "/"
+        if self.CAPITALS.search(request.path_info):
+            request.path_info = self.CAPITALS.sub(lambda found: found[0].lower(), request.path_info)
+            request.path = self.CAPITALS.sub(lambda found: found[0].lower(), request.path)
+        return self.get_response(request)
+
+
+class PageLanguageMiddleware:
+    """Pages for people are in the language that their reader chose, or else in the one that the browser asks for.
+
+    The API is not: programs, and people who search for a message, find the same English words everywhere.
+    """
+
+    PAGES = re.compile(r"/(admin|account|language)(/|$)")
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not self.PAGES.match(request.path_info):
+            return self.get_response(request)
+        language = translation.get_language_from_request(request)
+        request.LANGUAGE_CODE = language  # type: ignore[attr-defined]
+        with translation.override(language, deactivate=True):
+            response = self.get_response(request)
+        if response.get("Content-Type", "").startswith("text/html"):
+            patch_vary_headers(response, ("Accept-Language", "Cookie"))
+            response.setdefault("Content-Language", language)
+        return response

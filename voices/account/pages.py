@@ -1,0 +1,436 @@
+"""/account: a tenant's own page, for people. It signs in with a password; the API takes no session, and this no key.
+
+Whoever signs in sees what is its own and nothing else, operators too. Keys are changed by voices.keys.grants.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import date, datetime, timedelta
+from typing import Any, cast
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import logout
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.contrib.auth.models import User
+from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse_lazy
+from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext, gettext_noop
+from django.utils.translation import gettext_lazy as _
+from django.views import View
+from django.views.decorators.cache import never_cache
+
+from voiceproject.console.base import told
+from voiceproject.errors import PublicError
+from voiceproject.media import audio
+from voiceproject.models import Tenant
+from voiceproject.tenants import audit, usage
+from voiceproject.tenants.signin import WINDOW, ThrottledSignin, forgive, take_try
+from voiceproject.web.api import file_response
+from voices.account import personal_data
+from voices.account.api import export
+from voices.forms import KeyForm, NetworksField
+from voices.keys import grants
+from voices.library import saved
+from voices.models import SCOPES, ApiKey, Voice
+
+TEMPLATES = "voiceproject/account"
+OPERATIONS = {"cover": _("cover"), "remix": _("remix"), "synthesis": _("synthesis")}  # as the ledger has them
+
+
+class SigninForm(ThrottledSignin, AuthenticationForm):
+    pass
+
+
+class AccountKeyForm(KeyForm):
+    expires_at = forms.DateTimeField(
+        required=False,
+        label=_("Ends (UTC)"),
+        help_text=_("Empty: never."),
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
+    )
+    allowed_networks = NetworksField()  # Its own: the console gives that of KeyForm another widget.
+    field_order = KeyForm.Meta.fields
+
+    class Meta(KeyForm.Meta):
+        labels = {
+            "name": _("Name"),
+            "requests_per_minute": _("Requests a minute"),
+            "max_concurrent_jobs": _("Jobs at a time"),
+            "monthly_audio_seconds": _("Seconds of audio a month"),
+        }
+        help_texts = {
+            "name": _("What it is for, so that you know it again."),
+            "requests_per_minute": _("Empty: as many as your account may send."),
+            "max_concurrent_jobs": _("That wait or run. Empty: as many as your account may have."),
+            "monthly_audio_seconds": _("That it may make. Empty: as many as your account may make."),
+        }
+
+    SCOPES = [
+        ("synthesize", _("synthesize: text to speech")),
+        ("covers", _("covers: songs sung in another voice")),
+        ("voices", _("voices: keep voices, and use them")),
+        ("usage", _("usage: see what was used, and which webhooks were sent")),
+        ("keys", _("keys: make, change and revoke keys, and the webhooks' secret")),
+    ]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.label_suffix = ""
+        scopes = cast(forms.MultipleChoiceField, self.fields["scopes"])
+        scopes.label, scopes.choices = _("What it may do"), self.SCOPES
+        self.fields["allowed_networks"].label = _("Where it may be used from")
+        self.fields["allowed_networks"].help_text = _(
+            "Addresses or networks, one a line, such as 192.0.2.7 or 2001:db8::/32. Empty: from everywhere."
+        )
+
+
+class NewKeyForm(AccountKeyForm):
+    # The same form sent twice, by a second click or a page that is loaded again, makes one key.
+    public_id = forms.UUIDField(widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["scopes"].initial = [scope for scope in SCOPES if scope != "keys"]  # Programs need that seldom.
+
+
+class RotateForm(forms.Form):
+    HOUR = 3600
+    overlap_seconds = forms.TypedChoiceField(
+        label=_("The old one works for"),
+        coerce=int,
+        initial=24 * HOUR,
+        choices=[
+            (0, _("no time: it ends now")),
+            (HOUR, _("an hour")),
+            (24 * HOUR, _("a day")),
+            (7 * 24 * HOUR, _("a week")),
+            (30 * 24 * HOUR, _("30 days")),
+        ],
+    )
+
+
+class EraseForm(forms.Form):
+    """Whoever finds a browser that is signed in does not know the password; whoever knows it still has to mean it."""
+
+    username = forms.CharField(
+        label=_("Your user name"),
+        help_text=_("As it stands at the top of this page."),
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
+    )
+    password = forms.CharField(
+        label=_("Your password"),
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+    throttled = False
+
+    def __init__(self, request: HttpRequest, data: Any = None) -> None:
+        super().__init__(data, label_suffix="")
+        self.request = request
+
+    def clean(self) -> dict[str, Any]:
+        given = self.cleaned_data
+        user = cast(User, self.request.user)
+        if "username" in given and given["username"] != user.get_username():
+            self.add_error("username", _("That is not the user name of this account."))
+        elif "username" in given and "password" in given:
+            if not take_try(self.request, user.get_username()):
+                self.throttled = True
+                self.add_error("password", _("There were too many wrong passwords. Try again in 15 minutes."))
+            elif not user.check_password(given["password"]):
+                self.add_error("password", _("That is not the password of this account."))
+            else:
+                forgive(self.request, user.get_username())
+        return given
+
+
+@method_decorator(never_cache, name="dispatch")
+class SigninView(LoginView):
+    template_name = f"{TEMPLATES}/signin.html"
+    authentication_form = SigninForm
+    next_page = "account"
+    redirect_authenticated_user = True
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"label_suffix": ""}
+
+    def form_invalid(self, form: Any) -> HttpResponse:
+        response = super().form_invalid(form)
+        if form.throttled:
+            response.status_code = 429
+            response["Retry-After"] = str(int(WINDOW.total_seconds()))
+        return response
+
+
+class SignoutView(LogoutView):
+    next_page = "account-signin"
+
+
+@method_decorator(never_cache, name="dispatch")
+class AccountView(LoginRequiredMixin, View):
+    """What all pages behind the sign-in share: failures are told on a page, never as JSON."""
+
+    login_url = reverse_lazy("account-signin")
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated:
+            request.tenant_id = request.user.pk  # type: ignore[attr-defined] # for the access log
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        except Http404:
+            return problem(request, 404, gettext("There is nothing here"), gettext("Or it is not yours."))
+        except PublicError as error:
+            if error.code in ("not_found", "revoked", "result_expired"):
+                return problem(request, error.status, gettext("There is nothing here"), told(error))
+            messages.error(request, told(error))
+            return redirect("account")
+
+    @property
+    def user(self) -> User:
+        return cast(User, self.request.user)  # nobody else gets here
+
+    def key(self, public_id: uuid.UUID) -> ApiKey:
+        own = ApiKey.objects.for_tenant(self.request.user)
+        return get_object_or_404(own.select_related("replaced_by"), public_id=public_id)
+
+    @property
+    def actor(self) -> grants.Actor:
+        return grants.Actor(self.request)
+
+    def secret(self, key: ApiKey, secret: str, replaced: ApiKey | None = None) -> HttpResponse:
+        """In the answer to the form itself, so that it is in no session, no cookie and no URL."""
+        context = {"key": key, "secret": secret, "replaced": replaced}
+        return render(self.request, f"{TEMPLATES}/secret.html", context)
+
+
+def problem(request: HttpRequest, status: int, what: str, advice: str) -> HttpResponse:
+    return render(request, f"{TEMPLATES}/problem.html", {"problem": what, "advice": advice}, status=status)
+
+
+class OverviewView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        own = list(ApiKey.objects.for_tenant(request.user).select_related("replaced_by"))
+        context = {
+            "live": [key for key in own if key.is_valid()],
+            "ended": [key for key in own if not key.is_valid()],
+            "limits": limits(request.user),
+            "voices": Voice.objects.for_tenant(request.user).count(),
+        }
+        return render(request, f"{TEMPLATES}/account.html", context)
+
+
+def limits(user: Any) -> list[dict[str, Any]]:
+    """What the operator allows all keys of this user together, and what of it is used, where that is counted."""
+    tenant = Tenant.objects.filter(user=user).first() or Tenant(user=user)
+
+    def own(name: str, default: int) -> int:
+        value: int | None = getattr(tenant, name)
+        return default if value is None else value
+
+    quota, storage = usage.audio_limit(tenant), usage.storage_limit(tenant)
+    made, stored = usage.counted_ms(user.pk, timezone.now()) / 1000, usage.storage_bytes(user.pk)
+    megabytes = 1_000_000
+    return [
+        {
+            "name": _("Seconds of audio this month (UTC), made or on the way"),
+            "value": round(made, 1),
+            "limit": quota,
+        },
+        {
+            "name": _("Megabytes of files"),
+            "value": round(stored / megabytes, 1),
+            "limit": None if storage is None else round(storage / megabytes, 1),
+        },
+        {
+            "name": _("Requests in any 60 seconds"),
+            "limit": own("requests_per_minute", settings.RATE_LIMIT_PER_MINUTE) or None,
+        },
+        {"name": _("Covers that may wait"), "limit": own("max_queued", settings.COVER_MAX_QUEUED)},
+        {"name": _("Covers that may run at a time"), "limit": own("max_running", settings.COVER_MAX_RUNNING)},
+    ]
+
+
+class UsageView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        this = timezone.now().date().replace(day=1)
+        month = self.asked(request.GET.get("month", "")) or this
+        later = (month + timedelta(days=31)).replace(day=1)
+        found = {group: usage.summary(self.user.pk, month, later - timedelta(days=1), group)
+                 for group in ("operation", "key", "day")}  # fmt: skip
+        captions = {
+            "operation": (_("By operation"), _("Operation")),
+            "key": (_("By key"), _("Key")),
+            "day": (_("By day"), _("Day (UTC)")),
+        }
+        tables = [
+            {
+                "caption": captions[group][0],
+                "of": captions[group][1],
+                "rows": [item | {"name": self.name_of(item[group])} for item in summary["items"]],
+            }
+            for group, summary in found.items()
+        ]
+        context = {
+            "month": month,
+            "earlier": (month - timedelta(days=1)).replace(day=1),
+            "later": later if later <= this else None,
+            "tables": tables,
+            "total": found["operation"]["total"],
+        }
+        return render(request, f"{TEMPLATES}/usage.html", context)
+
+    @staticmethod
+    def asked(month: str) -> date | None:
+        """None for what is no month of a calendar that could be meant."""
+        try:
+            found = datetime.strptime(month, "%Y-%m").date()
+        except ValueError:
+            return None
+        return found if 2000 <= found.year < 9000 else None
+
+    @staticmethod
+    def name_of(value: Any) -> str:
+        if isinstance(value, dict):
+            return f"{value['name']} ({value['prefix']}…)" if value["prefix"] else gettext("no key")
+        return value.isoformat() if isinstance(value, date) else str(OPERATIONS.get(value, value))
+
+
+class VoicesView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        own = Voice.objects.for_tenant(request.user).prefetch_related("samples")
+        page = Paginator(own, 20).get_page(request.GET.get("page"))
+        voices = [
+            (voice, saved.together([sample.quality for sample in voice.samples.all()], anew=True)) for voice in page
+        ]
+        return render(request, f"{TEMPLATES}/voices.html", {"page": page, "voices": voices})
+
+
+class VoiceSampleView(AccountView):
+    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
+        voice = saved.find(request.user, pk)
+        return file_response(
+            request, voice.reference, content_type=audio.CONTENT_TYPES["flac"], filename=f"{voice.pk}.flac"
+        )
+
+
+class DeleteVoiceView(AccountView):
+    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        return redirect("account-voices")
+
+    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        voice = get_object_or_404(Voice.objects.for_tenant(request.user), pk=pk)
+        saved.delete(voice, request)
+        messages.success(request, gettext("%(name)s has been deleted.") % {"name": voice.name})
+        return redirect("account-voices")
+
+
+class PasswordView(AccountView, PasswordChangeView):
+    template_name = f"{TEMPLATES}/password.html"
+    success_url = reverse_lazy("account")
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"label_suffix": ""}
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        audit.record("password.change", self.user, request=self.request, tenant_id=self.user.pk)
+        messages.success(self.request, gettext("Your password has been changed."))
+        return response
+
+
+class ExportView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        # Whoever had to sign in again before it comes back by a link, which downloads nothing.
+        return redirect("account")
+
+    def post(self, request: HttpRequest) -> HttpResponseBase:
+        return export(self.user, request)
+
+
+class EraseView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return self.page(EraseForm(request))
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        form = EraseForm(request, request.POST)
+        if not form.is_valid():
+            response = self.page(form, 429 if form.throttled else 400)
+            if form.throttled:
+                response["Retry-After"] = str(int(WINDOW.total_seconds()))
+            return response
+        personal_data.request_erasure(self.user, request)
+        logout(request)
+        return render(request, f"{TEMPLATES}/erasing.html")
+
+    def page(self, form: EraseForm, status: int = 200) -> HttpResponse:
+        return render(self.request, f"{TEMPLATES}/erase.html", {"form": form}, status=status)
+
+
+class NewKeyView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        form = NewKeyForm(initial={"public_id": uuid.uuid4()})
+        return self.page(form)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        form = NewKeyForm(request.POST)
+        if not form.is_valid():
+            return self.page(form, 400)
+        key, secret = grants.create(self.user, self.actor, **form.cleaned_data)
+        return self.secret(key, secret)
+
+    def page(self, form: NewKeyForm, status: int = 200) -> HttpResponse:
+        return render(self.request, f"{TEMPLATES}/new_key.html", {"form": form}, status=status)
+
+
+class KeyView(AccountView):
+    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        key = self.key(pk)
+        return self.page(key, AccountKeyForm(instance=key))
+
+    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        form = AccountKeyForm(request.POST, instance=self.key(pk))
+        if not form.is_valid():
+            return self.page(self.key(pk), form, 400)
+        changes = {name: form.cleaned_data[name] for name in form.changed_data}
+        key = grants.update(self.key(pk), self.actor, **changes)
+        messages.success(request, gettext("%(name)s has been changed.") % {"name": key.name})
+        return redirect("account-key", pk)
+
+    def page(self, key: ApiKey, form: AccountKeyForm, status: int = 200) -> HttpResponse:
+        context = {"key": key, "form": form, "rotate_form": RotateForm(label_suffix="")}
+        return render(self.request, f"{TEMPLATES}/key.html", context, status=status)
+
+
+class KeyActionView(AccountView):
+    def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        # Whoever had to sign in again before it comes back by a link.
+        return redirect("account-key", pk)
+
+
+class RotateKeyView(KeyActionView):
+    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        key = self.key(pk)
+        form = RotateForm(request.POST)
+        if not form.is_valid():
+            raise PublicError("validation_error", gettext_noop("Say how long the old key works."))
+        fresh, secret = grants.rotate(key, self.actor, form.cleaned_data["overlap_seconds"])
+        key.refresh_from_db()
+        return self.secret(fresh, secret, replaced=key)
+
+
+class RevokeKeyView(KeyActionView):
+    def post(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        key = self.key(pk)
+        grants.revoke(key, self.actor)
+        messages.success(request, gettext("%(name)s has been revoked.") % {"name": key.name})
+        return redirect("account")

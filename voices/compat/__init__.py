@@ -1,0 +1,1 @@
+"""Other services' APIs, for the clients that people already have: OpenAI, ElevenLabs."""

@@ -1,0 +1,260 @@
+"""What the routes for other services' clients share: who speaks, the journey of one text, streams in other formats.
+
+Their requests become ours here, so that bounds, quotas, limits and the ledger are those of our own API.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+from django.http import StreamingHttpResponse
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from voiceproject.errors import PublicError, exception_handler
+from voiceproject.jobs.job import Job
+from voiceproject.media.formats import Encoder, Output, encode
+from voiceproject.provenance import records
+from voiceproject.telemetry.logging import current
+from voiceproject.tenants import textfilter
+from voiceproject.web.api import BodyLimitMixin
+from voices.engines import Reference, SynthesisRequest
+from voices.keys.auth import credentials
+from voices.library import saved
+from voices.models import Synthesis, Voice
+from voices.speech import registry, synthesis
+from voices.speech.serializers import MAX_SEED, SpeakTextSerializer, check_text
+
+# The names that OpenAI's clients know, and which of the engine's own voices speaks for each.
+PRESETS = {
+    "alloy": "female", "ash": "male", "ballad": "male", "cedar": "male", "coral": "female", "echo": "male",
+    "fable": "male", "marin": "female", "nova": "female", "onyx": "male", "sage": "female", "shimmer": "female",
+    "verse": "male",
+}  # fmt: skip
+WAV_HEADER_BYTES = 44
+MIN_SPEED, MAX_SPEED = 0.5, 2.0
+
+
+class CompatView(BodyLimitMixin, APIView, ABC):
+    """A view whose errors have another service's shape. field_names: our names of fields -> its names."""
+
+    field_names: dict[str, str] = {}
+
+    @abstractmethod
+    def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
+        """The body of an error; headers are set on the response."""
+
+    def get_exception_handler(self) -> Any:
+        def handle(exc: Exception, context: dict[str, Any]) -> Response:
+            from voiceproject.errors import as_public_error
+
+            response = exception_handler(exc, context)
+            response.data = self.render_error(as_public_error(exc), response)
+            return response
+
+        return handle
+
+    def param(self, error: PublicError) -> str | None:
+        """The field that an error is about, by its name there."""
+        if error.code != "validation_error":
+            return error.details.get("field") and self.field_names.get(error.details["field"], error.details["field"])
+        name = next(iter(error.details), None)
+        return self.field_names.get(name, name) if name and name != "non_field_errors" else None
+
+
+class UnknownPathMixin:
+    """For what the other service serves and we do not: `not_found` in its shape, whatever the method, with any key."""
+
+    authentication_classes: Any = ()
+    permission_classes: Any = ()
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        raise PublicError("not_found", "There is no such path here.")
+
+
+def presets() -> list[str]:
+    """The names of preset voices; none where the engine has no voice of its own."""
+    own = getattr(synthesis.get_engine(), "presets", ())
+    return [name for name, preset in PRESETS.items() if preset in own]
+
+
+def find_speaker(tenant: Any, name: str) -> str | Voice:
+    """A preset's name, or the tenant's saved voice. Raises PublicError not_found, revoked."""
+    if name in PRESETS:
+        if name in presets():
+            return name
+        message = "The engine of this server has no preset voices; save a voice and send its id."
+        raise PublicError("not_found", message, {"voice_id": [message]})
+    try:
+        voice_id = uuid.UUID(name.removeprefix("voice_"))
+    except ValueError:
+        message = f"There is no such voice; take a saved voice's id or one of: {', '.join(presets()) or 'none'}."
+        raise PublicError("not_found", message, {"voice_id": [message]}) from None
+    return saved.find(tenant, voice_id)
+
+
+def model_id(name: str) -> str:
+    """One of ours, or the default for any name of another service."""
+    return name if name and registry.speaks(name) else ""
+
+
+class Speaking:
+    """One text of one request on its way: begun, and to be spoken whole or as a stream.
+
+    fields: as voices.speech.serializers.SpeakTextSerializer takes them. Raises PublicError and ValidationError.
+    """
+
+    def __init__(self, request: Request, speaker: str | Voice, fields: dict[str, Any], *, streamed: bool) -> None:
+        tenant, key = credentials(request)
+        voice = speaker if isinstance(speaker, Voice) else None
+        serializer = SpeakTextSerializer(data=fields)
+        serializer.is_valid(raise_exception=True)
+        checked = serializer.validated_data
+        textfilter.check(request, checked["text"], "synthesis", "text")
+        engine = synthesis.get_engine()
+        if voice is None:
+            preset = PRESETS[str(speaker)]
+            reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
+        else:
+            reference = saved.choose(voice, engine).reference
+        check_text(checked, reference.transcript or "", reference.language)
+        if engine.name == "gptsovits":
+            engine.reference_window(reference)  # type: ignore[attr-defined] # refuses what is too short
+        seed = checked.get("seed")
+        self.text: str = checked["text"]
+        self.job = Synthesis(
+            tenant=tenant,
+            api_key=key,
+            request_id=current("request_id"),
+            text=self.text,
+            language=checked["language"],
+            voice_id=voice.pk if voice else None,
+            reference_hash=reference.content_hash[:64],
+            reference_text=reference.transcript or "",
+            reference_language=reference.language,
+            speed=checked["speed"],
+            temperature=checked["temperature"],
+            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            model_id=checked["model_id"],
+            response_format=checked["response_format"],
+            engine=engine.name,
+        )
+        synthesis.start(self.job)
+        saved.check_still_there(self.job)
+        self._client = request.META.get("gunicorn.socket")
+        self._order: SynthesisRequest = synthesis.request_for(self.job, reference, checked["model"], early=streamed)
+
+    def whole(self) -> synthesis.Speech:
+        """All of it, encoded as the job's response_format says."""
+        return synthesis.perform(self.job, self._order, self._client)
+
+    def stream(self) -> synthesis.SpeechStream:
+        """The job's response_format must be wav for Transcoded."""
+        return synthesis.SpeechStream(self.job, self._order, self._client)
+
+
+def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
+    """A whole WAV of ours in another format."""
+    samples, rate = sf.read(io.BytesIO(speech.encoded), dtype="float32")
+    return marked(encode(samples, rate, output), output, job, what="speech")
+
+
+def marked(content: bytes, output: Output, job: Job, *, what: str) -> bytes:
+    """An encoded file, signed where its format can carry that, else remembered by its hash. what: as for `sign`."""
+    if output.format in records.MIME_TYPES:
+        return records.sign(content, output.format, what=what, job_id=job.pk)
+    records.mark_sent(job.pk, hashlib.sha256(content).hexdigest(), what=what)
+    return content
+
+
+class Transcoded:
+    """A SpeechStream of WAV in another format: an iterator of bytes, to be closed in any case.
+
+    What was sent is remembered by its hash, also where it broke off.
+    """
+
+    def __init__(self, stream: synthesis.SpeechStream, output: Output) -> None:
+        self._stream = stream
+        self._encoder = Encoder(stream.sample_rate, output)
+        self._blocks = self._make()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._blocks)
+
+    def close(self) -> None:
+        self._blocks.close()
+        self._encoder.abandon()
+        self._stream.close()
+
+    def _make(self) -> Generator[bytes, None, None]:
+        sent = hashlib.sha256()
+        empty = sent.digest()
+        try:
+            for data in self._transcode():
+                sent.update(data)
+                yield data
+        finally:
+            if sent.digest() != empty:
+                records.mark_sent(self._stream.job_id, sent.hexdigest(), what="speech")
+
+    def _transcode(self) -> Iterator[bytes]:
+        header, rest = WAV_HEADER_BYTES, b""
+        for block in self._stream:
+            cut = min(header, len(block))
+            header -= cut
+            rest += block[cut:]
+            even = len(rest) - len(rest) % 2
+            samples = (np.frombuffer(rest[:even], "<i2") / 32_768).astype(np.float32)
+            rest = rest[even:]
+            if data := self._encoder.write(samples):
+                yield data
+        if data := self._encoder.close():
+            yield data
+
+
+class Reshaped:
+    """What is made of a stream's blocks: an iterator of bytes. Closing it closes them, also before the first."""
+
+    def __init__(self, made: Iterator[bytes], blocks: Transcoded) -> None:
+        self._made = made
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._made)
+
+    def close(self) -> None:
+        self._blocks.close()
+
+
+def streaming_response(blocks: Any, content_type: str) -> StreamingHttpResponse:
+    """blocks: an iterator with `close`. Proxies are told to pass it on as it comes."""
+    response = StreamingHttpResponse(blocks, content_type=content_type)
+    response["X-Accel-Buffering"] = "no"
+    response["Cache-Control"] = "no-store, no-transform"
+    return response
+
+
+def clamp_speed(speed: float) -> tuple[float, bool]:
+    """Within what our engines speak, and whether that is another speed."""
+    clamped = min(max(speed, MIN_SPEED), MAX_SPEED)
+    return clamped, clamped != speed
+
+
+def invalid(field: str, message: str) -> ValidationError:
+    return ValidationError({field: [message]})

@@ -1,0 +1,327 @@
+"""OpenAI's speech API under /openai/v1, for its official clients: base_url and key are all that changes.
+
+Not taken over: instructions (engines have no use for them) and voices made from prompts.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from voiceproject.errors import PublicError
+from voiceproject.media import audio
+from voiceproject.media.formats import CONTENT_TYPES, Output
+from voiceproject.web.api import SizedFileField, TextField
+from voices.compat.common import (
+    PRESETS,
+    CompatView,
+    Reshaped,
+    Speaking,
+    Transcoded,
+    UnknownPathMixin,
+    clamp_speed,
+    find_speaker,
+    invalid,
+    model_id,
+    presets,
+    recode,
+    streaming_response,
+)
+from voices.keys.auth import credentials
+from voices.library import saved
+from voices.models import RecordedConsent, Voice
+from voices.speech import registry, synthesis
+from voices.speech.serializers import LANGUAGES, FiniteFloatField
+
+MAX_INPUT_CHARACTERS = 4096
+FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
+PCM_RATE = 24_000
+MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+AUDIO_TOKENS_A_SECOND, CHARACTERS_A_TOKEN = 20, 4
+MAX_PAGE = 100
+
+ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+ERROR_CODES = {"quota_exceeded": "insufficient_quota", "rate_limited": "rate_limit_exceeded"}
+
+
+class OpenAIView(CompatView):
+    field_names = {"text": "input", "voice_id": "voice", "model_id": "model", "sample": "audio_sample"}
+
+    def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
+        kind = ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+        if error.code == "quota_exceeded":
+            kind = "insufficient_quota"
+        if error.status == 409 or error.code == "quota_exceeded":
+            response["x-should-retry"] = "false"  # Their client would repeat what cannot change by that.
+        code = ERROR_CODES.get(error.code, error.code)
+        return {"error": {"message": error.message, "type": kind, "param": self.param(error), "code": code}}
+
+
+class UnknownPathView(UnknownPathMixin, OpenAIView):
+    pass
+
+
+class SpeechSerializer(serializers.Serializer):
+    """Unknown fields are ignored, as there."""
+
+    input = TextField(max_length=MAX_INPUT_CHARACTERS)
+    model = serializers.CharField(max_length=200)
+    voice = serializers.JSONField()
+    instructions = serializers.CharField(required=False, allow_blank=True, allow_null=True)
+    response_format = serializers.ChoiceField(FORMATS, default="mp3")
+    speed = FiniteFloatField(default=1.0, min_value=0.25, max_value=4.0)
+    stream_format = serializers.ChoiceField(("audio", "sse"), default="audio")
+
+    def validate_voice(self, voice: Any) -> str:
+        name = voice.get("id") if isinstance(voice, dict) else voice
+        if not isinstance(name, str) or not name:
+            raise serializers.ValidationError('Must be a name or {"id": "..."}.')
+        return name
+
+
+@extend_schema(exclude=True)
+class SpeechView(OpenAIView):
+    required_scope = "synthesize"
+
+    def post(self, request: Request) -> HttpResponseBase:
+        tenant, _ = credentials(request)
+        serializer = SpeechSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        asked = serializer.validated_data
+        format = asked["response_format"]
+        speed, clamped = clamp_speed(asked["speed"])
+        speaker = find_speaker(tenant, asked["voice"])
+        fields: dict[str, Any] = {"text": asked["input"], "speed": speed, "model_id": model_id(asked["model"])}
+        if isinstance(speaker, Voice):
+            fields["voice_id"] = str(speaker.pk)
+        output = Output(format, PCM_RATE if format == "pcm" else None)
+        sse = asked["stream_format"] == "sse"
+        # What can carry a mark of its origin is made whole, so that it has one.
+        streamed = sse or format in ("pcm", "opus")
+        native = not streamed and format in ("mp3", "flac", "wav")
+        speaking = Speaking(
+            request, speaker, {**fields, "response_format": format if native else "wav"}, streamed=streamed
+        )
+        response: HttpResponseBase
+        if streamed:
+            blocks = Transcoded(speaking.stream(), output)
+            if sse:
+                response = streaming_response(Reshaped(events(blocks, speaking), blocks), "text/event-stream")
+            else:
+                response = streaming_response(blocks, CONTENT_TYPES[format])
+        else:
+            speech = speaking.whole()
+            content = speech.encoded if native else recode(speech, speaking.job, output)
+            response = HttpResponse(content, content_type=CONTENT_TYPES[format])
+        response["X-Synthesis-ID"] = str(speaking.job.pk)
+        if clamped:
+            response["X-Speed-Clamped"] = f"{speed:g}"
+        return response
+
+
+def events(blocks: Transcoded, speaking: Speaking) -> Iterator[bytes]:
+    """Audio as OpenAI's server-sent events."""
+    for block in blocks:
+        yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(block).decode()})
+    seconds = speaking.job.duration_seconds or 0.0
+    spoken = math.ceil(seconds * AUDIO_TOKENS_A_SECOND)
+    read = math.ceil(len(speaking.text) / CHARACTERS_A_TOKEN)
+    usage = {"input_tokens": read, "output_tokens": spoken, "total_tokens": read + spoken}
+    yield _event({"type": "speech.audio.done", "usage": usage})
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "voiceproject"}
+
+
+def _model_names() -> list[str]:
+    own = [model["id"] for model in registry.models() if "synthesis" in model["uses"]]
+    return list(dict.fromkeys([*own, *MODELS]))
+
+
+@extend_schema(exclude=True)
+class ModelsView(OpenAIView):
+    """Ours, and the names of theirs that mean our default."""
+
+    required_scope = None
+
+    def get(self, request: Request, name: str | None = None) -> Response:
+        names = _model_names()
+        if name is None:
+            return Response({"object": "list", "data": [_model(known) for known in names]})
+        if name not in names:
+            raise PublicError("not_found", f"There is no model {name[:100]}.", {"model": name[:100]})
+        return Response(_model(name))
+
+
+def _voice(voice: Voice) -> dict[str, Any]:
+    return {"id": f"voice_{voice.pk.hex}", "object": "audio.voice", "created_at": int(voice.created_at.timestamp()),
+            "name": voice.name, "type": "audio_sample"}  # fmt: skip
+
+
+def _language(tag: str) -> str:
+    """Of a tag such as en-US, what our samples know; auto for others."""
+    language = tag.lower().partition("-")[0]
+    return language if language in LANGUAGES and language in synthesis.get_engine().languages else "auto"
+
+
+class CreateVoiceSerializer(serializers.Serializer):
+    name = TextField(max_length=100)
+    audio_sample = SizedFileField(max_bytes_setting="MAX_UPLOAD_SIZE")
+    consent = serializers.CharField(max_length=100)
+
+
+@extend_schema(exclude=True)
+class VoicesView(OpenAIView):
+    @property
+    def required_scope(self) -> Any:
+        return "voices" if self.request.method == "POST" else ("voices", "synthesize", "covers")
+
+    def get(self, request: Request) -> Response:
+        own = Voice.objects.for_tenant(request.user).filter(taken_down_at=None)
+        built_in = [
+            {"id": name, "object": "audio.voice", "created_at": 0, "name": name.title(), "type": "preset"}
+            for name in presets()
+        ]
+        return Response({"object": "list", "data": [*map(_voice, own), *built_in], "has_more": False})
+
+    def post(self, request: Request) -> Response:
+        if isinstance(request.data, dict) and request.data.get("type") == "prompt":
+            raise invalid("type", "Voices are made from samples here: send audio_sample and consent.")
+        serializer = CreateVoiceSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        asked = serializer.validated_data
+        consent = _consent(request, asked["consent"], "consent")
+        with synthesis.held_request():
+            recording = saved.read_sample(synthesis.upload_path(asked["audio_sample"]), "audio_sample")
+            voice = saved.create(
+                saved.provider(request),
+                [(recording, "")],
+                consent.statement,
+                name=asked["name"],
+                language=_language(consent.language),
+                engine=synthesis.get_engine(),
+            )
+        return Response(_voice(voice))
+
+
+@extend_schema(exclude=True)
+class VoiceView(OpenAIView):
+    required_scope = "voices"
+
+    def delete(self, request: Request, name: str) -> Response:
+        if name in PRESETS:
+            raise PublicError("permission_denied", "A preset voice cannot be deleted.")
+        voice = find_own(request, name)
+        saved.delete(voice, request)
+        return Response({"id": name, "object": "audio.voice.deleted", "deleted": True})
+
+
+def find_own(request: Request, name: str) -> Voice:
+    """The tenant's voice, also one that an operator took down. Raises PublicError not_found."""
+    try:
+        voice = Voice.objects.for_tenant(request.user).filter(pk=uuid.UUID(name.removeprefix("voice_"))).first()
+    except ValueError:
+        voice = None
+    if voice is None:
+        message = "There is no such voice, or it is not yours."
+        raise PublicError("not_found", message, {"voice_id": [message]})
+    return voice
+
+
+def _consent(request: Request, name: str, field: str | None = None) -> RecordedConsent:
+    try:
+        own = RecordedConsent.objects.for_tenant(request.user)
+        consent: RecordedConsent | None = own.filter(pk=uuid.UUID(name.removeprefix("cons_"))).first()
+    except ValueError:
+        consent = None
+    if consent is None:
+        if field:
+            raise invalid(field, "There is no such consent: POST /audio/voice_consents first.")
+        raise PublicError("not_found", "There is no such consent, or it is not yours.")
+    return consent
+
+
+def _shown(consent: RecordedConsent) -> dict[str, Any]:
+    return {"id": str(consent), "object": "audio.voice_consent", "created_at": int(consent.created_at.timestamp()),
+            "name": consent.name, "language": consent.language}  # fmt: skip
+
+
+class CreateConsentSerializer(serializers.Serializer):
+    name = TextField(max_length=100)
+    language = serializers.RegexField(r"\A[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}\Z")
+    recording = SizedFileField(max_bytes_setting="MAX_UPLOAD_SIZE")
+
+
+@extend_schema(exclude=True)
+class ConsentsView(OpenAIView):
+    required_scope = "voices"
+
+    def get(self, request: Request) -> Response:
+        try:
+            limit = min(MAX_PAGE, max(1, int(request.query_params.get("limit", 20))))
+        except ValueError:
+            raise invalid("limit", f"Must be a number from 1 to {MAX_PAGE}.") from None
+        found = RecordedConsent.objects.for_tenant(request.user)
+        if after := request.query_params.get("after"):
+            last = _consent(request, after)
+            found = found.filter(created_at__lte=last.created_at).exclude(pk=last.pk)
+        rows = list(found[: limit + 1])
+        data = [_shown(row) for row in rows[:limit]]
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+        return Response({"object": "list", "data": data, **ends, "has_more": len(rows) > limit})
+
+    def post(self, request: Request) -> Response:
+        serializer = CreateConsentSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        asked = serializer.validated_data
+        with synthesis.held_request():
+            path = synthesis.upload_path(asked["recording"])
+            audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.
+        consent = RecordedConsent.objects.create(
+            tenant=credentials(request)[0],
+            name=asked["name"],
+            language=asked["language"],
+            recording_hash=audio.sha256_file(path),
+        )
+        return Response(_shown(consent))
+
+
+@extend_schema(exclude=True)
+class ConsentView(OpenAIView):
+    required_scope = "voices"
+
+    def get(self, request: Request, name: str) -> Response:
+        return Response(_shown(_consent(request, name)))
+
+    def post(self, request: Request, name: str) -> Response:
+        consent = _consent(request, name)
+        serializer = CreateConsentSerializer(data=request.data, partial=True)
+        serializer.is_valid(raise_exception=True)
+        consent.name = serializer.validated_data.get("name", consent.name)
+        consent.save(update_fields=["name"])
+        return Response(_shown(consent))
+
+    def delete(self, request: Request, name: str) -> Response:
+        _consent(request, name).delete()
+        return Response({"id": name, "object": "audio.voice_consent", "deleted": True}, status=status.HTTP_200_OK)

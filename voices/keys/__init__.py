@@ -1,0 +1,1 @@
+"""API keys: authentication, what a key may grant, their API."""

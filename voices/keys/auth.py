@@ -1,0 +1,118 @@
+"""Who is asking: API keys in headers, and what each may do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+
+from voiceproject.errors import PublicError
+from voiceproject.telemetry.logging import note
+from voiceproject.tenants import ratelimit
+from voiceproject.web.client_ip import client_address, is_within
+from voices.models import ApiKey
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """`X-API-Key: <key>` or `Authorization: Bearer <key>`. Nothing else: no session, no query string."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiKey]:
+        secret = request.META.get("HTTP_X_API_KEY", "").strip()
+        if not secret:
+            scheme, _, credential = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+            secret = credential.strip() if scheme.lower() == "bearer" else ""
+        if not secret and any(ApiKey.MARK in value for value in request.META.get("QUERY_STRING", "").split("&")):
+            message = (
+                "Keys in a URL are refused, since URLs are logged: revoke this one, and send another as X-API-Key."
+            )
+            raise PublicError("missing_api_key", message)
+        if not secret:
+            raise PublicError("missing_api_key", "Send your key as X-API-Key or as Authorization: Bearer.")
+        key = ApiKey.objects.find(secret)
+        if key is None:
+            raise PublicError("invalid_api_key", "This API key is not valid.")
+        if not key.user.is_active:
+            raise PublicError("tenant_blocked", "This account is blocked. Ask the operator.")
+        if key.allowed_networks:
+            address = client_address(request.META, settings.TRUSTED_PROXIES)
+            if not is_within(address, key.allowed_networks):
+                message = f"This key may not be used from {address or 'a Unix socket'}."
+                raise PublicError("permission_denied", message, {"address": address})
+        key.touch()
+        note(tenant=key.user_id, key=key.pk)
+        request._request.tenant_id = key.user_id  # type: ignore[attr-defined] # for the access log
+        return key.user, key
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'ApiKey realm="api", header="X-API-Key"'
+
+
+def credentials(request: Request) -> tuple[User, ApiKey]:
+    """The tenant and the key of a request that HasScope has let through."""
+    if not isinstance(request.user, User) or not isinstance(request.auth, ApiKey):
+        raise PublicError("missing_api_key", "Send your key as X-API-Key or as Authorization: Bearer.")
+    return request.user, request.auth
+
+
+class HasScope(BasePermission):
+    """The key has the view's `required_scope`: one of them where it is a tuple; None: any valid key."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        _, key = credentials(request)
+        scope = getattr(view, "required_scope", None)
+        scopes = (scope,) if isinstance(scope, str) else scope or ()
+        if scopes and not set(scopes) & set(key.scopes):
+            raise PublicError("permission_denied", f"This key lacks the scope {scopes[0]}.", {"scope": scopes[0]})
+        return True
+
+
+class WithinRate(BaseThrottle):
+    """Counts the request against the tenant's and the key's requests a minute, before its body is read.
+
+    Where neither is limited nothing is asked and nothing written.
+    """
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        if not isinstance(request.auth, ApiKey):
+            return True  # A route that is open to all.
+        standings = ratelimit.take(request.auth.rate_limits())
+        if not standings:
+            return True
+        # The tightest is told: what refuses, else what leaves the least.
+        standing = min(standings, key=lambda s: (s.accepted, s.remaining, -s.reset_seconds))
+        request._request.rate_headers = {  # type: ignore[attr-defined] # RequestMiddleware sends them
+            "X-RateLimit-Limit": str(standing.limit.requests),
+            "X-RateLimit-Remaining": str(standing.remaining),
+            "X-RateLimit-Reset": str(math.ceil(standing.reset_seconds)),
+        }
+        if not standing.accepted:
+            whose = standing.limit.name.partition(":")[0]
+            raise PublicError(
+                "rate_limited",
+                f"{'This key' if whose == 'key' else 'Your account'} may send {standing.limit.requests} requests in "
+                "any 60 seconds. Retry-After says when the next one is taken.",
+                {"limit": standing.limit.requests, "limit_of": whose},
+                retry_after=max(1.0, standing.reset_seconds),
+            )
+        return True
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):
+    target_class = ApiKeyAuthentication
+    name = ["ApiKey", "Bearer"]
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
+        return [
+            {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            {"type": "http", "scheme": "bearer"},
+        ]
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[str]]]:
+        return [{"ApiKey": []}, {"Bearer": []}]

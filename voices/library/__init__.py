@@ -1,0 +1,1 @@
+"""Saved voices: samples, their quality, consent, references that engines hear, their API."""

@@ -1,0 +1,93 @@
+"""References that were decoded and checked a moment ago: most requests bring the one that the last ones brought.
+
+What is deleted is forgotten at once by the process that deletes it, and by the others, which nobody tells, when it was
+not asked for in KEPT_SECONDS.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceproject.media import audio
+
+KEPT_BYTES = 64 * 1024 * 1024  # per process; the longest reference at 192 kHz, the highest rate, takes 46 MB
+KEPT_SECONDS = 600.0  # after the last use
+
+
+class ReferenceCache:
+    """Decoded audio, that of uploads under the SHA-256 of their bytes; the least used goes first.
+
+    max_seconds: so long after its last use something is kept at most, also in a process that does nothing any more.
+    """
+
+    def __init__(self, max_bytes: int = KEPT_BYTES, max_seconds: float = KEPT_SECONDS) -> None:
+        self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
+        self._bytes = 0
+        # name -> samples, rate, when it was used; in the order of that
+        self._kept: OrderedDict[str, tuple[NDArray[np.float32], int, float]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._sweeper: threading.Timer | None = None
+
+    def load(self, path: str | os.PathLike[str], *, field: str) -> tuple[NDArray[np.float32], int, str]:
+        """(samples, rate in Hz, SHA-256 of the upload in hexadecimal) of an upload that stays as it is meanwhile.
+
+        samples: as of audio.load_reference, but read-only, since others may have them too. Raises PublicError as that
+        does; what was refused is not kept.
+        """
+        content_hash = audio.sha256_file(path)
+        return *self.kept(content_hash, lambda: audio.load_reference(path, field=field)), content_hash
+
+    def kept(self, name: str, read: Callable[[], tuple[NDArray[np.float32], int]]) -> tuple[NDArray[np.float32], int]:
+        """What `read` gives, the same each time for a name: float32 (n,), read-only, and the rate in Hz."""
+        with self._lock:
+            kept = self._kept.pop(name, None)
+            if kept is not None:
+                self._kept[name] = *kept[:2], time.monotonic()
+                return kept[:2]
+        samples, rate = read()
+        samples.flags.writeable = False
+        with self._lock:
+            if name not in self._kept and samples.nbytes <= self._max_bytes:
+                self._kept[name] = samples, rate, time.monotonic()
+                self._bytes += samples.nbytes
+                while self._bytes > self._max_bytes:
+                    self._drop(next(iter(self._kept)))
+                self._sweep_later()
+        return samples, rate
+
+    def forget(self, *names: str) -> None:
+        """What was kept under these names is deleted."""
+        with self._lock:
+            for name in names:
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        if name in self._kept:
+            self._bytes -= self._kept.pop(name)[0].nbytes
+
+    def _sweep_later(self) -> None:
+        # A thread does not live on in a process that was forked.
+        if self._kept and not (self._sweeper and self._sweeper.is_alive()):
+            oldest = next(iter(self._kept.values()))[2]
+            self._sweeper = threading.Timer(max(0.0, oldest + self._max_seconds - time.monotonic()), self._sweep)
+            self._sweeper.daemon = True
+            self._sweeper.start()
+
+    def _sweep(self) -> None:
+        with self._lock:
+            limit = time.monotonic() - self._max_seconds
+            for name in [name for name, kept in self._kept.items() if kept[2] <= limit]:
+                self._drop(name)
+            self._sweeper = None  # It is this thread, which is still alive.
+            self._sweep_later()
+
+
+references = ReferenceCache()

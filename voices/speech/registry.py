@@ -1,0 +1,121 @@
+"""Which models there are, and what each may be used for: the operator's rows, read at every submission.
+
+`default` is always there: the engine's own model, or the row of that name, which says what it is (its version, and the
+weights that bring it back on a GPT-SoVITS server that has spoken with others). A disabled row `default` takes it away.
+So does a row with the id of another model that the engine brings along, and it says instead what that id is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from voiceproject.errors import PublicError
+from voiceproject.prepared import Select
+from voices.engines import Engine, Model, OwnModel
+from voices.models import DEFAULT_MODEL, EngineModel
+from voices.speech import synthesis
+
+
+@dataclass(frozen=True)
+class _Registry:
+    """The rows as one query has read them, for the running engine."""
+
+    engine: Engine
+    rows: dict[str, EngineModel]
+
+    @property
+    def default(self) -> EngineModel | None:
+        """The row of the engine's own default; a row `default` of another engine is not that."""
+        row = self.rows.get(DEFAULT_MODEL)
+        return row if row and row.engine == self.engine.name else None
+
+    @property
+    def own(self) -> dict[str, OwnModel]:
+        """What the engine brings along beside its default, and no row has the id of."""
+        models: Sequence[OwnModel] = getattr(self.engine, "models", ())
+        return {model.id: model for model in models if model.id not in self.rows}
+
+    def speaks(self, model_id: str) -> bool:
+        if model_id in self.own:
+            return True
+        default = self.default
+        row = default if model_id == DEFAULT_MODEL else self.rows.get(model_id)
+        if row is None and model_id != DEFAULT_MODEL:
+            return False
+        if row is not None and (not row.enabled or row.engine != self.engine.name):
+            return False
+        serves = getattr(self.engine, "serves", None)
+        if serves is None:
+            return model_id == DEFAULT_MODEL  # an engine with one model
+        offers_default = default is None or default.enabled
+        return serves(row.as_model() if row else None, default.as_model() if default else None, offers_default)
+
+    def sings(self, model_id: str) -> bool:
+        row = self.rows.get(model_id)
+        return row.enabled if row else model_id == DEFAULT_MODEL
+
+    def listed(self) -> list[dict[str, Any]]:
+        entries = [self._entry(model_id) for model_id in dict.fromkeys([DEFAULT_MODEL, *self.own, *self.rows])]
+        return [entry for entry in entries if entry["uses"]]
+
+    def _entry(self, model_id: str) -> dict[str, Any]:
+        own = self.own.get(model_id)
+        row = self.default if model_id == DEFAULT_MODEL else self.rows.get(model_id)
+        languages = row.spoken_languages() if row else self.engine.languages - {"auto"}
+        return {
+            "id": model_id,
+            "name": row.name if row else own.name if own else f"{self.engine.name}'s default voice model",
+            "description": own.description if own else "",
+            "engine": row.engine if row else self.engine.name,
+            "version": row.version if row else "",
+            "languages": sorted(languages),
+            "uses": [use for use, can in (("synthesis", self.speaks), ("covers", self.sings)) if can(model_id)],
+        }
+
+
+_rows = Select(EngineModel.objects.all())
+
+
+def _read() -> _Registry:
+    return _Registry(synthesis.get_engine(), {row.model_id: row for row in _rows()})
+
+
+def models() -> list[dict[str, Any]]:
+    """What `model_id` may name, as `GET /voice/models` lists it."""
+    return _read().listed()
+
+
+def speaks(model_id: str) -> bool:
+    """Whether the running engine can speak with this model."""
+    return _read().speaks(model_id)
+
+
+def for_synthesis(model_id: str) -> Model | None:
+    """The model to speak with, None for the engine's own default; empty means the default.
+
+    Raises PublicError validation_error, which lists what there is.
+    """
+    registry = _read()
+    _check(registry, model_id, "synthesis")
+    if model_id in registry.own:
+        return Model(model_id)
+    row = registry.rows.get(model_id) if model_id not in ("", DEFAULT_MODEL) else registry.default
+    return row.as_model() if row else None
+
+
+def for_cover(model_id: str) -> Model | None:
+    """The model to sing with: any that is enabled, whatever speaks here. None and errors as in `for_synthesis`."""
+    registry = _read()
+    _check(registry, model_id, "covers")
+    row = registry.rows.get(model_id or DEFAULT_MODEL)
+    return row.as_model() if row else None
+
+
+def _check(registry: _Registry, model_id: str, use: str) -> None:
+    known = [entry["id"] for entry in registry.listed() if use in entry["uses"]]
+    if (model_id or DEFAULT_MODEL) not in known:
+        what = f"There is no model {model_id} for {use}" if model_id else f"Choose a model for {use}"
+        message = f"{what}; there are: {', '.join(known) or 'none'}."
+        raise PublicError("validation_error", f"model_id: {message}", {"model_id": [message]})

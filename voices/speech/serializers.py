@@ -1,0 +1,371 @@
+"""What comes in and goes out at /voice: fields, bounds and messages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.urls import reverse
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from voiceproject.errors import PublicError
+from voiceproject.jobs.job import LIVE, Job, JobStatus
+from voiceproject.media.audio import STREAMED_FORMATS
+from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
+from voiceproject.webhooks.deliveries import CallbackURLField
+from voices.library import saved
+from voices.models import Synthesis, Voice
+from voices.speech import registry, synthesis
+from voices.speech.synthesis import check_language
+from voices.text.sentences import has_speech
+
+LANGUAGES = ["auto", "zh", "en", "ja", "yue", "ko"]
+FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
+MAX_TEXT_CHARACTERS = 5000
+DEFAULT_TEMPERATURE = 0.7
+MAX_SEED = 2**32 - 1
+RETRYABLE = (JobStatus.FAILED, JobStatus.CANCELED)
+
+
+class FiniteFloatField(serializers.FloatField):
+    """A number; `nan` and `inf`, which every comparison lets through, are none."""
+
+    def to_internal_value(self, data: Any) -> float:
+        value = super().to_internal_value(data)
+        if not math.isfinite(value):
+            self.fail("invalid")
+        return value
+
+
+@contextmanager
+def as_field_error() -> Iterator[None]:
+    """What a field's check refuses becomes one message among those of the other fields."""
+    try:
+        yield
+    except PublicError as error:
+        if error.code != "validation_error":
+            raise
+        raise serializers.ValidationError([text for texts in error.details.values() for text in texts]) from None
+
+
+class OneReferenceMixin:
+    """Takes either the upload that `reference_field` names, or voice_id."""
+
+    reference_field: str
+    is_required = True
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not hasattr(data, "get"):
+            return super().to_internal_value(data)  # type: ignore[misc] # which says what is wrong with it
+        given = [name for name in (self.reference_field, "voice_id") if data.get(name)]
+        wrong = {}
+        if not given and self.is_required:
+            wrong = {self.reference_field: ["Send this file, or the voice_id of a saved voice."]}
+        elif len(given) == 2:
+            wrong = {"voice_id": [f"Send either {self.reference_field} or voice_id."]}
+        try:
+            fields = super().to_internal_value(data)  # type: ignore[misc]
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({**wrong, **error.detail}) from None  # type: ignore[dict-item]
+        if wrong:
+            raise serializers.ValidationError(wrong)
+        if fields.get("voice_id") is None:
+            fields.pop("voice_id", None)
+        return fields
+
+
+class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
+    """What to say, and in whose voice."""
+
+    reference_field = "reference_audio"
+
+    text = TextField(max_length=MAX_TEXT_CHARACTERS, help_text="What to say, 1 to 5000 characters.")
+    reference_audio = SizedFileField(
+        required=False,
+        max_bytes_setting="MAX_UPLOAD_SIZE",
+        help_text="The voice to copy: 3 to 60 s of speech as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
+    )
+    voice_id = serializers.UUIDField(
+        required=False, allow_null=True, help_text="A saved voice of yours, instead of reference_audio."
+    )
+    reference_text = TextField(
+        required=False, allow_blank=True, default="", max_length=2000,
+        help_text="What is said in the whole of the reference. Improves likeness. A saved voice has its own.",
+    )  # fmt: skip
+    reference_language = serializers.ChoiceField(LANGUAGES, default="auto", help_text="Language of reference_text.")
+    language = serializers.ChoiceField(
+        LANGUAGES, default="auto", help_text="Language of the text; auto decides by script. yue and ko: GPT-SoVITS."
+    )
+    speed = FiniteFloatField(default=1.0, min_value=0.5, max_value=2.0, help_text="2 is twice as fast.")
+    temperature = FiniteFloatField(
+        default=DEFAULT_TEMPERATURE, min_value=0.1, max_value=1.0, help_text="How much the delivery may vary."
+    )
+    seed = serializers.IntegerField(
+        required=False, min_value=0, max_value=MAX_SEED,
+        help_text="The same seed and request give the same samples on the built-in engine.",
+    )  # fmt: skip
+    model_id = serializers.CharField(
+        required=False, allow_blank=True, default="", max_length=100, help_text="One of GET /voice/models."
+    )
+    response_format = serializers.ChoiceField(
+        FORMATS, default="wav", help_text="pcm is signed 16-bit little-endian mono at X-Audio-Sample-Rate."
+    )
+    stream = serializers.BooleanField(
+        default=False, help_text="true sends the audio as it is made, sentence by sentence; not as flac."
+    )
+
+    callback_url = CallbackURLField()
+
+    def validate_text(self, text: str) -> str:
+        if not has_speech(text):
+            raise serializers.ValidationError("There is nothing to speak in this text: it has no letters or digits.")
+        return text
+
+    def validate_language(self, language: str) -> str:
+        with as_field_error():
+            return check_language("language", language)
+
+    def validate_reference_language(self, language: str) -> str:
+        with as_field_error():
+            return check_language("reference_language", language)
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Adds `model`: what model_id names (voices.engines.Model or None)."""
+        if fields["stream"] and fields["response_format"] not in STREAMED_FORMATS:
+            message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
+            raise serializers.ValidationError({"response_format": [message]})
+        fields["model"] = registry.for_synthesis(fields["model_id"])
+        return fields
+
+
+class SpeakTextSerializer(SynthesizeSerializer):
+    """What other services' clients ask for, in our terms: a saved voice, or none where a preset speaks."""
+
+    is_required = False
+    reference_audio = None  # type: ignore[assignment]
+
+
+def check_text(fields: dict[str, Any], transcript: str, reference_language: str) -> None:
+    """Whether the engine can speak the text of a SynthesizeSerializer's fields with such a reference.
+
+    Raises PublicError.
+    """
+    check = getattr(synthesis.get_engine(), "check", None)
+    if check is not None:
+        check(fields["text"], fields["language"], transcript, reference_language, fields["model"])
+
+
+class QueueSerializer(serializers.ModelSerializer):
+    """A job, and when its turn comes. concurrency_setting: how many of its kind a host does at a time."""
+
+    concurrency_setting: ClassVar[str]
+
+    queue_position = serializers.SerializerMethodField(help_text="1 is next; null in lists and when not queued")
+    expected_start_at = serializers.SerializerMethodField(
+        help_text="A guess from the queue and how long the last jobs took; null in lists and when not queued"
+    )
+
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_queue_position(self, job: Job) -> int | None:
+        return None if self.context.get("in_list") else job.queue_position()
+
+    @extend_schema_field(serializers.DateTimeField(allow_null=True))
+    def get_expected_start_at(self, job: Job) -> datetime | str | None:
+        if self.context.get("in_list") or job.status != JobStatus.QUEUED:
+            return None
+        start = job.expected_start(getattr(settings, self.concurrency_setting))
+        return start and serializers.DateTimeField().to_representation(start)
+
+
+class SynthesisLinksSerializer(serializers.Serializer):
+    self = serializers.URLField()
+    audio = serializers.URLField(allow_null=True)
+    cancel = serializers.URLField(allow_null=True)
+    events = serializers.URLField(allow_null=True)
+    retry = serializers.URLField(allow_null=True)
+
+
+class SynthesisSerializer(QueueSerializer):
+    concurrency_setting = "SYNTHESIS_CONCURRENCY"
+
+    synthesis_id = serializers.UUIDField(source="id")
+    job_id = serializers.UUIDField(source="id", help_text="The same as synthesis_id")
+    attempts = serializers.IntegerField(source="attempt")
+    model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
+    error = serializers.CharField(allow_null=True)
+    error_message = serializers.CharField(allow_null=True)
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Synthesis
+        fields = (
+            "synthesis_id", "job_id", "status", "stage", "progress", "background", "attempts", "queue_position",
+            "expected_start_at", "voice_id", "text", "language", "speed", "temperature", "seed", "model_id",
+            "response_format", "engine", "error", "error_message", "duration_seconds", "sample_rate",
+            "created_at", "updated_at", "started_at", "finished_at", "expires_at", "revoked_at", "links",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def to_representation(self, instance: Synthesis) -> dict[str, Any]:
+        data = super().to_representation(instance)
+        return data | {name: data[name] or None for name in ("error", "error_message", "model_id")}
+
+    @extend_schema_field(SynthesisLinksSerializer)
+    def get_links(self, synthesis: Synthesis) -> dict[str, str | None]:
+        def link(name: str) -> str:
+            uri: str = self.context["request"].build_absolute_uri(reverse(name, args=[synthesis.pk]))
+            return uri
+
+        live = synthesis.status in LIVE
+        has_audio = synthesis.status == JobStatus.SUCCEEDED and bool(synthesis.audio)
+        again = synthesis.status in RETRYABLE and synthesis.retryable
+        return {
+            "self": link("synthesis"),
+            "audio": link("synthesis-audio") if has_audio else None,
+            "cancel": link("synthesis-cancel") if live else None,
+            "events": link("synthesis-events") if live else None,
+            "retry": link("synthesis-retry") if again else None,
+        }
+
+
+# --- saved voices ---
+
+
+class StatementField(TextField):
+    """That the speaker agreed, in words."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            max_length=2000,
+            help_text="Your statement that the speaker agreed to be cloned: who, and to what. Kept for good.",
+            **kwargs,
+        )
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        if text and not saved.is_statement(text):
+            message = "State in a sentence that the speaker agreed, as in: Jane Doe agreed to have her voice cloned."
+            raise serializers.ValidationError(message)
+        return text
+
+
+class QualitySerializer(serializers.Serializer):
+    """How good a recording is to clone from."""
+
+    duration_seconds = serializers.FloatField(help_text="Without silence at its ends")
+    speech_ratio = serializers.FloatField(help_text="Share of the time in which somebody speaks, 0 to 1")
+    snr_db = serializers.FloatField(help_text="Speech over noise, an estimate; 60 at most")
+    clipping_ratio = serializers.FloatField(help_text="Share of samples in peaks that were cut off")
+    sample_rate = serializers.IntegerField(help_text="Hz, as it was sent")
+    bandwidth_hz = serializers.FloatField(help_text="The highest frequency with something in it")
+    warnings = serializers.ListField(child=serializers.CharField(), help_text="What is poor, and what helps")
+
+
+class CheckQualitySerializer(StrictSerializer):
+    sample = SizedFileField(max_bytes_setting="MAX_UPLOAD_SIZE", help_text="3 to 60 s of speech. Nothing is kept.")
+
+
+class AddSampleSerializer(StrictSerializer):
+    sample = SizedFileField(
+        max_bytes_setting="MAX_UPLOAD_SIZE",
+        help_text="3 to 60 s of one person speaking, as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
+    )
+    transcript = TextField(
+        required=False, allow_blank=True, default="", max_length=2000, help_text="What is said in all of it."
+    )
+    consent = StatementField(required=False, allow_blank=True, default="")
+
+
+class CreateVoiceSerializer(AddSampleSerializer):
+    name = TextField(max_length=100)
+    description = TextField(required=False, allow_blank=True, default="", max_length=500)
+    language = serializers.ChoiceField(LANGUAGES, default="auto", help_text="What is spoken in the sample.")
+    consent = StatementField()
+
+
+class ChangeVoiceSerializer(StrictSerializer):
+    name = TextField(required=False, max_length=100)
+    description = TextField(required=False, allow_blank=True, max_length=500)
+    language = serializers.ChoiceField(LANGUAGES, required=False)
+    transcript = TextField(
+        required=False, allow_blank=True, max_length=2000, help_text="Of the only sample of a voice."
+    )
+
+
+class StandingConsentSerializer(StrictSerializer):
+    statement = StatementField()
+    given_at = serializers.DateTimeField(read_only=True)
+
+
+class VoiceSampleSerializer(serializers.Serializer):
+    sample_id = serializers.UUIDField(source="id")
+    duration_seconds = serializers.FloatField()
+    transcript = serializers.CharField()
+    quality = QualitySerializer()
+
+
+class VoiceLinksSerializer(serializers.Serializer):
+    self = serializers.URLField()
+    sample = serializers.URLField(allow_null=True, help_text="All samples as engines hear them, FLAC")
+
+
+class VoiceSerializer(serializers.ModelSerializer):
+    """A saved voice. Its quality is that of its samples together."""
+
+    voice_id = serializers.UUIDField(source="id")
+    transcript = serializers.CharField(
+        source="reference_transcript", help_text="What is said in all samples; empty unless each has its own"
+    )
+    quality = serializers.SerializerMethodField()
+    samples = VoiceSampleSerializer(many=True)
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Voice
+        fields = ("voice_id", "name", "description", "language", "transcript", "created_at", "updated_at",
+                  "taken_down_at", "quality", "samples", "links")  # fmt: skip
+        read_only_fields = fields
+
+    @extend_schema_field(QualitySerializer)
+    def get_quality(self, voice: Voice) -> dict[str, Any]:
+        return saved.together([sample.quality for sample in voice.samples.all()])
+
+    @extend_schema_field(VoiceLinksSerializer)
+    def get_links(self, voice: Voice) -> dict[str, str | None]:
+        def link(name: str) -> str:
+            uri: str = self.context["request"].build_absolute_uri(reverse(name, args=[voice.pk]))
+            return uri
+
+        return {"self": link("voice"), "sample": None if voice.taken_down_at else link("voice-sample")}
+
+
+class ModelSerializer(serializers.Serializer):
+    id = serializers.CharField()
+    name = serializers.CharField()
+    description = serializers.CharField(help_text="How its speech differs from the default's; empty if nobody has said")
+    engine = serializers.CharField(help_text="What speaks or sings with it: builtin, gptsovits, rvc, other")
+    version = serializers.CharField(help_text="Of GPT-SoVITS, such as v2Pro; empty where it is not known")
+    languages = serializers.ListField(child=serializers.CharField())
+    uses = serializers.ListField(
+        child=serializers.ChoiceField(("synthesis", "covers")), help_text="What this server takes it for"
+    )
+
+
+class ModelListSerializer(serializers.Serializer):
+    models = ModelSerializer(many=True)
+
+
+class EngineStateSerializer(serializers.Serializer):
+    engine = serializers.CharField()
+    available = serializers.BooleanField()
+    latency_ms = serializers.FloatField(allow_null=True)
+    detail = serializers.CharField()
+    languages = serializers.ListField(child=serializers.CharField())
+    models = ModelSerializer(many=True)
+    queue_length = serializers.IntegerField(help_text="Syntheses being made or waited for")
+    expected_wait_seconds = serializers.FloatField(help_text="From the queue and the last syntheses' times")

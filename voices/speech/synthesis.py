@@ -1,0 +1,421 @@
+"""The journey of one synthesis: which engine, what it can speak, and from a checked request to stored audio."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from django.conf import settings
+from django.core.files.base import ContentFile
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
+from voiceproject.jobs.heartbeat import Pulse
+from voiceproject.jobs.job import JobStatus, place_of
+from voiceproject.media import audio
+from voiceproject.provenance import records
+from voiceproject.telemetry import metrics, tracing
+from voiceproject.telemetry.logging import bind, bound, note
+from voiceproject.tenants import usage
+from voices.engines import Engine, Model, Reference, SynthesisRequest
+from voices.models import Synthesis
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def get_engine() -> Engine:
+    """The one configured engine of this process. There is no fall-back from one to the other."""
+    if settings.VOICE_ENGINE == "gptsovits":
+        from voices.engines.gptsovits import GptSovitsEngine
+
+        return GptSovitsEngine(
+            settings.SOVITS_BASE_URLS,
+            timeout_seconds=settings.SOVITS_TIMEOUT,
+            reference_dir=settings.SOVITS_REFERENCE_DIR,
+            reference_dir_on_server=settings.SOVITS_REFERENCE_DIR_ON_SERVER,
+            queue_seconds=settings.SOVITS_QUEUE_SECONDS,
+            max_waiting=settings.SOVITS_MAX_WAITING,
+            protocol=settings.SOVITS_PROTOCOL,
+            token=settings.SOVITS_TOKEN,
+            pinned=settings.SOVITS_PINNED_MODELS,
+        )
+    from voices.engines.builtin import BuiltinEngine
+
+    return BuiltinEngine(
+        settings.CACHE_DIR / "builtin",
+        concurrency=settings.BUILTIN_CONCURRENCY,
+        queue_seconds=settings.BUILTIN_QUEUE_SECONDS,
+        max_waiting=settings.BUILTIN_MAX_WAITING,
+    )
+
+
+def check_language(field: str, language: str) -> str:
+    known = sorted(get_engine().languages | {"auto"})
+    if language not in known:
+        message = f"The engine {get_engine().name} does not speak this; it speaks: {', '.join(known)}."
+        raise PublicError("validation_error", f"{field}: {message}", {field: [message]})
+    return language
+
+
+# A thread that waits for an engine serves nobody else. Some are always left for short requests.
+_held = threading.BoundedSemaphore(max(1, settings.WEB_THREADS - 4))
+
+
+@contextmanager
+def held_request() -> Iterator[None]:
+    """Counts a request that waits long; refuses it (503) when too many do already. Holds no database connection."""
+    slot = hold()
+    if slot is None:
+        raise too_many_waiting()
+    try:
+        yield
+    finally:
+        slot()
+
+
+def hold() -> Callable[[], None] | None:
+    """The right to wait long, as what gives it back (once, however often it is called); None when too many wait."""
+    if not _held.acquire(blocking=False):
+        return None
+    held = [True]
+
+    def give_back() -> None:
+        if held:
+            held.clear()
+            _held.release()
+
+    _close_connection()
+    return give_back
+
+
+def too_many_waiting() -> PublicError:
+    return PublicError("too_many_waiting", "Too many requests wait here already. Try again later.", retry_after=5)
+
+
+def _close_connection() -> None:
+    # SQLite's are no scarce thing, and cost more to open than most queries.
+    if connection.vendor != "sqlite" and not connection.in_atomic_block:
+        connection.close()
+
+
+@dataclass(frozen=True)
+class Speech:
+    """sample_rate in Hz, of what the engine made; encoded: the file as the client asked for it, with its manifest.
+
+    spoken: each sentence with the seconds at which it begins and ends, its pause included.
+    """
+
+    duration_seconds: float
+    sample_rate: int
+    encoded: bytes
+    spoken: list[tuple[str, float, float]]
+
+
+def start(synthesis: Synthesis) -> None:
+    """Accepts a new synthesis that this process makes itself, now. Raises PublicError quota_exceeded, too_many_jobs."""
+    for name, value in {
+        "status": JobStatus.RUNNING,
+        "stage": "infer",
+        "attempt": 1,
+        "worker": f"web@{settings.WORKER_HOST}",
+        "heartbeat_at": Now(),
+        "started_at": Now(),
+    }.items():
+        setattr(synthesis, name, value)
+    synthesis.mark("infer")
+    with place_of(synthesis.api_key):
+        synthesis.accept()
+
+
+def request_for(
+    synthesis: Synthesis, reference: Reference, model: Model | None, *, early: bool = False
+) -> SynthesisRequest:
+    """What the row says, for the engine."""
+    return SynthesisRequest(
+        synthesis.text,
+        synthesis.language,
+        reference,
+        synthesis.speed,
+        synthesis.temperature,
+        synthesis.seed,
+        synthesis.model_id or None,
+        early=early,
+        tenant=str(synthesis.tenant_id),
+        model=model,
+    )
+
+
+def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> Speech:
+    """Speaks a running synthesis' text, encodes and stores the audio, and ends the job.
+
+    client: the socket of whoever waits, where there is one; the work stops when it hangs up. Raises PublicError.
+    """
+    work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "wait")
+    note(job=synthesis.pk)
+    with work.ended():
+        with held_request(), Pulse(synthesis, client=client) as pulse:
+            parts = list(work.pieces(pulse))
+        stored = work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
+    metrics.first_byte(synthesis.engine, "wait")
+    return Speech(work.seconds, work.sample_rate, stored, work.spoken)
+
+
+STREAM_BLOCK_BYTES = 32 * 1024  # so much the client must take within the time that a silent connection may last
+
+
+class SpeechStream:
+    """A running synthesis whose audio is sent while it is made: an iterator of bytes, to be closed in any case.
+
+    Made like this, it has spoken its first piece: what fails before that raises PublicError here. What fails later, or
+    is canceled, ends the iteration with StreamBroken, so that the client sees the end of the stream missing; the job
+    has then ended as it would have without a stream. A client that hangs up cancels the job. At its end the audio is
+    stored as any other is, before the last block is given out. A stream carries no manifest, the stored file does; what
+    was sent is remembered by its sound and its hash, also where it broke off.
+
+    sample_rate in Hz; request and client as for `perform`.
+    """
+
+    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> None:
+        note(job=synthesis.pk)
+        self.job_id = synthesis.pk
+        self._ids = bound()
+        self._work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "stream")
+        self._synthesis = synthesis
+        self._sent_hash = hashlib.sha256()
+        self._blocks = self._make(client)
+        self._first: bytes | None = next(self._blocks)
+        metrics.first_byte(synthesis.engine, "stream")
+        self.sample_rate = self._work.sample_rate
+
+    @property
+    def spoken(self) -> list[tuple[str, float, float]]:
+        """The sentences so far, as in Speech."""
+        return self._work.spoken
+
+    def __iter__(self) -> SpeechStream:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        with self._bound():
+            try:
+                return next(self._blocks)
+            except StopIteration:
+                raise
+            except Exception as error:
+                public = as_public_error(error)
+                if public.code == "job_canceled":
+                    log.info("a stream ends early: %s", public.message)
+                else:
+                    log.error("a stream broke off: %s", public, exc_info=error)
+                raise StreamBroken from error
+
+    def close(self) -> None:
+        with self._bound():
+            self._blocks.close()
+
+    def _bound(self) -> AbstractContextManager[None]:
+        # The response is sent after the middleware has been left.
+        return bind(**self._ids)
+
+    def _make(self, client: Any) -> Generator[bytes, None, None]:
+        work = self._work
+        encoder: audio.StreamEncoder | None = None
+        done = False
+        try:
+            with work.ended(), held_request(), Pulse(self._synthesis, client=client) as pulse:
+                for samples in work.pieces(pulse):
+                    encoder = encoder or audio.StreamEncoder(work.sample_rate, work.format)
+                    yield from self._sent(encoder.write(samples))
+                assert encoder is not None
+                end = encoder.close()
+                whole = self._sent_hash.copy()
+                whole.update(end)
+                work.succeed(encoder.content(), whole.hexdigest())
+                done = True
+                log.info("streamed %.1f s of audio in %.1f s", work.seconds, time.monotonic() - work.started)
+                yield from self._sent(end)
+        finally:
+            if encoder is not None:
+                encoder.abandon()
+                if not done:
+                    content, sent = encoder.content(), self._sent_hash.hexdigest()
+                    records.mark_partial(self._synthesis.pk, content, work.format, work.sample_rate, sent)
+
+    def _sent(self, data: bytes) -> Iterator[bytes]:
+        # A client may take its time: nothing is held for it meanwhile.
+        _close_connection()
+        for start in range(0, len(data), STREAM_BLOCK_BYTES):
+            block = data[start : start + STREAM_BLOCK_BYTES]
+            self._sent_hash.update(block)
+            yield block
+
+
+def failure(error: Exception) -> tuple[str, str, str]:
+    """What Job.fail is told of an exception: a key of ERROR_MESSAGES, a text for the client, one for operators."""
+    public = as_public_error(error)
+    code = {"engine_timeout": "timed_out", "storage_full": "storage_full"}.get(public.code, "engine_error")
+    message = public.message if isinstance(error, PublicError) else ""
+    cause = error.__cause__ if isinstance(error, PublicError) else error
+    return code, message, repr(cause or "")
+
+
+class Work:
+    """One running synthesis on its way to an end. seconds, sample_rate: of what has been made so far.
+
+    deadline: the time.monotonic() at which it is given up; mode: `wait`, `stream` or `background`.
+    """
+
+    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, deadline: float, mode: str) -> None:
+        self.mode = mode
+        self.synthesis = synthesis
+        self.request = request
+        self.format = synthesis.response_format
+        self.started = time.monotonic()
+        self.deadline = deadline
+        self.sample_rate = 0
+        self.spoken: list[tuple[str, float, float]] = []
+        self._frames = 0
+
+    @property
+    def seconds(self) -> float:
+        return self._frames / self.sample_rate if self.sample_rate else 0.0
+
+    def pieces(self, pulse: Pulse) -> Iterator[np.ndarray]:
+        """The text's audio, float32 (n,), a piece after the other, all at one sample rate. Raises PublicError."""
+        spoken = 0
+        for piece in get_engine().synthesize(self.request, self.deadline, pulse.gone):
+            self.sample_rate = self.sample_rate or piece.sample_rate
+            samples = piece.samples
+            if piece.sample_rate != self.sample_rate:
+                samples = soxr.resample(samples, piece.sample_rate, self.sample_rate)
+            spoken += len(piece.text)
+            pulse.progress = min(99, 100 * spoken // len(self.synthesis.text))
+            begin = self.seconds
+            self._frames += len(samples)
+            self.spoken.append((piece.text, begin, self.seconds))
+            if time.monotonic() > self.deadline:
+                raise EngineTimeout
+            if len(samples):
+                yield samples
+            # What follows would be made for nobody. The engine asks as well, while it waits.
+            if pulse.gone():
+                break
+        # The engine has made no more if it was told so; this is also the answer for the last sentence.
+        if pulse.gone():
+            if not pulse.client_left.is_set():
+                self._correct()
+                raise PublicError("job_canceled", "This synthesis was canceled.")
+            self._cancel()
+            raise PublicError("job_canceled", "The client has gone away.")
+        if not self._frames:
+            raise PublicError("engine_error", "The speech engine made no audio.")
+
+    def succeed(self, content: bytes, sent: str = "") -> bytes:
+        """Signs and stores the encoded audio, and ends the job; returns the file as it is stored.
+
+        sent: the SHA-256 of what was streamed of it. Raises PublicError job_canceled where it has ended otherwise.
+        """
+        signed = records.sign(content, self.format, what="speech", job_id=self.synthesis.pk)
+        storage = self.synthesis.audio.storage
+        name = f"{self.synthesis.folder}/{self.synthesis.attempt}-audio.{self.format}"
+        stored = storage.save(name, ContentFile(signed))
+        with transaction.atomic():
+            won = self.synthesis.succeed(
+                settings.SYNTHESIS_TTL_HOURS,
+                duration_seconds=self.seconds,
+                sample_rate=self.sample_rate,
+                engine_seconds=self._elapsed,
+                **self.synthesis.with_output(len(signed), audio=stored),
+            )
+            if won:
+                records.mark_synthesis(self.synthesis.pk, signed, stored, self.sample_rate, sent)
+        if not won:
+            storage.delete(stored)
+            self._correct()
+            raise PublicError("job_canceled", "This synthesis was canceled.")
+        metrics.synthesis_made(self.synthesis.engine, self.mode, self._elapsed, self.seconds)
+        return signed
+
+    def failed(self, error: Exception) -> None:
+        """Counts what was the engine's fault."""
+        public = as_public_error(error)
+        if public.status >= 500:
+            metrics.engine_failed(self.synthesis.engine, public.code)
+
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """Ends the job as what is raised within says."""
+        # A stream goes on after its request has been answered: its span is nobody's current one.
+        ids = {"job": str(self.synthesis.pk), "engine": self.synthesis.engine, "mode": self.mode}
+        span = tracing.start("synthesis", self.synthesis.trace_parent, ids)
+        failure = ""
+        try:
+            with self._ended():
+                yield
+        except BaseException as error:
+            failure = as_public_error(error).code if isinstance(error, Exception) else type(error).__name__
+            raise
+        finally:
+            tracing.end(span, failure)
+
+    @contextmanager
+    def _ended(self) -> Iterator[None]:
+        try:
+            yield
+        except GeneratorExit:  # a stream that nobody takes any more
+            if self._cancel():
+                log.info("the client went away from a stream")
+            raise
+        except Exception as error:
+            public = as_public_error(error)
+            if public.status == 400 and not self._frames:
+                self.synthesis.withdraw()  # What the engine refuses to speak was never a synthesis.
+                raise
+            self.failed(error)
+            ttl = settings.SYNTHESIS_TTL_HOURS
+            self.synthesis.fail(*failure(error), ttl, engine_seconds=self._elapsed)
+            raise
+        except BaseException as error:
+            self.synthesis.fail("engine_error", detail=repr(error), engine_seconds=self._elapsed)
+            raise
+
+    def _cancel(self) -> bool:
+        canceled = self.synthesis.cancel(settings.SYNTHESIS_TTL_HOURS)
+        self._correct()
+        return canceled
+
+    def _correct(self) -> None:
+        """Whoever has canceled this could only guess how much was made."""
+        usage.correct(self.synthesis, self.seconds, self._elapsed)
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+
+def upload_path(upload: Any) -> Path:
+    """Where Django has put an upload: always a file, never memory (see FILE_UPLOAD_HANDLERS)."""
+    return Path(upload.temporary_file_path())
+
+
+def close_engine() -> None:
+    """Ends what the engine of this process has started."""
+    if get_engine.cache_info().currsize:
+        close = getattr(get_engine(), "close", None)
+        if close:
+            close()

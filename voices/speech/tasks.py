@@ -1,0 +1,188 @@
+"""The actor that makes syntheses nobody waits for, and how one is made from its row.
+
+Its queue and its places are its own, so that a cover, which may take an hour, never delays it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+
+import dramatiq
+import numpy as np
+import soundfile as sf
+from django.conf import settings
+from django.db import connection
+
+from voiceproject.commands import runner
+from voiceproject.errors import PublicError, as_public_error
+from voiceproject.jobs.broker import broker, this_worker
+from voiceproject.jobs.heartbeat import Pulse
+from voiceproject.jobs.job import JobStatus
+from voiceproject.media import audio, storage
+from voiceproject.media.storage import is_passing, patiently
+from voiceproject.telemetry import tracing
+from voiceproject.telemetry.logging import bind
+from voices.engines import Reference, SynthesisRequest
+from voices.library import saved
+from voices.models import Synthesis
+from voices.speech import registry, synthesis
+
+log = logging.getLogger(__name__)
+
+AWAY_SECONDS = 120.0  # so long an engine may be away at a time, as while its server is started again
+RETRY_SECONDS = 5.0
+MAX_RETRY_SECONDS = 30.0  # whatever the engine expects: places come free before
+ENGINE_IDLE_SECONDS = 600.0
+
+
+class _Use:
+    """Who uses the engine of this process, so that it is not closed under them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._idle_since: float | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._users -= 1
+            self._idle_since = time.monotonic()
+
+    def rest(self) -> None:
+        with self._lock:
+            since = self._idle_since
+            if self._users or since is None or time.monotonic() - since < ENGINE_IDLE_SECONDS:
+                return
+            self._idle_since = None
+            synthesis.close_engine()
+            synthesis.get_engine.cache_clear()
+
+
+_use = _Use()
+
+
+def rest() -> None:
+    """Closes an engine that has been idle: a process of the built-in one holds half a gigabyte. The next job pays."""
+    _use.rest()
+
+
+@dramatiq.actor(broker=broker, queue_name="synthesis")
+def run_syntheses() -> None:
+    """Safe to run twice, late, or on many hosts at once: the claim decides."""
+    while not this_worker.stopping.is_set():
+        job = Synthesis.claim_if_reachable(
+            this_worker.name, settings.WORKER_HOST, settings.SYNTHESIS_CONCURRENCY, settings.SYNTHESIS_MAX_RUNNING
+        )
+        if job is None:
+            return
+        run(job, this_worker.stopping)
+
+
+def has_room() -> bool:
+    """Whether a claim on this host could succeed."""
+    return Synthesis.has_room(settings.WORKER_HOST, settings.SYNTHESIS_CONCURRENCY)
+
+
+def scratch_in_use(name: str) -> bool:
+    """Whether a scratch folder belongs to an attempt that is running now."""
+    match = re.fullmatch(r"synthesis-([0-9a-f-]{36})-(\d+)", name)
+    return (
+        match is not None and Synthesis.objects.filter(pk=match[1], attempt=match[2], status=JobStatus.RUNNING).exists()
+    )
+
+
+def run(job: Synthesis, stopping: threading.Event) -> None:
+    """Makes a claimed synthesis, to whatever end. Raises nothing that belongs to the job."""
+    ids = job.log_ids()
+    with bind(**ids), tracing.span("synthesis", job.trace_parent, {**ids, "mode": "background"}) as span:
+        log.info("synthesis started", extra={"attempt": job.attempt})
+        started = time.monotonic()
+        job.stage = "infer"
+        try:
+            with _use, Pulse(job, stopping) as pulse:
+                _make(job, pulse)
+            log.info("synthesis succeeded")
+        except Exception as error:
+            tracing.mark_failed(span, as_public_error(error).code)
+            # Told to stop, whatever that has broken: an engine that was closed under the work is no fault of the job.
+            if stopping.is_set() and job.hand_back():
+                log.info("synthesis handed back")
+                return
+            if is_passing(error):
+                # The database or the bucket is away: no fault of the job. Where even that cannot be written, its heart
+                # has stopped, and it is taken over.
+                connection.close()
+                if job.put_back(settings.SYNTHESIS_MAX_ATTEMPTS):
+                    log.warning("synthesis put back: %s", error)
+                    return
+            public = as_public_error(error)
+            code, message, detail = synthesis.failure(error)
+            elapsed = time.monotonic() - started
+            if job.fail(code, message, detail, settings.SYNTHESIS_TTL_HOURS, engine_seconds=elapsed):
+                log.warning("synthesis failed: %s", public, exc_info=error)
+            else:
+                log.info("synthesis is no longer ours")
+
+
+def _make(job: Synthesis, pulse: Pulse) -> None:
+    engine = synthesis.get_engine()
+    job.mark("infer")
+    if not patiently(lambda: job.note(stage="infer", engine=engine.name, marks=job.marks), pulse.gone):
+        raise PublicError("job_canceled", "This synthesis was canceled.")
+    request = patiently(lambda: _request(job), pulse.gone)
+    deadline = time.monotonic() + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
+    away_since = 0.0
+    while True:
+        work = synthesis.Work(job, request, deadline, "background")
+        try:
+            parts = list(work.pieces(pulse))
+            break
+        except PublicError as error:
+            work.failed(error)
+            now = time.monotonic()
+            wait = min(error.retry_after or RETRY_SECONDS, MAX_RETRY_SECONDS)
+            busy, away = error.code == "engine_busy", error.code == "engine_unavailable"
+            if not away:
+                away_since = 0.0
+            elif not away_since or work.seconds:  # It has spoken since it was away before.
+                away_since = now
+            patient = busy or (away and now - away_since < AWAY_SECONDS)
+            if not patient or pulse.gone() or now + wait > deadline:
+                raise
+            log.info("the engine takes no work; trying again in %.0f s", wait)
+            again = time.monotonic() + wait
+            while time.monotonic() < again and not pulse.gone():
+                time.sleep(0.1)
+    encoded = audio.encode(np.concatenate(parts), work.sample_rate, work.format)
+    patiently(lambda: work.succeed(encoded), pulse.gone)
+
+
+def _request(job: Synthesis) -> SynthesisRequest:
+    """What the row says, for the engine. Raises PublicError where its model is not offered any more."""
+    with runner.scratch(settings.SCRATCH_DIR, f"synthesis-{job.pk}-{job.attempt}") as folder:
+        path = folder / "reference.upload"
+        storage.fetch(job.reference_audio.storage, str(job.reference_audio.name), path)
+        if job.voice_id:
+            samples, rate = sf.read(path, dtype="float32")  # ours, checked when the voice was saved
+        else:
+            samples, rate = audio.load_reference(path, field="reference_audio")
+    transcript, language = job.reference_text or None, job.reference_language
+    reference = Reference(samples, rate, job.reference_hash, transcript, language, saved.kept_for(job))
+    return SynthesisRequest(
+        job.text,
+        job.language,
+        reference,
+        job.speed,
+        job.temperature,
+        job.seed,
+        job.model_id or None,
+        tenant=str(job.tenant_id),
+        model=registry.for_synthesis(job.model_id),
+    )

@@ -1,0 +1,374 @@
+"""/api/v1/voice: synthesis, what was synthesised, models, the engine's state."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.files import File
+from django.db.models import Avg, QuerySet
+from django.db.models.fields.files import FieldFile
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import mixins, viewsets
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from voiceproject.errors import EngineTimeout, PublicError
+from voiceproject.jobs.idempotency import Submission, refuse_key
+from voiceproject.jobs.job import LIVE, Job, JobStatus, delete_folder, revoked
+from voiceproject.media import audio
+from voiceproject.telemetry.logging import current
+from voiceproject.tenants import textfilter, usage
+from voiceproject.web.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
+from voiceproject.webhooks.deliveries import callback_base
+from voices.engines import Reference, SynthesisRequest
+from voices.keys.auth import credentials
+from voices.library import saved
+from voices.library.references import references
+from voices.models import Synthesis
+from voices.speech import consumers, registry
+from voices.speech import synthesis as journey
+from voices.speech.serializers import (
+    MAX_SEED,
+    EngineStateSerializer,
+    ModelListSerializer,
+    SynthesisSerializer,
+    SynthesizeSerializer,
+    check_text,
+)
+from voices.speech.tasks import run_syntheses
+
+AUDIO_HEADERS = {
+    "X-Synthesis-ID": (OpenApiTypes.UUID, "Id of this synthesis; see GET /voice/syntheses/{id}"),
+    "X-Audio-Duration": (OpenApiTypes.FLOAT, "Seconds; not with stream=true"),
+    "X-Audio-Sample-Rate": (OpenApiTypes.INT, "Hz"),
+    "X-Engine": (OpenApiTypes.STR, "builtin or gptsovits"),
+    usage.HEADER: (OpenApiTypes.INT, "Seconds of audio left of this month's quota, where there is one"),
+    "X-Reference-Window": (OpenApiTypes.STR, "<start>-<end> in seconds: the part of the reference that was used"),
+}
+
+
+class SynthesizeView(BodyLimitMixin, APIView):
+    required_scope = "synthesize"
+    error_statuses = {"post": (404, 409, 410, 422, 502, 504)}
+
+    @extend_schema(
+        operation_id="synthesize",
+        summary="Text to speech in the voice of a reference",
+        description=(
+            "With `stream=true` the body is sent while it is made, and `X-Audio-Duration` is left out. What fails "
+            "before the first sentence is an ordinary error. What fails later cuts the body off: it then has no last "
+            "chunk, and the synthesis says why. A client that hangs up cancels the synthesis, streamed or not. "
+            "The whole audio is at `GET /voice/syntheses/{id}/audio` afterwards.\n\n"
+            "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio.\n\n"
+            "With `voice_id`, where no file is sent, the same fields may come as a JSON object."
+        ),
+        # Of two bodies with different fields a generator takes one, and a client without the file helps nobody.
+        request={"multipart/form-data": SynthesizeSerializer},
+        responses={
+            (200, content_type): OpenApiResponse(OpenApiTypes.BINARY, description="The audio")
+            for content_type in audio.CONTENT_TYPES.values()
+        }
+        | {202: SynthesisSerializer},
+        parameters=[
+            OpenApiParameter(name, type_, OpenApiParameter.HEADER, response=[200], description=text)
+            for name, (type_, text) in AUDIO_HEADERS.items()
+        ]
+        + [
+            OpenApiParameter(
+                "Prefer",
+                str,
+                OpenApiParameter.HEADER,
+                description="`respond-async`: 202 and a job; `respond-async, wait=N`: that after N seconds at most",
+            ),
+            consumers.LOCATION,
+            *consumers.IDEMPOTENCY,
+        ],
+        tags=["voice"],
+    )
+    def post(self, request: Request) -> HttpResponseBase:
+        tenant, key = credentials(request)
+        background = "respond-async" in preferences(request)
+        submission = None
+        if background:
+            submission = Submission(request, tenant, Synthesis)
+            if (earlier := submission.earlier()) is not None:
+                return self._accepted(request, earlier, replayed=True)
+        else:
+            refuse_key(request)
+        serializer = SynthesizeSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        fields = serializer.validated_data
+        if background and fields["stream"]:
+            message = "Prefer: respond-async answers with a job, which is not streamed; send one of both."
+            raise PublicError("validation_error", f"stream: {message}", {"stream": [message]})
+        if fields["callback_url"] and not background:
+            message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
+            raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
+        textfilter.check(request, fields["text"], "synthesis", "text")
+        engine = journey.get_engine()
+        file: Path | FieldFile
+        if "voice_id" in fields:
+            voice = saved.find(tenant, fields["voice_id"])
+            chosen = saved.choose(voice, engine, fields["reference_text"], fields["reference_language"])
+            reference, file = chosen.reference, chosen.file
+            check_text(fields, reference.transcript or "", reference.language)
+        else:
+            check_text(fields, fields["reference_text"], fields["reference_language"])
+            file = journey.upload_path(fields["reference_audio"])
+            samples, rate, content_hash = references.load(file, field="reference_audio")
+            reference = Reference(
+                samples, rate, content_hash, fields["reference_text"] or None, fields["reference_language"]
+            )
+        window = None
+        if engine.name == "gptsovits":
+            window = engine.reference_window(reference)  # type: ignore[attr-defined]
+        seed = fields.get("seed")
+        synthesis = Synthesis(
+            tenant=tenant,
+            api_key=key,
+            request_id=current("request_id"),
+            callback_url=fields["callback_url"],
+            callback_base=callback_base(request),
+            text=fields["text"],
+            language=fields["language"],
+            voice_id=fields.get("voice_id"),
+            reference_hash=reference.content_hash,
+            reference_text=reference.transcript or "",
+            reference_language=reference.language,
+            speed=fields["speed"],
+            temperature=fields["temperature"],
+            # A drawn seed is kept: what was heard can be made again.
+            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            model_id=fields["model_id"],
+            response_format=fields["response_format"],
+            engine=engine.name,
+        )
+        if submission is not None:
+            return self._submit(request, submission, synthesis, file)
+        journey.start(synthesis)
+        saved.check_still_there(synthesis)
+        spoken = journey.request_for(synthesis, reference, fields["model"], early=fields["stream"])
+        try:
+            return self._speak(request, synthesis, spoken, fields["stream"], window)
+        except PublicError as error:
+            if error.code != "engine_timeout":
+                raise
+            advice = "Send it with the header Prefer: respond-async, and no connection has to wait for it."
+            raise EngineTimeout(f"{error.message} {advice}") from error
+
+    def _submit(
+        self, request: Request, submission: Submission, synthesis: Synthesis, reference: Path | FieldFile
+    ) -> Response:
+        synthesis.background = True
+        storage = synthesis.reference_audio.storage
+        try:
+            # A copy of a saved voice too: the voice may be changed or deleted while the job waits.
+            with reference.open("rb") as file:
+                stored = storage.save(f"{synthesis.folder}/0-reference_audio", File(file))
+            synthesis.reference_audio = stored
+            synthesis.input_bytes = usage.size_of(reference)
+            kept = submission.admit(synthesis, settings.SYNTHESIS_MAX_QUEUED)
+        except BaseException:
+            delete_folder(synthesis.folder)
+            raise
+        if kept is not synthesis:
+            delete_folder(synthesis.folder)
+        else:
+            saved.check_still_there(synthesis)
+        return self._accepted(request, kept, replayed=kept is not synthesis)
+
+    def _accepted(self, request: Request, job: Job, replayed: bool) -> Response:
+        render = functools.partial(SynthesisSerializer, context={"request": request})
+        applied = ("respond-async",)
+        return consumers.accepted(request, job, run_syntheses, render, applied=applied, replayed=replayed)
+
+    def _speak(
+        self,
+        request: Request,
+        synthesis: Synthesis,
+        spoken: SynthesisRequest,
+        streamed: bool,
+        window: tuple[float, float] | None,
+    ) -> HttpResponseBase:
+        """The audio in this answer, whole or while it is made."""
+        client = request.META.get("gunicorn.socket")
+        content_type = audio.CONTENT_TYPES[synthesis.response_format]
+        response: HttpResponseBase
+        if streamed:
+            stream = journey.SpeechStream(synthesis, spoken, client)
+            response = StreamingHttpResponse(stream, content_type=content_type)
+            response["X-Audio-Sample-Rate"] = str(stream.sample_rate)
+            # A proxy that gathers the answer first would undo it.
+            response["X-Accel-Buffering"] = "no"
+            response["Cache-Control"] = "no-store, no-transform"
+        else:
+            speech = journey.perform(synthesis, spoken, client)
+            response = HttpResponse(speech.encoded, content_type=content_type)
+            response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
+            response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
+        response["Content-Disposition"] = f'attachment; filename="{synthesis.pk}.{synthesis.response_format}"'
+        response["X-Synthesis-ID"] = str(synthesis.pk)
+        response["X-Engine"] = synthesis.engine
+        if synthesis.quota_left_ms is not None:
+            response[usage.HEADER] = usage.header(synthesis.quota_left_ms)
+        if window is not None:
+            response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
+        return response
+
+
+class SynthesisViewSet(
+    BodyLimitMixin,
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.DestroyModelMixin,
+    viewsets.GenericViewSet,
+):
+    required_scope = "synthesize"
+    serializer_class = SynthesisSerializer
+    pagination_class = CursorPages
+    queryset = Synthesis.objects.none()
+    error_statuses = {"cancel": (409,), "retry": (409, 410), "audio": (409, 410, 416)}
+
+    def get_queryset(self) -> QuerySet[Synthesis]:
+        return Synthesis.objects.for_tenant(self.request.user)
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "in_list": self.action == "list"}
+
+    def filter_queryset(self, queryset: QuerySet) -> QuerySet:
+        return JobFilters.apply(queryset, self.request) if self.action == "list" else queryset
+
+    @extend_schema(
+        operation_id="list_syntheses", summary="Your syntheses, newest first", parameters=[JobFilters], tags=["voice"]
+    )
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().list(request, *args, **kwargs)
+
+    @extend_schema(operation_id="get_synthesis", summary="One synthesis", parameters=[consumers.WAIT], tags=["voice"])
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return consumers.shown(request, self.get_object(), self.get_serializer)
+
+    @extend_schema(operation_id="delete_synthesis", summary="Delete a synthesis and its audio", tags=["voice"])
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().destroy(request, *args, **kwargs)
+
+    def perform_destroy(self, instance: Synthesis) -> None:
+        instance.remove()
+
+    @extend_schema(
+        operation_id="cancel_synthesis",
+        summary="Cancel a synthesis that waits or is being made",
+        request=None,
+        responses=SynthesisSerializer,
+        tags=["voice"],
+    )
+    def cancel(self, request: Request, pk: str) -> Response:
+        synthesis = self.get_object()
+        if not synthesis.cancel(settings.SYNTHESIS_TTL_HOURS) and synthesis.status != JobStatus.CANCELED:
+            raise PublicError("job_finished", "This synthesis has ended already.", {"status": synthesis.status})
+        return Response(self.get_serializer(synthesis).data)
+
+    @extend_schema(
+        operation_id="retry_synthesis",
+        summary="Try a failed or canceled synthesis again",
+        description="Only one that was sent with `Prefer: respond-async`. 409 `conflict` otherwise, while it is alive "
+        "and once it has succeeded; 410 `result_expired` when its files are gone.",
+        request=None,
+        responses={202: SynthesisSerializer},
+        tags=["voice"],
+    )
+    def retry(self, request: Request, pk: str) -> Response:
+        tenant, _ = credentials(request)
+        synthesis = self.get_object()
+        if not synthesis.resumable:
+            raise PublicError("conflict", "Its reference was not kept; send the request again.")
+        if synthesis.revoked_at:
+            raise revoked()
+        if synthesis.files_expired:
+            raise PublicError("result_expired", "Its files were deleted after their time; send the request again.")
+        with Synthesis.admission(tenant, settings.SYNTHESIS_MAX_QUEUED, synthesis.api_key):
+            retried = synthesis.retry()
+        if not retried:
+            message = "Only a failed or canceled synthesis can be tried again."
+            raise PublicError("conflict", message, {"status": synthesis.status})
+        return consumers.accepted(request, synthesis, run_syntheses, self.get_serializer)
+
+    @extend_schema(
+        operation_id="synthesis_events",
+        summary="A synthesis' changes as Server-Sent Events",
+        description=consumers.EVENTS_DESCRIPTION,
+        parameters=[OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER)],
+        responses=consumers.EVENTS_RESPONSES,
+        tags=["voice"],
+    )
+    def events(self, request: Request, pk: str) -> HttpResponseBase:
+        render = functools.partial(SynthesisSerializer, context=self.get_serializer_context())
+        return consumers.events(request, self.get_object(), render)
+
+    @extend_schema(
+        operation_id="get_synthesis_audio",
+        summary="The audio of a synthesis",
+        description="`Range` and `If-None-Match` work.",
+        responses={
+            (200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY),
+            (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY),
+        },
+        tags=["voice"],
+    )
+    def audio(self, request: Request, pk: str) -> HttpResponseBase:
+        synthesis = self.get_object()
+        synthesis.raise_unless_succeeded()
+        return file_response(
+            request._request,
+            synthesis.audio,
+            content_type=audio.CONTENT_TYPES[synthesis.response_format],
+            filename=f"{synthesis.pk}.{synthesis.response_format}",
+        )
+
+
+class ModelsView(BodyLimitMixin, APIView):
+    required_scope = None
+
+    @extend_schema(
+        operation_id="list_models", summary="What model_id may be", responses=ModelListSerializer, tags=["voice"]
+    )
+    def get(self, request: Request) -> Response:
+        return Response({"models": registry.models()})
+
+
+class EngineStateView(BodyLimitMixin, APIView):
+    required_scope = None
+
+    @extend_schema(
+        operation_id="voice_health",
+        summary="The speech engine's state",
+        responses=EngineStateSerializer,
+        tags=["health"],
+    )
+    def get(self, request: Request) -> Response:
+        engine = journey.get_engine()
+        health = engine.health()
+        waiting = Synthesis.objects.filter(status__in=LIVE).count()
+        recent = Synthesis.objects.filter(status=JobStatus.SUCCEEDED).order_by("-created_at", "-id")[:20]
+        mean = recent.aggregate(mean=Avg("engine_seconds"))["mean"] or 0.0
+        return Response(
+            {
+                "engine": engine.name,
+                "available": health.available,
+                "latency_ms": health.latency_ms,
+                "detail": health.detail,
+                "languages": sorted(engine.languages),
+                "models": registry.models(),
+                # An engine whose servers are shared by many processes knows its own line.
+                "queue_length": health.extra.get("queue_length", waiting),
+                "expected_wait_seconds": health.extra.get("expected_wait_seconds", round(waiting * mean, 1)),
+            }
+        )

@@ -1,0 +1,1 @@
+"""How text is read before an engine speaks it: sentences, languages, scripts."""
