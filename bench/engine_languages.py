@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from bench import corpus, scorers
 from voices.engines import Reference
-from voices.engines.builtin import chinese, japanese, world
-from voices.engines.builtin.engine import Synthesizer
+from voices.engines.builtin import world
+from voices.engines.builtin.languages import chinese, japanese
+from voices.engines.builtin.synthesizer import Synthesizer
 
 BARS = {"ja": 0.33, "zh": 0.42}
 

@@ -11,7 +11,8 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from voices.engines import Reference
-from voices.engines.builtin import english, world
+from voices.engines.builtin import world
+from voices.engines.builtin.languages import english
 from voices.engines.builtin.world import Float32
 
 SAMPLE_RATE = world.SAMPLE_RATE

@@ -20,7 +20,7 @@ from voiceproject.errors import EngineError, PublicError
 from voices.engines import Piece, Reference
 
 from . import world
-from .engine import Synthesizer
+from .synthesizer import Synthesizer
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from voiceproject.errors import EngineError, PublicError
 from voices.engines import Piece, Reference, profile_key
 
 from . import conversion, world
-from .base import BaseVoice
 from .conversion import Frames, Pairs, Statistics
+from .languages.base import BaseVoice
 from .world import Analysis, Float32, Float64
 
 log = logging.getLogger(__name__)
@@ -298,7 +298,7 @@ class Synthesizer:
     def module(self, language: str) -> ModuleType:
         if language not in MODULES:
             raise EngineError(f"The built-in engine has no voice for the language {language!r}.")
-        return importlib.import_module(f".{MODULES[language]}", __package__)
+        return importlib.import_module(f".languages.{MODULES[language]}", __package__)
 
     def pairs(self, base: Base, profile: VoiceProfile) -> tuple[Pairs, float]:
         """The base voice's frames paired with the reference's, and how far to trust them. Made once a profile."""
