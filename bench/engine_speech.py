@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import corpus, scorers
-from voices.engines import Reference
 from voices.engines.builtin import world
 from voices.engines.builtin.synthesizer import Synthesizer, VoiceProfile
+from voices.engines.interface import Reference
 
 # Plain prose, none of it in the engine's calibration sentences nor in what the speakers say.
 SENTENCES = (

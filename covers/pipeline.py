@@ -34,7 +34,7 @@ from voiceproject.media.storage import OUTAGE_SECONDS, is_passing, patiently
 from voiceproject.provenance import records
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind
-from voices.engines import Model
+from voices.engines.interface import Model
 from voices.speech import registry
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ import soundfile as sf
 from tests import fake_gptsovits_root as fake
 from tests.support import speech
 from voiceproject.errors import EngineUnavailable
-from voices.engines import Model, Reference, SynthesisRequest
 from voices.engines.gptsovits import GptSovitsEngine
+from voices.engines.interface import Model, Reference, SynthesisRequest
 
 SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "gptsovits_server.py"
 TOKEN = "a-token-of-this-test-alone"

@@ -25,7 +25,7 @@ from voiceproject.jobs.job import Job, JobStatus
 from voiceproject.prepared import Select, Slot
 from voiceproject.tenants.ratelimit import Limit
 from voiceproject.web.client_ip import parse_network, written
-from voices.engines import Model
+from voices.engines.interface import Model
 from voices.library.references import references
 from voices.text.sentences import speaking_seconds
 

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from tests.support import speech
 from tests.support.speech import MAN, REFERENCE_TEXT, WOMAN, Person
 from voiceproject.errors import EngineError, EngineTimeout, EngineUnavailable, PublicError
-from voices.engines import Model, Piece, Reference, StoredReference, SynthesisRequest
-from voices.engines.builtin import CLEAR, BuiltinEngine, child, conversion, pool
+from voices.engines.builtin import child, conversion, pool
+from voices.engines.builtin.engine import CLEAR, BuiltinEngine
 from voices.engines.builtin.languages import english, english_text
 from voices.engines.builtin.synthesizer import BORDER_F0_HZ, PRECOMPUTED, Synthesizer, VoiceProfile, base_file
+from voices.engines.interface import Model, Piece, Reference, StoredReference, SynthesisRequest
 
 TEXT = "The train to the coast leaves early in the morning."
 LONG_TEXT = "This is the first sentence. This is the second one. Here is another. And one more. That was the last."

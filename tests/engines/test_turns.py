@@ -20,9 +20,9 @@ from rest_framework.test import APIClient
 from tests.conftest import Tenant, speech_like, upload, wav_bytes
 from tests.jobs.test_lease import until
 from voiceproject.errors import EngineBusy, EngineTimeout, EngineUnavailable
-from voices.engines import Piece, Reference, SynthesisRequest
-from voices.engines.builtin import BuiltinEngine
+from voices.engines.builtin.engine import BuiltinEngine
 from voices.engines.builtin.turns import Canceled, Deadline, Turns
+from voices.engines.interface import Piece, Reference, SynthesisRequest
 from voices.models import Synthesis
 from voices.speech import synthesis as journey
 

@@ -32,7 +32,7 @@ from voiceproject.media import audio
 from voiceproject.models import Landmark, Mark, SigningCertificate
 from voiceproject.operations import checks, worker
 from voiceproject.provenance import fingerprint, records, signer
-from voices.engines import Piece, SynthesisRequest
+from voices.engines.interface import Piece, SynthesisRequest
 from voices.models import Synthesis
 from voices.speech import synthesis as journey
 

@@ -28,7 +28,7 @@ from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUn
 from voiceproject.jobs.broker import this_worker
 from voiceproject.models import WebhookDelivery
 from voiceproject.operations import worker
-from voices.engines.builtin import BuiltinEngine
+from voices.engines.builtin.engine import BuiltinEngine
 from voices.models import Synthesis
 from voices.speech import synthesis, tasks
 

@@ -21,7 +21,7 @@ from tests.console.test_console import operator  # noqa: F401 - a fixture
 from tests.covers.test_covers import RATE, song
 from tests.fakes.fake_gptsovits import FakeGptSovits
 from voiceproject.operations import checks
-from voices.engines.builtin import CLEAR
+from voices.engines.builtin.engine import CLEAR
 from voices.engines.gptsovits import GptSovitsEngine
 from voices.models import EngineModel
 from voices.speech import synthesis

@@ -39,8 +39,8 @@ from voiceproject.jobs.heartbeat import hung_up
 from voiceproject.jobs.lease import Leases
 from voiceproject.media import audio
 from voiceproject.models import EngineWaiter
-from voices.engines import Piece
-from voices.engines.builtin import BuiltinEngine
+from voices.engines.builtin.engine import BuiltinEngine
+from voices.engines.interface import Piece
 from voices.models import Synthesis
 from voices.speech import synthesis as journey
 from voices.text.sentences import split

@@ -36,7 +36,7 @@ from voiceproject.jobs.job import LIVE, Job, JobStatus
 from voiceproject.media.storage import BucketStorage
 from voiceproject.models import EngineLease, EngineWaiter, WorkerHost
 from voiceproject.tenants.signin import WINDOW, ThrottledSignin
-from voices.engines import EngineHealth
+from voices.engines.interface import EngineHealth
 from voices.models import Synthesis
 from voices.speech import synthesis
 

@@ -28,7 +28,7 @@ from voiceproject.provenance import records
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
 from voiceproject.web.api import BodyLimitMixin
-from voices.engines import Reference, SynthesisRequest
+from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
 from voices.library import saved
 from voices.models import Synthesis, Voice

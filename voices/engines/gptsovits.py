@@ -21,7 +21,7 @@ from django.utils.translation import gettext_noop
 from numpy.typing import NDArray
 
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
-from voices.engines import EngineHealth, Model, Piece, Reference, SynthesisRequest
+from voices.engines.interface import EngineHealth, Model, Piece, Reference, SynthesisRequest
 from voices.engines.protocols import (
     SWITCH_SECONDS,
     ApiV2,
@@ -234,7 +234,7 @@ class GptSovitsEngine:
     def synthesize(
         self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]
     ) -> GptSovitsSynthesis:
-        """As voices.engines.Engine; what is wrong with the request is raised here, before anything is spoken.
+        """As voices.engines.interface.Engine; what is wrong with the request is raised here, before anything is spoken.
 
         Raises PublicError also with reference_too_short, reference_too_long (longer than 10 s with a
         transcript) and as `check` does.

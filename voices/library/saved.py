@@ -37,9 +37,9 @@ from voiceproject.media.storage import is_passing
 from voiceproject.prepared import Select, Slot
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import audit, usage
-from voices.engines import Engine, Kept, Reference, StoredReference
 from voices.engines.gptsovits import MAX_REFERENCE_SECONDS as GPTSOVITS_SECONDS
 from voices.engines.gptsovits import best_window
+from voices.engines.interface import Engine, Kept, Reference, StoredReference
 from voices.library import quality
 from voices.library.quality import Quality
 from voices.library.references import references
@@ -400,7 +400,7 @@ def _kept(voice: Voice, content_hash: str, transcript: str | None, language: str
 
 
 class KeptData:
-    """What engines have computed of a voice (voices.engines.Kept): a file each, found by reference and transcript."""
+    """What engines have computed of a voice (`Kept`): a file each, found by reference and transcript."""
 
     def __init__(
         self, voice_id: uuid.UUID, folder: str, content_hash: str, transcript: str | None, language: str

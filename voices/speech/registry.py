@@ -13,7 +13,7 @@ from typing import Any
 
 from voiceproject.errors import PublicError
 from voiceproject.prepared import Select
-from voices.engines import Engine, Model, OwnModel
+from voices.engines.interface import Engine, Model, OwnModel
 from voices.models import DEFAULT_MODEL, EngineModel
 from voices.speech import synthesis
 

@@ -135,7 +135,7 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
             return check_language("reference_language", language)
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Adds `model`: what model_id names (voices.engines.Model or None)."""
+        """Adds `model`: what model_id names (voices.engines.interface.Model or None)."""
         if fields["stream"] and fields["response_format"] not in STREAMED_FORMATS:
             message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
             raise serializers.ValidationError({"response_format": [message]})

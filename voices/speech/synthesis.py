@@ -28,7 +28,7 @@ from voiceproject.provenance import records
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound, note
 from voiceproject.tenants import usage
-from voices.engines import Engine, Model, Reference, SynthesisRequest
+from voices.engines.interface import Engine, Model, Reference, SynthesisRequest
 from voices.models import Synthesis
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def get_engine() -> Engine:
             token=settings.SOVITS_TOKEN,
             pinned=settings.SOVITS_PINNED_MODELS,
         )
-    from voices.engines.builtin import BuiltinEngine
+    from voices.engines.builtin.engine import BuiltinEngine
 
     return BuiltinEngine(
         settings.CACHE_DIR / "builtin",

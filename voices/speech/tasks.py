@@ -25,7 +25,7 @@ from voiceproject.media import audio, storage
 from voiceproject.media.storage import is_passing, patiently
 from voiceproject.telemetry import tracing
 from voiceproject.telemetry.logging import bind
-from voices.engines import Reference, SynthesisRequest
+from voices.engines.interface import Reference, SynthesisRequest
 from voices.library import saved
 from voices.models import Synthesis
 from voices.speech import registry, synthesis

@@ -28,7 +28,7 @@ from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
 from voiceproject.webhooks.deliveries import callback_base
-from voices.engines import Reference, SynthesisRequest
+from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
 from voices.library import saved
 from voices.library.references import references

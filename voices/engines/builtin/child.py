@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from voiceproject.errors import EngineError, PublicError
-from voices.engines import Piece, Reference
+from voices.engines.interface import Piece, Reference
 
 from . import world
 from .synthesizer import Synthesizer

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from voiceproject.errors import EngineError, PublicError
-from voices.engines import Piece, Reference, profile_key
+from voices.engines.interface import Piece, Reference, profile_key
 
 from . import conversion, world
 from .conversion import Frames, Pairs, Statistics

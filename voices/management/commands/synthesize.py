@@ -12,7 +12,7 @@ from django.core.files import File
 
 from voiceproject.jobs.terminal import JobCommand, told_plainly
 from voiceproject.media import audio
-from voices.engines import Reference
+from voices.engines.interface import Reference
 from voices.library import saved
 from voices.models import Synthesis
 from voices.speech import synthesis, tasks

@@ -1,0 +1,146 @@
+"""The built-in speech engine: clones voices on the CPU with Python packages alone. Imports no Django."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from voiceproject.errors import EngineTimeout, PublicError
+from voices.engines.interface import EngineHealth, Model, OwnModel, Piece, Reference, SynthesisRequest
+from voices.text.sentences import Sentence, split
+
+from .pool import Pool
+from .turns import Canceled, Deadline
+
+LANGUAGES = frozenset({"en", "ja", "zh"})
+# What voices.text.sentences finds in a text besides.
+FOREIGN = {"ko": "Korean", "und": "another alphabet", "yue": "Cantonese"}
+PRESETS = ("female", "male")
+CLEAR = OwnModel(
+    "builtin-clear",
+    "Built-in, words first",
+    "Words first: clearer speech, less alike. Only the reference's pitch and average timbre are copied.",
+)
+SENTENCE_PAUSE_SECONDS = 0.35
+CLAUSE_PAUSE_SECONDS = 0.12
+SENTENCE_ENDS = ".!?。！？…．"
+MAX_CHILD_BYTES = 1200 << 20
+LATE = "The text could not be spoken in time. Send a shorter text, or several."
+
+
+class BuiltinEngine:
+    """The engine of voices.engines.interface.Engine, with its synthesis in child processes.
+
+    WORLD holds the interpreter's lock and may take long: in a process of its own it neither stops the web server's
+    other threads nor outlives a time-out, and a crash costs one request. cache_dir: kept statistics of base voices.
+    concurrency: children at most, started when needed; each sentence waits its turn in one line, in which tenants take
+    turns, so that neither a long text nor many hold up another's. max_child_bytes: a child with more memory is
+    replaced; queue_seconds: the longest wait for a first turn; max_waiting: how many may wait for one.
+    """
+
+    name = "builtin"
+    languages = LANGUAGES
+    presets = PRESETS
+    models = (CLEAR,)
+
+    def __init__(
+        self,
+        cache_dir: Path | str | None = None,
+        concurrency: int = 1,
+        max_child_bytes: int = MAX_CHILD_BYTES,
+        queue_seconds: float = 60.0,
+        max_waiting: int = 8,
+    ) -> None:
+        self._pool = Pool(Path(cache_dir) if cache_dir else None, concurrency, max_child_bytes, max_waiting)
+        self._queue_seconds = queue_seconds
+
+    def synthesize(self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]) -> Iterator[Piece]:
+        """A Piece a sentence, at 24 kHz. See voices.engines.interface.Engine for the arguments.
+
+        Raises PublicError validation_error (field text) where there is nothing to speak or a language that the engine
+        does not speak, invalid_audio where no voice is in the reference; EngineBusy, EngineTimeout, EngineError,
+        EngineUnavailable.
+        """
+        sentences = self.check(request.text, request.language, early=request.early)
+        seed = secrets.randbits(63) if request.seed is None else request.seed % (1 << 64)
+        spoken = 0
+        wait_until = time.monotonic() + self._queue_seconds
+        for number, sentence in enumerate(sentences):
+            if canceled():
+                return
+            last = number == len(sentences) - 1
+            ends = sentence.text.rstrip("\"'”’)]」』").endswith(tuple(SENTENCE_ENDS))
+            pause = 0.0 if last else SENTENCE_PAUSE_SECONDS if ends else CLAUSE_PAUSE_SECONDS
+            order = {
+                "text": sentence.text,
+                "language": sentence.language,
+                "speed": request.speed,
+                "temperature": request.temperature,
+                "seed": [seed, number],
+                "pause_seconds": pause,
+                "clear": request.model is not None and request.model.id == CLEAR.id,
+            }
+            try:
+                with self._pool.turns.turn(request.tenant, deadline, wait_until=wait_until, canceled=canceled):
+                    wait_until = math.inf  # who has been served is not refused any more
+                    piece = self._pool.speak(order, request.reference, deadline)
+            except Canceled:
+                return
+            except Deadline as error:
+                raise EngineTimeout(LATE) from error
+            except PublicError as error:
+                # A sentence of signs among others is passed over, a text of nothing else is an error.
+                if "text" not in error.details or (last and not spoken):
+                    raise
+                continue
+            spoken += 1
+            yield piece
+
+    @staticmethod
+    def check(
+        text: str,
+        language: str,
+        transcript: str | None = None,
+        transcript_language: str = "auto",
+        model: Model | None = None,
+        early: bool = False,
+    ) -> list[Sentence]:
+        """The sentences of a text, where all can be spoken. Raises PublicError validation_error (field text).
+
+        transcript, its language and model are for engines that have to refuse some.
+        """
+        sentences = split(text, language, early=early)
+        if not sentences:
+            raise _unspeakable("There is nothing in this text that can be spoken.")
+        foreign = sorted({s.language for s in sentences} - LANGUAGES)
+        if foreign:
+            raise _unspeakable(
+                "The built-in engine speaks English, Japanese and Chinese; "
+                f"this text has {' and '.join(FOREIGN[language] for language in foreign)} in it."
+            )
+        return sentences
+
+    def prepare(self, reference: Reference, language: str, deadline: float) -> None:
+        """Computes now what speaking this language in a saved voice will need. Raises as `synthesize`."""
+        order = {"prepare": True, "text": "", "language": language}
+        try:
+            # All voices that are prepared take turns as one tenant's sentences.
+            with self._pool.turns.turn("", deadline, wait_until=time.monotonic() + self._queue_seconds):
+                self._pool.speak(order, reference, deadline)
+        except Deadline as error:
+            raise EngineTimeout(LATE) from error
+
+    def health(self) -> EngineHealth:
+        state = self._pool.state()
+        return EngineHealth(self.name, state["open"], 0.0, f"{state['children']} running", state)
+
+    def close(self) -> None:
+        """Ends all children. A request that is still running gets EngineUnavailable."""
+        self._pool.close()
+
+
+def _unspeakable(message: str) -> PublicError:
+    return PublicError("validation_error", message, {"text": [message]})
