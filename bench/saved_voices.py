@@ -46,7 +46,7 @@ def run(count: int, text: str) -> None:
     from django.core.files.uploadedfile import SimpleUploadedFile
     from rest_framework.test import APIClient
 
-    from voices.models import ApiKey
+    from voices.keys.models import ApiKey
     from voices.speech import synthesis
 
     _, secret = ApiKey.objects.issue(User.objects.create(username="bench"), "bench")

@@ -35,7 +35,7 @@ from voices.compat.common import find_speaker, marked, streaming_response
 from voices.compat.elevenlabs import ElevenLabsView
 from voices.keys.auth import credentials
 from voices.library import saved
-from voices.models import Voice
+from voices.library.models import Voice
 from voices.speech.synthesis import held_request, upload_path
 
 STREAM_BLOCK_BYTES = 16 * 1024

@@ -31,7 +31,7 @@ from rest_framework.test import APIClient
 from tests import secrets_in_logs
 from voiceproject.media.storage import BucketStorage
 from voices.engines.interface import EngineHealth, Piece, SynthesisRequest
-from voices.models import ApiKey
+from voices.keys.models import ApiKey
 from voices.speech import synthesis
 from voices.text.sentences import split
 

@@ -22,9 +22,11 @@ from voiceproject.errors import PublicError, json_response
 from voiceproject.web.api import file_response
 from voices.forms import KeyForm, LanguagesField
 from voices.keys import grants
+from voices.keys.models import ApiKey
 from voices.library import saved
-from voices.models import DEFAULT_MODEL, ApiKey, Consent, EngineModel, Synthesis, Voice
+from voices.library.models import Consent, Voice
 from voices.speech import registry
+from voices.speech.models import DEFAULT_MODEL, EngineModel, Synthesis
 
 KEY_STATES = {"valid": _("valid"), "expired": _("expired"), "revoked": _("revoked")}
 

@@ -11,7 +11,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from voiceproject.web.client_ip import parse_network
-from voices.models import KEY_LIMITS, MAX_NETWORKS, MODEL_LANGUAGES, SCOPES, ApiKey, clean_networks
+from voices.keys.models import KEY_LIMITS, MAX_NETWORKS, SCOPES, ApiKey, clean_networks
+from voices.speech.models import MODEL_LANGUAGES
 
 
 class ScopesField(forms.MultipleChoiceField):

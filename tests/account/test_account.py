@@ -38,8 +38,10 @@ from voiceproject.models import Tenant as Limits
 from voiceproject.operations import worker
 from voiceproject.webhooks import deliveries
 from voices.account import personal_data
-from voices.models import ApiKey, Consent, Synthesis, Voice
+from voices.keys.models import ApiKey
+from voices.library.models import Consent, Voice
 from voices.speech import synthesis as journey
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 EXPORT, ERASE = "/api/v1/me/export", "/api/v1/me/erase"

@@ -23,7 +23,8 @@ from voiceproject.models import AuditEntry, UsageEntry
 from voiceproject.models import Tenant as TenantRow
 from voiceproject.tenants import signin
 from voices.account import personal_data
-from voices.models import ApiKey, Voice
+from voices.keys.models import ApiKey
+from voices.library.models import Voice
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery"

@@ -26,7 +26,8 @@ from tests.compat.test_openai import assert_, pitch
 from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
 from tests.covers.test_covers import QUICK
 from voices.compat.elevenlabs import OUTPUTS, alignment
-from voices.models import Consent, Synthesis, Voice
+from voices.library.models import Consent, Voice
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TEXT = "Hello there. How are you?"

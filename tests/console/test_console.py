@@ -25,7 +25,8 @@ from tests.support.browser import Browser
 from voiceproject.console.base import spans
 from voiceproject.jobs.job import JobStatus
 from voiceproject.models import AuditEntry, Tenant, WebhookDelivery, WorkerHost
-from voices.models import ApiKey, EngineModel, Synthesis
+from voices.keys.models import ApiKey
+from voices.speech.models import EngineModel, Synthesis
 
 pytestmark = pytest.mark.django_db
 

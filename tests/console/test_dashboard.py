@@ -17,7 +17,7 @@ from covers.models import CoverJob
 from tests.conftest import FakeEngine
 from voiceproject.console import dashboard
 from voiceproject.models import EngineLease, EngineWaiter, WorkerHost
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db
 

@@ -23,8 +23,8 @@ from voiceproject.errors import EngineBusy, EngineTimeout, EngineUnavailable
 from voices.engines.builtin.engine import BuiltinEngine
 from voices.engines.builtin.turns import Canceled, Deadline, Turns
 from voices.engines.interface import Piece, Reference, SynthesisRequest
-from voices.models import Synthesis
 from voices.speech import synthesis as journey
+from voices.speech.models import Synthesis
 
 PATIENCE = 60.0
 REFERENCE = Reference(speech_like(4), 16_000, "a")

@@ -15,8 +15,9 @@ from tests.conftest import upload as upload_file
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
 from voices.library import quality, saved
+from voices.library.models import Voice
 from voices.library.references import ReferenceCache, references
-from voices.models import Synthesis, Voice
+from voices.speech.models import Synthesis
 
 RATE = 16_000
 

@@ -24,8 +24,9 @@ from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
 from tests.covers.test_covers import QUICK, RATE, song
 from voiceproject.models import AuditEntry
 from voices.library import saved
-from voices.models import Consent, EngineData, Synthesis, Voice, VoiceSample
+from voices.library.models import Consent, EngineData, Voice, VoiceSample
 from voices.speech import tasks as synthesis_tasks
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/api/v1/voice/voices"

@@ -23,7 +23,9 @@ from voiceproject.console.base import told
 from voiceproject.errors import PublicError
 from voiceproject.models import AuditEntry, EngineLease, Tenant, WebhookDelivery, WorkerHost
 from voiceproject.tenants import audit
-from voices.models import ApiKey, Consent, EngineModel, Synthesis, Voice
+from voices.keys.models import ApiKey
+from voices.library.models import Consent, Voice
+from voices.speech.models import EngineModel, Synthesis
 
 CHINESE = {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.5"}
 PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[-+ 0#]*\d*(?:\.\d+)?[a-zA-Z%]|\{\w*\}")

@@ -33,8 +33,8 @@ from voiceproject.models import Landmark, Mark, SigningCertificate
 from voiceproject.operations import checks, worker
 from voiceproject.provenance import fingerprint, records, signer
 from voices.engines.interface import Piece, SynthesisRequest
-from voices.models import Synthesis
 from voices.speech import synthesis as journey
+from voices.speech.models import Synthesis
 
 SPEECH = "/api/v1/voice/synthesize"
 VERIFY = "/api/v1/provenance/verify"

@@ -29,8 +29,8 @@ from voiceproject.jobs.broker import this_worker
 from voiceproject.models import WebhookDelivery
 from voiceproject.operations import worker
 from voices.engines.builtin.engine import BuiltinEngine
-from voices.models import Synthesis
 from voices.speech import synthesis, tasks
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/api/v1/voice/synthesize"

@@ -23,9 +23,9 @@ from tests.fakes.fake_gptsovits import FakeGptSovits
 from voiceproject.operations import checks
 from voices.engines.builtin.engine import CLEAR
 from voices.engines.gptsovits import GptSovitsEngine
-from voices.models import EngineModel
 from voices.speech import synthesis
 from voices.speech import tasks as voice_tasks
+from voices.speech.models import EngineModel
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MODELS = "/api/v1/voice/models"

@@ -41,8 +41,8 @@ from voiceproject.media import audio
 from voiceproject.models import EngineWaiter
 from voices.engines.builtin.engine import BuiltinEngine
 from voices.engines.interface import Piece
-from voices.models import Synthesis
 from voices.speech import synthesis as journey
+from voices.speech.models import Synthesis
 from voices.text.sentences import split
 
 pytestmark = pytest.mark.django_db(transaction=True)

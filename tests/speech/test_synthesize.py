@@ -17,8 +17,8 @@ from rest_framework.test import APIClient
 
 from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
-from voices.models import Synthesis
 from voices.speech import synthesis as journey
+from voices.speech.models import Synthesis
 
 # The heartbeat of a synthesis is written by a thread, through a connection of its own.
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -20,7 +20,7 @@ from voiceproject.models import Tenant as Limits
 from voiceproject.operations import worker
 from voiceproject.tenants import suspension
 from voiceproject.webhooks import deliveries
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

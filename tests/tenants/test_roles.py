@@ -16,7 +16,8 @@ from covers.models import CoverJob
 from tests.conftest import speech_like, wav_bytes
 from voiceproject.models import AuditEntry, Tenant, WorkerHost
 from voiceproject.tenants.roles import ADMIN, OPERATOR, ROLES, VIEWER, make_roles
-from voices.models import ApiKey, EngineModel
+from voices.keys.models import ApiKey
+from voices.speech.models import EngineModel
 
 pytestmark = pytest.mark.django_db
 

@@ -18,7 +18,7 @@ from tests.support import filters
 from voiceproject.models import AuditEntry, UsageEntry
 from voiceproject.operations.checks import text_filter
 from voiceproject.tenants import textfilter
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db
 SPEECH, COVER = "/api/v1/voice/synthesize", "/api/v1/cover/jobs"

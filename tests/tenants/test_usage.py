@@ -28,8 +28,10 @@ from voiceproject.jobs.job import JobStatus
 from voiceproject.models import Tenant as Limits
 from voiceproject.models import UsageEntry
 from voiceproject.tenants import usage
-from voices.models import ApiKey, Synthesis, Voice
+from voices.keys.models import ApiKey
+from voices.library.models import Voice
 from voices.speech import tasks
+from voices.speech.models import Synthesis
 from voices.text.sentences import speaking_seconds
 
 pytestmark = pytest.mark.django_db(transaction=True)

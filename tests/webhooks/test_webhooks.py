@@ -35,7 +35,7 @@ from voiceproject.models import AuditEntry, WebhookDelivery
 from voiceproject.models import Tenant as TenantRow
 from voiceproject.operations import worker
 from voiceproject.webhooks import deliveries, safe_http
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -40,8 +40,9 @@ from voices.account import personal_data
 from voices.account.api import export
 from voices.forms import KeyForm, NetworksField
 from voices.keys import grants
+from voices.keys.models import SCOPES, ApiKey
 from voices.library import saved
-from voices.models import SCOPES, ApiKey, Voice
+from voices.library.models import Voice
 
 TEMPLATES = "voiceproject/account"
 OPERATIONS = {"cover": _("cover"), "remix": _("remix"), "synthesis": _("synthesis")}  # as the ledger has them

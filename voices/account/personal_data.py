@@ -27,8 +27,9 @@ from voiceproject.jobs.job import Job
 from voiceproject.media.storage import is_passing, read_blocks
 from voiceproject.models import EngineTurn, IdempotencyKey, Tenant, UsageEntry, WebhookDelivery, WebhookSecret
 from voiceproject.tenants import audit
+from voices.keys.models import ApiKey
 from voices.library import saved
-from voices.models import ApiKey, Consent, RecordedConsent, StandingConsent, Voice
+from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice
 
 log = logging.getLogger(__name__)
 

@@ -31,8 +31,9 @@ from voiceproject.web.api import BodyLimitMixin
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
 from voices.library import saved
-from voices.models import Synthesis, Voice
+from voices.library.models import Voice
 from voices.speech import registry, synthesis
+from voices.speech.models import Synthesis
 from voices.speech.serializers import MAX_SEED, SpeakTextSerializer, check_text
 
 # The names that OpenAI's clients know, and which of the engine's own voices speaks for each.

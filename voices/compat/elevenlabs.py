@@ -48,9 +48,11 @@ from voices.compat.common import (
 )
 from voices.compat.openai import find_own
 from voices.keys.auth import ApiKeyAuthentication, credentials
+from voices.keys.models import ApiKey
 from voices.library import saved
-from voices.models import ApiKey, StandingConsent, Synthesis, Voice
+from voices.library.models import StandingConsent, Voice
 from voices.speech import registry, synthesis
+from voices.speech.models import Synthesis
 from voices.speech.serializers import DEFAULT_TEMPERATURE, LANGUAGES, MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
 
 OUTPUTS = {

@@ -40,7 +40,7 @@ from voices.compat.common import (
 )
 from voices.keys.auth import credentials
 from voices.library import saved
-from voices.models import RecordedConsent, Voice
+from voices.library.models import RecordedConsent, Voice
 from voices.speech import registry, synthesis
 from voices.speech.serializers import LANGUAGES, FiniteFloatField
 

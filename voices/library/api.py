@@ -23,7 +23,7 @@ from voiceproject.tenants import audit
 from voiceproject.web.api import BodyLimitMixin, CursorPages, PageParameters, file_response
 from voices.keys.auth import credentials
 from voices.library import saved
-from voices.models import StandingConsent, Voice
+from voices.library.models import StandingConsent, Voice
 from voices.speech import synthesis
 from voices.speech.serializers import (
     AddSampleSerializer,

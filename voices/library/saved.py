@@ -41,9 +41,10 @@ from voices.engines.gptsovits import MAX_REFERENCE_SECONDS as GPTSOVITS_SECONDS
 from voices.engines.gptsovits import best_window
 from voices.engines.interface import Engine, Kept, Reference, StoredReference
 from voices.library import quality
+from voices.library.models import VOICES_FOLDER, Consent, EngineData, Voice, VoiceSample
 from voices.library.quality import Quality
 from voices.library.references import references
-from voices.models import VOICES_FOLDER, Consent, EngineData, Synthesis, Voice, VoiceSample
+from voices.speech.models import Synthesis
 
 log = logging.getLogger(__name__)
 Samples = NDArray[np.float32]

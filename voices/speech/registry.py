@@ -14,8 +14,8 @@ from typing import Any
 from voiceproject.errors import PublicError
 from voiceproject.prepared import Select
 from voices.engines.interface import Engine, Model, OwnModel
-from voices.models import DEFAULT_MODEL, EngineModel
 from voices.speech import synthesis
+from voices.speech.models import DEFAULT_MODEL, EngineModel
 
 
 @dataclass(frozen=True)

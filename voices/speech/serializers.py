@@ -19,8 +19,9 @@ from voiceproject.media.audio import STREAMED_FORMATS
 from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.webhooks.deliveries import CallbackURLField
 from voices.library import saved
-from voices.models import Synthesis, Voice
+from voices.library.models import Voice
 from voices.speech import registry, synthesis
+from voices.speech.models import Synthesis
 from voices.speech.synthesis import check_language
 from voices.text.sentences import has_speech
 

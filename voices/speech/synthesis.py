@@ -29,7 +29,7 @@ from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound, note
 from voiceproject.tenants import usage
 from voices.engines.interface import Engine, Model, Reference, SynthesisRequest
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 log = logging.getLogger(__name__)
 

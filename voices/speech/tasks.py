@@ -27,8 +27,8 @@ from voiceproject.telemetry import tracing
 from voiceproject.telemetry.logging import bind
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.library import saved
-from voices.models import Synthesis
 from voices.speech import registry, synthesis
+from voices.speech.models import Synthesis
 
 log = logging.getLogger(__name__)
 

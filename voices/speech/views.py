@@ -32,9 +32,9 @@ from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
 from voices.library import saved
 from voices.library.references import references
-from voices.models import Synthesis
 from voices.speech import consumers, registry
 from voices.speech import synthesis as journey
+from voices.speech.models import Synthesis
 from voices.speech.serializers import (
     MAX_SEED,
     EngineStateSerializer,

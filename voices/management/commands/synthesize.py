@@ -14,8 +14,8 @@ from voiceproject.jobs.terminal import JobCommand, told_plainly
 from voiceproject.media import audio
 from voices.engines.interface import Reference
 from voices.library import saved
-from voices.models import Synthesis
 from voices.speech import synthesis, tasks
+from voices.speech.models import Synthesis
 from voices.speech.serializers import FORMATS, LANGUAGES, MAX_SEED, SynthesizeSerializer, check_text
 
 
