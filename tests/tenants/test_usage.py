@@ -32,7 +32,7 @@ from voices.keys.models import ApiKey
 from voices.library.models import Voice
 from voices.speech import tasks
 from voices.speech.models import Synthesis
-from voices.text.sentences import speaking_seconds
+from voices.text.languages import speaking_seconds
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SPEECH, COVER, USAGE, ME = "/api/v1/voice/synthesize", "/api/v1/cover/jobs", "/api/v1/usage", "/api/v1/me"

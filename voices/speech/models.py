@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from voiceproject.jobs.job import Job, JobStatus
 from voices.engines.interface import Model
 from voices.library.references import references
-from voices.text.sentences import speaking_seconds
+from voices.text.languages import speaking_seconds
 
 DEFAULT_MODEL = "default"
 MODEL_LANGUAGES = ("zh", "en", "ja", "yue", "ko")
