@@ -33,12 +33,13 @@ from voiceproject.provenance import records
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web.api import BodyLimitMixin, CursorPages, JobFilters, file_response
+from voiceproject.web.slots import waiting_slot
+from voiceproject.web.uploads import upload_path
 from voiceproject.webhooks.deliveries import callback_base
 from voices.keys.auth import credentials
 from voices.library import saved
 from voices.speech import consumers
 from voices.speech.serializers import RETRYABLE
-from voices.speech.synthesis import held_request, upload_path
 
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
 
@@ -108,7 +109,7 @@ class CoverJobViewSet(
         else:
             reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None
-        with held_request():
+        with waiting_slot():
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
             if isinstance(reference, Path):
                 audio.load_reference(reference, field="reference_voice")
@@ -305,7 +306,7 @@ class CoverJobViewSet(
 def _encode_result(job: CoverJob, field: str, format: str) -> None:
     """Makes another format of a finished result, once, and keeps it with the job."""
     storage = job.result.storage
-    with held_request(), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
+    with waiting_slot(), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)

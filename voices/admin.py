@@ -20,12 +20,13 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from voiceproject.console.base import ConsoleAdmin, JobAdmin, LogAdmin, confirmed, since_filter, utc
 from voiceproject.errors import PublicError, json_response
 from voiceproject.web.api import file_response
-from voices.forms import KeyForm, LanguagesField
 from voices.keys import grants
+from voices.keys.forms import KeyForm
 from voices.keys.models import ApiKey
 from voices.library import saved
 from voices.library.models import Consent, Voice
 from voices.speech import registry
+from voices.speech.forms import LanguagesField
 from voices.speech.models import DEFAULT_MODEL, EngineModel, Synthesis
 
 KEY_STATES = {"valid": _("valid"), "expired": _("expired"), "revoked": _("revoked")}

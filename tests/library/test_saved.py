@@ -286,6 +286,7 @@ class TestUse:
 
         class Sovits(FakeEngine):
             name = "gptsovits"
+            max_reference_seconds = 10.0
 
         reference = saved.choose(Voice.objects.get(), Sovits()).reference
         assert reference.transcript == transcript

@@ -32,8 +32,8 @@ from voiceproject.media import audio
 from voiceproject.models import Landmark, Mark, SigningCertificate
 from voiceproject.operations import checks, worker
 from voiceproject.provenance import fingerprint, records, signer
+from voices.engines import configured
 from voices.engines.interface import Piece, SynthesisRequest
-from voices.speech import synthesis as journey
 from voices.speech.models import Synthesis
 
 SPEECH = "/api/v1/voice/synthesize"
@@ -93,7 +93,7 @@ class Babbler(FakeEngine):
 @pytest.fixture
 def babbler(monkeypatch: pytest.MonkeyPatch) -> Babbler:
     engine = Babbler()
-    monkeypatch.setattr(journey, "get_engine", lambda: engine)
+    monkeypatch.setattr(configured, "load_engine", lambda: engine)
     return engine
 
 

@@ -28,8 +28,9 @@ from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUn
 from voiceproject.jobs.broker import this_worker
 from voiceproject.models import WebhookDelivery
 from voiceproject.operations import worker
+from voices.engines import configured
 from voices.engines.builtin.engine import BuiltinEngine
-from voices.speech import synthesis, tasks
+from voices.speech import tasks
 from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -284,7 +285,7 @@ def test_a_script_that_the_builtin_engine_cannot_read_is_refused_at_once(
     post: Post, monkeypatch: pytest.MonkeyPatch, leftovers: Callable[[], list[str]], text: str
 ) -> None:
     real = BuiltinEngine()
-    monkeypatch.setattr(synthesis, "get_engine", lambda: real)
+    monkeypatch.setattr(configured, "load_engine", lambda: real)
     refused = post(text=text)
     assert (refused.status_code, refused.json()["error"]) == (400, "validation_error")
     assert list(refused.json()["details"]) == ["text"]
@@ -326,12 +327,12 @@ def test_an_idle_workers_engine_is_closed_and_not_under_a_job(post: Post, monkey
     made: list[Engine] = []
 
     @functools.cache
-    def get_engine() -> Engine:
+    def load_engine() -> Engine:
         made.append(Engine())
         made[-1].before_piece = lambda index: tasks.rest()
         return made[-1]
 
-    monkeypatch.setattr(synthesis, "get_engine", get_engine)
+    monkeypatch.setattr(configured, "load_engine", load_engine)
     monkeypatch.setattr(tasks, "ENGINE_IDLE_SECONDS", 600.0)
     first = post().json()
     tasks.run_syntheses.fn()

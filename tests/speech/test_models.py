@@ -21,9 +21,9 @@ from tests.console.test_console import operator  # noqa: F401 - a fixture
 from tests.covers.test_covers import RATE, song
 from tests.fakes.fake_gptsovits import FakeGptSovits
 from voiceproject.operations import checks
+from voices.engines import configured
 from voices.engines.builtin.engine import CLEAR
 from voices.engines.gptsovits import GptSovitsEngine
-from voices.speech import synthesis
 from voices.speech import tasks as voice_tasks
 from voices.speech.models import EngineModel
 
@@ -38,7 +38,7 @@ def sovits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
 
         def make(**options: Any) -> FakeGptSovits:
             engine = GptSovitsEngine([fake.url], 20, tmp_path, str(tmp_path), 20, 16, **options)
-            monkeypatch.setattr(synthesis, "get_engine", lambda: engine)
+            monkeypatch.setattr(configured, "load_engine", lambda: engine)
             return fake
 
         yield make

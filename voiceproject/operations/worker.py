@@ -40,11 +40,11 @@ from voiceproject.tenants import ratelimit, suspension, usage  # noqa: E402
 from voiceproject.web.serving import end_with_parent  # noqa: E402
 from voiceproject.webhooks import deliveries  # noqa: E402
 from voices.account import personal_data  # noqa: E402
+from voices.engines.configured import close_engine  # noqa: E402
 from voices.engines.protocols import sweep_references  # noqa: E402
 from voices.library import saved  # noqa: E402
 from voices.models import Synthesis  # noqa: E402
 from voices.speech import tasks as synthesis_tasks  # noqa: E402
-from voices.speech.synthesis import close_engine  # noqa: E402
 
 log = logging.getLogger(__name__)
 

@@ -185,6 +185,6 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    from voices.speech.synthesis import close_engine
+    from voices.engines.configured import close_engine
 
     close_engine()

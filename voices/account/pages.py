@@ -38,8 +38,8 @@ from voiceproject.tenants.signin import WINDOW, ThrottledSignin, forgive, take_t
 from voiceproject.web.api import file_response
 from voices.account import personal_data
 from voices.account.api import export
-from voices.forms import KeyForm, NetworksField
 from voices.keys import grants
+from voices.keys.forms import KeyForm, NetworksField
 from voices.keys.models import SCOPES, ApiKey
 from voices.library import saved
 from voices.library.models import Voice

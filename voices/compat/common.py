@@ -1,4 +1,4 @@
-"""What the routes for other services' clients share: who speaks, the journey of one text, streams in other formats.
+"""What the routes for other services' clients share: who speaks, the synthesis of a text, streams in other formats.
 
 Their requests become ours here, so that bounds, quotas, limits and the ledger are those of our own API.
 """
@@ -28,6 +28,7 @@ from voiceproject.provenance import records
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
 from voiceproject.web.api import BodyLimitMixin
+from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
 from voices.library import saved
@@ -85,7 +86,7 @@ class UnknownPathMixin:
 
 def presets() -> list[str]:
     """The names of preset voices; none where the engine has no voice of its own."""
-    own = getattr(synthesis.get_engine(), "presets", ())
+    own = getattr(configured.get_engine(), "presets", ())
     return [name for name, preset in PRESETS.items() if preset in own]
 
 
@@ -122,15 +123,15 @@ class Speaking:
         serializer.is_valid(raise_exception=True)
         checked = serializer.validated_data
         textfilter.check(request, checked["text"], "synthesis", "text")
-        engine = synthesis.get_engine()
+        engine = configured.get_engine()
         if voice is None:
             preset = PRESETS[str(speaker)]
             reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
         else:
             reference = saved.choose(voice, engine).reference
         check_text(checked, reference.transcript or "", reference.language)
-        if engine.name == "gptsovits":
-            engine.reference_window(reference)  # type: ignore[attr-defined] # refuses what is too short
+        if (find_window := getattr(engine, "reference_window", None)) is not None:
+            find_window(reference)  # It refuses what is too short.
         seed = checked.get("seed")
         self.text: str = checked["text"]
         self.job = Synthesis(

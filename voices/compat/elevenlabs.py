@@ -30,6 +30,7 @@ from voiceproject.media import audio
 from voiceproject.media.formats import Output
 from voiceproject.models import UsageEntry
 from voiceproject.tenants import usage
+from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField, file_response
 from voices.compat.common import (
     PRESETS,
@@ -47,6 +48,7 @@ from voices.compat.common import (
     streaming_response,
 )
 from voices.compat.openai import find_own
+from voices.engines import configured
 from voices.keys.auth import ApiKeyAuthentication, credentials
 from voices.keys.models import ApiKey
 from voices.library import saved
@@ -189,7 +191,7 @@ class TextToSpeechView(ElevenLabsView):
         if asked.get("seed") is not None:
             fields["seed"] = asked["seed"]
         if language := (asked.get("language_code") or "").lower().partition("-")[0]:
-            known = [code for code in LANGUAGES[1:] if code in synthesis.get_engine().languages]
+            known = [code for code in LANGUAGES[1:] if code in configured.get_engine().languages]
             if language not in known:
                 raise invalid("language_code", f"Must be one of {', '.join(known)}.")
             fields["language"] = language
@@ -416,9 +418,9 @@ class AddVoiceView(ElevenLabsView):
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
         language = str(asked["labels"].get("language", "")).lower().partition("-")[0]
-        known = synthesis.get_engine().languages
-        with synthesis.held_request():
-            recordings = [(saved.read_sample(synthesis.upload_path(file), "files"), "") for file in asked["files"]]
+        known = configured.get_engine().languages
+        with slots.waiting_slot():
+            recordings = [(saved.read_sample(uploads.upload_path(file), "files"), "") for file in asked["files"]]
             voice = saved.create(
                 saved.provider(request),
                 recordings,
@@ -426,7 +428,7 @@ class AddVoiceView(ElevenLabsView):
                 name=asked["name"],
                 description=asked["description"],
                 language=language if language in known else "auto",
-                engine=synthesis.get_engine(),
+                engine=configured.get_engine(),
             )
         return Response({"voice_id": str(voice.pk), "requires_verification": False})
 

@@ -22,6 +22,7 @@ from rest_framework.response import Response
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
 from voiceproject.media.formats import CONTENT_TYPES, Output
+from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField
 from voices.compat.common import (
     PRESETS,
@@ -38,10 +39,11 @@ from voices.compat.common import (
     recode,
     streaming_response,
 )
+from voices.engines import configured
 from voices.keys.auth import credentials
 from voices.library import saved
 from voices.library.models import RecordedConsent, Voice
-from voices.speech import registry, synthesis
+from voices.speech import registry
 from voices.speech.serializers import LANGUAGES, FiniteFloatField
 
 MAX_INPUT_CHARACTERS = 4096
@@ -182,7 +184,7 @@ def _voice(voice: Voice) -> dict[str, Any]:
 def _language(tag: str) -> str:
     """Of a tag such as en-US, what our samples know; auto for others."""
     language = tag.lower().partition("-")[0]
-    return language if language in LANGUAGES and language in synthesis.get_engine().languages else "auto"
+    return language if language in LANGUAGES and language in configured.get_engine().languages else "auto"
 
 
 class CreateVoiceSerializer(serializers.Serializer):
@@ -212,15 +214,15 @@ class VoicesView(OpenAIView):
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
         consent = _consent(request, asked["consent"], "consent")
-        with synthesis.held_request():
-            recording = saved.read_sample(synthesis.upload_path(asked["audio_sample"]), "audio_sample")
+        with slots.waiting_slot():
+            recording = saved.read_sample(uploads.upload_path(asked["audio_sample"]), "audio_sample")
             voice = saved.create(
                 saved.provider(request),
                 [(recording, "")],
                 consent.statement,
                 name=asked["name"],
                 language=_language(consent.language),
-                engine=synthesis.get_engine(),
+                engine=configured.get_engine(),
             )
         return Response(_voice(voice))
 
@@ -295,8 +297,8 @@ class ConsentsView(OpenAIView):
         serializer = CreateConsentSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        with synthesis.held_request():
-            path = synthesis.upload_path(asked["recording"])
+        with slots.waiting_slot():
+            path = uploads.upload_path(asked["recording"])
             audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.
         consent = RecordedConsent.objects.create(
             tenant=credentials(request)[0],

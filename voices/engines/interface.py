@@ -161,6 +161,14 @@ class EngineHealth:
 
 
 class Engine(Protocol):
+    """What every engine has. The class also has `from_settings(settings)`, which makes the engine of a process.
+
+    These attributes and methods are optional. BuiltinEngine and GptSovitsEngine show their arguments:
+    models, serves: which models it speaks with, if it has more than one; presets: names of voices of its own;
+    check: refuses a text early; prepare: computes what it needs of a saved voice; max_reference_seconds: it hears no
+    more of a reference; reference_window: which part of one it hears; close: ends what it has started.
+    """
+
     name: str
     languages: frozenset[str]
 

@@ -21,11 +21,14 @@ from voiceproject.jobs.job import revoked
 from voiceproject.media import audio
 from voiceproject.tenants import audit
 from voiceproject.web.api import BodyLimitMixin, CursorPages, PageParameters, file_response
+from voiceproject.web.slots import waiting_slot
+from voiceproject.web.uploads import upload_path
+from voices.engines import configured
+from voices.engines.configured import check_language
 from voices.keys.auth import credentials
 from voices.library import saved
 from voices.library.models import StandingConsent, Voice
-from voices.speech import synthesis
-from voices.speech.serializers import (
+from voices.library.serializers import (
     AddSampleSerializer,
     ChangeVoiceSerializer,
     CheckQualitySerializer,
@@ -35,7 +38,6 @@ from voices.speech.serializers import (
     VoiceSampleSerializer,
     VoiceSerializer,
 )
-from voices.speech.synthesis import check_language, held_request, upload_path
 
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201], description="The voice's URL"
@@ -82,7 +84,7 @@ class VoiceViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         check_language("language", fields["language"])
-        with held_request():
+        with waiting_slot():
             recording = saved.read_sample(upload_path(fields["sample"]), "sample")
             voice = saved.create(
                 saved.provider(request),
@@ -91,7 +93,7 @@ class VoiceViewSet(
                 name=fields["name"],
                 description=fields["description"],
                 language=fields["language"],
-                engine=synthesis.get_engine(),
+                engine=configured.get_engine(),
             )
         location = request.build_absolute_uri(reverse("voice", args=[voice.pk]))
         return Response(self.get_serializer(voice).data, status=status.HTTP_201_CREATED, headers={"Location": location})
@@ -158,12 +160,12 @@ class VoiceViewSet(
         serializer = AddSampleSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
-        with held_request():
+        with waiting_slot():
             recording = saved.read_sample(upload_path(fields["sample"]), "sample")
             sample = saved.add_sample(
                 saved.provider(request), voice, recording, fields["transcript"], fields["consent"]
             )
-            saved.prepare(voice, synthesis.get_engine())
+            saved.prepare(voice, configured.get_engine())
         return Response(VoiceSampleSerializer(sample).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(
@@ -260,6 +262,6 @@ class QualityView(BodyLimitMixin, APIView):
     def post(self, request: Request) -> Response:
         serializer = CheckQualitySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        with held_request():
+        with waiting_slot():
             recording = saved.read_sample(upload_path(serializer.validated_data["sample"]), "sample")
         return Response(recording.quality.as_json())

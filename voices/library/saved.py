@@ -37,14 +37,13 @@ from voiceproject.media.storage import is_passing
 from voiceproject.prepared import Select, Slot
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import audit, usage
-from voices.engines.gptsovits import MAX_REFERENCE_SECONDS as GPTSOVITS_SECONDS
 from voices.engines.gptsovits import best_window
 from voices.engines.interface import Engine, Kept, Reference, StoredReference
 from voices.library import quality
 from voices.library.models import VOICES_FOLDER, Consent, EngineData, Voice, VoiceSample
 from voices.library.quality import Quality
 from voices.library.references import references
-from voices.speech.models import Synthesis
+from voices.text.languages import detect_language
 
 log = logging.getLogger(__name__)
 Samples = NDArray[np.float32]
@@ -322,10 +321,11 @@ def choose(
     file, frames, rate = voice.reference, voice.reference_frames, voice.reference_rate
     content_hash, known = voice.reference_hash, voice.reference_transcript
     language = voice.language if language == "auto" else language
-    if engine.name == "gptsovits" and not transcript and frames > GPTSOVITS_SECONDS * rate:
-        # It hears ten seconds, and a transcript must be of just those: a sample that fits is better than a window.
+    most = getattr(engine, "max_reference_seconds", None)
+    if most is not None and not transcript and frames > most * rate:
+        # It hears a part, and a transcript must be of just that: a sample that fits is better than a window.
         known = ""
-        fitting = voice.samples.exclude(transcript="").filter(duration_seconds__lte=GPTSOVITS_SECONDS)
+        fitting = voice.samples.exclude(transcript="").filter(duration_seconds__lte=most)
         sample = fitting.order_by("-duration_seconds").first()
         if sample is not None:
             file, content_hash, known, rate = sample.audio, sample.audio_hash, sample.transcript, sample.sample_rate
@@ -360,8 +360,6 @@ def prepare(voice: Voice, engine: Engine, kept: Kept | None = None) -> None:
         return
     language = voice.language
     if language == "auto":
-        from voices.text.sentences import detect_language
-
         language = detect_language(voice.reference_transcript) if voice.reference_transcript else "en"
     if language not in engine.languages:
         return
@@ -386,12 +384,13 @@ class _Computed:
         self.data[engine, language] = data
 
 
-def kept_for(job: Synthesis) -> KeptData | None:
-    """What engines know of the voice of a waiting job; nothing where it has none, or the voice is gone."""
-    voice = Voice.objects.filter(pk=job.voice_id).first() if job.voice_id else None
-    if voice is None:
-        return None
-    return _kept(voice, job.reference_hash, job.reference_text or None, job.reference_language)
+def kept_data(voice_id: uuid.UUID | None, content_hash: str, transcript: str | None, language: str) -> KeptData | None:
+    """What engines know of a waiting job's voice: None where it has none, or the voice was deleted.
+
+    content_hash, transcript, language: of the reference that the job has kept.
+    """
+    voice = Voice.objects.filter(pk=voice_id).first() if voice_id else None
+    return _kept(voice, content_hash, transcript, language) if voice else None
 
 
 def _kept(voice: Voice, content_hash: str, transcript: str | None, language: str = "auto") -> KeptData:

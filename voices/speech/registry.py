@@ -13,8 +13,8 @@ from typing import Any
 
 from voiceproject.errors import PublicError
 from voiceproject.prepared import Select
+from voices.engines import configured
 from voices.engines.interface import Engine, Model, OwnModel
-from voices.speech import synthesis
 from voices.speech.models import DEFAULT_MODEL, EngineModel
 
 
@@ -79,7 +79,7 @@ _rows = Select(EngineModel.objects.all())
 
 
 def _read() -> _Registry:
-    return _Registry(synthesis.get_engine(), {row.model_id: row for row in _rows()})
+    return _Registry(configured.get_engine(), {row.model_id: row for row in _rows()})
 
 
 def models() -> list[dict[str, Any]]:

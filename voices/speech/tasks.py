@@ -25,6 +25,7 @@ from voiceproject.media import audio, storage
 from voiceproject.media.storage import is_passing, patiently
 from voiceproject.telemetry import tracing
 from voiceproject.telemetry.logging import bind
+from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.library import saved
 from voices.speech import registry, synthesis
@@ -61,8 +62,8 @@ class _Use:
             if self._users or since is None or time.monotonic() - since < ENGINE_IDLE_SECONDS:
                 return
             self._idle_since = None
-            synthesis.close_engine()
-            synthesis.get_engine.cache_clear()
+            configured.close_engine()
+            configured.load_engine.cache_clear()
 
 
 _use = _Use()
@@ -132,7 +133,7 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
 
 
 def _make(job: Synthesis, pulse: Pulse) -> None:
-    engine = synthesis.get_engine()
+    engine = configured.get_engine()
     job.mark("infer")
     if not patiently(lambda: job.note(stage="infer", engine=engine.name, marks=job.marks), pulse.gone):
         raise PublicError("job_canceled", "This synthesis was canceled.")
@@ -174,7 +175,8 @@ def _request(job: Synthesis) -> SynthesisRequest:
         else:
             samples, rate = audio.load_reference(path, field="reference_audio")
     transcript, language = job.reference_text or None, job.reference_language
-    reference = Reference(samples, rate, job.reference_hash, transcript, language, saved.kept_for(job))
+    kept = saved.kept_data(job.voice_id, job.reference_hash, transcript, language)
+    reference = Reference(samples, rate, job.reference_hash, transcript, language, kept)
     return SynthesisRequest(
         job.text,
         job.language,

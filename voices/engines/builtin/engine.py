@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Self
 
 from voiceproject.errors import EngineTimeout, PublicError
 from voices.engines.interface import EngineHealth, Model, OwnModel, Piece, Reference, SynthesisRequest
@@ -56,6 +57,15 @@ class BuiltinEngine:
     ) -> None:
         self._pool = Pool(Path(cache_dir) if cache_dir else None, concurrency, max_child_bytes, max_waiting)
         self._queue_seconds = queue_seconds
+
+    @classmethod
+    def from_settings(cls, settings: Any) -> Self:
+        return cls(
+            settings.CACHE_DIR / "builtin",
+            concurrency=settings.BUILTIN_CONCURRENCY,
+            queue_seconds=settings.BUILTIN_QUEUE_SECONDS,
+            max_waiting=settings.BUILTIN_MAX_WAITING,
+        )
 
     def synthesize(self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]) -> Iterator[Piece]:
         """A Piece a sentence, at 24 kHz. See voices.engines.interface.Engine for the arguments.

@@ -23,6 +23,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from voiceproject.errors import EngineError, PublicError
 from voices.engines.interface import Piece, Reference, profile_key
+from voices.text.languages import detect_language
+from voices.text.sentences import split
 
 from . import conversion, world
 from .conversion import Frames, Pairs, Statistics
@@ -397,8 +399,6 @@ def analyze_base(voice: BaseVoice, samples: Float32, sample_rate: int) -> Analys
 
 def align(base: Base, profile: VoiceProfile) -> Pairs | None:
     """Pairs by the transcript: the base voice says what the reference says. None where the two do not fit."""
-    from voices.text.sentences import split
-
     rng = np.random.default_rng(CALIBRATION_SEED)
     analyses = []
     for sentence in split(profile.transcript or "", profile.transcript_language):
@@ -425,8 +425,6 @@ def align(base: Base, profile: VoiceProfile) -> Pairs | None:
 def transcript_language(transcript: str, language: str) -> str:
     if language != "auto":
         return language
-    from voices.text.sentences import detect_language
-
     return detect_language(transcript)
 
 
