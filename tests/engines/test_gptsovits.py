@@ -106,7 +106,7 @@ def test_parallel_threads_never_overlap_and_never_swap_voices(fake: FakeGptSovit
 PROCESS = """
 import json, time
 from pathlib import Path
-from tests.gptsovits_client import ask, pitch, speak, voice
+from tests.support.gptsovits_client import ask, pitch, speak, voice
 from voices.engines.gptsovits import GptSovitsEngine
 url, folder, frequency = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 engine = GptSovitsEngine([url], 20, folder, str(folder), 60, 16)

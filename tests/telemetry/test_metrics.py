@@ -215,7 +215,7 @@ COUNT = """
 import os, sys
 from django.conf import settings
 settings.configure(METRICS_TOKEN="on", DATA_DIR=sys.argv[3])
-from voiceproject import metrics
+from voiceproject.telemetry import metrics
 for _ in range(int(sys.argv[1])):
     metrics.engine_failed("builtin", "engine_error")
     metrics.synthesis_made("builtin", "wait", 0.3, 2.0)

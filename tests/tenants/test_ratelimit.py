@@ -144,7 +144,7 @@ settings.configure(
     **json.loads(sys.stdin.readline()),
 )
 django.setup()
-from voiceproject import ratelimit
+from voiceproject.tenants import ratelimit
 ratelimit.WINDOW_SECONDS = float(sys.argv[2])
 limit = ratelimit.Limit("tenant:1", int(sys.argv[1]))
 ratelimit.take([ratelimit.Limit("tenant:2", 1)])
