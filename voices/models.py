@@ -21,7 +21,8 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.jobs.job import Job, JobStatus
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import JobStatus
 from voiceproject.prepared import Select, Slot
 from voiceproject.tenants.ratelimit import Limit
 from voiceproject.web.client_ip import parse_network, written
@@ -526,11 +527,6 @@ class Synthesis(Job):
         verbose_name = _("synthesis")
         verbose_name_plural = _("syntheses")
         abstract = False
-
-    def as_json(self, request: Any) -> dict[str, Any]:
-        from voices.speech.serializers import SynthesisSerializer
-
-        return SynthesisSerializer(self, context={"request": request}).data
 
     @property
     def resumable(self) -> bool:

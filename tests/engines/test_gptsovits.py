@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.jobs.test_lease import child, in_thread, until
+from tests.leases.test_lease import child, in_thread, until
 from tests.support.gptsovits_client import Engines, ask, engine_for, failure, fake, pitch, plain, post, speak, voice  # noqa: F401
 from voices.engines import Reference, protocols
 from voices.engines.gptsovits import GptSovitsEngine, best_window

@@ -14,8 +14,8 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from tests.conftest import Tenant
-from voiceproject.models import Tenant as Settings
 from voiceproject.prepared import Insert, Select, Slot, Update
+from voiceproject.tenants.models import Tenant as Settings
 from voices.models import ApiKey, Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -27,11 +27,11 @@ from rest_framework.test import APIClient
 from covers import pipeline, tasks
 from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.covers.test_covers import INFER, SEPARATE
-from voiceproject.jobs.job import JobStatus
+from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio
-from voiceproject.models import Landmark, Mark, SigningCertificate
 from voiceproject.operations import checks, worker
 from voiceproject.provenance import fingerprint, records, signer
+from voiceproject.provenance.models import Landmark, Mark, SigningCertificate
 from voices.engines import Piece, SynthesisRequest
 from voices.models import Synthesis
 from voices.speech import synthesis as journey

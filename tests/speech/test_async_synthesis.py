@@ -26,8 +26,8 @@ from tests.operations.test_worker import a_worker
 from tests.operations.test_worker import submit as submit_cover
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable
 from voiceproject.jobs.broker import this_worker
-from voiceproject.models import WebhookDelivery
 from voiceproject.operations import worker
+from voiceproject.webhooks.models import WebhookDelivery
 from voices.engines.builtin import BuiltinEngine
 from voices.models import Synthesis
 from voices.speech import synthesis, tasks

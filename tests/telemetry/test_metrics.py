@@ -33,9 +33,10 @@ from tests.covers.test_covers import INFER, QUICK, RATE, SEPARATE, fresh, habits
 from tests.fakes.fake_collectors import Collectors
 from tests.operations.test_quickstart import free_port
 from voiceproject.errors import EngineTimeout
-from voiceproject.models import WebhookDelivery, WorkerHost
+from voiceproject.jobs.models import WorkerHost
 from voiceproject.operations import metrics_view
 from voiceproject.telemetry import metrics
+from voiceproject.webhooks.models import WebhookDelivery
 
 DEPLOY = Path(django_settings.BASE_DIR) / "deploy"
 TOKEN = "a-token-for-prometheus"

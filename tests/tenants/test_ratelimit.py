@@ -17,9 +17,9 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from tests.conftest import FakeEngine, Tenant
-from voiceproject.models import RateLog
-from voiceproject.models import Tenant as TenantRow
 from voiceproject.tenants import ratelimit
+from voiceproject.tenants.models import RateLog
+from voiceproject.tenants.models import Tenant as TenantRow
 from voiceproject.tenants.ratelimit import Limit, take
 from voices.models import ApiKey
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from django.core.files import File
 
-from voiceproject.jobs.terminal import JobCommand, told_plainly
 from voiceproject.media import audio
+from voiceproject.operations.terminal import JobCommand, told_plainly
 from voices.engines import Reference
 from voices.library import saved
 from voices.models import Synthesis
