@@ -160,8 +160,8 @@ def signing(clip: Audio, rate: int) -> None:
 
 
 def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
-    from voiceproject.models import Landmark, Mark
     from voiceproject.provenance import fingerprint, records
+    from voiceproject.provenance.models import Landmark, Mark
 
     marks = []
     for clip in clips:
@@ -204,8 +204,8 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
 def covers(count: int, folder: Path) -> None:
     """Excerpts of covers, and what has the melody or the accompaniment of one and is none of ours."""
     from tests.support import songs
-    from voiceproject.models import Landmark, Mark
     from voiceproject.provenance import records
+    from voiceproject.provenance.models import Landmark, Mark
 
     rate = 24_000
 
@@ -251,8 +251,8 @@ def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
     """Recordings up to so many in all."""
     from django.db import connection, transaction
 
-    from voiceproject.models import Landmark, Mark
     from voiceproject.provenance import records
+    from voiceproject.provenance.models import Landmark, Mark
 
     draw = np.random.default_rng(9)
     taken = collections.Counter(Landmark.objects.values_list("hash", flat=True).iterator())
@@ -282,8 +282,8 @@ def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
 
 
 def lookups(clips: list[Audio], rate: int, samples: int) -> float:
-    from voiceproject.models import Mark
     from voiceproject.provenance import fingerprint, records
+    from voiceproject.provenance.models import Mark
 
     asked = [fingerprint.query(*mp3(clip[: 5 * rate], rate, 128, 44_100)) for clip in clips]
     for query in asked:  # The pages that a server would have in memory as well.

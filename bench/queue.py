@@ -63,7 +63,7 @@ class Tables:
     def tenant(self, name: str) -> Any:
         from django.contrib.auth.models import User
 
-        from voiceproject.models import Tenant
+        from voiceproject.tenants.models import Tenant
 
         user, _ = User.objects.get_or_create(username=name)
         Tenant.objects.get_or_create(user=user)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.jobs.job import Job, JobStatus
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import JobStatus
 
 STAGES = ("preprocess", "separate", "infer", "mix", "finalize")
 STEMS = ("vocals", "instrumental", "converted")
@@ -76,11 +77,6 @@ class CoverJob(Job):
 
     running_limit_field: ClassVar[str] = "max_running"
     queued_limit_field: ClassVar[str] = "max_queued"
-
-    def as_json(self, request: Any) -> dict[str, Any]:
-        from covers.serializers import CoverJobSerializer
-
-        return CoverJobSerializer(self, context={"request": request}).data
 
     @property
     def operation(self) -> str:

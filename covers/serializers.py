@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 from covers.models import STEMS, CoverJob
 from covers.pipeline import template
-from voiceproject.jobs.job import LIVE, JobStatus
+from voiceproject.jobs.status import LIVE, JobStatus
 from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.webhooks.deliveries import CallbackURLField
 from voices.speech import registry

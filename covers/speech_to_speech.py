@@ -25,7 +25,8 @@ from voiceproject.commands.runner import scratch
 from voiceproject.errors import EngineTimeout, PublicError
 from voiceproject.jobs.broker import wake_workers
 from voiceproject.jobs.events import wait_for_end
-from voiceproject.jobs.job import LIVE, delete_folder
+from voiceproject.jobs.files import delete_folder
+from voiceproject.jobs.status import LIVE
 from voiceproject.media import audio
 from voiceproject.media.formats import encode
 from voiceproject.media.storage import fetch

@@ -11,7 +11,7 @@ from covers import pipeline
 from covers.models import CoverJob
 from voiceproject.commands.resident import folder_in_use
 from voiceproject.jobs.broker import broker, this_worker
-from voiceproject.jobs.job import JobStatus
+from voiceproject.jobs.status import JobStatus
 
 stopping = this_worker.stopping
 

@@ -25,14 +25,17 @@ from covers.pipeline import template
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
 from voiceproject.errors import PublicError
+from voiceproject.jobs.api import JobFilters
+from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.idempotency import Submission
-from voiceproject.jobs.job import LIVE, Job, JobStatus, delete_folder, revoked
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import LIVE, JobStatus, revoked
 from voiceproject.media import audio
 from voiceproject.media.storage import fetch
 from voiceproject.provenance import records
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
-from voiceproject.web.api import BodyLimitMixin, CursorPages, JobFilters, file_response
+from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import upload_path
 from voiceproject.webhooks.deliveries import callback_base

@@ -293,11 +293,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
-        "JobStatus": "voiceproject.jobs.job.JobStatus",
+        "JobStatus": "voiceproject.jobs.status.JobStatus",
         "Language": "voices.speech.serializers.LANGUAGES",
         "SpeechFormat": "voices.speech.serializers.FORMATS",
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
-        "WebhookStatus": "voiceproject.models.WebhookDelivery.Status",
+        "WebhookStatus": "voiceproject.webhooks.models.WebhookDelivery.Status",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

@@ -14,11 +14,11 @@ from covers.views import CoverJobViewSet
 from voiceproject.operations.health import HealthView
 from voiceproject.operations.metrics_view import MetricsView
 from voiceproject.provenance.api import VerifyView
-from voiceproject.tenants.api import MeView, UsageView
 from voiceproject.web.pages import DocsView, RedocView, StudioView
 from voiceproject.webhooks.api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices.account import pages
 from voices.account.api import EraseView, ExportView
+from voices.account.usage_api import MeView, UsageView
 from voices.compat import elevenlabs, openai
 from voices.keys.api import KeyViewSet
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet

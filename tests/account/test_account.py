@@ -27,17 +27,13 @@ from tests.covers.test_covers import RATE, song
 from tests.jobs.test_jobs import together
 from voiceproject.errors import StreamBroken
 from voiceproject.jobs.job import Job
-from voiceproject.models import (
-    AuditEntry,
-    EngineTurn,
-    UsageEntry,
-    WebhookDelivery,
-    WebhookSecret,
-)  # fmt: skip
-from voiceproject.models import Tenant as Limits
+from voiceproject.leases.models import EngineTurn
 from voiceproject.operations import worker
+from voiceproject.tenants.models import AuditEntry, UsageEntry
+from voiceproject.tenants.models import Tenant as Limits
 from voiceproject.web import slots
 from voiceproject.webhooks import deliveries
+from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
 from voices.account import personal_data
 from voices.keys.models import ApiKey
 from voices.library.models import Consent, Voice

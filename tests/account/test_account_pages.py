@@ -19,9 +19,9 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from tests.conftest import FakeEngine, Tenant, upload
-from voiceproject.models import AuditEntry, UsageEntry
-from voiceproject.models import Tenant as TenantRow
 from voiceproject.tenants import signin
+from voiceproject.tenants.models import AuditEntry, UsageEntry
+from voiceproject.tenants.models import Tenant as TenantRow
 from voices.account import personal_data
 from voices.keys.models import ApiKey
 from voices.library.models import Voice

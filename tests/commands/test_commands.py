@@ -466,10 +466,10 @@ def test_a_callback_that_raises_ends_the_command(bench: Bench, callback: str) ->
 WORKER = """
 import os, sys, threading, time
 sys.path.insert(0, {project!r})
-from voiceproject import commands
+from voiceproject.commands import runner
 {before}
 options = dict(cwd={folder!r}, env={env!r}, deadline_seconds=60)
-threading.Thread(target=commands.run, args=[{argv!r}], kwargs=options).start()
+threading.Thread(target=runner.run, args=[{argv!r}], kwargs=options).start()
 {after}
 """
 

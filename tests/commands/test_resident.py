@@ -460,7 +460,7 @@ def test_a_closed_pool_ends_what_is_idle_and_what_ends_later(place: Place) -> No
 WORKER = """
 import os, sys, time
 sys.path.insert(0, {project!r})
-from voiceproject import resident
+from voiceproject.commands import resident
 pool = resident.Pool({root!r}, max_children=1, max_jobs=9, idle_seconds=60.0)
 for habit in {habits!r}:
     job = ["--output", {output!r}, "--habit", habit]

@@ -23,8 +23,10 @@ from covers.models import CoverJob
 from tests.conftest import FakeEngine, needs, speech_like, wav_bytes
 from tests.support.browser import Browser
 from voiceproject.console.base import spans
-from voiceproject.jobs.job import JobStatus
-from voiceproject.models import AuditEntry, Tenant, WebhookDelivery, WorkerHost
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.jobs.status import JobStatus
+from voiceproject.tenants.models import AuditEntry, Tenant
+from voiceproject.webhooks.models import WebhookDelivery
 from voices.keys.models import ApiKey
 from voices.speech.models import EngineModel, Synthesis
 

@@ -16,7 +16,8 @@ from model_bakery import baker
 from covers.models import CoverJob
 from tests.conftest import FakeEngine
 from voiceproject.console import dashboard
-from voiceproject.models import EngineLease, EngineWaiter, WorkerHost
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.leases.models import EngineLease, EngineWaiter
 from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db

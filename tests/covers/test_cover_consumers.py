@@ -391,7 +391,7 @@ def test_the_expected_start_follows_from_the_place_and_the_last_jobs(submit: Sub
 
     from django.utils import timezone
 
-    from voiceproject.models import WorkerHost
+    from voiceproject.jobs.models import WorkerHost
 
     first = submit().json()
     assert first["expected_start_at"] is None

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.jobs.test_lease import child, in_thread, until
+from tests.leases.test_lease import child, in_thread, until
 from tests.support.gptsovits_client import Engines, ask, engine_for, failure, fake, pitch, plain, post, speak, voice  # noqa: F401
 from voices.engines import protocols
 from voices.engines.gptsovits import GptSovitsEngine, best_window
@@ -107,7 +107,7 @@ def test_parallel_threads_never_overlap_and_never_swap_voices(fake: FakeGptSovit
 PROCESS = """
 import json, time
 from pathlib import Path
-from tests.gptsovits_client import ask, pitch, speak, voice
+from tests.support.gptsovits_client import ask, pitch, speak, voice
 from voices.engines.gptsovits import GptSovitsEngine
 url, folder, frequency = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 engine = GptSovitsEngine([url], 20, folder, str(folder), 60, 16)

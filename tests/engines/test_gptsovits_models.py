@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.jobs.test_lease import in_thread, until
+from tests.leases.test_lease import in_thread, until
 from tests.support.gptsovits_client import (  # noqa: F401
     ANNA,
     TEXT,
@@ -30,8 +30,8 @@ from tests.support.gptsovits_client import (  # noqa: F401
     with_model,
 )
 from voiceproject.errors import PublicError
-from voiceproject.jobs.lease import UNKNOWN
-from voiceproject.models import EngineLease, EngineWaiter
+from voiceproject.leases.lease import UNKNOWN
+from voiceproject.leases.models import EngineLease, EngineWaiter
 from voices.engines.gptsovits import GptSovitsEngine
 from voices.engines.interface import Model
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fakes.fake_gptsovits import FakeGptSovits
-from tests.jobs.test_lease import in_thread, until
+from tests.leases.test_lease import in_thread, until
 from tests.support.gptsovits_client import (  # noqa: F401
     Engines,
     ask,
@@ -27,8 +27,8 @@ from tests.support.gptsovits_client import (  # noqa: F401
     speak,
     voice,
 )
-from voiceproject.jobs.lease import Leases
-from voiceproject.models import EngineLease, EngineWaiter
+from voiceproject.leases.lease import Leases
+from voiceproject.leases.models import EngineLease, EngineWaiter
 from voices.engines.servers import Server
 
 # --- servers that do not answer -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import soundfile
 
 from tests.fake_own_server import FakeOwnServer
 from tests.fakes.fake_gptsovits import FakeGptSovits
-from tests.jobs.test_lease import until
+from tests.leases.test_lease import until
 from tests.support.gptsovits_client import (  # noqa: F401
     ANNA,
     TEXT,
@@ -26,7 +26,7 @@ from tests.support.gptsovits_client import (  # noqa: F401
     voice,
     with_model,
 )
-from voiceproject.jobs.lease import Leases
+from voiceproject.leases.lease import Leases
 from voiceproject.telemetry.logging import bind
 from voices.engines.gptsovits import GptSovitsEngine
 from voices.engines.interface import Model

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.fake_gptsovits import FakeGptSovits
 from tests.support.gptsovits_client import TEXT, Engines, ask, engine_for, failure, fake, pitch, speak, voice  # noqa: F401
 from voiceproject.errors import PublicError
-from voiceproject.models import EngineLease
+from voiceproject.leases.models import EngineLease
 from voices.engines.gptsovits import least_seconds
 
 # --- what is asked of the server ----------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fakes.fake_gptsovits import FakeGptSovits
-from tests.jobs.test_lease import in_thread, until
+from tests.leases.test_lease import in_thread, until
 from tests.support.gptsovits_client import Engines, ask, engine_for, failure, fake, pitch, refused_url, speak, voice  # noqa: F401
-from voiceproject.jobs.lease import Leases
-from voiceproject.models import EngineLease, EngineWaiter
+from voiceproject.leases.lease import Leases
+from voiceproject.leases.models import EngineLease, EngineWaiter
 
 # --- the line -----------------------------------------------------------------------------------------------
 

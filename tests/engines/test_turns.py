@@ -18,7 +18,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from tests.conftest import Tenant, speech_like, upload, wav_bytes
-from tests.jobs.test_lease import until
+from tests.leases.test_lease import until
 from voiceproject.errors import EngineBusy, EngineTimeout, EngineUnavailable
 from voices.engines import configured
 from voices.engines.builtin.engine import BuiltinEngine

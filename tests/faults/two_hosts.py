@@ -163,7 +163,7 @@ def run(folder: Path, hosts: list[Host], shared: dict[str, Any]) -> dict[str, An
     until(swept, 60, "empty scratch folders")
     # Host-a is back, and looks: it must find nothing to do, and nothing to end.
     seen_at = last.finished_at
-    from voiceproject.models import WorkerHost
+    from voiceproject.jobs.models import WorkerHost
 
     until(lambda: WorkerHost.objects.get(name=first.name).seen_at > seen_at, 60, "the first host's return")
     last = row()

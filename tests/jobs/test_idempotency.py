@@ -15,7 +15,7 @@ from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
 from tests.covers.test_covers import RATE, song
 from tests.jobs.test_jobs import together
 from voiceproject.jobs import idempotency
-from voiceproject.models import IdempotencyKey
+from voiceproject.jobs.models import IdempotencyKey
 from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)

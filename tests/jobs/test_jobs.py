@@ -22,8 +22,9 @@ from model_bakery import baker
 from covers.models import CoverJob
 from tests.conftest import database_url
 from voiceproject.errors import PublicError
-from voiceproject.jobs.job import ERROR_MESSAGES, JobStatus
-from voiceproject.models import Tenant, WorkerHost
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.jobs.status import ERROR_MESSAGES, JobStatus
+from voiceproject.tenants.models import Tenant
 
 pytestmark = pytest.mark.django_db
 

@@ -14,8 +14,8 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from tests.conftest import Tenant
-from voiceproject.models import Tenant as Settings
 from voiceproject.prepared import Insert, Select, Slot, Update
+from voiceproject.tenants.models import Tenant as Settings
 from voices.keys.models import ApiKey
 from voices.speech.models import Synthesis
 

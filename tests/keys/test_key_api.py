@@ -16,7 +16,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from tests.conftest import FakeEngine, Tenant, upload
-from voiceproject.models import AuditEntry
+from voiceproject.tenants.models import AuditEntry
 from voiceproject.web.client_ip import parse_network
 from voices.keys import grants
 from voices.keys.models import ApiKey

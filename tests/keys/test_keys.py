@@ -17,8 +17,8 @@ from model_bakery import baker
 from rest_framework.test import APIClient
 
 from tests.conftest import FakeEngine, Tenant
-from voiceproject.models import AuditEntry
 from voiceproject.tenants import audit
+from voiceproject.tenants.models import AuditEntry
 from voices.keys.models import ApiKey
 
 URL = "/api/v1/voice/models"

@@ -22,7 +22,7 @@ from covers import tasks as cover_tasks
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
 from tests.covers.test_covers import QUICK, RATE, song
-from voiceproject.models import AuditEntry
+from voiceproject.tenants.models import AuditEntry
 from voices.library import saved
 from voices.library.models import Consent, EngineData, Voice, VoiceSample
 from voices.speech import tasks as synthesis_tasks

@@ -179,7 +179,7 @@ def test_the_decoder_process_can_open_nothing_once_it_decodes(tmp_path: Path) ->
         "decoder.decode = probe\n"
         "sys.argv[1:] = ['mov', '60', '192000']; decoder.main()\n"
     )
-    command = [sys.executable, "-I", "-c", program, str(ROOT / "voiceproject" / "decoder.py")]
+    command = [sys.executable, "-I", "-c", program, str(ROOT / "voiceproject" / "media" / "decoder.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:3] == ["24", "24", "(60, 60) (65536, 65536)"]  # 24: EMFILE
@@ -489,7 +489,7 @@ def test_memory_stays_flat_whatever_is_decoded(kind: str, tmp_path: Path) -> Non
         path = write(tmp_path / "upload", np.tile(stereo(5, 192_000), (12, 1)), 192_000, "flac")
     program = (
         audio_files.PEAK_MB + "import sys, resource\n"
-        "from voiceproject import audio\n"
+        "from voiceproject.media import audio\n"
         "from voiceproject.errors import PublicError\n"
         "kind, path, out = sys.argv[1:]\n"
         "before = peak_mb()\n"

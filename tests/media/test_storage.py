@@ -24,7 +24,8 @@ from rest_framework.test import APIClient
 from covers.models import CoverJob
 from tests.conftest import Tenant, upload
 from voiceproject.env import s3_options
-from voiceproject.jobs.job import Job, delete_folder
+from voiceproject.jobs.files import delete_folder
+from voiceproject.jobs.job import Job
 from voiceproject.media.storage import BucketStorage, fetch, is_passing, read_blocks
 
 

@@ -104,7 +104,8 @@ WITHOUT_PACKAGES = """
 import sys
 sys.modules["opentelemetry.exporter"] = sys.modules["sentry_sdk"] = None
 import django; django.setup()
-from voiceproject import checks, tracing
+from voiceproject.operations import checks
+from voiceproject.telemetry import tracing
 checks.find_spec = lambda name: None if name.startswith(("opentelemetry", "sentry_sdk")) else 1
 with tracing.span("x") as span:
     assert span is None

@@ -22,11 +22,13 @@ from django.core.files.base import ContentFile
 from django.db.models.functions import Now
 from model_bakery import baker
 
+from covers import tasks as cover_tasks
 from covers.models import CoverJob
 from tests.conftest import database_url, speech_like, wav_bytes
 from tests.covers.test_covers import INFER, RATE, SEPARATE, away, processes_of, song, until
-from voiceproject.models import Tenant, WorkerHost
+from voiceproject.jobs.models import WorkerHost
 from voiceproject.operations import worker
+from voiceproject.tenants.models import Tenant
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -197,7 +199,7 @@ def test_one_look_takes_over_expires_and_says_that_the_host_lives(monkeypatch: p
     CoverJob.objects.filter(pk=lost.pk).update(heartbeat_at=Now() - timedelta(minutes=5))
     CoverJob.objects.filter(pk=old.pk).update(expires_at=Now() - timedelta(minutes=5))
     sent: list[bool] = []
-    monkeypatch.setattr(worker.cover_tasks.run_covers, "send", lambda: sent.append(True))
+    monkeypatch.setattr(cover_tasks.run_covers, "send", lambda: sent.append(True))
     worker.look()
     lost.refresh_from_db()
     old.refresh_from_db()
@@ -210,7 +212,7 @@ def test_one_look_takes_over_expires_and_says_that_the_host_lives(monkeypatch: p
 def test_work_goes_on_when_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     submit()
     ran: list[bool] = []
-    monkeypatch.setattr(worker.cover_tasks.run_covers, "fn", lambda: ran.append(True))
+    monkeypatch.setattr(cover_tasks.run_covers, "fn", lambda: ran.append(True))
     with away():
         worker.look()
     until(lambda: ran == [True], 5)

@@ -29,7 +29,7 @@ from rest_framework.test import APIClient
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, speech_like, upload
 from voiceproject.media import audio
-from voiceproject.models import WebhookDelivery
+from voiceproject.webhooks.models import WebhookDelivery
 from voices.keys.models import SCOPES, ApiKey
 from voices.library import quality
 from voices.library.models import RecordedConsent, StandingConsent, Voice, VoiceSample

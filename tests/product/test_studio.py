@@ -21,7 +21,7 @@ from tests.covers.test_covers import INFER, SEPARATE
 from tests.operations.test_quickstart import SAMPLES, Quickstart
 from tests.support.browser import Browser
 from voiceproject.errors import STATUS_OF_CODE
-from voiceproject.jobs.job import ERROR_MESSAGES
+from voiceproject.jobs.status import ERROR_MESSAGES
 from voices.library import quality, saved
 
 STATIC = Path(__file__).parents[2] / "voiceproject" / "static" / "studio"

@@ -21,8 +21,11 @@ from tests.conftest import FakeEngine
 from voiceproject.console import dashboard
 from voiceproject.console.base import told
 from voiceproject.errors import PublicError
-from voiceproject.models import AuditEntry, EngineLease, Tenant, WebhookDelivery, WorkerHost
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.leases.models import EngineLease
 from voiceproject.tenants import audit
+from voiceproject.tenants.models import AuditEntry, Tenant
+from voiceproject.webhooks.models import WebhookDelivery
 from voices.keys.models import ApiKey
 from voices.library.models import Consent, Voice
 from voices.speech.models import EngineModel, Synthesis

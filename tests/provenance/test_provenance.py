@@ -27,11 +27,11 @@ from rest_framework.test import APIClient
 from covers import pipeline, tasks
 from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.covers.test_covers import INFER, SEPARATE
-from voiceproject.jobs.job import JobStatus
+from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio
-from voiceproject.models import Landmark, Mark, SigningCertificate
 from voiceproject.operations import checks, worker
 from voiceproject.provenance import fingerprint, records, signer
+from voiceproject.provenance.models import Landmark, Mark, SigningCertificate
 from voices.engines import configured
 from voices.engines.interface import Piece, SynthesisRequest
 from voices.speech.models import Synthesis
@@ -363,7 +363,7 @@ def test_a_stream_is_known_by_what_was_sent_and_its_stored_file_carries_a_manife
     stored = api.get(f"/api/v1/voice/syntheses/{response['X-Synthesis-ID']}/audio")
     content = b"".join(stored.streaming_content)
     assert verify(content)["how"] == ("manifest" if format in records.MIME_TYPES else "hash")
-    worker.provenance.make_landmarks()
+    worker.records.make_landmarks()
     assert verify(mp3(babble("One two three."), RATE))["how"] == "fingerprint"
 
 
@@ -439,7 +439,7 @@ def test_an_excerpt_is_found_after_mp3_and_another_text_in_the_same_voice_is_not
 ) -> None:
     for index in range(12):
         say(f"Text number {index}.")
-    assert worker.provenance.make_landmarks() == 12
+    assert worker.records.make_landmarks() == 12
     for index in range(0, 12, 3):
         excerpt = babble(f"Text number {index}.")[RATE + 77 : 6 * RATE + 77]
         found = verify(mp3(excerpt, RATE))

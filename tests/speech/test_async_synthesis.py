@@ -26,8 +26,8 @@ from tests.operations.test_worker import a_worker
 from tests.operations.test_worker import submit as submit_cover
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable
 from voiceproject.jobs.broker import this_worker
-from voiceproject.models import WebhookDelivery
 from voiceproject.operations import worker
+from voiceproject.webhooks.models import WebhookDelivery
 from voices.engines import configured
 from voices.engines.builtin.engine import BuiltinEngine
 from voices.speech import tasks

@@ -220,7 +220,7 @@ def test_a_synthesis_speaks_with_the_model_it_names(sovits: Callable[..., FakeGp
         assert say(model_id=model_id).status_code == 200
         assert fake.log[-1]["weights"] == (f"gpt-{expected}", f"sovits-{expected}")
     # The tenant is told, so that tenants take turns.
-    from voiceproject.models import EngineTurn
+    from voiceproject.leases.models import EngineTurn
 
     assert [turn.tenant for turn in EngineTurn.objects.all()] == [str(tenant.user.pk)]
 

@@ -32,13 +32,13 @@ from rest_framework.test import APIClient
 
 from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.jobs.test_lease import database_url, until
+from tests.leases.test_lease import database_url, until
 from tests.operations.test_quickstart import free_port
 from voiceproject.errors import EngineError, StreamBroken
 from voiceproject.jobs.heartbeat import hung_up
-from voiceproject.jobs.lease import Leases
+from voiceproject.leases.lease import Leases
+from voiceproject.leases.models import EngineWaiter
 from voiceproject.media import audio
-from voiceproject.models import EngineWaiter
 from voiceproject.web import slots
 from voices.engines import configured
 from voices.engines.builtin.engine import BuiltinEngine

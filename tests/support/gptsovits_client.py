@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.jobs.test_lease import until
+from tests.leases.test_lease import until
 from voiceproject.errors import PublicError
-from voiceproject.jobs.lease import Leases
+from voiceproject.leases.lease import Leases
 from voices.engines.gptsovits import GptSovitsEngine
 from voices.engines.interface import Model, Piece, Reference, SynthesisRequest
 

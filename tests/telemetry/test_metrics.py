@@ -33,9 +33,10 @@ from tests.covers.test_covers import INFER, QUICK, RATE, SEPARATE, fresh, habits
 from tests.fakes.fake_collectors import Collectors
 from tests.operations.test_quickstart import free_port
 from voiceproject.errors import EngineTimeout
-from voiceproject.models import WebhookDelivery, WorkerHost
+from voiceproject.jobs.models import WorkerHost
 from voiceproject.operations import metrics_view
 from voiceproject.telemetry import metrics
+from voiceproject.webhooks.models import WebhookDelivery
 
 DEPLOY = Path(django_settings.BASE_DIR) / "deploy"
 TOKEN = "a-token-for-prometheus"
@@ -215,7 +216,7 @@ COUNT = """
 import os, sys
 from django.conf import settings
 settings.configure(METRICS_TOKEN="on", DATA_DIR=sys.argv[3])
-from voiceproject import metrics
+from voiceproject.telemetry import metrics
 for _ in range(int(sys.argv[1])):
     metrics.engine_failed("builtin", "engine_error")
     metrics.synthesis_made("builtin", "wait", 0.3, 2.0)

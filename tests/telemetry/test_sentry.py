@@ -18,10 +18,10 @@ BROKEN = """
 import logging, sys
 from django.conf import settings
 settings.configure(SENTRY_DSN=sys.argv[2], WORKER_HOST="host-1")
-from voiceproject import sentry
+from voiceproject.telemetry import sentry
 sentry.start()
 logging.basicConfig()
-from voiceproject.logging import bind
+from voiceproject.telemetry.logging import bind
 log = logging.getLogger("voiceproject.errors")
 SECRET = sys.argv[1]
 def speak(text):
@@ -100,7 +100,7 @@ def test_what_is_off_is_not_even_imported() -> None:
     code = (
         "import sys\nfrom django.conf import settings\n"
         "settings.configure(SENTRY_DSN='', OTEL_EXPORTER_OTLP_ENDPOINT='')\n"
-        "from voiceproject import sentry, tracing\n"
+        "from voiceproject.telemetry import sentry, tracing\n"
         "sentry.start()\nwith tracing.span('x') as span: assert span is None\n"
         "print([name for name in sys.modules if name.startswith(('sentry_sdk', 'opentelemetry'))])"
     )

@@ -14,12 +14,13 @@ from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, upload
 from tests.jobs.test_jobs import claim, queued, together
 from voiceproject.errors import StreamBroken
-from voiceproject.jobs.job import JobStatus
-from voiceproject.models import AuditEntry, WebhookDelivery
-from voiceproject.models import Tenant as Limits
+from voiceproject.jobs import suspension
+from voiceproject.jobs.status import JobStatus
 from voiceproject.operations import worker
-from voiceproject.tenants import suspension
+from voiceproject.tenants.models import AuditEntry
+from voiceproject.tenants.models import Tenant as Limits
 from voiceproject.webhooks import deliveries
+from voiceproject.webhooks.models import WebhookDelivery
 from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)

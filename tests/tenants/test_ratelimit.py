@@ -17,9 +17,9 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from tests.conftest import FakeEngine, Tenant
-from voiceproject.models import RateLog
-from voiceproject.models import Tenant as TenantRow
 from voiceproject.tenants import ratelimit
+from voiceproject.tenants.models import RateLog
+from voiceproject.tenants.models import Tenant as TenantRow
 from voiceproject.tenants.ratelimit import Limit, take
 from voices.keys.models import ApiKey
 
@@ -144,7 +144,7 @@ settings.configure(
     **json.loads(sys.stdin.readline()),
 )
 django.setup()
-from voiceproject import ratelimit
+from voiceproject.tenants import ratelimit
 ratelimit.WINDOW_SECONDS = float(sys.argv[2])
 limit = ratelimit.Limit("tenant:1", int(sys.argv[1]))
 ratelimit.take([ratelimit.Limit("tenant:2", 1)])

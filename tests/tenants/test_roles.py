@@ -14,7 +14,8 @@ from model_bakery import baker
 
 from covers.models import CoverJob
 from tests.conftest import speech_like, wav_bytes
-from voiceproject.models import AuditEntry, Tenant, WorkerHost
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.tenants.models import AuditEntry, Tenant
 from voiceproject.tenants.roles import ADMIN, OPERATOR, ROLES, VIEWER, make_roles
 from voices.keys.models import ApiKey
 from voices.speech.models import EngineModel

@@ -14,8 +14,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from voiceproject.console.dashboard import SigninForm
-from voiceproject.models import AuditEntry, SigninFailures
 from voiceproject.tenants import signin
+from voiceproject.tenants.models import AuditEntry, SigninFailures
 
 PASSWORD = "a long enough one"
 

@@ -15,9 +15,9 @@ from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.covers.test_covers import RATE, song
 from tests.support import filters
-from voiceproject.models import AuditEntry, UsageEntry
 from voiceproject.operations.checks import text_filter
 from voiceproject.tenants import textfilter
+from voiceproject.tenants.models import AuditEntry, UsageEntry
 from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db

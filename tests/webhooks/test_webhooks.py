@@ -31,10 +31,11 @@ from tests.conftest import FakeEngine, Tenant, needs, upload, wav_bytes
 from tests.covers.test_covers import RATE, song, until
 from tests.jobs.test_jobs import claim, silent_for, together
 from voiceproject.jobs.broker import this_worker
-from voiceproject.models import AuditEntry, WebhookDelivery
-from voiceproject.models import Tenant as TenantRow
 from voiceproject.operations import worker
+from voiceproject.tenants.models import AuditEntry
+from voiceproject.tenants.models import Tenant as TenantRow
 from voiceproject.webhooks import deliveries, safe_http
+from voiceproject.webhooks.models import WebhookDelivery
 from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)

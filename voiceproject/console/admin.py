@@ -20,11 +20,15 @@ from django.utils.translation import ngettext
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, find_jobs, since_filter, stage_label, utc
-from voiceproject.jobs.job import Job, JobStatus
-from voiceproject.models import AuditEntry, Tenant, WebhookDelivery, WorkerHost
-from voiceproject.tenants import audit, suspension
+from voiceproject.jobs import suspension
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.jobs.status import JobStatus
+from voiceproject.tenants import audit
+from voiceproject.tenants.models import AuditEntry, Tenant
 from voiceproject.tenants.roles import LABELS, ROLES
 from voiceproject.webhooks import deliveries
+from voiceproject.webhooks.models import WebhookDelivery
 
 HEARD_LATELY_SECONDS = 30
 

@@ -34,10 +34,11 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from voiceproject.commands import runner
 from voiceproject.errors import PublicError, json_response
-from voiceproject.jobs.job import ERROR_MESSAGES, LIVE, Job, JobStatus
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.jobs.status import ERROR_MESSAGES, LIVE, JobStatus
 from voiceproject.media import storage
 from voiceproject.media.uploads import Bounds, opened
-from voiceproject.models import WorkerHost
 from voiceproject.tenants import audit
 from voiceproject.web.api import file_response
 

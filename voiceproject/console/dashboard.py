@@ -32,9 +32,11 @@ from unfold.sites import UnfoldAdminSite
 
 from covers.models import STAGES, CoverJob
 from voiceproject.console.base import stage_label
-from voiceproject.jobs.job import LIVE, Job, JobStatus
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.jobs.status import LIVE, JobStatus
+from voiceproject.leases.models import EngineLease, EngineWaiter
 from voiceproject.media.storage import BucketStorage
-from voiceproject.models import EngineLease, EngineWaiter, WorkerHost
 from voiceproject.tenants.signin import WINDOW, ThrottledSignin
 from voices.engines.interface import EngineHealth
 from voices.models import Synthesis

@@ -12,7 +12,8 @@ from django.db import connection
 from rest_framework.utils.encoders import JSONEncoder
 
 from voiceproject.jobs.heartbeat import hung_up
-from voiceproject.jobs.job import LIVE, Job
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import LIVE
 from voiceproject.jobs.watch import Watcher
 
 MAX_WAIT_SECONDS = 60

@@ -19,7 +19,8 @@ from rest_framework.request import Request
 
 from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
-from voiceproject.models import IdempotencyKey, Tenant
+from voiceproject.jobs.models import IdempotencyKey
+from voiceproject.tenants.models import Tenant
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"

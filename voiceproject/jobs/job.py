@@ -16,62 +16,33 @@ Times that decide anything are the database's clock. Nothing but this module wri
 from __future__ import annotations
 
 import logging
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from django.conf import settings
 from django.core.files import File
-from django.core.files.storage import default_storage
 from django.db import DatabaseError, connection, models, transaction
-from django.db.models import Count, F, Q, Value
+from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Greatest, Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop
 
 from voiceproject.errors import PublicError
+from voiceproject.jobs import signals
+from voiceproject.jobs.files import JobFiles, delete_folder
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.jobs.queue import QueuedJob
+from voiceproject.jobs.status import ERROR_MESSAGES, LIVE, JobStatus, revoked
 from voiceproject.media.storage import is_passing
-from voiceproject.models import Tenant, WorkerHost
 from voiceproject.prepared import Insert, Slot, Update
-from voiceproject.provenance import records
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.tenants import usage
-from voiceproject.webhooks import deliveries
+from voiceproject.tenants.models import Tenant
 
 log = logging.getLogger(__name__)
 
-# What a client reads in `error_message` of a failed job. The rest of the story (standard error) is the operator's.
-ERROR_MESSAGES = {
-    "preprocess_failed": gettext_noop("The song or the reference could not be prepared."),
-    "separation_failed": gettext_noop("The vocals could not be separated from the song."),
-    "inference_failed": gettext_noop("The vocals could not be converted to the reference's voice."),
-    "mix_failed": gettext_noop("The converted vocals could not be mixed with the accompaniment."),
-    "out_of_memory": gettext_noop("The work needed more memory than there is. Try a shorter song."),
-    "timed_out": gettext_noop("The work took longer than it may."),
-    "too_long": gettext_noop("The audio is too long."),
-    "worker_lost": gettext_noop("The worker was lost each time that this job was tried."),
-    "storage_full": gettext_noop("The server's storage is full. Try again later."),
-    "engine_error": gettext_noop("The speech engine could not make this audio."),
-}
-
-
-class JobStatus(models.TextChoices):
-    QUEUED = "queued", _("Queued")
-    RUNNING = "running", _("Running")
-    SUCCEEDED = "succeeded", _("Succeeded")
-    FAILED = "failed", _("Failed")
-    CANCELED = "canceled", _("Canceled")
-
-
-LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 MAX_MARKS = 200  # of one job; the oldest go first
-RECENT_JOBS = 20  # whose times foretell when the next one starts
-TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
 
 
 class JobQuerySet(models.QuerySet):
@@ -80,73 +51,11 @@ class JobQuerySet(models.QuerySet):
         return self.filter(tenant=user)
 
 
-def revoked() -> PublicError:
-    return PublicError(
-        "revoked", gettext_noop("The operator has taken this voice down; what was made with it is gone.")
-    )
-
-
-def delete_folder(folder: str) -> None:
-    """Deletes all files of a storage's folder, and the folder itself where the storage knows folders."""
-    try:
-        _, files = default_storage.listdir(folder)
-    except FileNotFoundError:
-        return
-    records.make_before_deletion(folder)
-    for name in files:
-        default_storage.delete(f"{folder}/{name}")
-    try:
-        default_storage.delete(folder)
-    except OSError:
-        pass  # Somebody has put a file there this moment; the sweep of orphans finds it.
-
-
-@contextmanager
-def place_of(key: Any) -> Iterator[None]:
-    """Where the API key may have so many jobs only: a transaction in which it may have one more, as `Job.admission`."""
-    if key.max_concurrent_jobs is None:
-        yield
-        return
-    Tenant.objects.get_or_create(user=key.user)
-    with transaction.atomic():
-        Tenant.objects.select_for_update().get(user=key.user)
-        _check_jobs_of(key)
-        yield
-
-
-def live_jobs_of(key: Any) -> int:
-    """How many jobs of the API key wait or run."""
-    # With its tenant, since an index knows that one's live jobs, and the key's would be all that it ever made.
-    own = {"tenant": key.user_id, "status__in": LIVE, "api_key": key}
-    return sum(model._default_manager.filter(**own).count() for model in Job.__subclasses__())
-
-
-def _check_jobs_of(key: Any) -> None:
-    """Raises PublicError too_many_jobs. The tenant's row is locked while they are counted."""
-    limit = key.max_concurrent_jobs if key is not None else None
-    if limit is None:
-        return
-    live = live_jobs_of(key)
-    if live >= limit:
-        message = f"This key has {live} jobs that wait or run; it may have {limit} at a time."
-        raise PublicError("too_many_jobs", message, {"limit": limit, "found": live, "limit_of": "key"}, retry_after=5)
-
-
-class Job(models.Model):
+class Job(QueuedJob, JobFiles):
     """One piece of work of one tenant. Subclasses add their inputs, their outputs and their stages."""
 
     # What its webhooks are called: `<kind>.succeeded`, `<kind>.failed`, `<kind>.canceled`.
     webhook_kind: ClassVar[str] = "job"
-    # Where Tenant keeps when this kind of job was last taken: one kind does not cost a tenant its turn in another.
-    turn_field: ClassVar[str] = "served_at"
-    # Where it keeps a tenant's own limits on this kind, which win over the settings'; empty where it keeps none.
-    running_limit_field: ClassVar[str] = ""
-    queued_limit_field: ClassVar[str] = ""
-
-    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
-    tenant = models.ForeignKey(
-        settings.AUTH_USER_MODEL, verbose_name=_("tenant"), on_delete=models.CASCADE, related_name="%(class)ss"
-    )
     api_key = models.ForeignKey(
         "voices.ApiKey", verbose_name=_("api key"), null=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -155,14 +64,10 @@ class Job(models.Model):
         _("trace parent"), max_length=64, blank=True, default=tracing.traceparent, db_default="", editable=False,
         help_text=_("The request's place in its OpenTelemetry trace"),
     )  # fmt: skip
-    status = models.CharField(_("status"), max_length=16, choices=JobStatus, default=JobStatus.QUEUED)
     stage = models.CharField(_("stage"), max_length=16, default="queued")
     progress = models.PositiveSmallIntegerField(_("progress"), default=0, help_text=_("0 to 100"))
-    priority = models.SmallIntegerField(_("priority"), default=0, help_text=_("Higher goes first, across all tenants"))
     attempt = models.PositiveIntegerField(_("attempt"), default=0)
-    revision = models.PositiveIntegerField(_("revision"), default=0, help_text=_("Grows with every change"))
     worker = models.CharField(_("worker"), max_length=128, blank=True)
-    host = models.CharField(_("host"), max_length=128, blank=True)
     heartbeat_at = models.DateTimeField(_("heartbeat at"), null=True)
     # Only told to people, so by the clock of whoever writes it. An entry lasts until the next one.
     marks = models.JSONField(
@@ -177,34 +82,23 @@ class Job(models.Model):
     error_detail = models.TextField(
         _("error detail"), blank=True, help_text=_("For operators: the tail of the command's standard error")
     )
-    # Python's clock: SQLite's has three decimals where Django writes six, and a list's pages are cut by comparing them.
-    created_at = models.DateTimeField(_("created at"), default=timezone.now)
-    updated_at = models.DateTimeField(_("updated at"), db_default=Now())
-    started_at = models.DateTimeField(_("started at"), null=True)
-    finished_at = models.DateTimeField(_("finished at"), null=True)
     expires_at = models.DateTimeField(_("expires at"), null=True)
-
     engine_seconds = models.FloatField(
         _("engine seconds"), null=True, help_text=_("How long the engine worked, since the last retry")
-    )
-    # What the tenant's storage is counted by; see voiceproject.tenants.usage.
-    input_bytes = models.BigIntegerField(
-        _("input bytes"), default=0, db_default=0, help_text=_("Of the files that were sent")
-    )
-    output_bytes = models.BigIntegerField(
-        _("output bytes"), default=0, db_default=0, help_text=_("Of the files that were made")
     )
     # Not a foreign key: the job outlives its voice, and an operator may revoke it even then.
     voice_id = models.UUIDField(
         _("voice id"), null=True, db_index=True, help_text=_("The saved voice that it was made with")
     )
     revoked_at = models.DateTimeField(_("revoked at"), null=True, help_text=_("When an operator took that voice down"))
-
     callback_url = models.CharField(
         _("callback url"), max_length=2000, blank=True, help_text=_("Told when the job has ended")
     )
     callback_base = models.CharField(
         _("callback base"), max_length=300, blank=True, help_text=_("Where links in that message begin")
+    )
+    first_attempt = models.PositiveIntegerField(
+        _("first attempt"), default=0, help_text=_("Attempts before the last retry")
     )
 
     objects = JobQuerySet.as_manager()
@@ -245,48 +139,11 @@ class Job(models.Model):
         """Whether a retry could come to anything, once the job has failed or was canceled."""
         return self.resumable and not self.files_expired and self.revoked_at is None
 
-    @classmethod
-    def for_workers(cls) -> models.QuerySet:
-        """The rows that workers do, or did; all but those that some other process does itself."""
-        return cls._default_manager.all()
-
-    @classmethod
-    @contextmanager
-    def admission(cls, tenant: Any, max_queued: int, key: Any = None) -> Iterator[None]:
-        """A transaction in which one more job of the tenant may be queued. Raises PublicError too_many_jobs.
-
-        max_queued: for tenants that have no limit of their own; key: the API key whose job it is, which may be limited
-        too. The tenant's row is locked, so that those who submit at the same time count each other.
-        """
-        Tenant.objects.get_or_create(user=tenant)
-        with transaction.atomic():
-            limit = cls._limit(Tenant.objects.select_for_update().get(user=tenant), cls.queued_limit_field, max_queued)
-            queued = cls.waiting(tenant)
-            if queued >= limit:
-                raise PublicError(
-                    "too_many_jobs",
-                    f"You have {queued} jobs waiting; wait for some to end, or cancel some.",
-                    {"limit": limit, "found": queued},
-                    retry_after=30,
-                )
-            _check_jobs_of(key)
-            yield
-
     def accept(self) -> None:
         """Writes a new job's row, and what it reserves of its tenant's quotas. Raises PublicError quota_exceeded."""
         with transaction.atomic():
             usage.reserve(self)
             _inserting(type(self))(self)
-
-    @staticmethod
-    def _limit(tenant: Tenant, field: str, default: int) -> int:
-        own = getattr(tenant, field) if field else None
-        return default if own is None else own
-
-    @classmethod
-    def waiting(cls, tenant: Any) -> int:
-        """How many jobs of the tenant are queued."""
-        return cls.objects.filter(tenant=tenant, status=JobStatus.QUEUED).count()
 
     # --- transitions: each returns whether it happened ---
 
@@ -348,47 +205,6 @@ class Job(models.Model):
             connection.close()
             return None
 
-    @classmethod
-    def _next_tenant(cls, tenant_limit: int) -> Tenant | None:
-        """Whose turn it is, with the row locked, inside a transaction.
-
-        Costs as much as there are queued jobs, each an entry of one index, and no more for tenants that have none:
-        first who runs all that they may, then the highest priority among the others' jobs, then its tenants.
-        """
-        running = cls.for_workers().filter(status=JobStatus.RUNNING).order_by().values("tenant")
-        own = cls.running_limit_field
-        limit = Coalesce(f"tenant__tenant__{own}", Value(tenant_limit)) if own else Value(tenant_limit)
-        counted = running.annotate(n=Count("pk"), limit=limit)
-        full = [row["tenant"] for row in counted if row["n"] >= row["limit"]]
-        if own:
-            full += Tenant.objects.filter(**{own: 0}).values_list("pk", flat=True)
-        # Those of a blocked tenant wait.
-        queued = cls.objects.filter(status=JobStatus.QUEUED, tenant__is_active=True).exclude(tenant__in=full)
-        urgency = queued.order_by("-priority").values_list("priority", flat=True).first()
-        if urgency is None:
-            return None
-        tenants = Tenant.objects.filter(pk__in=queued.filter(priority=urgency).order_by().values("tenant"))
-        turns = tenants.order_by(F(cls.turn_field).asc(nulls_first=True), "pk")
-        # One whose row is locked is passed over; it is waited for only where there is no other.
-        return (
-            turns.select_for_update(skip_locked=True, of=("self",)).first()
-            or turns.select_for_update(of=("self",)).first()
-        )
-
-    def prioritize(self, priority: int) -> bool:
-        """Higher goes first, before all jobs of all tenants that have less; only what still waits can be moved."""
-        waiting = type(self).objects.filter(pk=self.pk, status=JobStatus.QUEUED)
-        return bool(waiting.update(priority=priority, updated_at=Now(), revision=F("revision") + 1))
-
-    @classmethod
-    def has_room(cls, host: str, host_limit: int) -> bool:
-        """Whether a claim for this host could succeed."""
-        if not cls.objects.filter(status=JobStatus.QUEUED, tenant__is_active=True).exists():
-            return False
-        if WorkerHost.objects.filter(name=host, draining=True).exists():
-            return False
-        return cls.objects.filter(host=host, status=JobStatus.RUNNING).count() < host_limit
-
     def mark(self, stage: str, **more: Any) -> None:
         """Notes in memory that this attempt enters a stage now, or how it ends; the next transition or beat writes it.
 
@@ -409,6 +225,14 @@ class Job(models.Model):
             changes |= {"updated_at": Now(), "revision": F("revision") + 1}
         return bool(self._mine().update(**changes))
 
+    def note(self, **fields: Any) -> bool:
+        """Writes what the work has found out. False, and nothing written, when the job is no longer ours."""
+        if not self._mine().update(**fields, updated_at=Now(), revision=F("revision") + 1):
+            return False
+        for name, value in fields.items():
+            setattr(self, name, value)
+        return True
+
     def store(self, field: str, path: Path, name: str) -> bool:
         """Puts a finished file where every host finds it. False, and nothing kept, when the job is no longer ours."""
         stored = self.upload(field, path, name)
@@ -421,18 +245,6 @@ class Job(models.Model):
         """The first half of `store`: the file under its name in the storage, which no row knows yet."""
         with path.open("rb") as file:
             return str(getattr(self, field).storage.save(f"{self.folder}/{self.attempt}-{name}", File(file)))
-
-    def with_output(self, size: int, **fields: Any) -> dict[str, Any]:
-        """`fields` for `note` or `succeed` that name one more file of `size` bytes."""
-        return {**fields, "output_bytes": self.output_bytes + size}
-
-    def note(self, **fields: Any) -> bool:
-        """Writes what the work has found out. False, and nothing written, when the job is no longer ours."""
-        if not self._mine().update(**fields, updated_at=Now(), revision=F("revision") + 1):
-            return False
-        for name, value in fields.items():
-            setattr(self, name, value)
-        return True
 
     def succeed(self, ttl_hours: float, **fields: Any) -> bool:
         self.mark("succeeded")
@@ -466,8 +278,7 @@ class Job(models.Model):
                 if canceled:
                     self.mark("canceled")
                     type(self).objects.filter(pk=self.pk).update(marks=self.marks)
-                    usage.settle(self)
-                    deliveries.announce(self)
+                    self._announce_end()
         except type(self).DoesNotExist:
             return False
         if canceled:
@@ -528,7 +339,7 @@ class Job(models.Model):
             if changed:
                 usage.reserve(self)
         if changed and stored:
-            records.make_before_deletion(self.folder)
+            signals.deleting_files.send(sender=type(self), folder=self.folder)
             self._delete_stored(stored)
         return bool(changed)
 
@@ -544,10 +355,6 @@ class Job(models.Model):
                 self.mark("requeued")
                 type(self).objects.filter(pk=self.pk).update(marks=self.marks)
         return bool(changed)
-
-    first_attempt = models.PositiveIntegerField(
-        _("first attempt"), default=0, help_text=_("Attempts before the last retry")
-    )
 
     @classmethod
     def recover(cls, timeout_seconds: float, max_attempts: int, ttl_hours: float = 24) -> int:
@@ -576,39 +383,25 @@ class Job(models.Model):
                 log.warning("took over a job of a lost worker", extra={"job": job.pk, "worker": job.worker})
         return count
 
-    def queue_position(self) -> int | None:
-        """1 for the job that is taken next; None when it is not queued.
+    def correct_usage(self, made_seconds: float, engine_seconds: float) -> None:
+        """What this attempt has really made, where it was canceled from outside; nothing where it ended otherwise."""
+        if type(self).objects.filter(pk=self.pk, attempt=self.attempt, status=JobStatus.CANCELED).exists():
+            usage.correct(self, made_seconds, engine_seconds)
 
-        As claims take turns between tenants: before the third job of one, at most three of each other one are taken,
-        and more only where they are more urgent.
-        """
-        if self.status != JobStatus.QUEUED:
-            return None
-        queued = type(self).objects.filter(status=JobStatus.QUEUED).order_by()
-        sooner = Q(priority__gt=self.priority) | Q(priority=self.priority, created_at__lt=self.created_at)
-        own = queued.filter(sooner, tenant=self.tenant_id).count() + 1
-        ahead = queued.filter(priority__gte=self.priority, tenant__is_active=True)
-        others = ahead.exclude(tenant=self.tenant_id).values("tenant")
-        counts = others.annotate(n=Count("pk"), urgent=Count("pk", filter=Q(priority__gt=self.priority)))
-        return own + sum(max(row["urgent"], min(row["n"], own)) for row in counts)
+    def withdraw(self) -> None:
+        """Deletes a job that turns out to be none, before anything was made; nothing is charged for it."""
+        with transaction.atomic():
+            usage.give_back(self)
+            type(self).objects.filter(pk=self.pk).delete()
 
-    def expected_start(self, host_limit: int) -> datetime | None:
-        """When a queued job may start, by its place and the time that the last jobs took; None where nothing is known.
+    def remove(self) -> None:
+        """Deletes the job for good, its files too; a live one is canceled first."""
+        self.cancel()
+        type(self).objects.filter(pk=self.pk).delete()
+        signals.removed.send(sender=type(self), job=self)
+        delete_folder(self.folder)
 
-        Counts `host_limit` jobs at a time on each host that was heard of lately.
-        """
-        position = self.queue_position()
-        ended = self.for_workers().filter(status=JobStatus.SUCCEEDED, started_at__isnull=False).order_by("-created_at")
-        spans = ended.values_list("started_at", "finished_at")[:RECENT_JOBS]
-        times = [end - start for start, end in spans if start and end]
-        lately = timezone.now() - timedelta(seconds=30)
-        hosts = WorkerHost.objects.filter(seen_at__gt=lately, draining=False).count()
-        places = hosts * host_limit
-        if position is None or not times or not places:
-            return None
-        running = self.for_workers().filter(status=JobStatus.RUNNING).count()
-        rounds = max(0, position - max(0, places - running)) / places
-        return timezone.now() + rounds * sum(times, timedelta()) / len(times)
+    # --- what clients are told ---
 
     def raise_unless_succeeded(self) -> None:
         """PublicError that says why there is no result (yet, any more, or ever)."""
@@ -622,11 +415,6 @@ class Job(models.Model):
             raise PublicError("job_canceled", "The job was canceled; it has no result.")
         if self.status == JobStatus.FAILED:
             raise PublicError("job_failed", f"The job failed: {self.error_message}", {"error": self.error})
-
-    def as_json(self, request: Any) -> dict[str, Any]:
-        """The job as the API answers it. `request` makes links absolute with its `build_absolute_uri`."""
-        # Each kind of job has a serializer of its own, and Django's metaclass knows no abstract methods.
-        raise NotImplementedError(f"{type(self).__name__} does not say how it is shown")
 
     # --- usage: what voiceproject.tenants.usage asks of each kind ---
 
@@ -644,7 +432,7 @@ class Job(models.Model):
 
     def expected_seconds(self) -> float:
         """Audio that the job will make, as far as it is known when it is accepted."""
-        # As with as_json: every kind of job has its own, and Django's metaclass knows no abstract methods.
+        # Every kind of job has its own, and Django's metaclass knows no abstract methods.
         raise NotImplementedError(f"{type(self).__name__} does not say what it makes")
 
     def made_seconds(self) -> float:
@@ -656,107 +444,6 @@ class Job(models.Model):
     def started(self) -> bool:
         """Whether an attempt was begun, and not handed back, since the job was queued."""
         return self.attempt > self.first_attempt
-
-    @classmethod
-    def held_bytes(cls, tenant_id: int) -> int:
-        """What the tenant's files of this kind take."""
-        rows = cls._default_manager.filter(tenant=tenant_id, files_expired=False).order_by()
-        total = rows.aggregate(n=models.Sum(F("input_bytes") + F("output_bytes")))["n"]
-        return int(total or 0)
-
-    # --- files ---
-
-    @classmethod
-    def file_fields(cls) -> list[str]:
-        return [field.name for field in cls._meta.get_fields() if isinstance(field, models.FileField)]
-
-    @classmethod
-    def output_fields(cls) -> list[str]:
-        """The files that a canceled job does not keep. Subclasses leave their inputs out."""
-        return cls.file_fields()
-
-    @classmethod
-    def outputs_from(cls, stage: str) -> list[str]:
-        """The files that this stage and those after it make."""
-        return cls.output_fields()
-
-    @property
-    def folder(self) -> str:
-        """Where the job's files stand in the storage."""
-        return f"{self._meta.app_label}/{self.pk}"
-
-    def delete_files(self, fields: list[str], **condition: Any) -> None:
-        """Empties these file fields in the row, then deletes what they named; nothing where `condition` is not so."""
-        stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
-        if stored:
-            records.make_before_deletion(self.folder)
-        emptied: dict[str, Any] = dict.fromkeys(fields, "") | {"output_bytes": 0}
-        if set(fields) >= set(self.file_fields()):
-            emptied["input_bytes"] = 0
-        if not type(self).objects.filter(pk=self.pk, **condition).update(**emptied):
-            return
-        for name, value in emptied.items():
-            setattr(self, name, value)
-        self._delete_stored(stored)
-
-    @staticmethod
-    def _delete_stored(stored: list[tuple[Any, str]]) -> None:
-        for storage, name in stored:
-            try:
-                storage.delete(name)
-            except Exception as error:
-                if not is_passing(error):
-                    raise
-                # No row names it any more; it goes with the job's folder.
-                log.warning("a file could not be deleted yet: %s", error, extra={"file": name})
-
-    def withdraw(self) -> None:
-        """Deletes a job that turns out to be none, before anything was made; nothing is charged for it."""
-        with transaction.atomic():
-            usage.give_back(self)
-            type(self).objects.filter(pk=self.pk).delete()
-
-    def remove(self) -> None:
-        """Deletes the job for good, its files too; a live one is canceled first."""
-        self.cancel()
-        type(self).objects.filter(pk=self.pk).delete()
-        deliveries.forget(self)
-        delete_folder(self.folder)
-
-    @classmethod
-    def sweep_orphans(cls, older_than_seconds: float) -> int:
-        """Deletes the folders of jobs that have no row, or whose files have expired, left by a process that was killed
-        between the two, or by a bucket that was away; how many."""
-        count = 0
-        try:
-            folders, _ = default_storage.listdir(cls._meta.app_label)
-        except FileNotFoundError:
-            return 0
-        limit = timezone.now() - timedelta(seconds=older_than_seconds)
-        for name in folders:
-            if cls.objects.filter(pk=name, files_expired=False).exists():
-                continue  # Asked first: a bucket takes a request for each file's age.
-            folder = f"{cls._meta.app_label}/{name}"
-            _, files = default_storage.listdir(folder)
-            young = any(default_storage.get_modified_time(f"{folder}/{file}") > limit for file in files)
-            if not young and not cls.objects.filter(pk=name, files_expired=False).exists():
-                delete_folder(folder)
-                count += 1
-        return count
-
-    @classmethod
-    def expire(cls) -> int:
-        """Deletes the files of jobs past their time; the rows stay and say so. How many."""
-        past = cls.objects.filter(expires_at__lt=Now(), status__in=TERMINAL, files_expired=False)[:100]
-        count = 0
-        for job in past:
-            if cls.objects.filter(pk=job.pk, files_expired=False, status__in=TERMINAL).update(files_expired=True):
-                job.delete_files(cls.file_fields())
-                delete_folder(job.folder)
-                count += 1
-        return count
-
-    files_expired = models.BooleanField(_("files expired"), default=False)
 
     # --- internals ---
 
@@ -777,13 +464,16 @@ class Job(models.Model):
                 for name in ("finished_at", "updated_at", "expires_at", "revision"):
                     # What the database has computed is read when somebody asks for it, which is seldom.
                     self.__dict__.pop(name, None)
-                usage.settle(self)
-                if self.callback_url:
-                    self.refresh_from_db()
-                    deliveries.announce(self)
+                self._announce_end()
         if won:
             metrics.job_ended(self.webhook_kind, status.value, self.error)
         return won
+
+    def _announce_end(self) -> None:
+        """In the transaction that ends the job: closes its usage, and tells whoever else wants to know."""
+        stopped = self.status == JobStatus.CANCELED and self.started
+        usage.settle(self, counts=self.status == JobStatus.SUCCEEDED or stopped)
+        signals.ended.send(sender=type(self), job=self)
 
     @staticmethod
     def _queued() -> dict[str, Any]:

@@ -21,13 +21,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from covers.models import CoverJob
 from voiceproject import __version__
-from voiceproject.jobs.job import JobStatus
+from voiceproject.jobs.models import WorkerHost
+from voiceproject.jobs.status import JobStatus
 from voiceproject.media.storage import BucketStorage
-from voiceproject.models import WorkerHost
-from voices.models import Synthesis
-from voices.speech import synthesis
+from voiceproject.registry import registry
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +65,7 @@ class HealthView(APIView):
         tags=["health"],
     )
     def get(self, request: Request) -> Response:
-        engine = synthesis.get_engine().health()
+        engine = registry.engine.health()
         checks = {
             "database": check_database(),
             "broker": check_broker(),
@@ -144,5 +142,5 @@ def workers_alive() -> QuerySet[WorkerHost]:
 def check_workers() -> tuple[bool, str]:
     """Whether somebody works where work waits, and how many hosts were heard of lately."""
     hosts = workers_alive().count()
-    waiting = any(model.objects.filter(status=JobStatus.QUEUED).exists() for model in (CoverJob, Synthesis))
+    waiting = any(model.objects.filter(status=JobStatus.QUEUED).exists() for model in registry.job_models())
     return bool(hosts) or not waiting, f"{hosts} alive" + (", jobs are waiting" if waiting and not hosts else "")

@@ -23,15 +23,13 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from covers.models import CoverJob
 from voiceproject import __version__
 from voiceproject.errors import PublicError
-from voiceproject.jobs.job import JobStatus
-from voiceproject.models import WebhookDelivery
+from voiceproject.jobs.status import JobStatus
 from voiceproject.operations.health import workers_alive
+from voiceproject.registry import registry
 from voiceproject.telemetry import metrics
-from voices.models import Synthesis
-from voices.speech import synthesis
+from voiceproject.webhooks.models import WebhookDelivery
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +82,9 @@ def state() -> list[Metric]:
         connection.close()
         known = []
     up.add_metric([], float(bool(known)))
-    engine = synthesis.get_engine()
+    engine = registry.engine.health()
     available = _gauge("engine_available", "1 where the speech engine answers", "engine")
-    available.add_metric([engine.name], float(engine.health().available))
+    available.add_metric([engine.name], float(engine.available))
     return [info, free, up, available, *known]
 
 
@@ -94,12 +92,12 @@ def _database_state() -> Iterator[Metric]:
     jobs = _gauge("jobs", "Jobs that wait and that run", "queue", "status")
     oldest = _gauge("queue_oldest_seconds", "How long the first of a queue has waited", "queue")
     now = timezone.now()
-    for queue, model in (("covers", CoverJob), ("synthesis", Synthesis)):
+    for kind in registry.job_kinds:
         # Two queries that each walk the few live rows of one index. A job that was tried again waits since then.
-        for status, count, since in _live(model):
-            jobs.add_metric([queue, status], count)
+        for status, count, since in _live(kind.model):
+            jobs.add_metric([kind.queue, status], count)
             if status == JobStatus.QUEUED:
-                oldest.add_metric([queue], max(0.0, (now - since).total_seconds()) if since else 0.0)
+                oldest.add_metric([kind.queue], max(0.0, (now - since).total_seconds()) if since else 0.0)
     due = WebhookDelivery.objects.filter(
         status=WebhookDelivery.Status.PENDING, next_attempt_at__lte=Now()
     ).aggregate(n=Count("pk"), since=Min("next_attempt_at"))  # fmt: skip

@@ -26,25 +26,18 @@ from django.conf import settings  # noqa: E402
 from django.db import close_old_connections, connection  # noqa: E402
 from django.db.models.functions import Now  # noqa: E402
 
-from covers import pipeline  # noqa: E402
-from covers import tasks as cover_tasks  # noqa: E402
-from covers.models import CoverJob  # noqa: E402
 from voiceproject.commands.runner import sweep_scratch  # noqa: E402
-from voiceproject.jobs import idempotency  # noqa: E402
+from voiceproject.jobs import idempotency, suspension  # noqa: E402
 from voiceproject.jobs.broker import UNREACHABLE, broker, this_worker  # noqa: E402
+from voiceproject.jobs.models import WorkerHost  # noqa: E402
+from voiceproject.jobs.queue import live_keys  # noqa: E402
 from voiceproject.media.storage import is_passing  # noqa: E402
-from voiceproject.models import WorkerHost  # noqa: E402
 from voiceproject.provenance import records  # noqa: E402
+from voiceproject.registry import registry  # noqa: E402
 from voiceproject.telemetry import metrics, sentry, tracing  # noqa: E402
-from voiceproject.tenants import ratelimit, suspension, usage  # noqa: E402
+from voiceproject.tenants import ratelimit, usage  # noqa: E402
 from voiceproject.web.serving import end_with_parent  # noqa: E402
 from voiceproject.webhooks import deliveries  # noqa: E402
-from voices.account import personal_data  # noqa: E402
-from voices.engines.configured import close_engine  # noqa: E402
-from voices.engines.protocols import sweep_references  # noqa: E402
-from voices.library import saved  # noqa: E402
-from voices.models import Synthesis  # noqa: E402
-from voices.speech import tasks as synthesis_tasks  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -57,29 +50,24 @@ ABANDONED_SECONDS = 2.0 * max(3600, settings.SYNTHESIS_TIMEOUT_SECONDS, settings
 def look(take_over: bool = True) -> None:
     """One look: every step is safe to repeat, and to do on many hosts at once."""
     WorkerHost.objects.update_or_create(name=settings.WORKER_HOST, defaults={"seen_at": Now()})
-    if take_over:
-        silent = settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS
-        CoverJob.recover(silent, settings.COVER_MAX_ATTEMPTS, settings.COVER_RESULT_TTL_HOURS)
-        Synthesis.recover(silent, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
-    CoverJob.expire()
-    Synthesis.expire()
+    for kind in registry.job_kinds:
+        if take_over:
+            kind.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS)
+        kind.model.expire()
     suspension.cancel_running()
-    personal_data.erase_requested()
     deliveries.expire()
     deliveries.start_due()
     records.make_landmarks(seconds=1.0)
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
-    if settings.COVER_RESIDENT:
-        pipeline.residents().tidy()
-    synthesis_tasks.rest()
-    if cover_tasks.has_room():
-        start(cover_tasks.run_covers)
-    if synthesis_tasks.has_room():
-        start(synthesis_tasks.run_syntheses)
+    for duty in registry.at_look:
+        duty()
+    for kind in registry.job_kinds:
+        if kind.has_room():
+            start(kind.actor)
 
 
 def scratch_in_use(name: str) -> bool:
-    return cover_tasks.scratch_in_use(name) or synthesis_tasks.scratch_in_use(name)
+    return any(kind.scratch_in_use(name) for kind in registry.job_kinds)
 
 
 def start(actor: dramatiq.Actor) -> None:
@@ -104,15 +92,13 @@ def sweep_files() -> None:
     for path in settings.UPLOAD_DIR.iterdir():
         if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    CoverJob.sweep_orphans(ABANDONED_SECONDS)
-    Synthesis.sweep_orphans(ABANDONED_SECONDS)
-    saved.sweep_orphans(ABANDONED_SECONDS)
-    saved.finish_takedowns()
+    for kind in registry.job_kinds:
+        kind.model.sweep_orphans(ABANDONED_SECONDS)
+    for duty in registry.at_sweep:
+        duty(ABANDONED_SECONDS)
     idempotency.sweep()
-    usage.sweep()
+    usage.sweep(live_keys())
     ratelimit.sweep()
-    if settings.VOICE_ENGINE == "gptsovits" and settings.SOVITS_REFERENCE_DIR.is_dir():
-        sweep_references(settings.SOVITS_REFERENCE_DIR, ABANDONED_SECONDS)
 
 
 def check_threads(count: int) -> None:
@@ -200,9 +186,8 @@ class WorkerLife(dramatiq.Middleware):
         this_worker.stopping.set()
         if self.look:
             self.look.stopping.set()
-        if settings.COVER_RESIDENT:
-            pipeline.residents().close()
-        close_engine()
+        for duty in registry.at_worker_stop:
+            duty()
         tracing.close()
         sentry.flush()
 

@@ -9,8 +9,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject.models import Mark
 from voiceproject.provenance import records
+from voiceproject.provenance.models import Mark
 from voiceproject.web.api import BodyLimitMixin, SizedFileField, StrictSerializer
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import upload_path

@@ -44,9 +44,9 @@ from voiceproject.errors import PublicError
 from voiceproject.media.content_type import NotTaken, sniff
 from voiceproject.media.storage import fetch
 from voiceproject.media.uploads import Bounds, opened
-from voiceproject.models import Landmark, Mark, SigningCertificate
 from voiceproject.prepared import Insert
 from voiceproject.provenance import fingerprint, signer
+from voiceproject.provenance.models import Landmark, Mark, SigningCertificate
 
 log = logging.getLogger(__name__)
 
@@ -215,8 +215,8 @@ def make_landmarks(limit: int | None = None, seconds: float | None = None, only:
     return count
 
 
-def make_before_deletion(folder: str) -> None:
-    """Landmarks of files in a folder of the storage that is about to go."""
+def on_deleting_files(sender: Any, folder: str, **kwargs: Any) -> None:
+    """Receiver of jobs.signals.deleting_files: makes the landmarks of what is about to go."""
     make_landmarks(only=Q(file__startswith=f"{folder}/"))
 
 

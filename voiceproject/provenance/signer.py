@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from django.conf import settings
 
-from voiceproject.models import SigningCertificate
+from voiceproject.provenance.models import SigningCertificate
 
 LOCAL_DAYS = 20 * 365
 LOCAL_NAME = "signer.pem"  # in DATA_DIR: the signer's key, its certificate, and the CA's

@@ -9,7 +9,7 @@ from django.db import models
 from django.utils import translation
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.models import AuditEntry
+from voiceproject.tenants.models import AuditEntry
 from voiceproject.web import client_ip
 
 # Every action that is recorded, in words.

@@ -23,7 +23,7 @@ from django.db import connection, transaction
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from voiceproject.models import RateLog
+from voiceproject.tenants.models import RateLog
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from django.dispatch import receiver
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.models import SigninFailures
 from voiceproject.tenants import audit
+from voiceproject.tenants.models import SigninFailures
 
 WINDOW = timedelta(minutes=15)
 ACCOUNT_LIMIT = 10  # wrong passwords of one account in the window
@@ -85,7 +85,7 @@ class ThrottledSignin(forms.Form):
 
 
 def _record_once(action: str, request: HttpRequest, username: str) -> None:
-    from voiceproject.models import AuditEntry
+    from voiceproject.tenants.models import AuditEntry
 
     address = audit.client_address(request)[:64]
     lately = AuditEntry.objects.filter(action=action, address=address, at__gt=Now() - SILENT)

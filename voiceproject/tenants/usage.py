@@ -19,12 +19,11 @@ a reservation is one INSERT.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db.models import Count, Max, QuerySet, Sum
@@ -33,11 +32,9 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from voiceproject.errors import PublicError
-from voiceproject.models import Tenant, UsageEntry
 from voiceproject.prepared import Insert, Slot, Update
-
-if TYPE_CHECKING:
-    from voiceproject.jobs.job import Job
+from voiceproject.registry import registry
+from voiceproject.tenants.models import Tenant, UsageEntry
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +42,28 @@ HEADER = "X-Quota-Remaining"
 LOST_AFTER = timedelta(minutes=10)  # longer than a transaction that accepts a job may take
 MAX_DAYS = 366
 STORAGE_RETRY_SECONDS = 3600
+
+
+class Metered(Protocol):
+    """A piece of work, as the ledger has to know it: a job."""
+
+    pk: Any
+    tenant: Any
+    tenant_id: int
+    api_key: Any
+    attempt: int
+    engine_seconds: float | None
+    input_bytes: int
+    created_at: datetime
+    reserved_ms: int
+    quota_left_ms: int | None
+
+    @property
+    def operation(self) -> str: ...
+    @property
+    def characters(self) -> int: ...
+    def expected_seconds(self) -> float: ...
+    def made_seconds(self) -> float: ...
 
 
 def milliseconds(seconds: float | None) -> int:
@@ -89,17 +108,17 @@ def counted_ms(tenant_id: int, now: datetime, key_id: Any = None) -> int:
 
 
 def storage_bytes(tenant_id: int) -> int:
-    """What the tenant's files take, by the sizes in their rows: of every model that says what it holds."""
-    return sum(model.held_bytes(tenant_id) for model in apps.get_models() if hasattr(model, "held_bytes"))
+    """What the tenant's files take, by the sizes in their rows: of every model that was registered as holding some."""
+    return sum(held_bytes(tenant_id) for held_bytes in registry.held_bytes)
 
 
-def _limits(job: Job, tenant: Tenant | None) -> tuple[int | None, int | None, int | None]:
+def _limits(job: Metered, tenant: Tenant | None) -> tuple[int | None, int | None, int | None]:
     """Audio seconds of the tenant and of the key, bytes of the tenant."""
     key = job.api_key
     return audio_limit(tenant), key.monthly_audio_seconds if key else None, storage_limit(tenant)
 
 
-def lock(job: Job) -> Tenant | None:
+def lock(job: Metered) -> Tenant | None:
     """The tenant's row, locked until the transaction ends where it or the job's key has a quota."""
     tenant: Tenant | None = getattr(job.tenant, "tenant", None)
     if all(limit is None for limit in _limits(job, tenant)):
@@ -126,7 +145,7 @@ def check_storage(user: User, more: int) -> None:
 _open = Insert(UsageEntry)
 
 
-def reserve(job: Job) -> None:
+def reserve(job: Metered) -> None:
     """Opens the job's row, in the transaction that queues or starts the job. Raises PublicError quota_exceeded."""
     reserved = milliseconds(job.expected_seconds())
     tenant = lock(job)
@@ -194,33 +213,27 @@ _closing = Update(
 )
 
 
-def _close(job: Job, state: str, audio_ms: int) -> None:
+def _close(job: Metered, state: str, audio_ms: int) -> None:
     engine_ms = milliseconds(job.engine_seconds)
     closed = _closing(job_id=job.pk, state=state, audio_ms=audio_ms, engine_ms=engine_ms, attempt=job.attempt)
     if closed and job.quota_left_ms is not None:
         job.quota_left_ms += job.reserved_ms - audio_ms
 
 
-def settle(job: Job) -> None:
-    """Closes the row of a job that has ended, in the transaction that ends it."""
-    from voiceproject.jobs.job import JobStatus
-
-    if job.status == JobStatus.SUCCEEDED or (job.status == JobStatus.CANCELED and job.started):
+def settle(job: Metered, counts: bool) -> None:
+    """Closes the row of a job that has ended, in the transaction that ends it. counts: what was made is charged."""
+    if counts:
         _close(job, UsageEntry.State.SETTLED, milliseconds(job.made_seconds()))
     else:
         give_back(job)
 
 
-def give_back(job: Job) -> None:
+def give_back(job: Metered) -> None:
     _close(job, UsageEntry.State.REFUNDED, 0)
 
 
-def correct(job: Job, made_seconds: float, engine_seconds: float) -> None:
-    """What an attempt has really made that was canceled from outside; nothing where it has not ended like that."""
-    from voiceproject.jobs.job import JobStatus
-
-    if not type(job)._default_manager.filter(pk=job.pk, attempt=job.attempt, status=JobStatus.CANCELED).exists():
-        return
+def correct(job: Metered, made_seconds: float, engine_seconds: float) -> None:
+    """What an attempt has really made that was canceled from outside, which could only guess it."""
     since = job.created_at.astimezone(UTC).date()
     own = UsageEntry.objects.filter(tenant_id=job.tenant_id, day__gte=since, job_id=job.pk)
     own.filter(state=UsageEntry.State.SETTLED, attempt=job.attempt).update(
@@ -228,13 +241,14 @@ def correct(job: Job, made_seconds: float, engine_seconds: float) -> None:
     )
 
 
-def sweep() -> int:
-    """Gives back what is reserved for jobs that are not alive: those that went with their user; how many."""
-    from voiceproject.jobs.job import LIVE, Job
+def sweep(live: Iterable[QuerySet]) -> int:
+    """Gives back what is reserved for jobs that are not alive: those that went with their user; how many.
 
+    live: of each kind of job, the primary keys of those that wait or run.
+    """
     lost = UsageEntry.objects.filter(ended_at__isnull=True, accepted_at__lt=timezone.now() - LOST_AFTER)
-    for model in Job.__subclasses__():
-        lost = lost.exclude(job_id__in=model._default_manager.filter(status__in=LIVE).order_by().values("pk"))
+    for keys in live:
+        lost = lost.exclude(job_id__in=keys)
     count = lost.update(state=UsageEntry.State.REFUNDED, audio_ms=0, ended_at=Now())
     if count:
         log.warning("gave back %d reservations of jobs that are gone", count)

@@ -12,7 +12,6 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from django.conf import settings
-from django.db.models import QuerySet
 from django.db.models.fields.files import FieldFile
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -26,7 +25,6 @@ from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 
 from voiceproject.errors import PublicError
-from voiceproject.jobs.job import JobStatus
 from voiceproject.media.storage import presigned_url, read_blocks
 
 # Room for the form fields and the part headers around the files.
@@ -324,27 +322,3 @@ class PageParameters(StrictSerializer):
 
     cursor = serializers.CharField(required=False)
     page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)
-
-
-class JobFilters(StrictSerializer):
-    """Filters of a list of jobs, from the query string."""
-
-    status = serializers.ChoiceField(JobStatus.choices, required=False)
-    created_after = QueryTimeField()
-    created_before = QueryTimeField()
-    voice_id = serializers.UUIDField(required=False, help_text="Those made with this saved voice")
-    cursor = serializers.CharField(required=False)
-    page_size = serializers.IntegerField(required=False, min_value=1, max_value=CursorPages.max_page_size)
-
-    @classmethod
-    def apply(cls, queryset: QuerySet, request: Request) -> QuerySet:
-        filters = cls(data=request.query_params)
-        filters.is_valid(raise_exception=True)
-        given = filters.validated_data
-        lookups = {
-            "status": "status",
-            "created_after": "created_at__gt",
-            "created_before": "created_at__lt",
-            "voice_id": "voice_id",
-        }
-        return queryset.filter(**{lookups[name]: given[name] for name in lookups if name in given})

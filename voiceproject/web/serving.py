@@ -22,12 +22,15 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from gunicorn import util
 from gunicorn.http import errors as refused
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from voiceproject import settings
 from voiceproject.errors import PublicError, StreamBroken, envelope
+from voiceproject.registry import registry
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
 
 # What gunicorn refuses by itself, before there is a request; every other malformed one is 400.
 REFUSALS: dict[type[Exception], HTTPStatus] = {
@@ -185,6 +188,4 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    from voices.engines.configured import close_engine
-
-    close_engine()
+    registry.engine.close()

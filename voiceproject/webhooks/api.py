@@ -13,11 +13,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voiceproject.errors import PublicError
-from voiceproject.jobs.job import TERMINAL, Job
-from voiceproject.models import WebhookDelivery, WebhookSecret
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import TERMINAL
 from voiceproject.tenants import audit
 from voiceproject.web.api import CursorPages, QueryTimeField, StrictSerializer
 from voiceproject.webhooks import deliveries
+from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
 
 
 class WebhookSecretSerializer(serializers.ModelSerializer):

@@ -14,7 +14,7 @@ import random
 import secrets
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dramatiq
 from django.conf import settings
@@ -28,11 +28,11 @@ from standardwebhooks import Webhook
 
 from voiceproject import __version__
 from voiceproject.jobs.broker import UNREACHABLE, broker, this_worker
-from voiceproject.models import WebhookDelivery, WebhookSecret
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import JobStatus
+from voiceproject.registry import registry
 from voiceproject.webhooks import safe_http
-
-if TYPE_CHECKING:
-    from voiceproject.jobs.job import Job
+from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
 
 log = logging.getLogger(__name__)
 
@@ -123,18 +123,17 @@ def signed_headers(delivery: WebhookDelivery) -> dict[str, str]:
 # --- events ---
 
 
-def announce(job: Job) -> None:
-    """Writes the event of a job that has ended, in the transaction that ends it."""
-    from voiceproject.jobs.job import JobStatus
-
+def on_job_ended(sender: Any, job: Job, **kwargs: Any) -> None:
+    """Receiver of jobs.signals.ended: writes the event of a job that has ended, in the transaction that ends it."""
     if not job.callback_url:
         return
+    job.refresh_from_db()
     shown = copy.copy(job)
     if job.status == JobStatus.CANCELED:
         for field in job.output_fields():  # They are deleted as soon as the transaction is through.
             setattr(shown, field, "")
     type_ = f"{job.webhook_kind}.{job.status}"
-    data = shown.as_json(PublicBase(job.callback_base))
+    data = registry.kind_of(job).serialize(shown, PublicBase(job.callback_base))
     event = {"type": type_, "timestamp": timezone.now().isoformat().replace("+00:00", "Z"), "data": data}
     payload = JSONRenderer().render(event).decode()
     delivery = WebhookDelivery.objects.create(
@@ -303,6 +302,9 @@ def expire() -> int:
     return WebhookDelivery.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:500])).delete()[0]
 
 
-def forget(job: Job) -> None:
-    """Deletes what was told of a job that is deleted; what is still to be told is told, and then kept its time."""
+def on_job_removed(sender: Any, job: Job, **kwargs: Any) -> None:
+    """Receiver of jobs.signals.removed: deletes what was told of the job.
+
+    What is still to be told is told first, and is then kept for its time.
+    """
     WebhookDelivery.objects.filter(job_id=job.pk).exclude(status=WebhookDelivery.Status.PENDING).delete()

@@ -32,8 +32,8 @@ from django.views.decorators.cache import never_cache
 from voiceproject.console.base import told
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
-from voiceproject.models import Tenant
 from voiceproject.tenants import audit, usage
+from voiceproject.tenants.models import Tenant
 from voiceproject.tenants.signin import WINDOW, ThrottledSignin, forgive, take_try
 from voiceproject.web.api import file_response
 from voices.account import personal_data

@@ -24,9 +24,12 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from voiceproject.jobs.job import Job
+from voiceproject.jobs.models import IdempotencyKey
+from voiceproject.leases.models import EngineTurn
 from voiceproject.media.storage import is_passing, read_blocks
-from voiceproject.models import EngineTurn, IdempotencyKey, Tenant, UsageEntry, WebhookDelivery, WebhookSecret
 from voiceproject.tenants import audit
+from voiceproject.tenants.models import Tenant, UsageEntry
+from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
 from voices.keys.models import ApiKey
 from voices.library import saved
 from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice

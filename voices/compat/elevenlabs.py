@@ -25,11 +25,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from voiceproject.errors import PublicError
-from voiceproject.jobs.job import JobStatus
+from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio
 from voiceproject.media.formats import Output
-from voiceproject.models import UsageEntry
 from voiceproject.tenants import usage
+from voiceproject.tenants.models import UsageEntry
 from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField, file_response
 from voices.compat.common import (

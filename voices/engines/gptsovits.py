@@ -44,7 +44,7 @@ HEALTH_SECONDS = 1.8
 OTHER_PROBE_SECONDS = 2.0  # how long to wait for a server that may still work, where there are others
 EDGE_FADE_SECONDS = 0.005
 KEPT_WINDOWS = 1000
-UNKNOWN_WEIGHTS = "?"  # as voiceproject.jobs.lease has it
+UNKNOWN_WEIGHTS = "?"  # as voiceproject.leases.lease has it
 
 LANGUAGES = frozenset({"auto", "zh", "en", "ja", "yue", "ko"})
 V1_LANGUAGES = LANGUAGES - {"yue", "ko"}
@@ -53,7 +53,7 @@ NEED_TRANSCRIPT = frozenset({"v3", "v4"})
 
 
 class Lease(Protocol):
-    """The right to call one server (voiceproject.jobs.lease)."""
+    """The right to call one server (voiceproject.leases.lease)."""
 
     server: str
     needs_probe: bool
@@ -67,7 +67,7 @@ class Lease(Protocol):
 
 
 class Leases(Protocol):
-    """Who may call which server now (voiceproject.jobs.lease)."""
+    """Who may call which server now (voiceproject.leases.lease)."""
 
     def acquire(
         self,
@@ -193,7 +193,7 @@ class GptSovitsEngine:
     ) -> None:
         if lease_factory is None:
             # Only here, since it is rows of Django's: the module itself can be imported without.
-            from voiceproject.jobs import lease
+            from voiceproject.leases import lease
 
             lease_factory = lease.Leases
         servers = [Server(url) for url in base_urls]

@@ -20,8 +20,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_noop as _  # for the pages, which translate it
 
 from voiceproject.errors import PublicError
-from voiceproject.models import Tenant
 from voiceproject.tenants import audit
+from voiceproject.tenants.models import Tenant
 from voiceproject.web.client_ip import is_part, is_within
 from voices.keys.models import KEY_LIMITS, ApiKey
 

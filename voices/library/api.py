@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voiceproject.errors import PublicError
-from voiceproject.jobs.job import revoked
+from voiceproject.jobs.status import revoked
 from voiceproject.media import audio
 from voiceproject.tenants import audit
 from voiceproject.web.api import BodyLimitMixin, CursorPages, PageParameters, file_response

@@ -31,7 +31,9 @@ from django.utils.translation import gettext_noop
 from numpy.typing import NDArray
 
 from voiceproject.errors import PublicError
-from voiceproject.jobs.job import Job, delete_folder, revoked
+from voiceproject.jobs.files import delete_folder
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import revoked
 from voiceproject.media import audio
 from voiceproject.media.storage import is_passing
 from voiceproject.prepared import Select, Slot

@@ -18,7 +18,8 @@ from rest_framework.response import Response
 from voiceproject.jobs.broker import wake_workers
 from voiceproject.jobs.events import MAX_WAIT_SECONDS, JobEvents, wait_for_end
 from voiceproject.jobs.idempotency import HEADER, REPLAYED
-from voiceproject.jobs.job import LIVE, Job
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import LIVE
 from voiceproject.tenants import usage
 from voiceproject.web.api import preferences
 from voiceproject.web.slots import acquire_slot, too_many_waiting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
@@ -10,7 +10,8 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.jobs.job import Job, JobStatus
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import JobStatus
 from voices.engines.interface import Model
 from voices.library.references import references
 from voices.text.languages import speaking_seconds
@@ -145,11 +146,6 @@ class Synthesis(Job):
         verbose_name = _("synthesis")
         verbose_name_plural = _("syntheses")
         abstract = False
-
-    def as_json(self, request: Any) -> dict[str, Any]:
-        from voices.speech.serializers import SynthesisSerializer
-
-        return SynthesisSerializer(self, context={"request": request}).data
 
     @property
     def resumable(self) -> bool:

@@ -14,7 +14,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from voiceproject.errors import PublicError
-from voiceproject.jobs.job import LIVE, Job, JobStatus
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import LIVE, JobStatus
 from voiceproject.media.audio import STREAMED_FORMATS
 from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.webhooks.deliveries import CallbackURLField

@@ -19,12 +19,12 @@ from django.db.models.functions import Now
 
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
 from voiceproject.jobs.heartbeat import Pulse
-from voiceproject.jobs.job import JobStatus, place_of
+from voiceproject.jobs.queue import key_admission
+from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio
 from voiceproject.provenance import records
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound, note
-from voiceproject.tenants import usage
 from voiceproject.web.slots import close_connection, waiting_slot
 from voices.engines.configured import get_engine
 from voices.engines.interface import Model, Reference, SynthesisRequest
@@ -58,7 +58,7 @@ def start(synthesis: Synthesis) -> None:
     }.items():
         setattr(synthesis, name, value)
     synthesis.mark("infer")
-    with place_of(synthesis.api_key):
+    with key_admission(synthesis.api_key):
         synthesis.accept()
 
 
@@ -324,7 +324,7 @@ class Work:
 
     def _correct(self) -> None:
         """Whoever has canceled this could only guess how much was made."""
-        usage.correct(self.synthesis, self.seconds, self._elapsed)
+        self.synthesis.correct_usage(self.seconds, self._elapsed)
 
     @property
     def _elapsed(self) -> float:

@@ -20,7 +20,7 @@ from voiceproject.commands import runner
 from voiceproject.errors import PublicError, as_public_error
 from voiceproject.jobs.broker import broker, this_worker
 from voiceproject.jobs.heartbeat import Pulse
-from voiceproject.jobs.job import JobStatus
+from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio, storage
 from voiceproject.media.storage import is_passing, patiently
 from voiceproject.telemetry import tracing

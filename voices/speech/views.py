@@ -21,13 +21,16 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voiceproject.errors import EngineTimeout, PublicError
+from voiceproject.jobs.api import JobFilters
+from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.idempotency import Submission, refuse_key
-from voiceproject.jobs.job import LIVE, Job, JobStatus, delete_folder, revoked
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import LIVE, JobStatus, revoked
 from voiceproject.media import audio
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web import uploads
-from voiceproject.web.api import BodyLimitMixin, CursorPages, JobFilters, file_response, preferences
+from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response, preferences
 from voiceproject.webhooks.deliveries import callback_base
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest

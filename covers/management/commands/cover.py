@@ -12,8 +12,8 @@ from django.core.files import File
 from covers import pipeline
 from covers.models import CoverJob
 from covers.serializers import RESULT_FORMATS, CreateCoverSerializer
-from voiceproject.jobs.terminal import JobCommand, existing_file, told_plainly
 from voiceproject.media import audio
+from voiceproject.operations.terminal import JobCommand, existing_file, told_plainly
 from voices.library import saved
 
 

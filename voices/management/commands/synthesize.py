@@ -10,8 +10,8 @@ from typing import Any
 
 from django.core.files import File
 
-from voiceproject.jobs.terminal import JobCommand, told_plainly
 from voiceproject.media import audio
+from voiceproject.operations.terminal import JobCommand, told_plainly
 from voices.engines import configured
 from voices.engines.interface import Reference
 from voices.library import saved

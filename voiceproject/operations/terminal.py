@@ -31,7 +31,8 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.models.functions import Now
 
 from voiceproject.errors import as_public_error
-from voiceproject.jobs.job import Job, JobStatus
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import JobStatus
 from voiceproject.tenants import usage
 
 USERNAME = "terminal"

@@ -24,8 +24,8 @@ from tests.conftest import FakeEngine, wav_bytes
 from tests.covers.test_covers import INFER, RATE, SEPARATE, fresh, habits, level_at, processes_of, song, until  # noqa: F401
 from tests.library.test_saved import save  # noqa: F401
 from tests.speech.test_streaming import decode
-from voiceproject.jobs.terminal import Bar
-from voiceproject.models import UsageEntry
+from voiceproject.operations.terminal import Bar
+from voiceproject.tenants.models import UsageEntry
 from voices.library import saved
 from voices.speech.models import Synthesis
 

@@ -21,10 +21,10 @@ from django.db import OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
 
 from voiceproject.errors import EngineBusy, EngineUnavailable
-from voiceproject.jobs import lease as lease_module
-from voiceproject.jobs.lease import UNKNOWN, Lease, Leases
-from voiceproject.jobs.notifier import Bell
-from voiceproject.models import EngineLease, EngineTurn, EngineWaiter
+from voiceproject.leases import lease as lease_module
+from voiceproject.leases.lease import UNKNOWN, Lease, Leases
+from voiceproject.leases.models import EngineLease, EngineTurn, EngineWaiter
+from voiceproject.leases.notifier import Bell
 from voiceproject.prepared import Update
 
 ONE, TWO = "http://one:9880", "http://two:9880"
@@ -126,7 +126,7 @@ def test_the_lease_of_a_killed_process_comes_back_after_its_time() -> None:
     holder = child(
         f"""
         import time
-        from voiceproject.lease import Leases
+        from voiceproject.leases.lease import Leases
         lease = Leases(["{ONE}"], lease_seconds=1.5).acquire(time.monotonic() + 5)
         print(lease.owner, flush=True)
         time.sleep(60)
@@ -306,7 +306,7 @@ def test_a_database_that_fails_at_the_release_does_not_fail_the_call(
 def test_processes_exclude_each_other(tmp_path: Path) -> None:
     code = """
         import os, time
-        from voiceproject.lease import Leases
+        from voiceproject.leases.lease import Leases
         leases = Leases(["http://one:9880"])
         for _ in range(12):
             with leases.acquire(time.monotonic() + 60, admitted=True):
@@ -361,7 +361,7 @@ def test_a_crowd_in_another_process_does_not_hold_up_one_here() -> None:
         f"""
         import threading, time
         from django.db import connections
-        from voiceproject.lease import Leases
+        from voiceproject.leases.lease import Leases
         leases = Leases(["{ONE}"])
         def work():
             with leases.acquire(time.monotonic() + 60, tenant="crowd", admitted=True):
@@ -484,10 +484,10 @@ def test_a_freed_server_wakes_the_next_of_another_process(nobody_looks: None) ->
     holder = child(
         f"""
         import time
-        from voiceproject.lease import Leases
+        from voiceproject.leases.lease import Leases
         lease = Leases(["{ONE}"]).acquire(time.monotonic() + 5)
         print("held", flush=True)
-        while not list(__import__("voiceproject.models").models.EngineWaiter.objects.all()):
+        while not list(__import__("voiceproject.leases.models").leases.models.EngineWaiter.objects.all()):
             time.sleep(0.02)
         time.sleep(0.5)
         lease.release(needs_probe=False)

@@ -12,9 +12,10 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from voiceproject.jobs.job import Job, JobStatus
-from voiceproject.models import Tenant
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import JobStatus
 from voiceproject.tenants import audit
+from voiceproject.tenants.models import Tenant
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voiceproject.errors import PublicError
-from voiceproject.jobs.job import Job, live_jobs_of
-from voiceproject.models import Tenant
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.queue import live_jobs_of
 from voiceproject.tenants import usage
+from voiceproject.tenants.models import Tenant
 from voiceproject.web.api import StrictSerializer
 
 

@@ -35,8 +35,8 @@ from django.db.models import Exists, F, OuterRef, Subquery
 from django.db.models.functions import Now
 
 from voiceproject.errors import EngineBusy, EngineUnavailable
-from voiceproject.jobs.notifier import Bell
-from voiceproject.models import EngineLease, EngineTurn, EngineWaiter
+from voiceproject.leases.models import EngineLease, EngineTurn, EngineWaiter
+from voiceproject.leases.notifier import Bell
 from voiceproject.prepared import Select, Slot, Update
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,47 @@
+"""What the frame has to know of covers (see voiceproject.registry)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+
+from covers import pipeline, tasks
+from covers.models import CoverJob
+from covers.serializers import CoverJobSerializer
+from voiceproject.registry import JobKind, registry
+
+
+def register() -> None:
+    registry.job_kinds.append(
+        JobKind(
+            model=CoverJob,
+            queue="covers",
+            actor=tasks.run_covers,
+            has_room=tasks.has_room,
+            recover=_recover,
+            scratch_in_use=tasks.scratch_in_use,
+            serialize=_serialize,
+        )
+    )
+    registry.held_bytes.append(CoverJob.held_bytes)
+    registry.at_look.append(_tidy_residents)
+    registry.at_worker_stop.append(_close_residents)
+
+
+def _recover(silent_seconds: float) -> int:
+    return CoverJob.recover(silent_seconds, settings.COVER_MAX_ATTEMPTS, settings.COVER_RESULT_TTL_HOURS)
+
+
+def _serialize(job: CoverJob, request: Any) -> dict[str, Any]:
+    return CoverJobSerializer(job, context={"request": request}).data
+
+
+def _tidy_residents() -> None:
+    if settings.COVER_RESIDENT:
+        pipeline.residents().tidy()
+
+
+def _close_residents() -> None:
+    if settings.COVER_RESIDENT:
+        pipeline.residents().close()

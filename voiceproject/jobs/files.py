@@ -1,0 +1,141 @@
+"""The files of a job: where they stand in the storage, how they are deleted, and what is swept up after them."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from django.core.files.storage import default_storage
+from django.db import models
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from voiceproject.jobs import signals
+from voiceproject.jobs.status import TERMINAL
+from voiceproject.media.storage import is_passing
+
+log = logging.getLogger(__name__)
+
+
+def delete_folder(folder: str) -> None:
+    """Deletes all files of a storage's folder, and the folder itself where the storage knows folders."""
+    try:
+        _, files = default_storage.listdir(folder)
+    except FileNotFoundError:
+        return
+    signals.deleting_files.send(sender=None, folder=folder)
+    for name in files:
+        default_storage.delete(f"{folder}/{name}")
+    try:
+        default_storage.delete(folder)
+    except OSError:
+        pass  # Somebody has put a file there this moment; the sweep of orphans finds it.
+
+
+class JobFiles(models.Model):
+    """The part of a job that is about its files. Names in the storage are `<folder>/<attempt>-<name>`."""
+
+    # What the tenant's storage is counted by; see voiceproject.tenants.usage.
+    input_bytes = models.BigIntegerField(
+        _("input bytes"), default=0, db_default=0, help_text=_("Of the files that were sent")
+    )
+    output_bytes = models.BigIntegerField(
+        _("output bytes"), default=0, db_default=0, help_text=_("Of the files that were made")
+    )
+    files_expired = models.BooleanField(_("files expired"), default=False)
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def held_bytes(cls, tenant_id: int) -> int:
+        """What the tenant's files of this kind take."""
+        rows = cls._default_manager.filter(tenant=tenant_id, files_expired=False).order_by()
+        total = rows.aggregate(n=models.Sum(F("input_bytes") + F("output_bytes")))["n"]
+        return int(total or 0)
+
+    @classmethod
+    def file_fields(cls) -> list[str]:
+        return [field.name for field in cls._meta.get_fields() if isinstance(field, models.FileField)]
+
+    @classmethod
+    def output_fields(cls) -> list[str]:
+        """The files that a canceled job does not keep. Subclasses leave their inputs out."""
+        return cls.file_fields()
+
+    @classmethod
+    def outputs_from(cls, stage: str) -> list[str]:
+        """The files that this stage and those after it make."""
+        return cls.output_fields()
+
+    @property
+    def folder(self) -> str:
+        """Where the job's files stand in the storage."""
+        return f"{self._meta.app_label}/{self.pk}"
+
+    def with_output(self, size: int, **fields: Any) -> dict[str, Any]:
+        """`fields` for `note` or `succeed` that name one more file of `size` bytes."""
+        return {**fields, "output_bytes": self.output_bytes + size}
+
+    def delete_files(self, fields: list[str], **condition: Any) -> None:
+        """Empties these file fields in the row, then deletes what they named; nothing where `condition` is not so."""
+        stored = [(getattr(self, name).storage, getattr(self, name).name) for name in fields if getattr(self, name)]
+        if stored:
+            signals.deleting_files.send(sender=type(self), folder=self.folder)
+        emptied: dict[str, Any] = dict.fromkeys(fields, "") | {"output_bytes": 0}
+        if set(fields) >= set(self.file_fields()):
+            emptied["input_bytes"] = 0
+        if not type(self)._default_manager.filter(pk=self.pk, **condition).update(**emptied):
+            return
+        for name, value in emptied.items():
+            setattr(self, name, value)
+        self._delete_stored(stored)
+
+    @staticmethod
+    def _delete_stored(stored: list[tuple[Any, str]]) -> None:
+        for storage, name in stored:
+            try:
+                storage.delete(name)
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                # No row names it any more; it goes with the job's folder.
+                log.warning("a file could not be deleted yet: %s", error, extra={"file": name})
+
+    @classmethod
+    def sweep_orphans(cls, older_than_seconds: float) -> int:
+        """Deletes the folders of jobs that have no row, or whose files have expired, left by a process that was killed
+        between the two, or by a bucket that was away; how many."""
+        count = 0
+        try:
+            folders, _ = default_storage.listdir(cls._meta.app_label)
+        except FileNotFoundError:
+            return 0
+        limit = timezone.now() - timedelta(seconds=older_than_seconds)
+        for name in folders:
+            if cls._default_manager.filter(pk=name, files_expired=False).exists():
+                continue  # Asked first: a bucket takes a request for each file's age.
+            folder = f"{cls._meta.app_label}/{name}"
+            _, files = default_storage.listdir(folder)
+            young = any(default_storage.get_modified_time(f"{folder}/{file}") > limit for file in files)
+            if not young and not cls._default_manager.filter(pk=name, files_expired=False).exists():
+                delete_folder(folder)
+                count += 1
+        return count
+
+    @classmethod
+    def expire(cls) -> int:
+        """Deletes the files of jobs past their time; the rows stay and say so. How many."""
+        past = cls._default_manager.filter(expires_at__lt=Now(), status__in=TERMINAL, files_expired=False)[:100]
+        count = 0
+        for job in past:
+            if cls._default_manager.filter(pk=job.pk, files_expired=False, status__in=TERMINAL).update(
+                files_expired=True
+            ):
+                job.delete_files(cls.file_fields())
+                delete_folder(job.folder)
+                count += 1
+        return count

@@ -1,0 +1,89 @@
+"""What the apps tell the frame of themselves.
+
+The frame (this package) imports neither `voices` nor `covers`. Each app registers what it has in `AppConfig.ready`:
+its kinds of jobs, the speech engine, what a worker does for it now and then, and the models that take storage. Health,
+metrics, the worker, the dashboard and the quotas ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class EngineHealth(Protocol):
+    """How the speech engine is. latency_ms: of the last look at it; extra: what only this engine has."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def available(self) -> bool: ...
+    @property
+    def latency_ms(self) -> float | None: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def extra(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class SpeechEngine:
+    """The engine of this process. It is made when it is first asked for, and lives until `close`."""
+
+    health: Callable[[], EngineHealth]
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """A kind of job, as the frame has to know it.
+
+    model: a subclass of voiceproject.jobs.job.Job. queue: its name in metrics and in the broker. actor: the Dramatiq
+    actor that claims jobs until nothing is left. has_room: whether a claim on this host could succeed. recover: takes
+    over the jobs of workers that were silent for so many seconds; returns how many. scratch_in_use: whether a scratch
+    folder of this name belongs to work that is running. serialize: a job and a request (for absolute links) as the
+    API's JSON.
+    """
+
+    model: Any
+    queue: str
+    actor: Any
+    has_room: Callable[[], bool]
+    recover: Callable[[float], int]
+    scratch_in_use: Callable[[str], bool]
+    serialize: Callable[[Any, Any], dict[str, Any]]
+
+
+@dataclass
+class Registry:
+    """Filled once, while Django starts; only read afterwards."""
+
+    job_kinds: list[JobKind] = field(default_factory=list)
+    # Each returns the bytes that a tenant's files take, given the user's primary key.
+    held_bytes: list[Callable[[int], int]] = field(default_factory=list)
+    # A worker calls these at each look, every two seconds.
+    at_look: list[Callable[[], Any]] = field(default_factory=list)
+    # And these once an hour, with the age in seconds from which a file that nobody knows is abandoned.
+    at_sweep: list[Callable[[float], Any]] = field(default_factory=list)
+    at_worker_stop: list[Callable[[], Any]] = field(default_factory=list)
+    speech_engine: SpeechEngine | None = None
+
+    def kind_of(self, job: Any) -> JobKind:
+        """Raises LookupError for a model that nobody has registered."""
+        for kind in self.job_kinds:
+            if isinstance(job, kind.model):
+                return kind
+        raise LookupError(f"{type(job).__name__} is not a registered kind of job")
+
+    def job_models(self) -> list[Any]:
+        return [kind.model for kind in self.job_kinds]
+
+    @property
+    def engine(self) -> SpeechEngine:
+        if self.speech_engine is None:
+            raise LookupError("no app has registered a speech engine")
+        return self.speech_engine
+
+
+registry = Registry()

@@ -1,0 +1,57 @@
+"""What the frame has to know of voices and syntheses (see voiceproject.registry)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+
+from voiceproject.registry import EngineHealth, JobKind, SpeechEngine, registry
+from voices.account import personal_data
+from voices.engines import configured
+from voices.engines.protocols import sweep_references
+from voices.library import saved
+from voices.library.models import Voice
+from voices.speech import tasks
+from voices.speech.models import Synthesis
+from voices.speech.serializers import SynthesisSerializer
+
+
+def register() -> None:
+    registry.job_kinds.append(
+        JobKind(
+            model=Synthesis,
+            queue="synthesis",
+            actor=tasks.run_syntheses,
+            has_room=tasks.has_room,
+            recover=_recover,
+            scratch_in_use=tasks.scratch_in_use,
+            serialize=_serialize,
+        )
+    )
+    registry.speech_engine = SpeechEngine(health=_engine_health, close=configured.close_engine)
+    registry.held_bytes += [Synthesis.held_bytes, Voice.held_bytes]
+    registry.at_look += [personal_data.erase_requested, tasks.rest]
+    registry.at_sweep += [saved.sweep_orphans, _finish_takedowns, _sweep_references]
+    registry.at_worker_stop.append(configured.close_engine)
+
+
+def _recover(silent_seconds: float) -> int:
+    return Synthesis.recover(silent_seconds, settings.SYNTHESIS_MAX_ATTEMPTS, settings.SYNTHESIS_TTL_HOURS)
+
+
+def _serialize(job: Synthesis, request: Any) -> dict[str, Any]:
+    return SynthesisSerializer(job, context={"request": request}).data
+
+
+def _engine_health() -> EngineHealth:
+    return configured.get_engine().health()
+
+
+def _finish_takedowns(older_than_seconds: float) -> None:
+    saved.finish_takedowns()
+
+
+def _sweep_references(older_than_seconds: float) -> None:
+    if settings.VOICE_ENGINE == "gptsovits" and settings.SOVITS_REFERENCE_DIR.is_dir():
+        sweep_references(settings.SOVITS_REFERENCE_DIR, older_than_seconds)
