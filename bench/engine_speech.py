@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bench import corpus, scorers
 from voices.engines.builtin import world
-from voices.engines.builtin.synthesizer import Synthesizer, VoiceProfile
+from voices.engines.builtin.profiles import VoiceProfile
+from voices.engines.builtin.synthesizer import Synthesizer
 from voices.engines.interface import Reference
 
 # Plain prose, none of it in the engine's calibration sentences nor in what the speakers say.

@@ -20,9 +20,11 @@ from tests.support import speech
 from tests.support.speech import MAN, REFERENCE_TEXT, WOMAN, Person
 from voiceproject.errors import EngineError, EngineTimeout, EngineUnavailable, PublicError
 from voices.engines.builtin import child, conversion, pool
+from voices.engines.builtin.base_voices import PRECOMPUTED, base_file
 from voices.engines.builtin.engine import CLEAR, BuiltinEngine
 from voices.engines.builtin.languages import english, english_text
-from voices.engines.builtin.synthesizer import BORDER_F0_HZ, PRECOMPUTED, Synthesizer, VoiceProfile, base_file
+from voices.engines.builtin.profiles import BORDER_F0_HZ, VoiceProfile
+from voices.engines.builtin.synthesizer import Synthesizer
 from voices.engines.interface import Model, Piece, Reference, StoredReference, SynthesisRequest
 
 TEXT = "The train to the coast leaves early in the morning."
