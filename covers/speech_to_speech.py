@@ -37,7 +37,7 @@ from voiceproject.web.uploads import upload_path
 from voices.compat.common import find_speaker, marked, streaming_response
 from voices.compat.elevenlabs import ElevenLabsView
 from voices.keys.auth import credentials
-from voices.library import saved
+from voices.library import selection
 from voices.library.models import Voice
 
 STREAM_BLOCK_BYTES = 16 * 1024
@@ -120,7 +120,7 @@ def _submit(job: CoverJob, path: Path, voice: Voice) -> None:
     except BaseException:
         delete_folder(job.folder)
         raise
-    saved.check_still_there(job)
+    selection.check_still_there(job)
 
 
 def _result(job: CoverJob) -> tuple[np.ndarray, int]:

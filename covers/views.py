@@ -40,7 +40,7 @@ from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import upload_path
 from voiceproject.webhooks.deliveries import callback_base
 from voices.keys.auth import credentials
-from voices.library import saved
+from voices.library import selection
 from voices.speech import consumers
 from voices.speech.serializers import RETRYABLE
 
@@ -104,7 +104,7 @@ class CoverJobViewSet(
         song = upload_path(fields.pop("song"))
         reference: Path | FieldFile
         if "voice_id" in fields:
-            voice = saved.find(tenant, fields["voice_id"])
+            voice = selection.find(tenant, fields["voice_id"])
             # A copy of its own: the voice may be changed or deleted while the job waits.
             reference = voice.reference
             if not fields["reference_text"] and "reference_text_file" in template("infer").placeholders:
@@ -141,7 +141,7 @@ class CoverJobViewSet(
         if kept is not job:
             delete_folder(job.folder)
         else:
-            saved.check_still_there(job)
+            selection.check_still_there(job)
         return self._accepted(request, kept, replayed=kept is not job)
 
     def _accepted(self, request: Request, job: Job, replayed: bool = False) -> Response:
@@ -242,7 +242,7 @@ class CoverJobViewSet(
             **serializer.validated_data,
         )
         kept = submission.admit(job, settings.COVER_MAX_QUEUED)
-        saved.check_still_there(kept)
+        selection.check_still_there(kept)
         return self._accepted(request, kept, replayed=kept is not job)
 
     @extend_schema(

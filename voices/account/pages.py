@@ -41,7 +41,7 @@ from voices.account.api import export
 from voices.keys import grants
 from voices.keys.forms import KeyForm, NetworksField
 from voices.keys.models import SCOPES, ApiKey
-from voices.library import saved
+from voices.library import quality, saved, selection
 from voices.library.models import Voice
 
 TEMPLATES = "voiceproject/account"
@@ -311,14 +311,14 @@ class VoicesView(AccountView):
         own = Voice.objects.for_tenant(request.user).prefetch_related("samples")
         page = Paginator(own, 20).get_page(request.GET.get("page"))
         voices = [
-            (voice, saved.together([sample.quality for sample in voice.samples.all()], anew=True)) for voice in page
+            (voice, quality.together([sample.quality for sample in voice.samples.all()], anew=True)) for voice in page
         ]
         return render(request, f"{TEMPLATES}/voices.html", {"page": page, "voices": voices})
 
 
 class VoiceSampleView(AccountView):
     def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
-        voice = saved.find(request.user, pk)
+        voice = selection.find(request.user, pk)
         return file_response(
             request, voice.reference, content_type=audio.CONTENT_TYPES["flac"], filename=f"{voice.pk}.flac"
         )

@@ -31,7 +31,7 @@ from voiceproject.web.api import BodyLimitMixin
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
-from voices.library import saved
+from voices.library import selection
 from voices.library.models import Voice
 from voices.speech import registry, synthesis
 from voices.speech.models import Synthesis
@@ -102,7 +102,7 @@ def find_speaker(tenant: Any, name: str) -> str | Voice:
     except ValueError:
         message = f"There is no such voice; take a saved voice's id or one of: {', '.join(presets()) or 'none'}."
         raise PublicError("not_found", message, {"voice_id": [message]}) from None
-    return saved.find(tenant, voice_id)
+    return selection.find(tenant, voice_id)
 
 
 def model_id(name: str) -> str:
@@ -128,7 +128,7 @@ class Speaking:
             preset = PRESETS[str(speaker)]
             reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
         else:
-            reference = saved.choose(voice, engine).reference
+            reference = selection.choose(voice, engine).reference
         check_text(checked, reference.transcript or "", reference.language)
         if (find_window := getattr(engine, "reference_window", None)) is not None:
             find_window(reference)  # It refuses what is too short.
@@ -152,7 +152,7 @@ class Speaking:
             engine=engine.name,
         )
         synthesis.start(self.job)
-        saved.check_still_there(self.job)
+        selection.check_still_there(self.job)
         self._client = request.META.get("gunicorn.socket")
         self._order: SynthesisRequest = synthesis.request_for(self.job, reference, checked["model"], early=streamed)
 

@@ -51,8 +51,9 @@ from voices.compat.openai import find_own
 from voices.engines import configured
 from voices.keys.auth import ApiKeyAuthentication, credentials
 from voices.keys.models import ApiKey
-from voices.library import saved
+from voices.library import consents, saved
 from voices.library.models import StandingConsent, Voice
+from voices.library.recordings import read_sample
 from voices.speech import registry, synthesis
 from voices.speech.models import Synthesis
 from voices.speech.serializers import DEFAULT_TEMPERATURE, LANGUAGES, MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
@@ -420,9 +421,9 @@ class AddVoiceView(ElevenLabsView):
         language = str(asked["labels"].get("language", "")).lower().partition("-")[0]
         known = configured.get_engine().languages
         with slots.waiting_slot():
-            recordings = [(saved.read_sample(uploads.upload_path(file), "files"), "") for file in asked["files"]]
+            recordings = [(read_sample(uploads.upload_path(file), "files"), "") for file in asked["files"]]
             voice = saved.create(
-                saved.provider(request),
+                consents.provider(request),
                 recordings,
                 standing.statement,
                 name=asked["name"],

@@ -41,7 +41,7 @@ from voices.compat.common import (
 )
 from voices.engines import configured
 from voices.keys.auth import credentials
-from voices.library import saved
+from voices.library import consents, recordings, saved
 from voices.library.models import RecordedConsent, Voice
 from voices.speech import registry
 from voices.speech.serializers import LANGUAGES, FiniteFloatField
@@ -215,9 +215,9 @@ class VoicesView(OpenAIView):
         asked = serializer.validated_data
         consent = _consent(request, asked["consent"], "consent")
         with slots.waiting_slot():
-            recording = saved.read_sample(uploads.upload_path(asked["audio_sample"]), "audio_sample")
+            recording = recordings.read_sample(uploads.upload_path(asked["audio_sample"]), "audio_sample")
             voice = saved.create(
-                saved.provider(request),
+                consents.provider(request),
                 [(recording, "")],
                 consent.statement,
                 name=asked["name"],

@@ -26,7 +26,7 @@ from voiceproject.web.uploads import upload_path
 from voices.engines import configured
 from voices.engines.configured import check_language
 from voices.keys.auth import credentials
-from voices.library import saved
+from voices.library import consents, recordings, saved, selection
 from voices.library.models import StandingConsent, Voice
 from voices.library.serializers import (
     AddSampleSerializer,
@@ -85,9 +85,9 @@ class VoiceViewSet(
         fields = serializer.validated_data
         check_language("language", fields["language"])
         with waiting_slot():
-            recording = saved.read_sample(upload_path(fields["sample"]), "sample")
+            recording = recordings.read_sample(upload_path(fields["sample"]), "sample")
             voice = saved.create(
-                saved.provider(request),
+                consents.provider(request),
                 [(recording, fields["transcript"])],
                 fields["consent"],
                 name=fields["name"],
@@ -161,11 +161,11 @@ class VoiceViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         with waiting_slot():
-            recording = saved.read_sample(upload_path(fields["sample"]), "sample")
+            recording = recordings.read_sample(upload_path(fields["sample"]), "sample")
             sample = saved.add_sample(
-                saved.provider(request), voice, recording, fields["transcript"], fields["consent"]
+                consents.provider(request), voice, recording, fields["transcript"], fields["consent"]
             )
-            saved.prepare(voice, configured.get_engine())
+            selection.prepare(voice, configured.get_engine())
         return Response(VoiceSampleSerializer(sample).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(
@@ -218,7 +218,7 @@ class StandingConsentView(BodyLimitMixin, APIView):
     def put(self, request: Request) -> Response:
         serializer = StandingConsentSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        who = saved.provider(request)
+        who = consents.provider(request)
         with transaction.atomic():
             standing, _ = StandingConsent.objects.update_or_create(
                 tenant=who.tenant,
@@ -263,5 +263,5 @@ class QualityView(BodyLimitMixin, APIView):
         serializer = CheckQualitySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         with waiting_slot():
-            recording = saved.read_sample(upload_path(serializer.validated_data["sample"]), "sample")
+            recording = recordings.read_sample(upload_path(serializer.validated_data["sample"]), "sample")
         return Response(recording.quality.as_json())

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
-from voices.library import saved
+from voices.library import consents, quality
 from voices.library.models import Voice
 from voices.text.languages import LANGUAGES
 
@@ -26,7 +26,7 @@ class StatementField(TextField):
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
-        if text and not saved.is_statement(text):
+        if text and not consents.is_statement(text):
             message = "State in a sentence that the speaker agreed, as in: Jane Doe agreed to have her voice cloned."
             raise serializers.ValidationError(message)
         return text
@@ -111,7 +111,7 @@ class VoiceSerializer(serializers.ModelSerializer):
 
     @extend_schema_field(QualitySerializer)
     def get_quality(self, voice: Voice) -> dict[str, Any]:
-        return saved.together([sample.quality for sample in voice.samples.all()])
+        return quality.together([sample.quality for sample in voice.samples.all()])
 
     @extend_schema_field(VoiceLinksSerializer)
     def get_links(self, voice: Voice) -> dict[str, str | None]:

@@ -27,7 +27,7 @@ from voiceproject.telemetry import tracing
 from voiceproject.telemetry.logging import bind
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
-from voices.library import saved
+from voices.library import engine_data
 from voices.speech import registry, synthesis
 from voices.speech.models import Synthesis
 
@@ -175,7 +175,7 @@ def _request(job: Synthesis) -> SynthesisRequest:
         else:
             samples, rate = audio.load_reference(path, field="reference_audio")
     transcript, language = job.reference_text or None, job.reference_language
-    kept = saved.kept_data(job.voice_id, job.reference_hash, transcript, language)
+    kept = engine_data.kept_data(job.voice_id, job.reference_hash, transcript, language)
     reference = Reference(samples, rate, job.reference_hash, transcript, language, kept)
     return SynthesisRequest(
         job.text,

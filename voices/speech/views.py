@@ -35,7 +35,7 @@ from voiceproject.webhooks.deliveries import callback_base
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
-from voices.library import saved
+from voices.library import selection
 from voices.library.references import references
 from voices.speech import consumers, registry, synthesis
 from voices.speech.models import Synthesis
@@ -120,8 +120,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
         engine = configured.get_engine()
         file: Path | FieldFile
         if "voice_id" in fields:
-            voice = saved.find(tenant, fields["voice_id"])
-            chosen = saved.choose(voice, engine, fields["reference_text"], fields["reference_language"])
+            voice = selection.find(tenant, fields["voice_id"])
+            chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])
             reference, file = chosen.reference, chosen.file
             check_text(fields, reference.transcript or "", reference.language)
         else:
@@ -158,7 +158,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         if submission is not None:
             return self._submit(request, submission, job, file)
         synthesis.start(job)
-        saved.check_still_there(job)
+        selection.check_still_there(job)
         spoken = synthesis.request_for(job, reference, fields["model"], early=fields["stream"])
         try:
             return self._speak(request, job, spoken, fields["stream"], window)
@@ -186,7 +186,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         if kept is not job:
             delete_folder(job.folder)
         else:
-            saved.check_still_there(job)
+            selection.check_still_there(job)
         return self._accepted(request, kept, replayed=kept is not job)
 
     def _accepted(self, request: Request, job: Job, replayed: bool) -> Response:

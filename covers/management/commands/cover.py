@@ -14,7 +14,7 @@ from covers.models import CoverJob
 from covers.serializers import RESULT_FORMATS, CreateCoverSerializer
 from voiceproject.media import audio
 from voiceproject.operations.terminal import JobCommand, existing_file, told_plainly
-from voices.library import saved
+from voices.library import selection
 
 
 class Command(JobCommand):
@@ -57,7 +57,7 @@ class Command(JobCommand):
             serializer.is_valid(raise_exception=True)
             fields = serializer.validated_data
             if reference is None:
-                voice = saved.find_any(options["voice"])
+                voice = selection.find_any(options["voice"])
                 reference = voice.reference
                 if not fields["reference_text"] and "reference_text_file" in pipeline.template("infer").placeholders:
                     fields["reference_text"] = voice.reference_transcript

@@ -14,7 +14,7 @@ from voiceproject.media import audio
 from voiceproject.operations.terminal import JobCommand, told_plainly
 from voices.engines import configured
 from voices.engines.interface import Reference
-from voices.library import saved
+from voices.library import selection
 from voices.speech import tasks
 from voices.speech.models import Synthesis
 from voices.speech.serializers import FORMATS, LANGUAGES, MAX_SEED, SynthesizeSerializer, check_text
@@ -55,8 +55,8 @@ class Command(JobCommand):
             fields = serializer.validated_data
             reference_file: Any = path
             if path is None:
-                chosen = saved.choose(
-                    saved.find_any(options["voice"]), engine, fields["reference_text"], fields["reference_language"]
+                chosen = selection.choose(
+                    selection.find_any(options["voice"]), engine, fields["reference_text"], fields["reference_language"]
                 )
                 reference, reference_file = chosen.reference, chosen.file
             else:
