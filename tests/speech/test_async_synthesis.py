@@ -149,7 +149,7 @@ def test_a_lost_workers_is_taken_over_but_not_what_a_client_waited_for(
     waited = post(_prefer="")["X-Synthesis-ID"]
     Synthesis.objects.filter(pk=waited).update(status="running")
     Synthesis.objects.update(heartbeat_at=Now() - timedelta(minutes=5))
-    worker.Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.SYNTHESIS_MAX_ATTEMPTS)
+    Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.SYNTHESIS_MAX_ATTEMPTS)
     assert row(body).status == "queued"
     assert Synthesis.objects.get(pk=waited).error == "worker_lost"
     refused = api.post(f"/api/v1/voice/syntheses/{waited}/retry")
