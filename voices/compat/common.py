@@ -24,7 +24,8 @@ from rest_framework.views import APIView
 from voiceproject.errors import PublicError, exception_handler
 from voiceproject.jobs.job import Job
 from voiceproject.media.formats import Encoder, Output, encode
-from voiceproject.provenance import records
+from voiceproject.provenance.manifest import MIME_TYPES, sign
+from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
 from voiceproject.web.api import BodyLimitMixin
@@ -171,9 +172,9 @@ def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
 
 def marked(content: bytes, output: Output, job: Job, *, what: str) -> bytes:
     """An encoded file, signed where its format can carry that, else remembered by its hash. what: as for `sign`."""
-    if output.format in records.MIME_TYPES:
-        return records.sign(content, output.format, what=what, job_id=job.pk)
-    records.mark_sent(job.pk, hashlib.sha256(content).hexdigest(), what=what)
+    if output.format in MIME_TYPES:
+        return sign(content, output.format, what=what, job_id=job.pk)
+    mark_sent(job.pk, hashlib.sha256(content).hexdigest(), what=what)
     return content
 
 
@@ -208,7 +209,7 @@ class Transcoded:
                 yield data
         finally:
             if sent.digest() != empty:
-                records.mark_sent(self._stream.job_id, sent.hexdigest(), what="speech")
+                mark_sent(self._stream.job_id, sent.hexdigest(), what="speech")
 
     def _transcode(self) -> Iterator[bytes]:
         header, rest = WAV_HEADER_BYTES, b""
