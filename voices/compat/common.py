@@ -21,7 +21,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject.errors import PublicError, exception_handler
+from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
 from voiceproject.media.formats import Encoder, Output, encode
 from voiceproject.provenance.manifest import MIME_TYPES, sign
@@ -29,6 +29,7 @@ from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
 from voiceproject.web.api import BodyLimitMixin
+from voiceproject.web.errors import exception_handler
 from voices.engines import Reference, SynthesisRequest
 from voices.keys.auth import credentials
 from voices.library import saved
@@ -57,7 +58,7 @@ class CompatView(BodyLimitMixin, APIView, ABC):
 
     def get_exception_handler(self) -> Any:
         def handle(exc: Exception, context: dict[str, Any]) -> Response:
-            from voiceproject.errors import as_public_error
+            from voiceproject.web.errors import as_public_error
 
             response = exception_handler(exc, context)
             response.data = self.render_error(as_public_error(exc), response)

@@ -20,7 +20,7 @@ from django.core.files.base import ContentFile
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
+from voiceproject.errors import EngineTimeout, PublicError, StreamBroken
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.jobs.queue import key_admission
 from voiceproject.jobs.status import JobStatus
@@ -29,6 +29,7 @@ from voiceproject.provenance.manifest import sign
 from voiceproject.provenance.marks import mark_partial, mark_synthesis
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound, note
+from voiceproject.web.errors import as_public_error
 from voices.engines import Engine, Model, Reference, SynthesisRequest
 from voices.models import Synthesis
 
