@@ -47,7 +47,7 @@ from tests import songs as rooms
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "gpu_scripts"))
 import gptsovits_infer  # noqa: E402 (from gpu_scripts)
-import sung_speech as method  # noqa: E402
+from common import sung_speech as method  # noqa: E402
 
 RATE = marked.RATE
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")

@@ -20,8 +20,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import script_io
-from script_io import Progress, ScriptError
+from common import script_io
+from common.script_io import Progress, ScriptError
 
 THREADS = script_io.limit_threads(sys.argv[1:])
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import script_io
-from script_io import Progress, ScriptError
+from common import script_io
+from common.script_io import Progress, ScriptError
 
 THREADS = script_io.limit_threads(sys.argv[1:])
 

@@ -37,17 +37,18 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import script_io
-from script_io import Progress, ScriptError
+from common import script_io
+from common.script_io import Progress, ScriptError
 
 THREADS = script_io.limit_threads(sys.argv[1:])
 
 if TYPE_CHECKING:
     import numpy as np
-    from gptsovits_runtime import Runtime
-    from lyrics import Recogniser
     from numpy.typing import NDArray
-    from sung_speech import Frames, Phrase, Song, Span, Take
+
+    from common.gptsovits_runtime import Runtime
+    from common.lyrics import Recogniser
+    from common.sung_speech import Frames, Phrase, Song, Span, Take
 
     Float32 = NDArray[np.float32]
 
@@ -138,9 +139,9 @@ class Cover:
 
     def make(self) -> None:
         """Raises ScriptError."""
-        import lyrics
         import numpy as np
-        import sung_speech
+
+        from common import lyrics, sung_speech
 
         arguments, progress = self.arguments, self.progress
         progress(0)
@@ -194,7 +195,7 @@ class Cover:
     # --- what is needed ---
 
     def load_runtime(self) -> Runtime:
-        from gptsovits_runtime import Runtime
+        from common.gptsovits_runtime import Runtime
 
         key = (str(self.arguments.project_root), self.arguments.device, self.is_half)
         if key not in _runtimes or _runtimes[key].broken:
@@ -204,7 +205,7 @@ class Cover:
 
     def words_from(self) -> tuple[list[str], Recogniser | None]:
         """(the lines of the lyrics, the recogniser). Raises ScriptError (13) where there is neither."""
-        import lyrics
+        from common import lyrics
 
         arguments = self.arguments
         lines = lyrics.lines_of(arguments.lyrics)
@@ -237,8 +238,7 @@ class Cover:
         self, lines: list[str], recogniser: Recogniser | None, vocal: Float32, rate: int, source: Frames
     ) -> tuple[list[Phrase], str]:
         """(what is sung and when, its language). Raises ScriptError (13)."""
-        import lyrics
-        import sung_speech
+        from common import lyrics, sung_speech
 
         language = self.arguments.language
         if recogniser is None:
@@ -268,7 +268,7 @@ class Cover:
 
     def song(self, source: Frames, phrases: list[Phrase]) -> Song:
         """The phrases on the vocal, without those where nothing is sung. Raises ScriptError (4)."""
-        import sung_speech
+        from common import sung_speech
 
         left_out = 0
         while phrases:
@@ -287,7 +287,7 @@ class Cover:
 
     def prompt(self, reference: Float32, rate: int, whole: bool, recogniser: Recogniser | None) -> tuple[str, str]:
         """(what is said in the reference, its language); ("", "auto") where that is not known."""
-        import sung_speech
+        from common import sung_speech
 
         text = self.arguments.reference_text
         if text and whole:
@@ -303,7 +303,7 @@ class Cover:
 
     def speak(self, song: Song, language: str, reference: Path, text: str, text_language: str) -> Song:
         """Has every phrase spoken; the song of those that could be. Raises ScriptError: 7, 11, 12."""
-        import sung_speech
+        from common import sung_speech
 
         kept = []
         for number, window in enumerate(song.windows):
@@ -346,7 +346,7 @@ class Cover:
 
     def warn_of(self, song: Song) -> None:
         """Says what will not sound well, and of which phrases."""
-        import sung_speech
+        from common import sung_speech
 
         held = [w for w in song.windows if w.stretch > sung_speech.STRETCH_LIMIT and not sung_speech.anchored(w)]
         if held:
@@ -391,7 +391,8 @@ def reference_seconds(path: Path) -> float:
 def best_reference(samples: Float32, rate: int) -> tuple[Float32, int]:
     """The best 10 s of the reference, from pause to pause: mono (n,). Raises ScriptError (5)."""
     import numpy as np
-    from gptsovits_runtime import MAX_REFERENCE_SECONDS, MIN_REFERENCE_SECONDS
+
+    from common.gptsovits_runtime import MAX_REFERENCE_SECONDS, MIN_REFERENCE_SECONDS
 
     seconds = len(samples) / rate
     if seconds < MIN_REFERENCE_SECONDS:

@@ -27,11 +27,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import script_io
 import soundfile
-from gptsovits_runtime import check_device, failure, inside, quiet
 from numpy.typing import NDArray
-from script_io import Progress, ScriptError
+
+from common import script_io
+from common.gptsovits_runtime import check_device, failure, inside, quiet
+from common.script_io import Progress, ScriptError
 
 Float32 = NDArray[np.float32]
 

@@ -47,16 +47,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import script_io
 import soundfile
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from gptsovits_runtime import MAX_REFERENCE_SECONDS, MAX_SEED, MIN_REFERENCE_SECONDS, Runtime, failure
-from script_io import ScriptError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+
+from common import script_io
+from common.gptsovits_runtime import MAX_REFERENCE_SECONDS, MAX_SEED, MIN_REFERENCE_SECONDS, Runtime, failure
+from common.script_io import ScriptError
 
 log = logging.getLogger("gptsovits_server")
 

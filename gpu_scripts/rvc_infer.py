@@ -43,14 +43,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import engine_io
-import script_io
-from script_io import Progress, ScriptError
+from common import engine_io, script_io
+from common.script_io import Progress, ScriptError
 
 if TYPE_CHECKING:
     import numpy as np
-    from engine_io import Float32
     from numpy.typing import NDArray
+
+    from common.engine_io import Float32
 
 FEATURES_RATE = 16000  # both resample to it; RVC-Project does so with 16-bit floats, so it is done here
 EMBEDDINGS = {"v1": 256, "v2": 768}

@@ -34,12 +34,11 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import engine_io
-import script_io
-from script_io import Progress, ScriptError
+from common import engine_io, script_io
+from common.script_io import Progress, ScriptError
 
 if TYPE_CHECKING:
-    from engine_io import Float32
+    from common.engine_io import Float32
 
 RATE = engine_io.RATE
 HOP = 512

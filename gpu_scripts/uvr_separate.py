@@ -41,14 +41,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import engine_io
-import script_io
-from script_io import Progress, ScriptError
+from common import engine_io, script_io
+from common.script_io import Progress, ScriptError
 
 if TYPE_CHECKING:
     import numpy as np
-    from engine_io import Float32
     from numpy.typing import NDArray
+
+    from common.engine_io import Float32
 
 RATE = engine_io.RATE
 FILE_ENDINGS = (".ckpt", ".onnx", ".pth", ".yaml", ".yml", ".th", ".pt", ".safetensors")

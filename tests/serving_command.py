@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gpu_scripts"))
 
-import script_io
+from common import script_io
 
 print("a banner without an end, from a library that is imported", end="")
 jobs = 0

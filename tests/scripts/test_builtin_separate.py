@@ -14,9 +14,9 @@ import pytest
 import soundfile as sf
 
 from tests import songs
-from tests.script_server import Done, ScriptServer
+from tests.scripts.script_server import Done, ScriptServer
 
-SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "builtin_separate.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "gpu_scripts" / "builtin_separate.py"
 RATE = songs.RATE
 
 

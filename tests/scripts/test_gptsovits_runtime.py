@@ -1,4 +1,4 @@
-"""gpu_scripts/gptsovits_runtime.py in a process of its own, in a root whose engine is as odd as the real one."""
+"""gpu_scripts/common/gptsovits_runtime.py in a process of its own, in a root whose engine is as odd as the real one."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import pytest
 import soundfile as sf
 import yaml
 
-from tests import fake_gptsovits_root as fake
 from tests import speech
+from tests.scripts import fake_gptsovits_root as fake
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "gpu_scripts"
 TEXT = "The train leaves early in the morning."
 
 # Takes one call a line, answers in kind: a Runtime can't live in the tests' process, whose working folder it changes.
 DRIVER = """
 import json, sys, numpy
 sys.path.insert(0, sys.argv[1])
-import gptsovits_runtime
-from script_io import ScriptError
+from common import gptsovits_runtime
+from common.script_io import ScriptError
 runtime = None
 for line in sys.stdin:
     name, arguments, keywords = json.loads(line)

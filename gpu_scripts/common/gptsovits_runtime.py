@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import script_io
-from script_io import ScriptError
+from common import script_io
+from common.script_io import ScriptError
 
 if TYPE_CHECKING:
     import numpy as np

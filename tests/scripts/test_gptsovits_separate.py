@@ -16,9 +16,9 @@ import pytest
 import soundfile as sf
 import yaml
 
-from tests import fake_gptsovits_root as fake
+from tests.scripts import fake_gptsovits_root as fake
 
-SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "gptsovits_separate.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "gpu_scripts" / "gptsovits_separate.py"
 RATE = 44100
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import script_io
-import sung_speech
 from numpy.typing import NDArray
-from script_io import ScriptError
-from sung_speech import Frames, Phrase, Span
+
+from common import script_io, sung_speech
+from common.script_io import ScriptError
+from common.sung_speech import Frames, Phrase, Span
 
 MODEL_FILES = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json")
 WHERE_THE_ENGINE_KEEPS_MODELS = "tools/asr/models"

@@ -44,7 +44,7 @@ import numpy as np
 import soundfile as sf
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 PRETRAINED = "GPT_SoVITS/pretrained_models"
 VERSIONS = ("v1", "v2", "v3", "v4", "v2Pro", "v2ProPlus")
 _GPT = {"v1": "s1bert25hz-2kh-longer-epoch=68e-step=50232.ckpt"}
@@ -71,7 +71,7 @@ UVR_MODELS = ("HP2_all_vocals", "HP3_all_vocals", "HP5_only_main_vocal", "VR-DeE
 
 _MODULES = {
     "torch/__init__.py": """
-        from tests.fake_gptsovits_root import mood
+        from tests.scripts.fake_gptsovits_root import mood
         __version__ = "2.0.0+fake"
         class Tensor: pass
         class OutOfMemoryError(RuntimeError): pass
@@ -88,14 +88,14 @@ _MODULES = {
             @staticmethod
             def get_device_name(index=0): return "Fake"
     """,
-    "GPT_SoVITS/process_ckpt.py": "from tests.fake_gptsovits_root import get_sovits_version_from_path_fast",
+    "GPT_SoVITS/process_ckpt.py": "from tests.scripts.fake_gptsovits_root import get_sovits_version_from_path_fast",
     "GPT_SoVITS/TTS_infer_pack/__init__.py": "",
     "GPT_SoVITS/TTS_infer_pack/TTS.py": """
         import os
         now_dir = os.getcwd()
         import process_ckpt
         import tools.i18n  # importable only with the root on sys.path
-        from tests import fake_gptsovits_root as fake
+        from tests.scripts import fake_gptsovits_root as fake
         fake.now_dir = now_dir
         TTS, TTS_Config = fake.TTS, fake.TTS_Config
     """,
@@ -103,11 +103,11 @@ _MODULES = {
     "tools/i18n/__init__.py": "",
     "tools/uvr5/vr.py": """
         from lib.lib_v5 import spec_utils  # importable only with tools/uvr5 on sys.path
-        from tests.fake_gptsovits_root import AudioPre, AudioPreDeEcho
+        from tests.scripts.fake_gptsovits_root import AudioPre, AudioPreDeEcho
     """,
     "tools/uvr5/lib/lib_v5/spec_utils.py": "",
-    "tools/uvr5/bsroformer.py": "from tests.fake_gptsovits_root import Roformer_Loader",
-    "tools/uvr5/mdxnet.py": "from tests.fake_gptsovits_root import MDXNetDereverb",
+    "tools/uvr5/bsroformer.py": "from tests.scripts.fake_gptsovits_root import Roformer_Loader",
+    "tools/uvr5/mdxnet.py": "from tests.scripts.fake_gptsovits_root import MDXNetDereverb",
     "tools/uvr5/webui.py": 'raise SystemExit("the page of the engine starts a server when it is imported")',
     "api_v2.py": "",
 }

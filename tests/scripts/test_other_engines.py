@@ -15,14 +15,13 @@ import pytest
 import soundfile as sf
 import soxr
 
-from tests import audio_files, fake_engines, songs
-from tests.script_server import Done, ScriptServer
+import seedvc_infer
+from common import script_io
+from tests import audio_files, songs
+from tests.scripts import fake_engines
+from tests.scripts.script_server import Done, ScriptServer
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-import script_io  # noqa: E402
-import seedvc_infer  # noqa: E402
+SCRIPTS = Path(__file__).resolve().parents[2] / "gpu_scripts"
 
 RATE = 44100
 SECONDS = 2.0

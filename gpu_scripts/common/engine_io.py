@@ -19,8 +19,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import script_io
-from script_io import Progress, ScriptError
+from common import script_io
+from common.script_io import Progress, ScriptError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,14 +18,12 @@ import pytest
 import pyworld
 import soundfile as sf
 
-from tests import fake_faster_whisper, marked_speech, songs
-from tests import fake_gptsovits_root as fake
+from common import lyrics, sung_speech
+from tests import marked_speech, songs
+from tests.scripts import fake_faster_whisper
+from tests.scripts import fake_gptsovits_root as fake
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
-sys.path.insert(0, str(SCRIPTS))
-import lyrics  # noqa: E402 (a script's module, as its interpreter finds it)
-import sung_speech  # noqa: E402
-
+SCRIPTS = Path(__file__).resolve().parents[2] / "gpu_scripts"
 SCRIPT = SCRIPTS / "gptsovits_infer.py"
 RATE = 44100
 LINES = ("Follow the river down to the sea", "where nobody knows your name")

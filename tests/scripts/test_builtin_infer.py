@@ -16,10 +16,10 @@ import soundfile as sf
 import soxr
 
 from tests import songs
-from tests.script_server import Done, ScriptServer
+from tests.scripts.script_server import Done, ScriptServer
 from voices.engines.builtin import conversion, singing, world
 
-SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "builtin_infer.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "gpu_scripts" / "builtin_infer.py"
 RATE = songs.RATE
 REFERENCE_TEXT = "The quick brown fox jumps over the lazy dog, and nobody minded that it was late."
 PAUSE = slice(2 * RATE, 5 * RATE // 2)
