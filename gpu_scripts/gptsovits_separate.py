@@ -30,6 +30,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
+
 from common import script_io
 from common.gptsovits_runtime import check_device, failure, inside, quiet
 from common.script_io import Progress, ScriptError

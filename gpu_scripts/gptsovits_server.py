@@ -55,6 +55,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
+
 from common import script_io
 from common.gptsovits_runtime import MAX_REFERENCE_SECONDS, MAX_SEED, MIN_REFERENCE_SECONDS, Runtime, failure
 from common.script_io import ScriptError

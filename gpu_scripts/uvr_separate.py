@@ -37,9 +37,12 @@ import logging
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
 
 from common import engine_io, script_io
 from common.script_io import Progress, ScriptError
