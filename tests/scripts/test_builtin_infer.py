@@ -168,6 +168,14 @@ def test_a_mono_vocal_of_another_rate_comes_out_mono_at_44100(server, folder):
     assert read(folder / "out.wav").shape == (round(n * RATE / 32000), 1)
 
 
+def test_a_project_root_without_the_engine_is_refused_also_by_a_process_that_has_loaded_another(server, folder):
+    done = server.run(*arguments(folder, "--project-root", str(folder)))
+    assert (done.exit_code, (folder / "out.wav").exists()) == (2, False)
+    result = infer(folder, "--project-root", str(folder))
+    assert result.returncode == 2
+    assert result.stderr == f"{SCRIPT.name}: --project-root {folder} does not hold voices/engines/builtin\n"
+
+
 def test_channels_that_cancel_out_are_still_converted(server, folder):
     sf.write(folder / "vocal.wav", np.stack([vocal(), -vocal()], axis=1)[: 2 * RATE], RATE)
     assert server.run(*arguments(folder)).exit_code == 0
