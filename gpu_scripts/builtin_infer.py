@@ -23,7 +23,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
 
-from common import script_io
+from common import audio, options, script_io
+from common.audio import RATE
+from common.options import MAX_SEMITONES
 from common.script_io import Progress, ScriptError
 
 
@@ -42,17 +44,9 @@ def project_root(arguments: list[str]) -> Path:
 THREADS = script_io.limit_threads(sys.argv[1:])
 PROJECT_ROOT = project_root(sys.argv[1:])
 
-import numpy as np  # noqa: E402 (the number of threads is read when numpy is loaded)
-import soxr  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+from voices.engines.builtin import singing  # noqa: E402 (the number of threads is read when numpy is loaded)
 
-from voices.engines.builtin import singing  # noqa: E402
-
-Float32 = NDArray[np.float32]
-
-RATE = 44100
 REFERENCE_SECONDS = 60
-MAX_SEMITONES = 24
 
 
 def main(argv: list[str]) -> None:
@@ -67,18 +61,14 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     if not abs(arguments.pitch) <= MAX_SEMITONES:
         parser.error(f"--pitch must be within {-MAX_SEMITONES} and {MAX_SEMITONES}")
-    if arguments.output.resolve() in {arguments.input.resolve(), arguments.reference.resolve()}:
-        parser.error("--output must be another file than --input and --reference")
+    options.check_output(parser, arguments)
     if arguments.project_root.resolve() != PROJECT_ROOT:
         parser.error(f"this process has loaded {PROJECT_ROOT}, not {arguments.project_root}")
     progress = Progress()
     progress(0)
-    reference, reference_rate, _ = script_io.read_mono(arguments.reference, REFERENCE_SECONDS)
-    vocal, rate, channels = script_io.read_mono(arguments.input)
-    if rate != RATE:
-        length = round(len(vocal) * RATE / rate)
-        vocal = np.asarray(soxr.resample(vocal, rate, RATE), np.float32)
-        vocal = np.pad(vocal, (0, max(0, length - len(vocal))))[:length]
+    reference, reference_rate, _ = audio.read_mono(arguments.reference, REFERENCE_SECONDS)
+    vocal, rate, channels = audio.read_mono(arguments.input)
+    vocal = audio.resampled(vocal, rate, RATE)
     try:
         target = singing.prepare(reference, reference_rate)
         progress(0.02)
@@ -86,10 +76,7 @@ def main(argv: list[str]) -> None:
     except singing.NoVoice as error:
         code = script_io.BAD_REFERENCE if error.what == "reference" else script_io.SILENT
         raise ScriptError(code, str(error)) from error
-    with script_io.wav_writer(arguments.output, RATE, channels) as out:
-        for start in range(0, len(sung), 10 * RATE):
-            block = sung[start : start + 10 * RATE]
-            out.write(np.repeat(block[:, None], channels, axis=1))
+    audio.write(arguments.output, sung, channels)
     progress(1)
 
 

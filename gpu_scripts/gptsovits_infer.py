@@ -37,7 +37,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
 
-from common import script_io
+from common import audio, options, script_io
+from common.options import MAX_SEMITONES
 from common.script_io import Progress, ScriptError
 
 THREADS = script_io.limit_threads(sys.argv[1:])
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 
     Float32 = NDArray[np.float32]
 
-MAX_SEMITONES = 24
 REFERENCE_SECONDS = 60.0  # of which the best 10 are looked for
 LANGUAGES = ("auto", "zh", "en", "ja", "yue", "ko", "auto_yue", "all_zh", "all_ja", "all_yue", "all_ko")
 RECOGNISED_LANGUAGES = {"zh": "zh", "en": "en", "ja": "ja", "yue": "yue", "ko": "ko"}
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     words.add_argument("--lyrics", default="", help="what is sung, a line for each phrase")
     words.add_argument("--lyrics-file", type=Path)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--is-half", choices=("true", "false"), default="true")
+    parser.add_argument("--is-half", type=options.boolean, default=True)
     parser.add_argument("--gpt-weights", type=Path, help="instead of those of --model-id")
     parser.add_argument("--sovits-weights", type=Path)
     parser.add_argument("--asr-model", type=Path, help="folder of a faster-whisper model")
@@ -94,8 +94,7 @@ def main(argv: list[str]) -> None:
         parser.error(f"--pitch must be within {-MAX_SEMITONES} and {MAX_SEMITONES}")
     if not 1 <= arguments.takes <= MAX_TAKES:
         parser.error(f"--takes must be within 1 and {MAX_TAKES}")
-    if arguments.output.resolve() in {arguments.input.resolve(), arguments.reference.resolve()}:
-        parser.error("--output must be another file than --input and --reference")
+    options.check_output(parser, arguments)
     arguments.reference_text = read_text(arguments.reference_text_file) or arguments.reference_text.strip()
     arguments.lyrics = read_text(arguments.lyrics_file) or arguments.lyrics.strip()
     # The engine changes the working folder.
@@ -134,7 +133,7 @@ class Cover:
     def __init__(self, arguments: Any) -> None:
         self.arguments = arguments
         self.progress = Progress()
-        self.is_half = arguments.is_half == "true"
+        self.is_half: bool = arguments.is_half
         self.guessed = False  # whether the times of the phrases come from the vocal's pauses alone
 
     def make(self) -> None:
@@ -145,9 +144,9 @@ class Cover:
 
         arguments, progress = self.arguments, self.progress
         progress(0)
-        vocal, rate, channels = script_io.read_mono(arguments.input)
+        vocal, rate, channels = audio.read_mono(arguments.input)
         length = round(len(vocal) * sung_speech.OUTPUT_RATE / rate)
-        reference, reference_rate = best_reference(*script_io.read_mono(arguments.reference, REFERENCE_SECONDS)[:2])
+        reference, reference_rate = best_reference(*audio.read_mono(arguments.reference, REFERENCE_SECONDS)[:2])
         whole = len(reference) / reference_rate >= reference_seconds(arguments.reference) - 0.1
         self.runtime = self.load_runtime()
         weights = self.runtime.find(arguments.model_id, arguments.gpt_weights, arguments.sovits_weights)
@@ -186,10 +185,7 @@ class Cover:
             sung_speech.place(out, window, *sung_speech.render(window, source, arguments.pitch), loudness)
             window.takes.clear()
             progress(0.85 + 0.13 * (number + 1) / len(song.windows))
-        with script_io.wav_writer(arguments.output, sung_speech.OUTPUT_RATE, channels) as wav:
-            for start in range(0, length, 10 * sung_speech.OUTPUT_RATE):
-                block = out[start : start + 10 * sung_speech.OUTPUT_RATE]
-                wav.write(np.repeat(block[:, None], channels, axis=1))
+        audio.write(arguments.output, out, channels)
         progress(1)
 
     # --- what is needed ---
@@ -384,8 +380,8 @@ def next_speed(window: Any, take: int) -> float:
 
 
 def reference_seconds(path: Path) -> float:
-    with script_io.open_wav(path) as audio:
-        return audio.frames / audio.samplerate
+    with audio.open_wav(path) as file:
+        return file.frames / file.samplerate
 
 
 def best_reference(samples: Float32, rate: int) -> tuple[Float32, int]:

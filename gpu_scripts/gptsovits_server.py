@@ -57,7 +57,7 @@ from starlette.requests import ClientDisconnect
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
 
-from common import script_io
+from common import options, script_io
 from common.gptsovits_runtime import MAX_REFERENCE_SECONDS, MAX_SEED, MIN_REFERENCE_SECONDS, Runtime, failure
 from common.script_io import ScriptError
 
@@ -586,7 +586,7 @@ async def serve(arguments: argparse.Namespace, token: str) -> int:
     with tempfile.TemporaryDirectory(prefix="gptsovits-server-") as folder:  # for this user alone
         root = Path(os.path.abspath(arguments.project_root))
         worker = Worker(
-            lambda: Runtime(root, arguments.device, arguments.is_half == "true", arguments.default_version),
+            lambda: Runtime(root, arguments.device, arguments.is_half, arguments.default_version),
             References(Path(folder), 60 * arguments.keep_minutes),
         )
         service = Service(worker, root, token, arguments.max_waiting, arguments.max_upload_bytes)
@@ -629,7 +629,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9881)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--is-half", choices=("true", "false"), default="true")
+    parser.add_argument("--is-half", type=options.boolean, default=True)
     parser.add_argument("--default-version", default="", help="whose pretrained weights `default` means, as v2ProPlus")
     parser.add_argument("--token-file", type=Path, help="instead of VOICEPROJECT_TOKEN in the environment")
     parser.add_argument("--max-waiting", type=int, default=8, help="requests beside the running one")

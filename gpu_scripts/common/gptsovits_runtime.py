@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import script_io
+from common.failures import BROKEN_CUDA, OUT_OF_MEMORY
+from common.options import is_plain_name
 from common.script_io import ScriptError
 
 if TYPE_CHECKING:
@@ -57,12 +59,7 @@ NEEDED_BESIDE = {
 }
 BERT, HUBERT = "chinese-roberta-wwm-ext-large", "chinese-hubert-base"
 
-_MODEL_ID = re.compile(r"[^/\\.\x00-\x1f][^/\\\x00-\x1f]{0,127}")
 _TRAINED_NAME = re.compile(r"(?P<id>.+?)[-_]e(?P<epoch>\d+)(?:_s(?P<step>\d+))?(?:_l\d+)?")
-_OUT_OF_MEMORY = re.compile(
-    r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|Failed to allocate memory", re.IGNORECASE
-)
-_BROKEN_CUDA = re.compile(r"CUDA error|CUDA failure|device-side assert|CUDNN_STATUS_EXECUTION", re.IGNORECASE)
 
 # Never closed: the log handlers that the engine makes keep what stdout was at that time.
 _SINK = open(os.devnull, "w")  # noqa: SIM115
@@ -133,7 +130,7 @@ def failure(error: BaseException, secrets: tuple[str, ...] = (), doing: str = "G
         link = link.__cause__ or link.__context__
     # Its clean-up loads the models again, and where that fails too, the first error is only in the chain.
     for link in chain:
-        if type(link).__name__ == "OutOfMemoryError" or _OUT_OF_MEMORY.search(str(link)):
+        if type(link).__name__ == "OutOfMemoryError" or OUT_OF_MEMORY.search(str(link)):
             return ScriptError(script_io.OUT_OF_MEMORY, f"{doing}: the GPU is out of memory")
     message = " ".join(str(error).split())[:200]
     words = {word for secret in secrets for word in re.findall(r"\w{4,}|[^\W\d_a-zA-Z]{2,}", secret)}
@@ -238,7 +235,7 @@ class Runtime:
             return self._checked(self.root / gpt_weights, self.root / sovits_weights)
         if model_id in ("", "default"):
             return self._pretrained()
-        if not _MODEL_ID.fullmatch(model_id):
+        if not is_plain_name(model_id):
             raise ScriptError(script_io.UNKNOWN_MODEL, "no model can have such an id")
         listed = self._weight_json().get(model_id)
         if listed is not None:
@@ -485,7 +482,7 @@ class Runtime:
 
     def _failed(self, error: Exception, secrets: tuple[str, ...] = (), doing: str = "GPT-SoVITS failed") -> ScriptError:
         found = failure(error, secrets, doing)
-        if found.exit_code == script_io.ENGINE_FAILED and _BROKEN_CUDA.search(str(error)):
+        if found.exit_code == script_io.ENGINE_FAILED and BROKEN_CUDA.search(str(error)):
             self.broken = True
         return found
 

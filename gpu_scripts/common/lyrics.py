@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import script_io, sung_speech
+from common.failures import OUT_OF_MEMORY
 from common.script_io import ScriptError
 from common.sung_speech import Frames, Phrase, Span
 
@@ -134,7 +135,7 @@ class Recogniser:
 
 
 def _failed(error: Exception, doing: str) -> ScriptError:
-    if isinstance(error, MemoryError) or re.search("out of memory|CUBLAS_STATUS_ALLOC_FAILED", str(error)):
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
         return ScriptError(script_io.OUT_OF_MEMORY, f"{doing}: out of memory")
     return ScriptError(script_io.ENGINE_FAILED, f"{doing}: {type(error).__name__}")
 

@@ -1,12 +1,11 @@
-"""What the wrappers of other projects' engines share: device, working directory, prints, network, audio in and out.
+"""Running other projects' engines in this process: their device, working directory, prints, network and failures.
 
 Such a wrapper runs in the engine's own interpreter. Besides what the engine itself needs, that must have soundfile,
-soxr and numpy. Nothing heavy is imported here at first: the device is chosen before torch is loaded.
+soxr and numpy (audio.py). Nothing heavy is imported here at first: the device is chosen before torch is loaded.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import random
@@ -17,88 +16,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common import script_io
+from common.failures import BROKEN_CUDA, OUT_OF_MEMORY
 from common.script_io import Progress, ScriptError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Float32 = NDArray[np.float32]
-
-RATE = 44100
-MAX_SEMITONES = 24
-SILENCE_RMS = 10 ** (-70 / 20)
 ENDED = frozenset((130, 143))  # what SIGINT and SIGTERM raise SystemExit with, see script_io
-MAX_DRIFT_SECONDS = 0.25  # engines round to frames of 10 to 12 ms; a greater difference means that they lost something
-_OUT_OF_MEMORY = re.compile(
-    r"out of memory|OutOfMemory|can't allocate memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|Failed to allocate memory",
-    re.IGNORECASE,
-)
-_BROKEN_CUDA = re.compile(r"CUDA error|CUDA failure|device-side assert|CUDNN_STATUS_EXECUTION", re.IGNORECASE)
-
-
-# ------------------------------------------------------------------------------
-# Arguments
-
-
-def boolean(text: str) -> bool:
-    """The type of `--is-half true`. Raises ValueError, which argparse reports."""
-    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
-        raise ValueError(text)
-    return text.lower() in {"true", "1", "yes"}
-
-
-def within(low: float, high: float, kind: type = float) -> Callable[[str], Any]:
-    """The type of a number between two bounds, `low` and `high` included; kind: int or float."""
-
-    def parse(text: str) -> Any:
-        number = kind(text)
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
-        return number
-
-    return parse
-
-
-def optional_path(text: str) -> Path | None:
-    """The type of a path that counts as not given where it is empty, as a template's placeholder may be."""
-    return Path(text).resolve() if text.strip() else None
-
-
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--project-root", type=Path, required=True, help="the engine's own folder")
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu; what is not there is an error")
-    parser.add_argument("--is-half", type=boolean, default=True, help="16-bit floats on the GPU, where the engine can")
-    parser.add_argument("--seed", type=within(0, 2**32 - 1, int), default=0)
-
-
-def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that every engine which sings a vocal in another voice is called with."""
-    add_engine_arguments(parser)
-    parser.add_argument("--reference", type=optional_path, default=None)
-    parser.add_argument("--input", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--model-id", default="")
-    pitch = within(-MAX_SEMITONES, MAX_SEMITONES, int)
-    parser.add_argument("--pitch", type=pitch, required=True, help="semitones, a whole number from -24 to 24")
-
-
-def resolve(parser: argparse.ArgumentParser, arguments: argparse.Namespace, *names: str) -> None:
-    """Makes paths absolute, because engines want to be run in their own folder, and checks that outputs are apart."""
-    arguments.project_root = arguments.project_root.resolve()
-    if not arguments.project_root.is_dir():
-        parser.error(f"--project-root {arguments.project_root} is not a folder")
-    for name in names:
-        setattr(arguments, name, getattr(arguments, name).resolve())
-    if len({getattr(arguments, name) for name in names}) < len(names):
-        parser.error(f"{', '.join('--' + name for name in names)} must be different files")
-
-
-# ------------------------------------------------------------------------------
-# Running foreign code
 
 _device = ""
 _network_allowed = True
@@ -206,7 +130,7 @@ def inside(root: Path, name: str, environment: dict[str, str] | None = None) -> 
         raise
     except Exception as error:
         check_memory(f"{type(error).__name__}: {error}")
-        if _BROKEN_CUDA.search(str(error)):
+        if BROKEN_CUDA.search(str(error)):
             raise
         _prints.write(traceback.format_exc())
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -233,14 +157,14 @@ def loading(what: str) -> Iterator[None]:
                 raise
             reason = "; ".join(list(_prints.lines)[-3:])
         check_memory(reason)
-        if _BROKEN_CUDA.search(reason):
+        if BROKEN_CUDA.search(reason):
             raise
         raise ScriptError(script_io.NO_WEIGHTS, f"{what} cannot be loaded: {reason[:300]}") from error
 
 
 def check_memory(text: str) -> None:
     """Raises ScriptError where an engine's error text says that memory ran out."""
-    if _OUT_OF_MEMORY.search(text):
+    if OUT_OF_MEMORY.search(text):
         if re.search(r"cuda|cublas|cudnn|hip|gpu", text, re.IGNORECASE):
             raise ScriptError(script_io.OUT_OF_MEMORY, "the GPU is out of memory")
         raise ScriptError(script_io.OUT_OF_MEMORY, "out of memory")
@@ -297,113 +221,3 @@ def require_files(root: Path, *groups: str) -> None:
     ]
     if missing:
         raise ScriptError(script_io.NO_WEIGHTS, f"files are missing or empty in {root}: {', '.join(missing)}")
-
-
-# ------------------------------------------------------------------------------
-# Audio
-
-
-class Clip:
-    """An audio file as float32 (frames, channels) at its own rate, all finite.
-
-    `length`: its frames at 44.1 kHz. Raises ScriptError (3).
-    """
-
-    def __init__(self, path: Path) -> None:
-        import numpy as np
-
-        with script_io.open_wav(path) as audio:
-            self.rate: int = audio.samplerate
-            self.samples: Float32 = audio.read(dtype="float32", always_2d=True)
-            if len(self.samples) != audio.frames or not np.isfinite(self.samples).all():
-                raise ScriptError(script_io.UNREADABLE, f"{path} is cut short or holds samples that are not numbers")
-        self.channels = self.samples.shape[1]
-        self.length = round(len(self.samples) * RATE / self.rate)
-
-    @property
-    def silent(self) -> bool:
-        return level(self.samples) < SILENCE_RMS
-
-    def mono(self, rate: int) -> Float32:
-        """The middle, (n,); the louder side where the two cancel each other out."""
-        import numpy as np
-
-        middle = self.samples.mean(axis=1)
-        energies = [float(np.vdot(side, side)) for side in self.samples.T]
-        if float(np.vdot(middle, middle)) < 0.1 * max(energies):
-            middle = self.samples[:, int(np.argmax(energies))]
-        return resampled(middle, self.rate, rate)
-
-    def stereo(self, rate: int = RATE) -> Float32:
-        """(n, 2); a mono file is on both sides."""
-        both = self.samples if self.channels == 2 else self.samples.repeat(2, axis=1)
-        return resampled(both, self.rate, rate)
-
-
-def made(path: Path) -> Clip:
-    """A file that an engine wrote. Raises ScriptError (11): it cannot be read, or holds NaN."""
-    try:
-        return Clip(path)
-    except ScriptError as error:
-        raise ScriptError(script_io.ENGINE_FAILED, f"what the engine made is of no use: {error}") from error
-
-
-def level(samples: Float32) -> float:
-    """Root mean square."""
-    import numpy as np
-
-    flat = np.ravel(samples)
-    return float(np.sqrt(np.mean(np.square(flat, dtype=np.float64)))) if len(flat) else 0.0
-
-
-def resampled(samples: Float32, rate: int, new_rate: int) -> Float32:
-    """(n,) or (n, channels), contiguous; its length is n * new_rate / rate, rounded."""
-    import numpy as np
-    import soxr
-
-    if rate == new_rate:
-        return np.ascontiguousarray(samples, np.float32)
-    return exactly(
-        np.asarray(soxr.resample(samples, rate, new_rate), np.float32), round(len(samples) * new_rate / rate)
-    )
-
-
-def exactly(samples: Float32, length: int) -> Float32:
-    """Cut, or filled with silence, to `length` frames."""
-    import numpy as np
-
-    lacking = max(0, length - len(samples))
-    padding = [(0, lacking)] + [(0, 0)] * (samples.ndim - 1)
-    return np.ascontiguousarray(np.pad(samples[:length], padding), np.float32)
-
-
-def fitted(samples: Float32, rate: int, length: int, what: str) -> Float32:
-    """What an engine made, at 44.1 kHz and `length` frames. Raises ScriptError: NaN, silence, or a part is missing."""
-    import numpy as np
-
-    if not np.isfinite(samples).all():
-        raise ScriptError(script_io.ENGINE_FAILED, f"the engine's {what} holds samples that are not numbers")
-    samples = resampled(samples, rate, RATE)
-    if abs(len(samples) - length) > MAX_DRIFT_SECONDS * RATE:
-        lengths = f"{len(samples) / RATE:.2f} s instead of {length / RATE:.2f} s"
-        raise ScriptError(script_io.ENGINE_FAILED, f"the engine's {what} has {lengths}")
-    if level(samples) < SILENCE_RMS:
-        raise ScriptError(script_io.ENGINE_FAILED, f"the engine's {what} is silent")
-    return exactly(samples, length)
-
-
-def write(path: Path, samples: Float32, channels: int) -> None:
-    """44.1 kHz, 32-bit float, at once and complete; a mono signal goes to all channels. Raises ScriptError (6)."""
-    import numpy as np
-
-    frames = samples[:, None] if samples.ndim == 1 else samples
-    with script_io.wav_writer(path, RATE, channels) as out:
-        for start in range(0, len(frames), 10 * RATE):
-            block = frames[start : start + 10 * RATE]
-            out.write(np.repeat(block, channels // block.shape[1], axis=1))
-
-
-def check_folder(path: Path) -> None:
-    """Before minutes of work: raises ScriptError (6) where an output could not be written."""
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ScriptError(script_io.UNWRITABLE, f"cannot write into {path.parent}")
