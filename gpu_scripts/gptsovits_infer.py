@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from common.gptsovits_runtime import Runtime
-    from common.lyrics import Recogniser
     from common.sung_speech import Frames, Phrase, Song, Span, Take
+    from common.sung_speech.lyrics import Recogniser
 
     Float32 = NDArray[np.float32]
 
@@ -140,7 +140,8 @@ class Cover:
         """Raises ScriptError."""
         import numpy as np
 
-        from common import lyrics, sung_speech
+        from common import sung_speech
+        from common.sung_speech import lyrics
 
         arguments, progress = self.arguments, self.progress
         progress(0)
@@ -201,7 +202,7 @@ class Cover:
 
     def words_from(self) -> tuple[list[str], Recogniser | None]:
         """(the lines of the lyrics, the recogniser). Raises ScriptError (13) where there is neither."""
-        from common import lyrics
+        from common.sung_speech import lyrics
 
         arguments = self.arguments
         lines = lyrics.lines_of(arguments.lyrics)
@@ -234,7 +235,8 @@ class Cover:
         self, lines: list[str], recogniser: Recogniser | None, vocal: Float32, rate: int, source: Frames
     ) -> tuple[list[Phrase], str]:
         """(what is sung and when, its language). Raises ScriptError (13)."""
-        from common import lyrics, sung_speech
+        from common import sung_speech
+        from common.sung_speech import lyrics
 
         language = self.arguments.language
         if recogniser is None:

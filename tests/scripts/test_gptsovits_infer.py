@@ -18,7 +18,8 @@ import pytest
 import pyworld
 import soundfile as sf
 
-from common import lyrics, sung_speech
+from common import sung_speech
+from common.sung_speech import frames, lyrics, matching
 from tests import marked_speech, songs
 from tests.scripts import fake_faster_whisper
 from tests.scripts import fake_gptsovits_root as fake
@@ -89,7 +90,7 @@ def melody(samples: songs.Audio) -> tuple[float, float, float]:
     """(share within 50 cents, median cents, share of frames in the lines that are rightly voiced or not)."""
     x = sung_speech.resample(samples, RATE, 16000).astype(np.float64)
     f0 = pyworld.harvest(x, 16000, f0_floor=65.0, f0_ceil=1000.0)[0]
-    level = sung_speech._level(x.astype(np.float32), len(f0))
+    level = frames.level_db(x.astype(np.float32), len(f0))
     f0 = np.where(level > np.percentile(level, 98) - 45, f0, 0)
     count = min(len(f0), len(song().f0))
     f0, wanted = f0[:count], song().f0[:count] * 2 ** (SEMITONES / 12)
@@ -176,21 +177,21 @@ def test_a_held_sound_is_held_inside_of_the_spoken_one_and_not_on_its_edge() -> 
     flux = np.ones(80, np.float32)
     flux[18:22] = flux[58:62] = 4.0
     rest = np.zeros((80, 11), np.float32)
-    sung = sung_speech._Features(rest, rest, flux, flux, np.ones(80, bool), flux)
+    sung = matching.Features(rest, rest, flux, flux, np.ones(80, bool), flux)
     stay = np.full(40, 0.02, np.float32)
 
-    def held(cost: sung_speech.Float32) -> tuple[int, int]:
-        path = sung_speech._viterbi(cost, stay, 0.5, 0.6)[1]
+    def held(cost: frames.Float32) -> tuple[int, int]:
+        path = matching.viterbi(cost, stay, 0.5, 0.6)[1]
         frame = int(np.bincount(path[20:60]).argmax())
         return frame, int((path[20:60] == frame).sum())
 
     assert held(cost)[0] == 12
-    steadied = sung_speech._steadied(cost, sung)
+    steadied = matching.steadied(cost, sung)
     frame, count = held(steadied)
     assert 15 <= frame <= 20 and count > 15
     assert np.array_equal(steadied[19:21], cost[19:21])  # where the sound changes, each frame is judged alone
     unvoiced = replace(sung, voiced=np.zeros(80, bool))
-    assert np.array_equal(sung_speech._steadied(cost, unvoiced), cost)
+    assert np.array_equal(matching.steadied(cost, unvoiced), cost)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------
@@ -360,7 +361,7 @@ def test_short_slips_of_the_octave_are_undone_and_short_holes_bridged() -> None:
     f0[100:106] = 0.0
     f0[150:190] = 0.0
     f0[170:173] = 300.0
-    clean = sung_speech.clean_f0(f0, np.ones(200, bool))
+    clean = frames.clean_f0(f0, np.ones(200, bool))
     assert np.allclose(clean[:150], 220.0) and not clean[150:190].any()
 
 
@@ -371,7 +372,7 @@ def test_spikes_of_the_melody_go_and_notes_and_vibrato_stay() -> None:
     f0[300:320] = 0.0
     spiky = f0.copy()
     spiky[[50, 51, 52, 120, 121, 250]] *= 2 ** (1.5 / 12)
-    smooth = sung_speech.without_spikes(spiky)
+    smooth = frames.without_spikes(spiky)
     assert np.array_equal(smooth > 0, f0 > 0)
     cents = 1200 * np.abs(np.log2(smooth[f0 > 0] / f0[f0 > 0]))
     assert np.median(cents) < 2 and cents.max() < 35  # the spikes: 150
