@@ -46,8 +46,8 @@ from tests import songs as rooms
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "gpu_scripts"))
-import gptsovits_infer  # noqa: E402 (from gpu_scripts)
-from common import sung_speech as method  # noqa: E402
+from common import sung_speech as method  # noqa: E402 (from gpu_scripts)
+from common.gptsovits.cover import next_speed  # noqa: E402
 from common.sung_speech.frames import level_db  # noqa: E402
 
 RATE = marked.RATE
@@ -408,7 +408,7 @@ def sing(
             words = tuple(_jittered(rng, word) for word in speech.words) if window.phrase.words else ()
             sung.add(number, method.Take(speech.samples.astype(np.float32), speech.rate, words))
             row.append(speech)
-            speed = gptsovits_infer.next_speed(window, take)
+            speed = next_speed(window, take)
         said.append(row)
     sung.align()
     out = np.zeros(len(song.samples), np.float32)

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves
 
 from common import audio, options, script_io
 from common.audio import RATE
-from common.gptsovits_runtime import check_device, failure, inside, quiet
+from common.gptsovits.process import check_device, failure, inside, quiet
 from common.script_io import Progress, ScriptError
 
 Float32 = NDArray[np.float32]

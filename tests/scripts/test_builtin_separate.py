@@ -213,7 +213,7 @@ def test_what_is_not_audio_is_exit_code_3(server, tmp_path, content):
 def test_bad_arguments_are_exit_code_2_and_one_line(tmp_path, write):
     write(songs.song()[0][:RATE])
     refused(tmp_path, separate(tmp_path, "--nonsense"), 2, "--nonsense")
-    refused(tmp_path, separate(tmp_path, "--inst", str(tmp_path / "vocal.wav")), 2, "three files")
+    refused(tmp_path, separate(tmp_path, "--inst", str(tmp_path / "vocal.wav")), 2, "different files")
 
 
 def test_an_output_folder_that_is_missing_is_exit_code_6(server, tmp_path, write):

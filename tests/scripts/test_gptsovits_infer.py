@@ -384,6 +384,6 @@ def test_a_spike_of_the_tracker_is_not_sung(monkeypatch: pytest.MonkeyPatch) -> 
         tracked[100:102] = 240.0
         return tracked
 
-    monkeypatch.setattr(sung_speech, "clean_f0", spiky)
+    monkeypatch.setattr(frames, "clean_f0", spiky)
     tone = np.sin(2 * np.pi * 200.0 * np.arange(16_000) / 16_000)
     assert np.array_equal(np.unique(sung_speech.analyze(tone, 16_000).f0), [200.0])

@@ -1,4 +1,4 @@
-"""gpu_scripts/common/gptsovits_runtime.py in a process of its own, in a root whose engine is as odd as the real one."""
+"""gpu_scripts/common/gptsovits/runtime.py in a process of its own, in a root whose engine is as odd as the real one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT = "The train leaves early in the morning."
 DRIVER = """
 import json, sys, numpy
 sys.path.insert(0, sys.argv[1])
-from common import gptsovits_runtime
+from common.gptsovits import runtime as gptsovits_runtime
 from common.script_io import ScriptError
 runtime = None
 for line in sys.stdin:
@@ -42,10 +42,10 @@ for line in sys.stdin:
             samples, rate = gptsovits_runtime._joined([(16000, numpy.array(*arguments, dtype=numpy.int16))])
             value = samples.tolist()
         elif name == "find":
-            found = runtime.find(*arguments, **keywords)
+            found = runtime.catalogue.find(*arguments, **keywords)
             value = [str(found.gpt), str(found.sovits)]
         elif name == "models":
-            value = runtime.models()
+            value = runtime.catalogue.models()
         else:
             value = getattr(runtime, name)
         answer = {"value": value}
