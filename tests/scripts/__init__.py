@@ -6,4 +6,4 @@ import sys
 from pathlib import Path
 
 # A script finds the package `common` beside itself; these tests look into it too.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "gpu_scripts"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "gpu_scripts"))
