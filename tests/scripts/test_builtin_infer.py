@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,10 +15,10 @@ import soundfile as sf
 import soxr
 
 from tests import songs
-from tests.scripts.script_server import Done, ScriptServer
+from tests.scripts.script_server import SCRIPTS, Done
 from voices.engines.builtin import conversion, singing, world
 
-SCRIPT = Path(__file__).resolve().parents[2] / "gpu_scripts" / "builtin_infer.py"
+SCRIPT = SCRIPTS / "builtin_infer.py"
 RATE = songs.RATE
 REFERENCE_TEXT = "The quick brown fox jumps over the lazy dog, and nobody minded that it was late."
 PAUSE = slice(2 * RATE, 5 * RATE // 2)
@@ -56,14 +55,6 @@ def command(folder: Path, *more: str) -> list[str]:
 def infer(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """By a process of its own."""
     return subprocess.run(command(folder, *more), capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptServer]:
-    """The same script, which most tests share."""
-    serving = ScriptServer(tmp_path_factory.mktemp("server"), SCRIPT.name)
-    yield serving
-    serving.close()
 
 
 def read(path: Path) -> songs.Audio:

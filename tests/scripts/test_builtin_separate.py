@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ import pytest
 import soundfile as sf
 
 from tests import songs
-from tests.scripts.script_server import Done, ScriptServer
+from tests.scripts.script_server import SCRIPTS, Done
 
-SCRIPT = Path(__file__).resolve().parents[2] / "gpu_scripts" / "builtin_separate.py"
+SCRIPT = SCRIPTS / "builtin_separate.py"
 RATE = songs.RATE
 
 
@@ -32,14 +32,6 @@ def command(folder: Path, *more: str) -> list[str]:
 def separate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """By a process of its own."""
     return subprocess.run(command(folder, *more), capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptServer]:
-    """The same script, which most tests share."""
-    serving = ScriptServer(tmp_path_factory.mktemp("server"), SCRIPT.name)
-    yield serving
-    serving.close()
 
 
 def read(path: Path) -> songs.Audio:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
@@ -23,8 +22,8 @@ from common.sung_speech import frames, lyrics, matching
 from tests import marked_speech, songs
 from tests.scripts import fake_faster_whisper
 from tests.scripts import fake_gptsovits_root as fake
+from tests.scripts.script_server import SCRIPTS, ScriptServer
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "gpu_scripts"
 SCRIPT = SCRIPTS / "gptsovits_infer.py"
 RATE = 44100
 LINES = ("Follow the river down to the sea", "where nobody knows your name")
@@ -197,49 +196,27 @@ def test_a_held_sound_is_held_inside_of_the_spoken_one_and_not_on_its_edge() -> 
 # --- errors ---------------------------------------------------------------------------------------------------
 
 
-class Server:
-    """The script with --serve: job after job, without loading numpy for each."""
+class Serving:
+    """The script in one process for several jobs, without loading numpy for each."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
-        with (folder / "stderr").open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), "--serve"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**os.environ, "PYTHONPATH": str(root)},
-            )
-        assert json.loads(self._line()) == {"ready": True}
-
-    def _line(self) -> str:
-        assert self.process.stdout
-        return self.process.stdout.readline()
+        self.server = ScriptServer(folder, SCRIPT.name, PYTHONPATH=str(root))
 
     def __call__(self, *more: str, folder: Path | None = None) -> tuple[int, str]:
-        job = {"id": "1", "argv": arguments(self.root, folder or self.folder, *more)}
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        while True:
-            told = json.loads(self._line())
-            if told.get("done"):
-                return told["exit_code"], told.get("message", "")
+        done = self.server.run(*arguments(self.root, folder or self.folder, *more))
+        return done.exit_code, done.message
 
 
 @pytest.fixture(scope="module")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("errors")
     root = fake.build(tmp_path_factory.mktemp("root"))
     fake.add_trained(root, "anna")[1].unlink()
     write_inputs(folder)
-    server = Server(root, folder)
-    yield server
-    assert server.process.stdin and server.process.stdout
-    server.process.stdin.close()
-    server.process.wait(30)
-    server.process.stdout.close()
+    serving = Serving(root, folder)
+    yield serving
+    serving.server.close()
 
 
 WORDS = ("--lyrics", "\n".join(LINES))
@@ -262,14 +239,14 @@ WORDS = ("--lyrics", "\n".join(LINES))
     ],
 )
 def test_what_cannot_be_done_has_its_exit_code_and_a_reason(
-    serve: Server, more: tuple[str, ...], code: int, reason: str
+    serve: Serving, more: tuple[str, ...], code: int, reason: str
 ) -> None:
     found, message = serve(*more)
     assert found == code and reason in message
     assert "\n" not in message and not (serve.folder / "out.wav").exists()
 
 
-def test_nothing_sung_and_a_short_reference_are_told_apart(serve: Server, tmp_path: Path) -> None:
+def test_nothing_sung_and_a_short_reference_are_told_apart(serve: Serving, tmp_path: Path) -> None:
     write_inputs(tmp_path)
     noise = np.random.default_rng(1).standard_normal(2 * RATE) * 0.1
     for silence in (np.zeros(2 * RATE), noise):
@@ -283,7 +260,7 @@ def test_nothing_sung_and_a_short_reference_are_told_apart(serve: Server, tmp_pa
     assert serve(*WORDS, folder=tmp_path)[0] == 5
 
 
-def test_lyrics_alone_are_sung_with_one_take_by_a_process_that_serves(serve: Server) -> None:
+def test_lyrics_alone_are_sung_with_one_take_by_a_process_that_serves(serve: Serving) -> None:
     fake.clear_calls(serve.root)
     code, message = serve(*WORDS, "--takes", "1", "--language", "en")
     assert (code, message) == (0, "")

@@ -18,8 +18,8 @@ import yaml
 from tests import speech
 from tests.scripts import fake_gptsovits_root as fake
 from tests.scripts.fake_gptsovits_root.speaking import PRETRAINED, TTS_Config
+from tests.scripts.script_server import SCRIPTS
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "gpu_scripts"
 TEXT = "The train leaves early in the morning."
 
 # Takes one call a line, answers in kind: a Runtime can't live in the tests' process, whose working folder it changes.

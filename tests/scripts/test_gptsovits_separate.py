@@ -17,8 +17,9 @@ import soundfile as sf
 import yaml
 
 from tests.scripts import fake_gptsovits_root as fake
+from tests.scripts.script_server import SCRIPTS
 
-SCRIPT = Path(__file__).resolve().parents[2] / "gpu_scripts" / "gptsovits_separate.py"
+SCRIPT = SCRIPTS / "gptsovits_separate.py"
 RATE = 44100
 
 

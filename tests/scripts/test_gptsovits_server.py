@@ -23,11 +23,12 @@ import soundfile as sf
 
 from tests import speech
 from tests.scripts import fake_gptsovits_root as fake
+from tests.scripts.script_server import SCRIPTS
 from voiceproject.errors import EngineUnavailable
 from voices.engines import Model, Reference, SynthesisRequest
 from voices.engines.gptsovits import GptSovitsEngine
 
-SCRIPT = Path(__file__).resolve().parents[2] / "gpu_scripts" / "gptsovits_server.py"
+SCRIPT = SCRIPTS / "gptsovits_server.py"
 TOKEN = "a-token-of-this-test-alone"
 TEXT = "Seventeen herons stood in the marsh."
 

@@ -19,9 +19,7 @@ import seedvc_infer
 from common import script_io
 from tests import audio_files, songs
 from tests.scripts import fake_engines
-from tests.scripts.script_server import Done, ScriptServer
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "gpu_scripts"
+from tests.scripts.script_server import SCRIPTS, Done, ScriptServer
 
 RATE = 44100
 SECONDS = 2.0
