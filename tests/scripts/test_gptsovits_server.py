@@ -21,13 +21,14 @@ import pytest
 import requests
 import soundfile as sf
 
-from tests import fake_gptsovits_root as fake
+from tests.scripts import fake_gptsovits_root as fake
+from tests.scripts.script_server import SCRIPTS
 from tests.support import speech
 from voiceproject.errors import EngineUnavailable
 from voices.engines import Model, Reference, SynthesisRequest
 from voices.engines.gptsovits import GptSovitsEngine
 
-SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "gptsovits_server.py"
+SCRIPT = SCRIPTS / "gptsovits_server.py"
 TOKEN = "a-token-of-this-test-alone"
 TEXT = "Seventeen herons stood in the marsh."
 

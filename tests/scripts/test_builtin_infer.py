@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,11 +14,11 @@ import pytest
 import soundfile as sf
 import soxr
 
-from tests.script_server import Done, ScriptServer
+from tests.scripts.script_server import SCRIPTS, Done
 from tests.support import songs
 from voices.engines.builtin import conversion, singing, world
 
-SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "builtin_infer.py"
+SCRIPT = SCRIPTS / "builtin_infer.py"
 RATE = songs.RATE
 REFERENCE_TEXT = "The quick brown fox jumps over the lazy dog, and nobody minded that it was late."
 PAUSE = slice(2 * RATE, 5 * RATE // 2)
@@ -56,14 +55,6 @@ def command(folder: Path, *more: str) -> list[str]:
 def infer(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """By a process of its own."""
     return subprocess.run(command(folder, *more), capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptServer]:
-    """The same script, which most tests share."""
-    serving = ScriptServer(tmp_path_factory.mktemp("server"), SCRIPT.name)
-    yield serving
-    serving.close()
 
 
 def read(path: Path) -> songs.Audio:
@@ -166,6 +157,14 @@ def test_a_mono_vocal_of_another_rate_comes_out_mono_at_44100(server, folder):
     done = server.run(*arguments(folder, "--model-id", "any", "--project-root", str(SCRIPT.parent.parent)))
     assert done.exit_code == 0, done.message
     assert read(folder / "out.wav").shape == (round(n * RATE / 32000), 1)
+
+
+def test_a_project_root_without_the_engine_is_refused_also_by_a_process_that_has_loaded_another(server, folder):
+    done = server.run(*arguments(folder, "--project-root", str(folder)))
+    assert (done.exit_code, (folder / "out.wav").exists()) == (2, False)
+    result = infer(folder, "--project-root", str(folder))
+    assert result.returncode == 2
+    assert result.stderr == f"{SCRIPT.name}: --project-root {folder} does not hold voices/engines/builtin\n"
 
 
 def test_channels_that_cancel_out_are_still_converted(server, folder):

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "gpu_scripts"
 
 
 @dataclass

@@ -16,9 +16,10 @@ import pytest
 import soundfile as sf
 import yaml
 
-from tests import fake_gptsovits_root as fake
+from tests.scripts import fake_gptsovits_root as fake
+from tests.scripts.script_server import SCRIPTS
 
-SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "gptsovits_separate.py"
+SCRIPT = SCRIPTS / "gptsovits_separate.py"
 RATE = 44100
 
 

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import script_io
-import sung_speech
 from numpy.typing import NDArray
-from script_io import ScriptError
-from sung_speech import Frames, Phrase, Span
+
+from common import script_io
+from common.failures import OUT_OF_MEMORY
+from common.script_io import ScriptError
+
+from .frames import FRAME_SECONDS, SUNG_TRIM_DB, Frames, Phrase, Span, closed, runs
 
 MODEL_FILES = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json")
 WHERE_THE_ENGINE_KEEPS_MODELS = "tools/asr/models"
@@ -134,7 +136,7 @@ class Recogniser:
 
 
 def _failed(error: Exception, doing: str) -> ScriptError:
-    if isinstance(error, MemoryError) or re.search("out of memory|CUBLAS_STATUS_ALLOC_FAILED", str(error)):
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
         return ScriptError(script_io.OUT_OF_MEMORY, f"{doing}: out of memory")
     return ScriptError(script_io.ENGINE_FAILED, f"{doing}: {type(error).__name__}")
 
@@ -221,7 +223,7 @@ def from_lyrics_and_heard(lines: Sequence[str], heard: Sequence[Heard], source: 
         placed.append(Phrase(line, start, end, own))
     if not any(placed):
         return []
-    seconds = len(source) * sung_speech.FRAME_SECONDS
+    seconds = len(source) * FRAME_SECONDS
     number = 0
     phrases = [phrase for phrase in placed if phrase is not None]
     while number < len(placed):
@@ -241,11 +243,11 @@ def from_lyrics_and_heard(lines: Sequence[str], heard: Sequence[Heard], source: 
 
 def segments(source: Frames, low: float = 0.0, high: float = math.inf) -> list[Span]:
     """What is sung between two times, cut at pauses."""
-    step = sung_speech.FRAME_SECONDS
+    step = FRAME_SECONDS
     first, last = round(low / step), len(source) if high == math.inf else round(high / step)
-    sung = (source.level > source.loud - sung_speech.SUNG_TRIM_DB)[first:last]
+    sung = (source.level > source.loud - SUNG_TRIM_DB)[first:last]
     found = []
-    for start, stop in sung_speech.runs(sung_speech.closed(sung, round(PAUSE_SECONDS / step))):
+    for start, stop in runs(closed(sung, round(PAUSE_SECONDS / step))):
         if (stop - start) * step >= SEGMENT_SECONDS and source.voiced[first + start : first + stop].mean() > 0.25:
             found.append(Span((first + start) * step, (first + stop) * step))
     return found
@@ -301,7 +303,7 @@ def lay_out(lines: Sequence[str], source: Frames, low: float = 0.0, high: float 
 def _with_longest_split(parts: list[Span], source: Frames) -> list[Span]:
     """The longest segment in two, where it is quietest in its middle half."""
     number = int(np.argmax([part.end - part.start for part in parts]))
-    part, step = parts[number], sung_speech.FRAME_SECONDS
+    part, step = parts[number], FRAME_SECONDS
     length = part.end - part.start
     first, last = round((part.start + length / 4) / step), round((part.end - length / 4) / step)
     cut = (first + int(np.argmin(source.level[first : last + 1] + 6.0 * source.voiced[first : last + 1]))) * step

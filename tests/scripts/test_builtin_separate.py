@@ -6,17 +6,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 
-from tests.script_server import Done, ScriptServer
+from tests.scripts.script_server import SCRIPTS, Done
 from tests.support import songs
 
-SCRIPT = Path(__file__).resolve().parent.parent / "gpu_scripts" / "builtin_separate.py"
+SCRIPT = SCRIPTS / "builtin_separate.py"
 RATE = songs.RATE
 
 
@@ -32,14 +32,6 @@ def command(folder: Path, *more: str) -> list[str]:
 def separate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """By a process of its own."""
     return subprocess.run(command(folder, *more), capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptServer]:
-    """The same script, which most tests share."""
-    serving = ScriptServer(tmp_path_factory.mktemp("server"), SCRIPT.name)
-    yield serving
-    serving.close()
 
 
 def read(path: Path) -> songs.Audio:
@@ -213,7 +205,7 @@ def test_what_is_not_audio_is_exit_code_3(server, tmp_path, content):
 def test_bad_arguments_are_exit_code_2_and_one_line(tmp_path, write):
     write(songs.song()[0][:RATE])
     refused(tmp_path, separate(tmp_path, "--nonsense"), 2, "--nonsense")
-    refused(tmp_path, separate(tmp_path, "--inst", str(tmp_path / "vocal.wav")), 2, "three files")
+    refused(tmp_path, separate(tmp_path, "--inst", str(tmp_path / "vocal.wav")), 2, "different files")
 
 
 def test_an_output_folder_that_is_missing_is_exit_code_6(server, tmp_path, write):

@@ -1,4 +1,4 @@
-"""gpu_scripts/gptsovits_runtime.py in a process of its own, in a root whose engine is as odd as the real one."""
+"""gpu_scripts/common/gptsovits/runtime.py in a process of its own, in a root whose engine is as odd as the real one."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ import pytest
 import soundfile as sf
 import yaml
 
-from tests import fake_gptsovits_root as fake
+from tests.scripts import fake_gptsovits_root as fake
+from tests.scripts.fake_gptsovits_root.speaking import PRETRAINED, TTS_Config
+from tests.scripts.script_server import SCRIPTS
 from tests.support import speech
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
 TEXT = "The train leaves early in the morning."
 
 # Takes one call a line, answers in kind: a Runtime can't live in the tests' process, whose working folder it changes.
 DRIVER = """
 import json, sys, numpy
 sys.path.insert(0, sys.argv[1])
-import gptsovits_runtime
-from script_io import ScriptError
+from common.gptsovits import runtime as module
+from common.script_io import ScriptError
 runtime = None
 for line in sys.stdin:
     name, arguments, keywords = json.loads(line)
     try:
         if name == "Runtime":
-            runtime = gptsovits_runtime.Runtime(*arguments, **keywords)
+            runtime = module.Runtime(*arguments, **keywords)
             value = None
         elif name == "speak":
             samples, rate = runtime.speak(*arguments, **keywords)
             numpy.save("speech.npy", samples)
             value = rate
         elif name == "joined":
-            samples, rate = gptsovits_runtime._joined([(16000, numpy.array(*arguments, dtype=numpy.int16))])
+            samples, rate = module._joined([(16000, numpy.array(*arguments, dtype=numpy.int16))])
             value = samples.tolist()
         elif name == "find":
-            found = runtime.find(*arguments, **keywords)
+            found = runtime.catalogue.find(*arguments, **keywords)
             value = [str(found.gpt), str(found.sovits)]
         elif name == "models":
-            value = runtime.models()
+            value = runtime.catalogue.models()
         else:
             value = getattr(runtime, name)
         answer = {"value": value}
@@ -189,7 +190,7 @@ def test_weights_are_loaded_only_when_they_differ(engine, reference):
 
 @pytest.mark.parametrize(("version", "rate"), [("v1", 32000), ("v3", 24000), ("v4", 48000), ("v2Pro", 32000)])
 def test_the_version_is_read_from_the_weights(engine, reference, version, rate):
-    config = fake.TTS_Config.default_configs[version]
+    config = TTS_Config.default_configs[version]
     paths = {"gpt_weights": config["t2s_weights_path"], "sovits_weights": config["vits_weights_path"]}
     prompt = {"prompt_text": "A reference.", "prompt_language": "en"}
     engine.speak(reference, **prompt)
@@ -353,8 +354,8 @@ def test_a_missing_file_never_becomes_the_default_voice(engine, reference):
 
 
 def test_what_a_version_needs_beside_its_weights_is_looked_for_first(engine, reference):
-    config = fake.TTS_Config.default_configs["v4"]
-    vocoder = engine.root / fake.PRETRAINED / "gsv-v4-pretrained" / "vocoder.pth"
+    config = TTS_Config.default_configs["v4"]
+    vocoder = engine.root / PRETRAINED / "gsv-v4-pretrained" / "vocoder.pth"
     vocoder.rename(vocoder.with_suffix(".away"))
     try:
         paths = {"gpt_weights": config["t2s_weights_path"], "sovits_weights": config["vits_weights_path"]}

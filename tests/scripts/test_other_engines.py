@@ -15,15 +15,11 @@ import pytest
 import soundfile as sf
 import soxr
 
-from tests.fakes import fake_engines
-from tests.script_server import Done, ScriptServer
+import seedvc_infer
+from common import script_io
+from tests.scripts import fake_engines
+from tests.scripts.script_server import SCRIPTS, Done, ScriptServer
 from tests.support import audio_files, songs
-
-SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-import script_io  # noqa: E402
-import seedvc_infer  # noqa: E402
 
 RATE = 44100
 SECONDS = 2.0

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json", "vocabulary.json")
 
 
@@ -44,7 +44,8 @@ def build(folder: Path) -> tuple[Path, Path]:
     package = folder / "packages" / "faster_whisper"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(
-        f"import sys\nsys.path.append({str(REPOSITORY)!r})\nfrom tests.fake_faster_whisper import WhisperModel\n"
+        f"import sys\nsys.path.append({str(REPOSITORY)!r})\n"
+        "from tests.scripts.fake_faster_whisper import WhisperModel\n"
     )
     model = folder / "faster-whisper-test"
     model.mkdir()

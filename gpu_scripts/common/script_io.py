@@ -1,31 +1,22 @@
-"""What the command-line scripts of this folder share: arguments, progress, warnings, exit codes, atomic WAV files, and
-the two ways to run: one job from the command line, or with `--serve` job after job from stdin (see `run`).
+"""How the command-line scripts talk to their caller: progress, warnings, exit codes, and the two ways to run: one job
+from the command line, or with `--serve` job after job from stdin (see `run`).
 
-Only the standard library is imported here at first, so that a script can call `limit_threads` before numpy is loaded.
+Only the standard library is imported here, so that a script can call `limit_threads` before numpy is loaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import io
 import json
 import os
 import re
 import signal
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
-
-if TYPE_CHECKING:
-    import numpy as np
-    import soundfile
-    from numpy.typing import NDArray
+from typing import Any, BinaryIO, NoReturn
 
 UNEXPECTED = 1
 BAD_ARGUMENTS = 2
@@ -43,7 +34,6 @@ NO_LYRICS = 13  # no recogniser, and no lyrics either
 MISSING_PACKAGE = 14  # of this interpreter
 
 SERVE = "--serve"
-READ_BLOCK = 441_000  # samples
 
 
 class ScriptError(Exception):
@@ -97,89 +87,6 @@ def warn(message: str) -> None:
         _server.tell(warning=message)
     else:
         print(f"WARNING {message}", file=sys.stderr, flush=True)
-
-
-class _File(io.BufferedRandom):
-    """Remembers why a write failed: soundfile says no more than that it did, by an AssertionError."""
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-
-@contextmanager
-def wav_writer(path: Path, sample_rate: int, channels: int) -> Iterator[soundfile.SoundFile]:
-    """A 32-bit float WAV that appears under `path` only when the block ends well; otherwise nothing is left of it.
-
-    Written beside `path`, flushed to the disk, then renamed. Raises ScriptError (6) where it cannot be written.
-    """
-    import soundfile
-
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise ScriptError(UNWRITABLE, f"cannot write {path}: {error.strerror}") from error
-    raw = _File(io.FileIO(descriptor, "w+b"))
-    try:
-        with raw:
-            with soundfile.SoundFile(
-                raw, "w", samplerate=sample_rate, channels=channels, format="WAV", subtype="FLOAT"
-            ) as wav:
-                yield wav
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except (OSError, soundfile.SoundFileError, AssertionError) as error:
-        if isinstance(error, AssertionError) and raw.error is None:
-            raise
-        raise ScriptError(UNWRITABLE, f"cannot write {path}: {raw.error or error}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def open_wav(path: Path, max_channels: int = 2) -> soundfile.SoundFile:
-    """An audio file opened for reading. Raises ScriptError (3): no such file, not audio, empty, too many channels."""
-    import soundfile
-
-    try:
-        audio = soundfile.SoundFile(path)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise ScriptError(UNREADABLE, f"cannot read {path}: {error}") from error
-    if audio.channels > max_channels or audio.frames == 0 or audio.samplerate < 4000:
-        facts = f"{audio.channels} channels, {audio.frames} samples at {audio.samplerate} Hz"
-        audio.close()
-        raise ScriptError(UNREADABLE, f"cannot use {path}: {facts}; wanted 1 to {max_channels} channels with audio")
-    return audio
-
-
-def read_mono(path: Path, seconds: float | None = None) -> tuple[NDArray[np.float32], int, int]:
-    """(samples (n,), sample rate, channels of the file): the middle of two channels, or the louder one where they
-    cancel each other out. Raises ScriptError (3)."""
-    import numpy as np
-
-    with open_wav(path) as audio:
-        frames = audio.frames if seconds is None else min(audio.frames, round(seconds * audio.samplerate))
-        sides = np.empty((frames, audio.channels), np.float32)
-        filled = 0
-        while filled < frames:
-            block = audio.read(min(READ_BLOCK, frames - filled), dtype="float32", always_2d=True)
-            if not len(block):
-                break
-            sides[filled : filled + len(block)] = block
-            filled += len(block)
-        if filled < frames or not np.isfinite(sides).all():
-            raise ScriptError(UNREADABLE, f"{path} is cut short or holds samples that are not numbers")
-        middle = sides.mean(axis=1)
-        energies = [float(np.vdot(sides[:, channel], sides[:, channel])) for channel in range(audio.channels)]
-        if float(np.vdot(middle, middle)) < 0.1 * max(energies):
-            middle = np.ascontiguousarray(sides[:, int(np.argmax(energies))])
-        return middle, audio.samplerate, audio.channels
 
 
 class _Ended(SystemExit):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
@@ -18,14 +17,12 @@ import pytest
 import pyworld
 import soundfile as sf
 
-from tests import fake_faster_whisper
-from tests import fake_gptsovits_root as fake
+from common import sung_speech
+from common.sung_speech import frames, lyrics, matching
+from tests.scripts import fake_faster_whisper
+from tests.scripts import fake_gptsovits_root as fake
+from tests.scripts.script_server import SCRIPTS, ScriptServer
 from tests.support import marked_speech, songs
-
-SCRIPTS = Path(__file__).resolve().parent.parent / "gpu_scripts"
-sys.path.insert(0, str(SCRIPTS))
-import lyrics  # noqa: E402 (a script's module, as its interpreter finds it)
-import sung_speech  # noqa: E402
 
 SCRIPT = SCRIPTS / "gptsovits_infer.py"
 RATE = 44100
@@ -92,7 +89,7 @@ def melody(samples: songs.Audio) -> tuple[float, float, float]:
     """(share within 50 cents, median cents, share of frames in the lines that are rightly voiced or not)."""
     x = sung_speech.resample(samples, RATE, 16000).astype(np.float64)
     f0 = pyworld.harvest(x, 16000, f0_floor=65.0, f0_ceil=1000.0)[0]
-    level = sung_speech._level(x.astype(np.float32), len(f0))
+    level = frames.level_db(x.astype(np.float32), len(f0))
     f0 = np.where(level > np.percentile(level, 98) - 45, f0, 0)
     count = min(len(f0), len(song().f0))
     f0, wanted = f0[:count], song().f0[:count] * 2 ** (SEMITONES / 12)
@@ -179,69 +176,47 @@ def test_a_held_sound_is_held_inside_of_the_spoken_one_and_not_on_its_edge() -> 
     flux = np.ones(80, np.float32)
     flux[18:22] = flux[58:62] = 4.0
     rest = np.zeros((80, 11), np.float32)
-    sung = sung_speech._Features(rest, rest, flux, flux, np.ones(80, bool), flux)
+    sung = matching.Features(rest, rest, flux, flux, np.ones(80, bool), flux)
     stay = np.full(40, 0.02, np.float32)
 
-    def held(cost: sung_speech.Float32) -> tuple[int, int]:
-        path = sung_speech._viterbi(cost, stay, 0.5, 0.6)[1]
+    def held(cost: frames.Float32) -> tuple[int, int]:
+        path = matching.viterbi(cost, stay, 0.5, 0.6)[1]
         frame = int(np.bincount(path[20:60]).argmax())
         return frame, int((path[20:60] == frame).sum())
 
     assert held(cost)[0] == 12
-    steadied = sung_speech._steadied(cost, sung)
+    steadied = matching.steadied(cost, sung)
     frame, count = held(steadied)
     assert 15 <= frame <= 20 and count > 15
     assert np.array_equal(steadied[19:21], cost[19:21])  # where the sound changes, each frame is judged alone
     unvoiced = replace(sung, voiced=np.zeros(80, bool))
-    assert np.array_equal(sung_speech._steadied(cost, unvoiced), cost)
+    assert np.array_equal(matching.steadied(cost, unvoiced), cost)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------
 
 
-class Server:
-    """The script with --serve: job after job, without loading numpy for each."""
+class Serving:
+    """The script in one process for several jobs, without loading numpy for each."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
-        with (folder / "stderr").open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), "--serve"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**os.environ, "PYTHONPATH": str(root)},
-            )
-        assert json.loads(self._line()) == {"ready": True}
-
-    def _line(self) -> str:
-        assert self.process.stdout
-        return self.process.stdout.readline()
+        self.server = ScriptServer(folder, SCRIPT.name, PYTHONPATH=str(root))
 
     def __call__(self, *more: str, folder: Path | None = None) -> tuple[int, str]:
-        job = {"id": "1", "argv": arguments(self.root, folder or self.folder, *more)}
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        while True:
-            told = json.loads(self._line())
-            if told.get("done"):
-                return told["exit_code"], told.get("message", "")
+        done = self.server.run(*arguments(self.root, folder or self.folder, *more))
+        return done.exit_code, done.message
 
 
 @pytest.fixture(scope="module")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("errors")
     root = fake.build(tmp_path_factory.mktemp("root"))
     fake.add_trained(root, "anna")[1].unlink()
     write_inputs(folder)
-    server = Server(root, folder)
-    yield server
-    assert server.process.stdin and server.process.stdout
-    server.process.stdin.close()
-    server.process.wait(30)
-    server.process.stdout.close()
+    serving = Serving(root, folder)
+    yield serving
+    serving.server.close()
 
 
 WORDS = ("--lyrics", "\n".join(LINES))
@@ -264,14 +239,14 @@ WORDS = ("--lyrics", "\n".join(LINES))
     ],
 )
 def test_what_cannot_be_done_has_its_exit_code_and_a_reason(
-    serve: Server, more: tuple[str, ...], code: int, reason: str
+    serve: Serving, more: tuple[str, ...], code: int, reason: str
 ) -> None:
     found, message = serve(*more)
     assert found == code and reason in message
     assert "\n" not in message and not (serve.folder / "out.wav").exists()
 
 
-def test_nothing_sung_and_a_short_reference_are_told_apart(serve: Server, tmp_path: Path) -> None:
+def test_nothing_sung_and_a_short_reference_are_told_apart(serve: Serving, tmp_path: Path) -> None:
     write_inputs(tmp_path)
     noise = np.random.default_rng(1).standard_normal(2 * RATE) * 0.1
     for silence in (np.zeros(2 * RATE), noise):
@@ -285,7 +260,7 @@ def test_nothing_sung_and_a_short_reference_are_told_apart(serve: Server, tmp_pa
     assert serve(*WORDS, folder=tmp_path)[0] == 5
 
 
-def test_lyrics_alone_are_sung_with_one_take_by_a_process_that_serves(serve: Server) -> None:
+def test_lyrics_alone_are_sung_with_one_take_by_a_process_that_serves(serve: Serving) -> None:
     fake.clear_calls(serve.root)
     code, message = serve(*WORDS, "--takes", "1", "--language", "en")
     assert (code, message) == (0, "")
@@ -363,7 +338,7 @@ def test_short_slips_of_the_octave_are_undone_and_short_holes_bridged() -> None:
     f0[100:106] = 0.0
     f0[150:190] = 0.0
     f0[170:173] = 300.0
-    clean = sung_speech.clean_f0(f0, np.ones(200, bool))
+    clean = frames.clean_f0(f0, np.ones(200, bool))
     assert np.allclose(clean[:150], 220.0) and not clean[150:190].any()
 
 
@@ -374,7 +349,7 @@ def test_spikes_of_the_melody_go_and_notes_and_vibrato_stay() -> None:
     f0[300:320] = 0.0
     spiky = f0.copy()
     spiky[[50, 51, 52, 120, 121, 250]] *= 2 ** (1.5 / 12)
-    smooth = sung_speech.without_spikes(spiky)
+    smooth = frames.without_spikes(spiky)
     assert np.array_equal(smooth > 0, f0 > 0)
     cents = 1200 * np.abs(np.log2(smooth[f0 > 0] / f0[f0 > 0]))
     assert np.median(cents) < 2 and cents.max() < 35  # the spikes: 150
@@ -386,6 +361,6 @@ def test_a_spike_of_the_tracker_is_not_sung(monkeypatch: pytest.MonkeyPatch) -> 
         tracked[100:102] = 240.0
         return tracked
 
-    monkeypatch.setattr(sung_speech, "clean_f0", spiky)
+    monkeypatch.setattr(frames, "clean_f0", spiky)
     tone = np.sin(2 * np.pi * 200.0 * np.arange(16_000) / 16_000)
     assert np.array_equal(np.unique(sung_speech.analyze(tone, 16_000).f0), [200.0])
