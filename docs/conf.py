@@ -1,4 +1,4 @@
-"""Sphinx: `python -m sphinx -W --keep-going -b html docs data/docs` builds these pages and fails for a dead link."""
+"""Sphinx: `python -m sphinx -W --keep-going -b html docs built-docs` builds these pages and fails for a dead link."""
 
 from pygments.lexers.shell import BashLexer
 from sphinx.application import Sphinx
