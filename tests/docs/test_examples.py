@@ -19,8 +19,8 @@ import soundfile as sf
 
 from tests.conftest import needs
 from tests.docs.blocks import PAGES, ROOT, Block, blocks
-from tests.test_quickstart import SAMPLES, Quickstart, free_port
-from tests.test_streaming import decode
+from tests.operations.test_quickstart import SAMPLES, Quickstart, free_port
+from tests.speech.test_streaming import decode
 
 ADDRESS = "localhost:8000"
 KEY = "your-api-key"

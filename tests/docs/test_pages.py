@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 
 from tests.docs.blocks import DOCS, PAGES, ROOT, prose
 from voiceproject.errors import STATUS_OF_CODE
-from voiceproject.jobs import ERROR_MESSAGES
+from voiceproject.jobs.job import ERROR_MESSAGES
 
 ROOT_PAGES = [ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
 SETTINGS = dotenv_values(ROOT / ".env.example", interpolate=False)
@@ -124,3 +124,12 @@ def test_the_errors_page_has_every_code_with_its_status_and_none_besides() -> No
     told = [(row[0].strip("`"), row[1]) for row in rows("errors.md")]
     assert {code: int(status) for code, status in told if status.isdigit()} == STATUS_OF_CODE
     assert {code for code, status in told if not status.isdigit()} == set(ERROR_MESSAGES)  # of failed jobs
+
+
+def test_contributing_names_every_room_and_none_that_is_gone() -> None:
+    told = set(re.findall(r"^\| `([\w/]+)/` \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE))
+    doors = [ROOT / app for app in ("voiceproject", "voices", "covers")]
+    doors += [door.parent for app in doors for door in app.glob("*/__init__.py")]
+    rooms = {str(door.relative_to(ROOT)) for door in doors if door.name not in ("management", "migrations")}
+    assert rooms <= told
+    assert [room for room in told if not (ROOT / room).is_dir()] == []
