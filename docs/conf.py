@@ -15,10 +15,10 @@ myst_enable_extensions = ["deflist"]
 
 html_theme = "furo"
 html_title = project
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 html_copy_source = False
 # Furo loads nothing from other hosts. Its "edit this page" button would point to one.
-html_theme_options = {"top_of_page_buttons": []}
+html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
 
 
 def setup(app: Sphinx) -> None:

@@ -87,8 +87,7 @@ def test_every_picture_is_shown() -> None:
 @pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: page.stem)
 def test_a_page_is_readable(page: Path) -> None:
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
-        # The README's first command is one line, so that it can be pasted.
-        assert len(line) <= 120 or "python3 -m venv" in line, f"line {number} has {len(line)} characters"
+        assert len(line) <= 120, f"line {number} has {len(line)} characters"
         named = {name for name in re.findall(r"\b[A-Z][A-Z0-9_]+\b", line) if name in SETTINGS}
         assert len(named) < 5, f"line {number} carries {len(named)} settings"
     for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*] |\d+\. |\|))", prose(page)):
