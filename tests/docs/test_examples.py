@@ -1,6 +1,6 @@
 """Every example of the README and of docs/, as a reader would paste it: each page from top to bottom, in one shell.
 
-Replaced are the address and the key. The reader stands in a checkout, with a recording, a song and a receiver's port.
+Replaced are the address, the key and a receiver's port. The reader stands in a checkout, with a recording and a song.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.speech.test_streaming import decode
 
 ADDRESS = "localhost:8000"
 KEY = "your-api-key"
-RECEIVER = "localhost:9000"
+RECEIVER = "9000"  # its port
 RUN = ("bash", "python", "javascript")
 SHOWN = ("json", "dotenv", "text")
 # How many examples of each page are marked as not run. A new one is counted here, with its reason on the page.
@@ -53,7 +53,7 @@ class Reader:
         self.folder = folder
         self.replaced = {
             ADDRESS: server.base.removeprefix("http://"),
-            RECEIVER: f"127.0.0.1:{free_port()}",
+            RECEIVER: str(free_port()),
             KEY: server.key,
         }
         self.environment = environment
