@@ -132,3 +132,14 @@ def test_contributing_names_every_room_and_none_that_is_gone() -> None:
     rooms = {str(door.relative_to(ROOT)) for door in doors if door.name not in ("management", "migrations")}
     assert rooms <= told
     assert [room for room in told if not (ROOT / room).is_dir()] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: page.stem)
+def test_the_files_and_modules_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    top = "voiceproject|voices|covers|gpu_scripts|tests|bench|deploy|docs"
+    named = [ROOT / path for path in re.findall(rf"(?<![\w/.])((?:{top})/[\w./-]*\w)", text)]
+    named += [ROOT / f"{module.replace('.', '/')}.py" for module in re.findall(r"-m ((?:bench|tests)\.\w+)", text)]
+    # A file that a reader makes, and a route of ElevenLabs.
+    others = {ROOT / "deploy" / "compose.env", ROOT / "voices" / "add"}
+    assert [str(path.relative_to(ROOT)) for path in named if path not in others and not path.exists()] == []
