@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 
 from tests.docs.blocks import DOCS, PAGES, ROOT, prose
 from voiceproject.errors import STATUS_OF_CODE
-from voiceproject.jobs.job import ERROR_MESSAGES
+from voiceproject.jobs.status import ERROR_MESSAGES
 
 ROOT_PAGES = [ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
 SETTINGS = dotenv_values(ROOT / ".env.example", interpolate=False)
