@@ -144,29 +144,31 @@ def report(name: str, action: Callable[[], Any], times: int) -> float:
 
 def signing(clip: Audio, rate: int) -> None:
     from voiceproject.media import audio
-    from voiceproject.provenance import fingerprint, records
+    from voiceproject.provenance import fingerprint
+    from voiceproject.provenance.manifest import MIME_TYPES, sign
 
     ten = np.resize(clip, 10 * rate)
-    for format in records.MIME_TYPES:
+    for format in MIME_TYPES:
         plain = audio.encode(ten, rate, format)
 
-        def sign(plain: bytes = plain, format: str = format) -> None:
-            records.sign(plain, format, what="speech", job_id=uuid.uuid4())
+        def sign_once(plain: bytes = plain, format: str = format) -> None:
+            sign(plain, format, what="speech", job_id=uuid.uuid4())
 
-        sign()
-        report(f"sign 10 s of {format}", sign, 50)
+        sign_once()
+        report(f"sign 10 s of {format}", sign_once, 50)
     report("landmarks of 10 s", lambda: fingerprint.landmarks(ten, rate), 20)
     report("what is asked for 10 s", lambda: fingerprint.query(ten, rate), 20)
 
 
 def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
-    from voiceproject.provenance import fingerprint, records
+    from voiceproject.provenance import fingerprint, verification
+    from voiceproject.provenance.marks import keep_landmarks
     from voiceproject.provenance.models import Landmark, Mark
 
     marks = []
     for clip in clips:
         mark = Mark.objects.create(kind="synthesis", job_id=uuid.uuid4(), sha256="")
-        records._keep(mark, fingerprint.landmarks(clip, rate))
+        keep_landmarks(mark, fingerprint.landmarks(clip, rate))
         marks.append(mark.pk)
     print(f"{Landmark.objects.count() / sum(map(len, clips)) * rate:.1f} landmarks a second of speech", flush=True)
 
@@ -184,7 +186,7 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
         for clip, mark in zip(clips, marks, strict=True):
             start = int(cut.integers(0, len(clip) - 5 * rate))
             asked = fingerprint.query(*change(clip[start : start + 5 * rate], rate))
-            found = records._search(asked)
+            found = verification._search(asked)
             right += found == mark
             wrong += found not in (mark, None)
             every = scores(asked)
@@ -194,7 +196,7 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
     accused = 0
     for clip in others:
         asked = fingerprint.query(*mp3(clip, rate, 128, 44_100))
-        accused += records._search(asked) is not None
+        accused += verification._search(asked) is not None
         highest_wrong = max([highest_wrong, *scores(asked).values()])
     print(f"the same voice with {len(others)} other texts: {accused} found to be made here")
     needed = f"{fingerprint.MIN_MATCHES} matches, spread over {fingerprint.MIN_SPREAD} frames"
@@ -204,7 +206,7 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
 def covers(count: int, folder: Path) -> None:
     """Excerpts of covers, and what has the melody or the accompaniment of one and is none of ours."""
     from tests.support import songs
-    from voiceproject.provenance import records
+    from voiceproject.provenance.marks import cover_landmarks, keep_landmarks
     from voiceproject.provenance.models import Landmark, Mark
 
     rate = 24_000
@@ -222,9 +224,9 @@ def covers(count: int, folder: Path) -> None:
         paths = {name: folder / f"{name}.wav" for name in parts}
         for name, samples in parts.items():
             sf.write(paths[name], samples, rate, subtype="FLOAT")
-        landmarks = records.cover_landmarks(*paths.values())
+        landmarks = cover_landmarks(*paths.values())
         mark = Mark.objects.create(kind="cover", job_id=uuid.uuid4(), sha256="")
-        records._keep(mark, landmarks)
+        keep_landmarks(mark, landmarks)
         for _ in range(5):
             start = int(cut.integers(0, len(made[0]) - 5 * rate))
             asked.append(("5 s of a cover", mark.pk, made[0][start : start + 5 * rate]))
@@ -242,16 +244,16 @@ def covers(count: int, folder: Path) -> None:
 
 
 def _found(samples: Audio, rate: int) -> int | None:
-    from voiceproject.provenance import fingerprint, records
+    from voiceproject.provenance import fingerprint, verification
 
-    return records._search(fingerprint.query(samples, rate))
+    return verification._search(fingerprint.query(samples, rate))
 
 
 def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
     """Recordings up to so many in all."""
     from django.db import connection, transaction
 
-    from voiceproject.provenance import records
+    from voiceproject.provenance.marks import MAX_SAME_HASH
     from voiceproject.provenance.models import Landmark, Mark
 
     draw = np.random.default_rng(9)
@@ -271,7 +273,7 @@ def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
             hashes[real] = draw.choice(pool, real.sum())
             frames = np.sort(draw.integers(0, 81, each))
             for value, frame in zip(hashes.tolist(), frames.tolist(), strict=True):
-                if taken[value] < records.MAX_SAME_HASH:
+                if taken[value] < MAX_SAME_HASH:
                     rows.append((value, mark.pk, frame))
             taken.update(hashes[real].tolist())
         with transaction.atomic(), connection.cursor() as cursor:
@@ -282,14 +284,14 @@ def fill(count: int, pool: NDArray[np.int64], each: int) -> None:
 
 
 def lookups(clips: list[Audio], rate: int, samples: int) -> float:
-    from voiceproject.provenance import fingerprint, records
+    from voiceproject.provenance import fingerprint, verification
     from voiceproject.provenance.models import Mark
 
     asked = [fingerprint.query(*mp3(clip[: 5 * rate], rate, 128, 44_100)) for clip in clips]
     for query in asked:  # The pages that a server would have in memory as well.
-        assert records._search(query)
+        assert verification._search(query)
     turn = iter(asked * (samples // len(asked) + 1))
-    return report(f"look-up of 5 s among {Mark.objects.count()}", lambda: records._search(next(turn)), samples)
+    return report(f"look-up of 5 s among {Mark.objects.count()}", lambda: verification._search(next(turn)), samples)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gpu_scripts"))
 
-import script_io
+from common import script_io
 
 loaded = False
 

@@ -46,8 +46,9 @@ from tests.support import songs as rooms
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "gpu_scripts"))
-import gptsovits_infer  # noqa: E402 (from gpu_scripts)
-import sung_speech as method  # noqa: E402
+from common import sung_speech as method  # noqa: E402 (from gpu_scripts)
+from common.gptsovits.cover import next_speed  # noqa: E402
+from common.sung_speech.frames import level_db  # noqa: E402
 
 RATE = marked.RATE
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
@@ -407,7 +408,7 @@ def sing(
             words = tuple(_jittered(rng, word) for word in speech.words) if window.phrase.words else ()
             sung.add(number, method.Take(speech.samples.astype(np.float32), speech.rate, words))
             row.append(speech)
-            speed = gptsovits_infer.next_speed(window, take)
+            speed = next_speed(window, take)
         said.append(row)
     sung.align()
     out = np.zeros(len(song.samples), np.float32)
@@ -469,7 +470,7 @@ def melody(song: marked.Song, samples: marked.Audio) -> tuple[float, float, floa
     """(share of voiced frames within 50 cents, median cents, share of frames in the lines that are rightly voiced)."""
     x = method.resample(samples, RATE, method.RATE)
     f0 = pyworld.harvest(x.astype(np.float64), method.RATE, f0_floor=65.0, f0_ceil=1000.0)[0]
-    level = method._level(x, len(f0))
+    level = level_db(x, len(f0))
     f0 = np.where(level > np.percentile(level, 98) - 45, f0, 0.0)
     count = min(len(f0), len(song.f0))
     f0, wanted = f0[:count], song.f0[:count]

@@ -31,7 +31,8 @@ from voiceproject.errors import PublicError
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.media import audio, storage
 from voiceproject.media.storage import OUTAGE_SECONDS, is_passing, patiently
-from voiceproject.provenance import records
+from voiceproject.provenance.manifest import sign_file
+from voiceproject.provenance.marks import cover_landmarks, mark_cover
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind
 from voices.engines.interface import Model
@@ -336,7 +337,7 @@ class _Cover:
             },
         )
         self.fit("inference_failed", "converted")
-        landmarks = records.cover_landmarks(self.folder / "converted.wav", self.folder / "vocals.wav")
+        landmarks = cover_landmarks(self.folder / "converted.wav", self.folder / "vocals.wav")
         self.keep_made("converted", self.folder / "converted.wav", "wav", "singing", landmarks)
 
     def mix(self) -> None:
@@ -360,7 +361,7 @@ class _Cover:
         originals = [self.folder / "vocals.wav"]
         if self.job.input_kind == "mix":
             originals.append(self.folder / "instrumental.wav")
-        landmarks = records.cover_landmarks(result, *originals)
+        landmarks = cover_landmarks(result, *originals)
         if wanted != "wav":
             encoded = self.folder / f"result.{wanted}"
             audio.encode_file(result, encoded, wanted)
@@ -467,8 +468,8 @@ class _Cover:
             raise NotOurs
 
     def keep_made(self, field: str, path: Path, format: str, what: str, landmarks: Any = None) -> None:
-        """Signs, marks and stores what was made of it; what and landmarks as in voiceproject.provenance.records."""
-        self.patiently(lambda: records.sign_file(path, format, what=what, job_id=self.job.pk))
+        """Signs, marks and stores what was made of it; what and landmarks as in voiceproject.provenance.marks."""
+        self.patiently(lambda: sign_file(path, format, what=what, job_id=self.job.pk))
         stored = self.patiently(lambda: self.job.upload(field, path, path.name))
         found = self.job.with_output(path.stat().st_size, **{field: stored}, engine_seconds=self.job.engine_seconds)
 
@@ -476,7 +477,7 @@ class _Cover:
             with transaction.atomic():
                 noted = self.job.note(**found)
                 if noted:
-                    records.mark_cover(self.job.pk, path, landmarks)
+                    mark_cover(self.job.pk, path, landmarks)
             return noted
 
         if not self.patiently(note):

@@ -32,7 +32,8 @@ from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE, JobStatus, revoked
 from voiceproject.media import audio
 from voiceproject.media.storage import fetch
-from voiceproject.provenance import records
+from voiceproject.provenance.manifest import sign_file
+from voiceproject.provenance.marks import mark_cover
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response
@@ -313,7 +314,7 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)
-        records.sign_file(encoded, format, what="cover", job_id=job.pk)
+        sign_file(encoded, format, what="cover", job_id=job.pk)
         size = encoded.stat().st_size
         with encoded.open("rb") as file:
             name = storage.save(f"covers/{job.pk}/{job.attempt}-result.{format}", File(file))
@@ -321,7 +322,7 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
         with transaction.atomic():
             won = kept.update(**{field: name}, output_bytes=F("output_bytes") + size)
             if won:
-                records.mark_cover(job.pk, encoded)
+                mark_cover(job.pk, encoded)
         if not won:
             storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.
     job.refresh_from_db()

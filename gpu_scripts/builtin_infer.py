@@ -6,8 +6,9 @@
 In: whatever soundfile reads, one or two channels, any sample rate. The reference is speech, of which up to the first
 minute is used. `--pitch` moves the melody by -24 to 24 semitones. `--model-id` is taken and ignored: other engines
 have models, and the caller passes the same arguments to all. `--project-root` is the folder that holds `voices/`, by
-default the one above this script's. Out: a 44.1 kHz WAV (32-bit float) exactly as long as the vocal, with as many
-channels. Of a stereo vocal the middle is converted and placed in the centre.
+default the one above this script's: this script is run by the product's own interpreter, and what sings is the
+built-in engine's (voices/engines/builtin, which loads no Django). Out: a 44.1 kHz WAV (32-bit float) exactly as long
+as the vocal, with as many channels. Of a stereo vocal the middle is converted and placed in the centre.
 
 stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr: `WARNING ...`; one line on failure.
 Exit codes: 0 done; 1 unexpected; 2 bad arguments; 3 unreadable input, more than two channels, or no finite samples;
@@ -20,20 +21,32 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import script_io
-from script_io import Progress, ScriptError
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
+
+from common import audio, options, script_io
+from common.audio import RATE
+from common.options import MAX_SEMITONES
+from common.script_io import Progress, ScriptError
+
+
+def project_root(arguments: list[str]) -> Path:
+    """The folder of --project-root, or the one above this script's, in which `voices` can be imported from now on."""
+    parser = script_io.OneLineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--project-root", type=Path, default=Path(__file__).resolve().parent.parent)
+    root: Path = parser.parse_known_args(arguments)[0].project_root.resolve()
+    if not (root / "voices" / "engines" / "builtin").is_dir():
+        parser.error(f"--project-root {root} does not hold voices/engines/builtin")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return root
+
 
 THREADS = script_io.limit_threads(sys.argv[1:])
+PROJECT_ROOT = project_root(sys.argv[1:])
 
-import numpy as np  # noqa: E402 (the number of threads is read when numpy is loaded)
-import soxr  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+from voices.engines.builtin import singing  # noqa: E402 (the number of threads is read when numpy is loaded)
 
-Float32 = NDArray[np.float32]
-
-RATE = 44100
 REFERENCE_SECONDS = 60
-MAX_SEMITONES = 24
 
 
 def main(argv: list[str]) -> None:
@@ -43,27 +56,19 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--pitch", type=float, required=True, help="semitones, -24 to 24")
     parser.add_argument("--model-id", default="", help="ignored: there is one method")
-    parser.add_argument("--project-root", type=Path, default=Path(__file__).resolve().parent.parent)
+    parser.add_argument("--project-root", type=Path, default=PROJECT_ROOT, help="the folder that holds voices/")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
     if not abs(arguments.pitch) <= MAX_SEMITONES:
         parser.error(f"--pitch must be within {-MAX_SEMITONES} and {MAX_SEMITONES}")
-    if arguments.output.resolve() in {arguments.input.resolve(), arguments.reference.resolve()}:
-        parser.error("--output must be another file than --input and --reference")
-    if not (arguments.project_root / "voices" / "engines" / "builtin").is_dir():
-        parser.error(f"--project-root {arguments.project_root} does not hold voices/engines/builtin")
-    if str(arguments.project_root) not in sys.path:
-        sys.path.insert(0, str(arguments.project_root))
-    from voices.engines.builtin import singing
-
+    options.check_output(parser, arguments)
+    if arguments.project_root.resolve() != PROJECT_ROOT:
+        parser.error(f"this process has loaded {PROJECT_ROOT}, not {arguments.project_root}")
     progress = Progress()
     progress(0)
-    reference, reference_rate, _ = script_io.read_mono(arguments.reference, REFERENCE_SECONDS)
-    vocal, rate, channels = script_io.read_mono(arguments.input)
-    if rate != RATE:
-        length = round(len(vocal) * RATE / rate)
-        vocal = np.asarray(soxr.resample(vocal, rate, RATE), np.float32)
-        vocal = np.pad(vocal, (0, max(0, length - len(vocal))))[:length]
+    reference, reference_rate, _ = audio.read_mono(arguments.reference, REFERENCE_SECONDS)
+    vocal, rate, channels = audio.read_mono(arguments.input)
+    vocal = audio.resampled(vocal, rate, RATE)
     try:
         target = singing.prepare(reference, reference_rate)
         progress(0.02)
@@ -71,10 +76,7 @@ def main(argv: list[str]) -> None:
     except singing.NoVoice as error:
         code = script_io.BAD_REFERENCE if error.what == "reference" else script_io.SILENT
         raise ScriptError(code, str(error)) from error
-    with script_io.wav_writer(arguments.output, RATE, channels) as out:
-        for start in range(0, len(sung), 10 * RATE):
-            block = sung[start : start + 10 * RATE]
-            out.write(np.repeat(block[:, None], channels, axis=1))
+    audio.write(arguments.output, sung, channels)
     progress(1)
 
 

@@ -25,8 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import script_io
-from script_io import Progress, ScriptError
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
+
+from common import audio, options, script_io
+from common.audio import RATE, SILENCE_RMS
+from common.script_io import Progress, ScriptError
 
 THREADS = script_io.limit_threads(sys.argv[1:])
 
@@ -39,14 +42,12 @@ from scipy.fft import irfft, rfft  # noqa: E402
 Float32 = NDArray[np.float32]
 Complex64 = NDArray[np.complex64]
 
-RATE = 44100
 FFT = 4096
 HOP = 1024
 CHUNK = 24 * RATE
 FADE = 2 * RATE
 BLOCK = 10 * RATE
 LOWEST_HZ, HIGHEST_HZ = 110.0, 12000.0
-SILENCE_RMS = 10 ** (-70 / 20)
 MONO_RATIO = 1e-3  # energy of the sides under this share of the middle's: no stereo image to speak of
 
 CENTRE_EXPONENT = 4
@@ -72,19 +73,16 @@ class Scan:
 
 def main(argv: list[str]) -> None:
     parser = script_io.OneLineParser(description="Separate a song into vocal and accompaniment.")
-    parser.add_argument("--input", type=Path, required=True)
-    parser.add_argument("--vocal", type=Path, required=True)
-    parser.add_argument("--inst", type=Path, required=True)
+    options.add_separate_arguments(parser)
     parser.add_argument("--model", default="", help="ignored: there is one method")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
-    if len({arguments.input.resolve(), arguments.vocal.resolve(), arguments.inst.resolve()}) < 3:
-        parser.error("--input, --vocal and --inst must be three files")
+    options.absolute(parser, arguments, "input", "vocal", "inst")
     progress = Progress()
     progress(0)
     with (
         TemporaryDirectory(prefix=".separate-", dir=_folder(arguments.vocal)) as scratch,
-        script_io.open_wav(arguments.input) as song,
+        audio.open_wav(arguments.input) as song,
     ):
         if song.samplerate == RATE:
             separate(song, arguments.vocal, arguments.inst, progress)
@@ -107,8 +105,8 @@ def separate(song: soundfile.SoundFile, vocal: Path, inst: Path, progress: Progr
         )
     progress(0.02)
     with (
-        script_io.wav_writer(inst, RATE, 2) as inst_out,
-        script_io.wav_writer(vocal, RATE, 2) as vocal_out,
+        audio.wav_writer(inst, RATE, 2) as inst_out,
+        audio.wav_writer(vocal, RATE, 2) as vocal_out,
     ):
         tail = np.zeros((0, 2), np.float32)
         spans = list(chunk_spans(song.frames))

@@ -27,15 +27,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import script_io
 import soundfile
-from gptsovits_runtime import check_device, failure, inside, quiet
 from numpy.typing import NDArray
-from script_io import Progress, ScriptError
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
+
+from common import audio, options, script_io
+from common.audio import RATE
+from common.gptsovits.process import check_device, failure, inside, quiet
+from common.script_io import Progress, ScriptError
 
 Float32 = NDArray[np.float32]
 
-RATE = 44100
 CHUNK = 60 * RATE
 OVERLAP = 4 * RATE  # two chunks share at least so much
 EDGE = RATE // 2  # of a chunk's ends nothing is used: a model hears nothing beyond them
@@ -52,26 +55,21 @@ _loaded: dict[tuple[Any, ...], Any] = {}
 def main(argv: list[str] | None = None) -> None:
     parser = script_io.OneLineParser(description="Separate a song into vocal and accompaniment.")
     parser.add_argument("--project-root", type=Path, required=True)
-    parser.add_argument("--input", type=Path, required=True)
-    parser.add_argument("--vocal", type=Path, required=True)
-    parser.add_argument("--inst", type=Path, required=True)
+    options.add_separate_arguments(parser)
     parser.add_argument("--model", required=True)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--is-half", type=str.lower, choices=("true", "false"), default="true")
+    parser.add_argument("--is-half", type=options.boolean, default=True)
     parser.add_argument("--agg", type=int, default=10, help="how hard HP and DeEcho models separate, 0 to 20")
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.agg <= 20:
         parser.error("--agg must be within 0 and 20")
-    source, vocal, inst, root = (
-        Path(os.path.abspath(path))
-        for path in (arguments.input, arguments.vocal, arguments.inst, arguments.project_root)
-    )
-    if len({source.resolve(), vocal.resolve(), inst.resolve()}) < 3:
-        parser.error("--input, --vocal and --inst must be three files")
+    options.absolute(parser, arguments, "input", "vocal", "inst")
+    vocal, inst = arguments.vocal, arguments.inst
+    root = Path(os.path.abspath(arguments.project_root))
     progress = Progress()
     progress(0)
-    song = read_song(source)
-    separate = load(root, arguments.model, arguments.device, arguments.is_half == "true", arguments.agg)
+    song = read_song(arguments.input)
+    separate = load(root, arguments.model, arguments.device, arguments.is_half, arguments.agg)
     progress(0.1)
     try:
         scratch = TemporaryDirectory(prefix=".separate-", dir=vocal.parent)
@@ -83,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     if np.abs(voice).max() < 10 ** (-40 / 20) * np.abs(song).max():
         script_io.warn("Hardly any singing was found in the song.")
-    with script_io.wav_writer(inst, RATE, 2) as inst_out, script_io.wav_writer(vocal, RATE, 2) as vocal_out:
+    with audio.wav_writer(inst, RATE, 2) as inst_out, audio.wav_writer(vocal, RATE, 2) as vocal_out:
         for start in range(0, len(song), 10 * RATE):
             vocal_out.write(voice[start : start + 10 * RATE])
             inst_out.write(rest[start : start + 10 * RATE])
@@ -92,20 +90,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def read_song(path: Path) -> Float32:
     """float32 (n, 2) at 44.1 kHz. Raises ScriptError (3, 4)."""
-    with script_io.open_wav(path) as audio:
-        samples = audio.read(dtype="float32", always_2d=True)
-        rate, frames = audio.samplerate, audio.frames
-    if len(samples) < frames or not np.isfinite(samples).all():
-        raise ScriptError(script_io.UNREADABLE, f"{path} is cut short or holds samples that are not numbers")
-    if np.abs(samples).max() < 1e-4:
+    song = audio.Clip(path)
+    if np.abs(song.samples).max() < 1e-4:
         raise ScriptError(script_io.SILENT, "the song is silent")
-    if rate != RATE:
-        import soxr
-
-        length = round(len(samples) * RATE / rate)
-        samples = np.asarray(soxr.resample(samples, rate, RATE), np.float32)
-        samples = np.pad(samples, ((0, max(0, length - len(samples))), (0, 0)))[:length]
-    return np.ascontiguousarray(np.broadcast_to(samples, (len(samples), 2)))
+    return song.stereo()
 
 
 def in_chunks(
@@ -259,16 +247,11 @@ def _stem(model: str, path: Path, length: int) -> Float32:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
         raise ScriptError(script_io.ENGINE_FAILED, f"{model} wrote a stem that cannot be read") from error
-    if rate != RATE:
-        import soxr
-
-        samples = np.asarray(soxr.resample(samples, rate, RATE), np.float32)
+    samples = audio.resampled(samples, rate, RATE)
     if abs(len(samples) - length) > RATE // 10 or samples.shape[1] > 2 or not np.isfinite(samples).all():
         found = f"{len(samples) / RATE:.2f} s of {samples.shape[1]} channels for {length / RATE:.2f} s"
         raise ScriptError(script_io.ENGINE_FAILED, f"{model} wrote {found}")
-    padded = np.zeros((length, 2), np.float32)
-    padded[: len(samples)] = samples[:length]
-    return padded
+    return audio.exactly(np.broadcast_to(samples, (len(samples), 2)), length)
 
 
 if __name__ == "__main__":

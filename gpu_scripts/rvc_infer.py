@@ -38,19 +38,22 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import engine_io
-import script_io
-from script_io import Progress, ScriptError
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
+
+from common import audio, foreign, options, script_io
+from common.script_io import Progress, ScriptError
 
 if TYPE_CHECKING:
     import numpy as np
-    from engine_io import Float32
     from numpy.typing import NDArray
+
+    from common.audio import Float32
 
 FEATURES_RATE = 16000  # both resample to it; RVC-Project does so with 16-bit floats, so it is done here
 EMBEDDINGS = {"v1": 256, "v2": 768}
@@ -93,7 +96,7 @@ class Applio:
 
     def check_files(self, f0_method: str) -> None:
         if f0_method in ("rmvpe", "fcpe"):  # crepe's are in its package
-            engine_io.require_files(self.root, f"rvc/models/predictors/{f0_method}.pt")
+            foreign.require_files(self.root, f"rvc/models/predictors/{f0_method}.pt")
 
     def environment(self, voice: Voice) -> dict[str, str]:
         return {}
@@ -103,7 +106,7 @@ class Applio:
 
         if self.converter is None:
             self.converter = VoiceConverter()
-        stamp = engine_io.stamp(voice.weights)
+        stamp = foreign.stamp(voice.weights)
         if stamp != self.stamp:
             self.stamp, self.converter.loaded_model = (), None
             self.converter.get_vc(str(voice.weights), arguments.speaker)
@@ -115,7 +118,7 @@ class Applio:
             known = ", ".join(APPLIO_EMBEDDERS)
             raise ScriptError(script_io.NO_WEIGHTS, f"the voice wants embedder {embedder!r}; --embedder takes: {known}")
         folder = f"rvc/models/embedders/{APPLIO_EMBEDDERS[embedder]}"
-        engine_io.require_files(self.root, f"{folder}/pytorch_model.bin", f"{folder}/config.json")
+        foreign.require_files(self.root, f"{folder}/pytorch_model.bin", f"{folder}/config.json")
         self.embedder = embedder
         return str(self.converter.version)
 
@@ -178,7 +181,7 @@ class RvcProject:
         files = [f"{hubert}/config.json", f"{hubert}/model.safetensors|{hubert}/pytorch_model.bin"]
         if f0_method == "rmvpe":
             files.append("assets/rmvpe/rmvpe.pt")
-        engine_io.require_files(self.root, *files)
+        foreign.require_files(self.root, *files)
 
     def environment(self, voice: Voice) -> dict[str, str]:
         return {
@@ -199,7 +202,7 @@ class RvcProject:
         if self.can_half is None:  # the configuration is one for the process, and is changed below
             self.can_half = bool(config.is_half)
         half = self.can_half and arguments.is_half
-        stamp = (half, *engine_io.stamp(voice.weights))
+        stamp = (half, *foreign.stamp(voice.weights))
         if stamp != self.stamp:
             self.stamp, self.vc = (), None
             config.is_half = half
@@ -223,7 +226,7 @@ class RvcProject:
             arguments.protect,
         )
         if not result or result[1] is None:
-            engine_io.check_memory(str(text))
+            foreign.check_memory(str(text))
             reason = str(text).strip().splitlines()[-1] if str(text).strip() else "it gave no reason"
             raise ScriptError(script_io.ENGINE_FAILED, f"RVC-Project failed: {reason}")
         rate, samples = result
@@ -238,8 +241,8 @@ def main(argv: list[str]) -> None:
     arguments, project = parse(argv)
     progress = Progress()
     progress(0)
-    engine_io.check_folder(arguments.output)
-    vocal = engine_io.Clip(arguments.input)
+    audio.check_folder(arguments.output)
+    vocal = audio.Clip(arguments.input)
     if vocal.silent:
         raise ScriptError(script_io.SILENT, "nothing is sung in the vocal")
     voice = find(project, arguments)
@@ -250,24 +253,24 @@ def main(argv: list[str]) -> None:
     with TemporaryDirectory(prefix="rvc-") as folder:
         sung, rate = convert(project, voice, Path(folder), vocal.mono(FEATURES_RATE), arguments, progress)
     progress(0.97)
-    engine_io.write(arguments.output, engine_io.fitted(sung, rate, vocal.length, "vocal"), vocal.channels)
+    audio.write(arguments.output, audio.fitted(sung, rate, vocal.length, "vocal"), vocal.channels)
     progress(1)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, Project]:
     global _project
     parser = script_io.OneLineParser(description="Sing a vocal in a trained voice by RVC.")
-    engine_io.add_infer_arguments(parser)
-    parser.add_argument("--weights", type=engine_io.optional_path, default=None)
-    parser.add_argument("--index", type=engine_io.optional_path, default=None)
+    options.add_infer_arguments(parser)
+    parser.add_argument("--weights", type=options.optional_path, default=None)
+    parser.add_argument("--index", type=options.optional_path, default=None)
     parser.add_argument("--f0-method", default="rmvpe")
-    parser.add_argument("--index-rate", type=engine_io.within(0, 1), default=None)
-    parser.add_argument("--protect", type=engine_io.within(0, 0.5), default=0.33, help="0.5: consonants unprotected")
-    parser.add_argument("--volume-envelope", type=engine_io.within(0, 1), default=None)
-    parser.add_argument("--speaker", type=engine_io.within(0, 10000, int), default=0)
+    parser.add_argument("--index-rate", type=options.within(0, 1), default=None)
+    parser.add_argument("--protect", type=options.within(0, 0.5), default=0.33, help="0.5: consonants unprotected")
+    parser.add_argument("--volume-envelope", type=options.within(0, 1), default=None)
+    parser.add_argument("--speaker", type=options.within(0, 10000, int), default=0)
     parser.add_argument("--embedder", default="", help="Applio: by default the one the voice was trained with")
     arguments = parser.parse_args(argv)
-    engine_io.resolve(parser, arguments, "input", "output")
+    options.resolve(parser, arguments, "input", "output")
     root = arguments.project_root
     kinds = [kind for kind in (Applio, RvcProject) if (root / kind.marker).is_file()]
     if len(kinds) != 1:
@@ -291,12 +294,12 @@ def find(project: Project, arguments: argparse.Namespace) -> Voice:
     if arguments.weights:
         voice = Voice(arguments.weights, arguments.index)
     else:
-        if not re.fullmatch(r"[^/\\.\x00-\x1f][^/\\\x00-\x1f]{0,127}", arguments.model_id):
+        if not options.is_plain_name(arguments.model_id):
             raise ScriptError(script_io.UNKNOWN_MODEL, f"no voice is called {arguments.model_id!r}")
         voice = project.find(arguments.model_id)
         voice = Voice(voice.weights, arguments.index or voice.index)
     for path in (voice.weights, voice.index):
-        if path and not engine_io.is_filled(path):
+        if path and not foreign.is_filled(path):
             raise ScriptError(script_io.NO_WEIGHTS, f"{path} is missing or empty")
     return voice
 
@@ -323,16 +326,16 @@ def convert(
     import numpy as np
     import soundfile
 
-    engine_io.use_device(arguments.device)
+    foreign.use_device(arguments.device)
     source = folder / "vocal.wav"
     soundfile.write(source, vocal, FEATURES_RATE, subtype="FLOAT")
-    tell = engine_io.share_of(progress, 0, 1)
-    with engine_io.inside(project.root, project.name, project.environment(voice)) as prints:
-        with engine_io.loading(str(voice.weights)):
+    tell = foreign.share_of(progress, 0, 1)
+    with foreign.inside(project.root, project.name, project.environment(voice)) as prints:
+        with foreign.loading(str(voice.weights)):
             version = project.load(voice, arguments)
         tell(0.2)
         index = usable_index(voice.index, version, folder) if arguments.index_rate > 0 else ""
-        engine_io.set_seed(arguments.seed)
+        foreign.set_seed(arguments.seed)
         samples, rate = project.sing(source, index, folder, arguments)
         if index and any("reading the FAISS index" in line for line in prints):
             raise ScriptError(script_io.NO_WEIGHTS, f"{voice.index} could not be read")

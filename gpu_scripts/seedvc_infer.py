@@ -28,20 +28,22 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import engine_io
-import script_io
-from script_io import Progress, ScriptError
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
+
+from common import audio, foreign, options, script_io
+from common.script_io import Progress, ScriptError
 
 if TYPE_CHECKING:
-    from engine_io import Float32
+    from common.audio import Float32
 
-RATE = engine_io.RATE
+RATE = audio.RATE
 HOP = 512
 WINDOW_FRAMES = RATE // HOP * 30  # reference and song together, as inference.py has it
 OVERLAP_FRAMES = 16
@@ -110,46 +112,44 @@ def main(argv: list[str]) -> None:
     arguments = parse(argv)
     progress = Progress()
     progress(0)
-    engine_io.check_folder(arguments.output)
-    vocal, reference = engine_io.Clip(arguments.input), engine_io.Clip(arguments.reference)
+    audio.check_folder(arguments.output)
+    vocal, reference = audio.Clip(arguments.input), audio.Clip(arguments.reference)
     if vocal.silent:
         raise ScriptError(script_io.SILENT, "nothing is sung in the vocal")
     target = fullest(reference.mono(RATE), arguments.reference_seconds)
-    if len(target) < MIN_REFERENCE_SECONDS * RATE or engine_io.level(target) < engine_io.SILENCE_RMS:
+    if len(target) < MIN_REFERENCE_SECONDS * RATE or audio.level(target) < audio.SILENCE_RMS:
         raise ScriptError(script_io.BAD_REFERENCE, "no voice in the reference, or less than a second of it")
     root = arguments.project_root
-    engine_io.require_files(root, *(() if arguments.checkpoint else BASE_MODEL), *BESIDE)
+    foreign.require_files(root, *(() if arguments.checkpoint else BASE_MODEL), *BESIDE)
     with TemporaryDirectory(prefix="seedvc-") as folder:
         sung = convert(root, Path(folder), vocal.mono(RATE), target, arguments, progress)
     progress(0.98)
-    engine_io.write(arguments.output, engine_io.fitted(sung, RATE, vocal.length, "vocal"), vocal.channels)
+    audio.write(arguments.output, audio.fitted(sung, RATE, vocal.length, "vocal"), vocal.channels)
     progress(1)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = script_io.OneLineParser(description="Sing a vocal in another voice by seed-vc.")
-    engine_io.add_infer_arguments(parser)
-    parser.add_argument("--diffusion-steps", type=engine_io.within(1, 200, int), default=40)
-    parser.add_argument("--cfg-rate", type=engine_io.within(0, 1), default=0.7)
-    parser.add_argument("--reference-seconds", type=engine_io.within(2, 25), default=12.0)
-    parser.add_argument(
-        "--auto-f0-adjust", type=engine_io.boolean, default=False, help="moves the melody: not in songs"
-    )
-    parser.add_argument("--checkpoint", type=engine_io.optional_path, default=None, help="a fine-tuned model")
-    parser.add_argument("--config", type=engine_io.optional_path, default=None, help="its .yml")
+    options.add_infer_arguments(parser)
+    parser.add_argument("--diffusion-steps", type=options.within(1, 200, int), default=40)
+    parser.add_argument("--cfg-rate", type=options.within(0, 1), default=0.7)
+    parser.add_argument("--reference-seconds", type=options.within(2, 25), default=12.0)
+    parser.add_argument("--auto-f0-adjust", type=options.boolean, default=False, help="moves the melody: not in songs")
+    parser.add_argument("--checkpoint", type=options.optional_path, default=None, help="a fine-tuned model")
+    parser.add_argument("--config", type=options.optional_path, default=None, help="its .yml")
     arguments = parser.parse_args(argv)
     if arguments.reference is None:
         parser.error("--reference is needed")
     if (arguments.checkpoint is None) != (arguments.config is None):
         parser.error("--checkpoint and --config belong together")
-    engine_io.resolve(parser, arguments, "reference", "input", "output")
+    options.resolve(parser, arguments, "reference", "input", "output")
     if (
         not (arguments.project_root / "inference.py").is_file()
         or not (arguments.project_root / "hf_utils.py").is_file()
     ):
         parser.error(f"--project-root {arguments.project_root} is not seed-vc: no inference.py and hf_utils.py")
     for path in (arguments.checkpoint, arguments.config):
-        if path and not engine_io.is_filled(path):
+        if path and not foreign.is_filled(path):
             raise ScriptError(script_io.NO_WEIGHTS, f"{path} is missing or empty")
     return arguments
 
@@ -160,7 +160,7 @@ def convert(
     """(n,) and (m,) at 44.1 kHz -> about (n,) at 44.1 kHz, by the engine's own `main`."""
     import soundfile
 
-    kind = engine_io.use_device(arguments.device)
+    kind = foreign.use_device(arguments.device)
     # The engine cuts names at the first dot and reads and writes files: these are ours alone.
     source, reference, out = folder / "vocal.wav", folder / "reference.wav", folder / "out"
     soundfile.write(source, vocal, RATE, subtype="FLOAT")
@@ -179,7 +179,7 @@ def convert(
         config=str(arguments.config) if arguments.config else None,
         fp16=arguments.is_half and kind == "cuda",
     )
-    tell = engine_io.share_of(progress, 0.2, 0.97)
+    tell = foreign.share_of(progress, 0.2, 0.97)
     per_window = max(1, WINDOW_FRAMES - len(target) // HOP - OVERLAP_FRAMES)
     windows, done = max(1, math.ceil(len(vocal) / HOP / per_window)), 0
 
@@ -189,23 +189,23 @@ def convert(
         tell(done / windows)
 
     models.tell = one_more
-    with engine_io.inside(root, "seed-vc") as prints:
+    with foreign.inside(root, "seed-vc") as prints:
         import inference  # type: ignore[import-not-found]
 
         if Path(inference.__file__).resolve() != root / "inference.py":
             raise ScriptError(script_io.BAD_ARGUMENTS, f"this process has loaded {inference.__file__}, not {root}")
-        with engine_io.loading("seed-vc's models"):
-            models.load(inference, call, engine_io.stamp(arguments.checkpoint, arguments.config))
+        with foreign.loading("seed-vc's models"):
+            models.load(inference, call, foreign.stamp(arguments.checkpoint, arguments.config))
         if any("Skipped loading some keys" in line for line in prints):
             models.key = None
             raise ScriptError(script_io.NO_WEIGHTS, "the weights do not fit this version of seed-vc")
         tell(0)
-        engine_io.set_seed(arguments.seed)
+        foreign.set_seed(arguments.seed)
         inference.main(call)
     made = sorted(out.glob("*.wav"))
     if len(made) != 1:
         raise ScriptError(script_io.ENGINE_FAILED, f"seed-vc left {len(made)} files where one was expected")
-    return engine_io.made(made[0]).mono(RATE)
+    return audio.made(made[0]).mono(RATE)
 
 
 def fullest(samples: Float32, seconds: float) -> Float32:

@@ -37,20 +37,23 @@ import logging
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import engine_io
-import script_io
-from script_io import Progress, ScriptError
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
+
+from common import audio, foreign, options, script_io
+from common.script_io import Progress, ScriptError
 
 if TYPE_CHECKING:
     import numpy as np
-    from engine_io import Float32
     from numpy.typing import NDArray
 
-RATE = engine_io.RATE
+    from common.audio import Float32
+
+RATE = audio.RATE
 FILE_ENDINGS = (".ckpt", ".onnx", ".pth", ".yaml", ".yml", ".th", ".pt", ".safetensors")
 LOUDEST = 0.7  # of full scale: the peak of a song that audio-separator gets
 MOST_LACKING = 10 ** (-12 / 20)  # of the song's level: stems that lack more are not trusted to be all of it
@@ -66,8 +69,8 @@ def main(argv: list[str]) -> None:
     progress = Progress()
     progress(0)
     for path in (arguments.vocal, arguments.inst):
-        engine_io.check_folder(path)
-    song = engine_io.Clip(arguments.input)
+        audio.check_folder(path)
+    song = audio.Clip(arguments.input)
     if song.silent:
         raise ScriptError(script_io.SILENT, "the song is silent")
     mix = song.stereo()
@@ -76,8 +79,8 @@ def main(argv: list[str]) -> None:
     progress(0.95)
     vocal, inst = vocal_and_rest(mix, stems, arguments)
     with (
-        script_io.wav_writer(arguments.inst, RATE, 2) as inst_out,
-        script_io.wav_writer(arguments.vocal, RATE, 2) as vocal_out,
+        audio.wav_writer(arguments.inst, RATE, 2) as inst_out,
+        audio.wav_writer(arguments.vocal, RATE, 2) as vocal_out,
     ):
         inst_out.write(inst)
         vocal_out.write(vocal)
@@ -86,24 +89,22 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = script_io.OneLineParser(description="Separate a song by audio-separator or Demucs.")
-    engine_io.add_engine_arguments(parser)
-    parser.add_argument("--input", type=Path, required=True)
-    parser.add_argument("--vocal", type=Path, required=True)
-    parser.add_argument("--inst", type=Path, required=True)
+    options.add_engine_arguments(parser)
+    options.add_separate_arguments(parser)
     parser.add_argument("--model", required=True)
     parser.add_argument("--engine", choices=("audio-separator", "demucs"), default=None)
-    parser.add_argument("--models-dir", type=engine_io.optional_path, default=None)
+    parser.add_argument("--models-dir", type=options.optional_path, default=None)
     parser.add_argument("--instrumental", choices=("stems", "rest"), default="stems")
-    segment = engine_io.within(1, 3600)
+    segment = options.within(1, 3600)
     # Shorter segments need less GPU memory. Demucs fades them over each other; audio-separator puts them end to end.
     parser.add_argument("--segment-seconds", type=segment, default=None, help="htdemucs: at most 7.8")
-    parser.add_argument("--shifts", type=engine_io.within(0, 20, int), default=1, help="Demucs: runs to average")
-    parser.add_argument("--overlap", type=engine_io.within(0, 0.9), default=0.25, help="Demucs: of the segments")
+    parser.add_argument("--shifts", type=options.within(0, 20, int), default=1, help="Demucs: runs to average")
+    parser.add_argument("--overlap", type=options.within(0, 0.9), default=0.25, help="Demucs: of the segments")
     arguments = parser.parse_args(argv)
-    engine_io.resolve(parser, arguments, "input", "vocal", "inst")
+    options.resolve(parser, arguments, "input", "vocal", "inst")
     if arguments.models_dir is None:
         arguments.models_dir = arguments.project_root / "models"
-    if not re.fullmatch(r"[^/\\.\x00-\x1f][^/\\\x00-\x1f]{0,200}", arguments.model):
+    if not options.is_plain_name(arguments.model, 201):
         raise ScriptError(script_io.UNKNOWN_MODEL, f"no model is called {arguments.model!r}")
     if arguments.engine is None:
         arguments.engine = "audio-separator" if arguments.model.lower().endswith(FILE_ENDINGS) else "demucs"
@@ -126,20 +127,20 @@ def by_audio_separator(mix: Float32, arguments: argparse.Namespace, progress: Pr
     if not arguments.models_dir.is_dir():
         raise ScriptError(script_io.NO_WEIGHTS, f"--models-dir {arguments.models_dir} is not a folder")
     os.environ.pop("AUDIO_SEPARATOR_MODEL_DIR", None)  # it would win over our --models-dir
-    kind = engine_io.use_device(arguments.device)
-    tell = engine_io.share_of(progress, 0.02, 0.95)
+    kind = foreign.use_device(arguments.device)
+    tell = foreign.share_of(progress, 0.02, 0.95)
     gain = min(1.0, LOUDEST / float(np.max(np.abs(mix))))
     with TemporaryDirectory(prefix="separate-") as folder:
         source = Path(folder) / "song.wav"
         soundfile.write(source, mix * gain, RATE, subtype="FLOAT")  # the stems come in the same format
-        with engine_io.inside(arguments.project_root, "audio-separator") as prints:
+        with foreign.inside(arguments.project_root, "audio-separator") as prints:
             separator = loaded_separator(arguments, kind, folder)
             tell(0.1)
-            engine_io.set_seed(arguments.seed)
+            foreign.set_seed(arguments.seed)
             made = separator.separate(str(source))
             if not made:
                 said = prints[-1] if prints else "it gave no reason"
-                engine_io.check_memory(" ".join(prints))
+                foreign.check_memory(" ".join(prints))
                 raise ScriptError(script_io.ENGINE_FAILED, f"audio-separator made nothing: {said}")
         stems: Stems = {}
         for name in made:
@@ -147,8 +148,8 @@ def by_audio_separator(mix: Float32, arguments: argparse.Namespace, progress: Pr
             path = Path(folder) / Path(name).name
             stem = match[1].lower() if match else Path(name).stem.lower()
             # Some versions list a stem that is nearly silent and do not write it.
-            stems[stem] = engine_io.made(path).stereo() if path.is_file() else np.zeros_like(mix)
-    stems = {stem: engine_io.exactly(checked(samples, len(mix), stem), len(mix)) for stem, samples in stems.items()}
+            stems[stem] = audio.made(path).stereo() if path.is_file() else np.zeros_like(mix)
+    stems = {stem: audio.exactly(checked(samples, len(mix), stem), len(mix)) for stem, samples in stems.items()}
     return at_one_level(mix * gain, stems, 1 / gain)
 
 
@@ -162,7 +163,7 @@ def loaded_separator(arguments: argparse.Namespace, kind: str, folder: str) -> A
 
     model = arguments.models_dir / arguments.model
     half = arguments.is_half and kind == "cuda"
-    key = (half, arguments.segment_seconds, *engine_io.stamp(model if model.is_file() else None), str(model))
+    key = (half, arguments.segment_seconds, *foreign.stamp(model if model.is_file() else None), str(model))
     if key != _separator_key:
         _separator, _separator_key = None, ()
         more = {} if arguments.segment_seconds is None else {"chunk_duration": arguments.segment_seconds}
@@ -178,7 +179,7 @@ def loaded_separator(arguments: argparse.Namespace, kind: str, folder: str) -> A
             **more,
         )
         separator.download_file_if_not_exists = only_if_there
-        with engine_io.loading(arguments.model):  # the library calls sys.exit(1) where a model does not fit
+        with foreign.loading(arguments.model):  # the library calls sys.exit(1) where a model does not fit
             try:
                 separator.load_model(model_filename=arguments.model)
             except ValueError as error:
@@ -199,7 +200,7 @@ def loaded_separator(arguments: argparse.Namespace, kind: str, folder: str) -> A
 
 def only_if_there(url: str, output_path: str) -> None:
     """Stands in for the library's download: every file that it wants has to be there."""
-    if not engine_io.is_filled(Path(output_path)):
+    if not foreign.is_filled(Path(output_path)):
         raise ScriptError(script_io.NO_WEIGHTS, f"{output_path} is missing or empty")
 
 
@@ -213,8 +214,8 @@ _demucs_key: tuple[object, ...] = ()
 def by_demucs(mix: Float32, arguments: argparse.Namespace, progress: Progress) -> Stems:
     import numpy as np
 
-    device = engine_io.use_device(arguments.device)
-    tell = engine_io.share_of(progress, 0.05, 0.95)
+    device = foreign.use_device(arguments.device)
+    tell = foreign.share_of(progress, 0.05, 0.95)
     shifts = max(1, arguments.shifts)
 
     def follow(at: dict[str, Any]) -> None:
@@ -222,7 +223,7 @@ def by_demucs(mix: Float32, arguments: argparse.Namespace, progress: Progress) -
             within = (at["shift_idx"] + at["segment_offset"] / at["audio_length"]) / shifts
             tell((at["model_idx_in_bag"] + within) / at["models"])
 
-    with engine_io.inside(arguments.project_root, "demucs"):
+    with foreign.inside(arguments.project_root, "demucs"):
         separator = loaded_demucs(arguments)
         model = separator.model  # one model, which has `segment`, or a bag of them
         longest = getattr(model, "max_allowed_segment", model.segment if "HTDemucs" in type(model).__name__ else None)
@@ -241,8 +242,8 @@ def by_demucs(mix: Float32, arguments: argparse.Namespace, progress: Progress) -
         )
         import torch
 
-        engine_io.set_seed(arguments.seed)
-        given = torch.from_numpy(np.ascontiguousarray(engine_io.resampled(mix, RATE, separator.samplerate).T))
+        foreign.set_seed(arguments.seed)
+        given = torch.from_numpy(np.ascontiguousarray(audio.resampled(mix, RATE, separator.samplerate).T))
         if separator.audio_channels == 1:
             given = given.mean(0, keepdim=True)
         _, parts = separator.separate_tensor(given, separator.samplerate)
@@ -250,8 +251,8 @@ def by_demucs(mix: Float32, arguments: argparse.Namespace, progress: Progress) -
     stems: Stems = {}
     for name, samples in arrays.items():
         both = samples if samples.shape[1] == 2 else np.repeat(samples, 2, axis=1)
-        made = engine_io.resampled(both, separator.samplerate, RATE)
-        stems[name] = engine_io.exactly(checked(made, len(mix), name), len(mix))
+        made = audio.resampled(both, separator.samplerate, RATE)
+        stems[name] = audio.exactly(checked(made, len(mix), name), len(mix))
     return stems
 
 
@@ -268,12 +269,12 @@ def loaded_demucs(arguments: argparse.Namespace) -> Any:
     is_local = any(name in {path.stem, path.stem.rpartition("-")[0]} for path in local)
     if not is_local and name not in DEMUCS_NAMES:
         raise ScriptError(script_io.UNKNOWN_MODEL, f"Demucs has no model {name!r}, and {folder} neither")
-    key = (name, is_local, str(folder), *engine_io.stamp(*(local if is_local else ())))
+    key = (name, is_local, str(folder), *foreign.stamp(*(local if is_local else ())))
     if key != _demucs_key:
         _demucs, _demucs_key = None, ()
         # Named like this, it is looked for in the Hugging Face cache alone, and not in an older place on the net.
         model, repo = (name, folder) if is_local else (f"hf://{name}", None)
-        with engine_io.loading(f"{name} from {folder if is_local else 'the Hugging Face cache'}"):
+        with foreign.loading(f"{name} from {folder if is_local else 'the Hugging Face cache'}"):
             _demucs = Separator(model=model, repo=repo)
         if "vocals" not in _demucs.model.sources:
             raise ScriptError(script_io.UNKNOWN_MODEL, f"{name} does not separate vocals")
@@ -291,7 +292,7 @@ def checked(samples: Float32, length: int, stem: str) -> Float32:
 
     if not np.isfinite(samples).all():
         raise ScriptError(script_io.ENGINE_FAILED, f"the stem {stem} holds samples that are not numbers")
-    if abs(len(samples) - length) > engine_io.MAX_DRIFT_SECONDS * RATE:
+    if abs(len(samples) - length) > audio.MAX_DRIFT_SECONDS * RATE:
         lengths = f"{len(samples) / RATE:.2f} s, not {length / RATE:.2f} s"
         raise ScriptError(script_io.ENGINE_FAILED, f"the stem {stem} has {lengths}")
     return samples
@@ -302,14 +303,14 @@ def at_one_level(mix: Float32, stems: Stems, gain: float) -> Stems:
     somebody had rescaled them, and the factors are applied as well."""
     import numpy as np
 
-    names = [name for name, samples in stems.items() if engine_io.level(samples) > engine_io.SILENCE_RMS]
+    names = [name for name, samples in stems.items() if audio.level(samples) > audio.SILENCE_RMS]
     factors: NDArray[np.float64] = np.ones(len(names))
     if len(names) > 1:
         flat = [stems[name].ravel() for name in names]
         gram = np.array([[np.vdot(a, b) for b in flat] for a in flat], np.float64)
         found = np.linalg.lstsq(gram, np.array([np.vdot(a, mix.ravel()) for a in flat], np.float64), rcond=None)[0]
-        before = engine_io.level(mix - sum(stems.values()))
-        after = engine_io.level(mix - sum(stems[name] * float(f) for name, f in zip(names, found, strict=True)))
+        before = audio.level(mix - sum(stems.values()))
+        after = audio.level(mix - sum(stems[name] * float(f) for name, f in zip(names, found, strict=True)))
         if after < 0.1 * before and all(0.2 < factor < 5 for factor in found):
             factors = np.asarray(found, np.float64)
     scale = dict(zip(names, factors, strict=True))
@@ -324,7 +325,7 @@ def vocal_and_rest(mix: Float32, stems: Stems, arguments: argparse.Namespace) ->
     if vocal is None:
         made = ", ".join(sorted(stems))
         raise ScriptError(script_io.UNKNOWN_MODEL, f"{arguments.model} does not separate vocals; its stems are: {made}")
-    if engine_io.level(vocal) < engine_io.SILENCE_RMS:
+    if audio.level(vocal) < audio.SILENCE_RMS:
         raise ScriptError(script_io.ENGINE_FAILED, f"{arguments.model} found no voice in the song")
     # Where a model gives the accompaniment and also its instruments, the accompaniment is all of them.
     whole = [name for name in stems if name in {"instrumental", "no vocals"}]
@@ -333,7 +334,7 @@ def vocal_and_rest(mix: Float32, stems: Stems, arguments: argparse.Namespace) ->
     if arguments.instrumental == "rest" or not others:
         return vocal, rest
     inst = np.asarray(sum(stems[name] for name in others), np.float32)
-    if engine_io.level(rest - inst) > MOST_LACKING * engine_io.level(mix):
+    if audio.level(rest - inst) > MOST_LACKING * audio.level(mix):
         return vocal, rest
     return vocal, inst
 

@@ -38,7 +38,7 @@ from voices.text.sentences import split
 # They take longest. Begun last, one of them would keep one process busy while the other has nothing left to do.
 LONGEST = (
     "test_builtin_engine", "test_builtin_infer", "test_quickstart", "test_gptsovits_infer", "test_worker",
-    "test_studio", "test_conversion", "test_japanese_chinese", "test_builtin_separate", "test_readme",
+    "test_studio", "test_conversion", "test_japanese_chinese", "test_builtin_separate", "test_examples",
     "test_isolation", "test_openapi",
 )  # fmt: skip
 # What `migrate` makes beside the tables, and no test changes for good.

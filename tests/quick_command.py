@@ -21,7 +21,7 @@ import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gpu_scripts"))
 
-import script_io
+from common import script_io
 
 
 def main(argv: list[str]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gpu_scripts"))
 
-import script_io
+from common import audio, script_io
 
 print("a banner without an end, from a library that is imported", end="")
 jobs = 0
@@ -126,7 +126,7 @@ def habit(arguments: argparse.Namespace) -> None:
             )
             hang(ready)
         case "half":
-            with script_io.wav_writer(arguments.output.with_suffix(".wav"), 44_100, 1) as wav:
+            with audio.wav_writer(arguments.output.with_suffix(".wav"), 44_100, 1) as wav:
                 wav.write([0.0] * 1000)
                 hang(ready)
         case "fill":

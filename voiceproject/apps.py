@@ -13,7 +13,7 @@ class VoiceprojectConfig(AppConfig):
         # Django has the models only now.
         from voiceproject.jobs import signals
         from voiceproject.operations import checks  # noqa: F401 - registers the system checks
-        from voiceproject.provenance import records
+        from voiceproject.provenance.marks import on_deleting_files
         from voiceproject.telemetry import sentry
         from voiceproject.tenants import signin  # noqa: F401 - hears who signs in
         from voiceproject.tenants.roles import after_migrate
@@ -23,7 +23,7 @@ class VoiceprojectConfig(AppConfig):
         post_migrate.connect(after_migrate, dispatch_uid="roles")
         signals.ended.connect(deliveries.on_job_ended, dispatch_uid="webhooks")
         signals.removed.connect(deliveries.on_job_removed, dispatch_uid="webhooks")
-        signals.deleting_files.connect(records.on_deleting_files, dispatch_uid="provenance")
+        signals.deleting_files.connect(on_deleting_files, dispatch_uid="provenance")
 
 
 class ConsoleConfig(admin_apps.AdminConfig):

@@ -223,7 +223,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-CSRF_FAILURE_VIEW = "voiceproject.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "voiceproject.web.errors.csrf_failure"
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 CSRF_TRUSTED_ORIGINS = [
     check_url("CSRF_TRUSTED_ORIGINS", origin, ("https", "http"), origin=True)
@@ -268,7 +268,7 @@ REST_FRAMEWORK = {
                                "rest_framework.parsers.FormParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "voiceproject.web.api.IgnoreAccept",
     "DEFAULT_SCHEMA_CLASS": "voiceproject.web.schema.EnvelopeSchema",
-    "EXCEPTION_HANDLER": "voiceproject.errors.exception_handler",
+    "EXCEPTION_HANDLER": "voiceproject.web.errors.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": None,
 }  # fmt: skip

@@ -173,7 +173,7 @@ urlpatterns += [
     path("elevenlabs/<path:rest>", elevenlabs.UnknownPathView.as_view(), name="elevenlabs-unknown"),
 ]
 
-handler400 = "voiceproject.errors.bad_request"
-handler403 = "voiceproject.errors.forbidden"
-handler404 = "voiceproject.errors.not_found"
-handler500 = "voiceproject.errors.server_error"
+handler400 = "voiceproject.web.errors.bad_request"
+handler403 = "voiceproject.web.errors.forbidden"
+handler404 = "voiceproject.web.errors.not_found"
+handler500 = "voiceproject.web.errors.server_error"

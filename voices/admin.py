@@ -18,8 +18,9 @@ from django.utils.translation import ngettext
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from voiceproject.console.base import ConsoleAdmin, JobAdmin, LogAdmin, confirmed, since_filter, utc
-from voiceproject.errors import PublicError, json_response
+from voiceproject.errors import PublicError
 from voiceproject.web.api import file_response
+from voiceproject.web.errors import json_response
 from voices.keys import grants
 from voices.keys.forms import KeyForm
 from voices.keys.models import ApiKey

@@ -1,4 +1,4 @@
-"""Commands that stay between jobs: real processes, on the real protocol of gpu_scripts/script_io.py."""
+"""Commands that stay between jobs: real processes, on the real protocol of gpu_scripts/common/script_io.py."""
 
 from __future__ import annotations
 

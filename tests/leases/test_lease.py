@@ -24,7 +24,7 @@ from voiceproject.errors import EngineBusy, EngineUnavailable
 from voiceproject.leases import lease as lease_module
 from voiceproject.leases.lease import UNKNOWN, Lease, Leases
 from voiceproject.leases.models import EngineLease, EngineTurn, EngineWaiter
-from voiceproject.leases.notifier import Bell
+from voiceproject.leases.notifier import Notifier
 from voiceproject.prepared import Update
 
 ONE, TWO = "http://one:9880", "http://two:9880"
@@ -502,21 +502,21 @@ def test_a_freed_server_wakes_the_next_of_another_process(nobody_looks: None) ->
     assert holder.wait(20) == 0
 
 
-def test_a_bell_rings_in_deep_folders_and_forgets_who_has_ended(tmp_path: Path) -> None:
+def test_a_notifier_works_in_deep_folders_and_forgets_who_has_ended(tmp_path: Path) -> None:
     folder = tmp_path / ("deep" * 40)
     heard = threading.Event()
-    listening, ringing = Bell(folder, heard.set), Bell(folder, lambda: None)
-    ringing.ring()  # nobody there yet
+    listening, notifying = Notifier(folder, heard.set), Notifier(folder, lambda: None)
+    notifying.notify()  # nobody there yet
     listening.listen()
     ended = folder / "1-dead"
     subprocess.run([sys.executable, "-c", f"import os, socket; os.chdir({str(folder)!r}); "
                     "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).bind('1-dead')"], check=True)  # fmt: skip
     assert ended.exists()
-    ringing.ring()
+    notifying.notify()
     assert heard.wait(10)
     assert not ended.exists()
     heard.clear()
-    listening.ring()  # not itself
+    listening.notify()  # not itself
     assert not heard.wait(0.2)
 
 

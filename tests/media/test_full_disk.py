@@ -16,8 +16,8 @@ from rest_framework.test import APIClient
 
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, upload
-from voiceproject.errors import as_public_error
 from voiceproject.operations import health
+from voiceproject.web.errors import as_public_error
 from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)

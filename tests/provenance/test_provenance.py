@@ -29,8 +29,10 @@ from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.covers.test_covers import INFER, SEPARATE
 from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio
-from voiceproject.operations import checks, worker
-from voiceproject.provenance import fingerprint, records, signer
+from voiceproject.operations import checks
+from voiceproject.provenance import fingerprint, signer, verification
+from voiceproject.provenance.manifest import JOB_LABEL, MIME_TYPES, sign
+from voiceproject.provenance.marks import cover_landmarks, keep_landmarks, make_landmarks, mark_cover
 from voiceproject.provenance.models import Landmark, Mark, SigningCertificate
 from voices.engines import configured
 from voices.engines.interface import Piece, SynthesisRequest
@@ -129,7 +131,7 @@ def verify(api: APIClient) -> Callable[[bytes], dict[str, Any]]:
 def manifest(content: bytes, format: str) -> dict[str, Any]:
     anchors = "".join(part for row in SigningCertificate.objects.all() for part in row.issuers)
     with c2pa.Context.from_dict({"trust": {"trust_anchors": anchors}}) as context:
-        reader = c2pa.Reader(records.MIME_TYPES[format], io.BytesIO(content), context=context)
+        reader = c2pa.Reader(MIME_TYPES[format], io.BytesIO(content), context=context)
         assert reader.get_validation_state() == "Trusted", reader.json()
         return reader.get_active_manifest()
 
@@ -153,7 +155,7 @@ def test_a_synthesis_carries_who_made_it_how_and_when_and_nothing_of_the_tenant(
     assert action["digitalSourceType"] == SOURCE + "trainedAlgorithmicMedia"
     made_at = datetime.fromisoformat(action["when"])
     assert timedelta(0) <= datetime.now(UTC) - made_at < timedelta(minutes=1)
-    assert assertions(found)[records.JOB_LABEL]["id"] == response["X-Synthesis-ID"]
+    assert assertions(found)[JOB_LABEL]["id"] == response["X-Synthesis-ID"]
     for secret in (b"secret", b"alice", tenant.secret.encode(), tenant.key.prefix.encode(), b"test"):
         assert secret not in response.content
     stored = api.get(f"/api/v1/voice/syntheses/{response['X-Synthesis-ID']}/audio")
@@ -163,7 +165,7 @@ def test_a_synthesis_carries_who_made_it_how_and_when_and_nothing_of_the_tenant(
 @pytest.mark.parametrize("format", ["wav", "flac", "mp3"])
 def test_the_mark_changes_no_sample_and_every_decoder_reads_it(format: str, tmp_path: Path, db: None) -> None:
     plain = audio.encode(babble("x", 4.0), RATE, format)
-    signed = records.sign(plain, format, what="speech", job_id=uuid.uuid4())
+    signed = sign(plain, format, what="speech", job_id=uuid.uuid4())
     assert 0 < len(signed) - len(plain) < 6000
     before, after = (sf.read(io.BytesIO(content))[0] for content in (plain, signed))
     assert np.array_equal(before, after)
@@ -191,7 +193,7 @@ def test_what_cannot_be_signed_does_not_leave(
     def fail(*args: Any) -> None:
         raise c2pa.C2paError("no")
 
-    monkeypatch.setattr(records, "_sign", fail)
+    monkeypatch.setattr("voiceproject.provenance.manifest._sign", fail)
     response = api.post(SPEECH, {"text": "Hello", "reference_audio": upload(reference_wav)})
     assert (response.status_code, response.json()["error"]) == (500, "internal_error")
     assert Synthesis.objects.get().status == JobStatus.FAILED
@@ -228,7 +230,7 @@ class TestCovers:
             content = b"".join(first.streaming_content)
             found = manifest(content, format)
             assert assertions(found)["c2pa.actions.v2"]["actions"][0]["digitalSourceType"] == SOURCE + source
-            assert assertions(found)[records.JOB_LABEL]["id"] == done["job_id"]
+            assert assertions(found)[JOB_LABEL]["id"] == done["job_id"]
             half = len(content) // 2
             rest = api.get(url, headers={"Range": f"bytes={half}-", "If-Range": first["ETag"]})
             assert rest.status_code == 206
@@ -244,7 +246,7 @@ class TestCovers:
         remix = api.post(f"/api/v1/cover/jobs/{done['job_id']}/remix", {"vocal_gain_db": 3}, format="json").json()
         tasks.run_covers.fn()
         content = b"".join(api.get(f"{remix['links']['self']}/result").streaming_content)
-        assert assertions(manifest(content, "wav"))[records.JOB_LABEL]["id"] == remix["job_id"]
+        assert assertions(manifest(content, "wav"))[JOB_LABEL]["id"] == remix["job_id"]
 
 
 def test_of_a_covers_sound_only_what_is_new_is_remembered(tmp_path: Path, db: None) -> None:
@@ -252,12 +254,12 @@ def test_of_a_covers_sound_only_what_is_new_is_remembered(tmp_path: Path, db: No
     for name, samples in (("vocals", vocals), ("band", band), ("cover", band + sung)):
         sf.write(tmp_path / f"{name}.wav", samples / 2, RATE)
     paths = [tmp_path / f"{name}.wav" for name in ("cover", "vocals", "band")]
-    records.mark_cover(uuid.uuid4(), paths[0], records.cover_landmarks(*paths))
+    mark_cover(uuid.uuid4(), paths[0], cover_landmarks(*paths))
 
     def found(samples: np.ndarray) -> bool:
         path = tmp_path / "leaked"
         path.write_bytes(mp3(samples / 2, RATE))
-        return records.verify(path).made_here
+        return verification.verify(path).made_here
 
     assert found((band + sung)[2 * RATE :])
     assert not found(vocals + band)
@@ -316,7 +318,7 @@ def signed_by(identity: signer.Identity, content: bytes, job: str = "x") -> byte
         "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": [{"action": "c2pa.created", "when": "2020-01-01T00:00:00Z",
                                                                "digitalSourceType": SOURCE + "digitalCapture"}]}},
-            {"label": records.JOB_LABEL, "data": {"id": job, "kind": "cover", "made_at": "2020-01-01T00:00:00Z"}},
+            {"label": JOB_LABEL, "data": {"id": job, "kind": "cover", "made_at": "2020-01-01T00:00:00Z"}},
         ],
     }  # fmt: skip
     signed = io.BytesIO()
@@ -362,8 +364,8 @@ def test_a_stream_is_known_by_what_was_sent_and_its_stored_file_carries_a_manife
     assert (found["how"], found["manifest"]) == ("hash", "none")
     stored = api.get(f"/api/v1/voice/syntheses/{response['X-Synthesis-ID']}/audio")
     content = b"".join(stored.streaming_content)
-    assert verify(content)["how"] == ("manifest" if format in records.MIME_TYPES else "hash")
-    worker.records.make_landmarks()
+    assert verify(content)["how"] == ("manifest" if format in MIME_TYPES else "hash")
+    make_landmarks()
     assert verify(mp3(babble("One two three."), RATE))["how"] == "fingerprint"
 
 
@@ -439,7 +441,7 @@ def test_an_excerpt_is_found_after_mp3_and_another_text_in_the_same_voice_is_not
 ) -> None:
     for index in range(12):
         say(f"Text number {index}.")
-    assert worker.records.make_landmarks() == 12
+    assert make_landmarks() == 12
     for index in range(0, 12, 3):
         excerpt = babble(f"Text number {index}.")[RATE + 77 : 6 * RATE + 77]
         found = verify(mp3(excerpt, RATE))
@@ -475,18 +477,18 @@ def test_landmarks_are_made_once_and_a_lost_file_is_given_up(say: Callable[..., 
     kept, lost = say("Kept."), say("Lost.")
     synthesis = Synthesis.objects.get(pk=lost["X-Synthesis-ID"])
     synthesis.audio.storage.delete(synthesis.audio.name)
-    assert records.make_landmarks() == 2
-    assert records.make_landmarks() == 0
+    assert make_landmarks() == 2
+    assert make_landmarks() == 0
     (mark,) = Mark.objects.filter(job_id=kept["X-Synthesis-ID"])
     assert Landmark.objects.count() == Landmark.objects.filter(mark=mark).count() > 30
 
 
 def test_a_hash_that_many_share_is_not_kept_again(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_SAME_HASH", 3)
+    monkeypatch.setattr("voiceproject.provenance.marks.MAX_SAME_HASH", 3)
     rows = np.array([[5, 1], [6, 1]])
     for _ in range(5):
         mark = Mark.objects.create(kind="cover", job_id=uuid.uuid4(), sha256="")
-        records._keep(mark, rows)
+        keep_landmarks(mark, rows)
         rows = np.array([[5, 1], [7 + mark.pk, 1]])
     assert Landmark.objects.filter(hash=5).count() == 3
     assert Landmark.objects.exclude(hash=5).count() == 5
@@ -526,17 +528,17 @@ def test_without_chromaprint_landmarks_stay_due_covers_are_made_and_the_check_te
     content = say("Wait.", response_format="opus").content
     monkeypatch.setattr(fingerprint, "_ffmpeg", lambda: str(tmp_path / "none"))
     assert [error.id for error in checks.told_by_sound(None)] == ["voiceproject.W012"]
-    records.make_landmarks()
+    make_landmarks()
     assert Mark.objects.filter(landmarks_due_at__isnull=False).count() == 1
     sf.write(tmp_path / "cover.wav", babble("cover"), RATE)
-    assert len(records.cover_landmarks(tmp_path / "cover.wav")) == 0
+    assert len(cover_landmarks(tmp_path / "cover.wav")) == 0
     assert api.post(VERIFY, {"file": upload(content)}).json()["how"] == "hash"
     answer = api.post(VERIFY, {"file": upload(mp3(babble("Unknown."), RATE))})
     assert (answer.status_code, answer.json()["error"]) == (503, "not_configured")
     monkeypatch.undo()
     assert checks.told_by_sound(None) == []
     Mark.objects.update(landmarks_due_at=datetime(2020, 1, 1, tzinfo=UTC))
-    assert records.make_landmarks() == 1
+    assert make_landmarks() == 1
     assert api.post(VERIFY, {"file": upload(mp3(babble("Wait."), RATE))}).json()["how"] == "fingerprint"
 
 

@@ -1,9 +1,9 @@
 """Runs jobs in processes that stay: what a script loads for its first job is there for the next one.
 
 A resident child is a script that was started with `--serve` and takes job after job as JSON lines (the protocol is
-described in gpu_scripts/script_io.py, at `run`). It stands under the same guard as any other command (commands.py),
-has one job at a time, and is ended, with all that came from it, when a job is canceled or breaks a limit, after a
-number of jobs, when nobody has needed it for a while, and with the worker.
+described in gpu_scripts/common/script_io.py, at `run`). It stands under the same guard as any other command
+(commands.py), has one job at a time, and is ended, with all that came from it, when a job is canceled or breaks a
+limit, after a number of jobs, when nobody has needed it for a while, and with the worker.
 
 What is asked of it is what is asked of `commands.run`, and so are the answers. A resident child must never fail a job
 that a process of its own would have done: a program that does not understand `--serve` gets a process for each job; a

@@ -33,7 +33,7 @@ from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from voiceproject.commands import runner
-from voiceproject.errors import PublicError, json_response
+from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import ERROR_MESSAGES, LIVE, JobStatus
@@ -41,6 +41,7 @@ from voiceproject.media import storage
 from voiceproject.media.uploads import Bounds, opened
 from voiceproject.tenants import audit
 from voiceproject.web.api import file_response
+from voiceproject.web.errors import json_response
 
 # Uploads were checked when they came in; here the browser only has to be told what it plays.
 _MAGIC = (

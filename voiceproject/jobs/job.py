@@ -168,7 +168,7 @@ class Job(QueuedJob, JobFiles):
                 if running >= cls._limit(tenant, cls.running_limit_field, tenant_limit):
                     continue
                 queued = cls.objects.filter(tenant=tenant.pk, status=JobStatus.QUEUED)
-                job = queued.filter(tenant__is_active=True).order_by("-priority", "created_at", "pk").first()
+                job: Any = queued.filter(tenant__is_active=True).order_by("-priority", "created_at", "pk").first()
                 if job is not None:
                     job.attempt += 1
                     job.mark("claimed", host=host)

@@ -8,7 +8,7 @@ calls.
 
 Who finds no server free stands in a line, which is rows too. It is served by turns: of the tenants in it, the
 one that was served longest ago, so that fifty sentences of one do not hold up another's. Whoever frees a server
-wakes the one whose turn it is, in its own process at once and in others of this machine by a bell; beyond that
+wakes the one whose turn it is, in its own process at once and in others of this machine by a notifier; beyond that
 each looks by itself from time to time.
 """
 
@@ -20,36 +20,32 @@ import random
 import threading
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import cache, cached_property
+from datetime import timedelta
+from functools import cached_property
 from types import TracebackType
-from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
-from django.db.models import Exists, F, OuterRef, Subquery
+from django.db.models import Exists, QuerySet
 from django.db.models.functions import Now
 
 from voiceproject.errors import EngineBusy, EngineUnavailable
+from voiceproject.leases.line import WAITER_SECONDS, Line, assigned
 from voiceproject.leases.models import EngineLease, EngineTurn, EngineWaiter
-from voiceproject.leases.notifier import Bell
-from voiceproject.prepared import Select, Slot, Update
+from voiceproject.leases.notifier import Notifier
+from voiceproject.leases.rows import UNKNOWN, ServerRow, give_back_lease, serve_turn, take_lease
+from voiceproject.prepared import Select
 
 log = logging.getLogger(__name__)
 
-WAITER_SECONDS = 10.0  # a waiter that has not shown itself for so long is passed over
 CANCEL_CHECK_SECONDS = 1.0
 # How often a waiter looks by itself, in case that nobody wakes it: the one in front, and those far behind.
 POLL_SECONDS = 0.05
 MAX_POLL_SECONDS = 0.5
-# What is loaded on a server is believed for so long: it may have been restarted since.
-LOADED_SECONDS = 600.0
 MAX_PROBE_PAUSE_SECONDS = 30.0
-UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
@@ -59,22 +55,6 @@ class ServerState:
     held: bool
     needs_probe: bool
     set_aside: bool
-
-
-class _Row(NamedTuple):
-    """A server's row, as it was read at `clock`. others_wait: somebody stands in the line."""
-
-    pk: int
-    server: str
-    owner: str
-    expires_at: datetime | None
-    needs_probe: bool
-    set_aside_until: datetime | None
-    unreachable: bool
-    loaded: str
-    updated_at: datetime
-    clock: datetime
-    others_wait: bool
 
 
 @dataclass(frozen=True)
@@ -115,8 +95,7 @@ class Leases:
         set_aside_seconds: float = 5.0,
     ) -> None:
         self.servers = list(dict.fromkeys(servers))
-        self.queue = queue
-        self.max_waiting = max_waiting
+        self.line = Line(queue, max_waiting)
         self.lease_seconds = lease_seconds
         self.set_aside_seconds = set_aside_seconds
         self._locals: dict[int, _Local] = {}  # by the key of the waiter's row
@@ -125,8 +104,7 @@ class Leases:
         self._closed = threading.Event()
         self._held: set[Lease] = set()
         self._keeper: threading.Thread | None = None
-        self._swept_at = -math.inf
-        self._bell = Bell(settings.CACHE_DIR / "bell", self._wake_one)
+        self._notifier = Notifier(settings.CACHE_DIR / "notifier", self._wake_one)
 
     def acquire(
         self,
@@ -155,11 +133,11 @@ class Leases:
         lease, _ = self._take(None, want)
         if lease is not None:
             return lease
-        place = self._line_up(want, admitted)
+        place = self._join(want, admitted)
         mine = self._locals[place] = _Local(before=len(self._locals))
         shown = asked = time.monotonic()
         try:
-            self._bell.listen()
+            self._notifier.listen()
             while True:
                 mine.woken.clear()
                 lease, before = self._take(place, want)
@@ -174,9 +152,9 @@ class Leases:
                         return None
                 if now - shown >= WAITER_SECONDS / 3:
                     shown = now
-                    if not self._show_up(place):  # it slept too long, and its place has gone
+                    if not self.line.stay(place):  # it slept too long, and its place has gone
                         del self._locals[place]
-                        place = self._line_up(want, admitted=True)
+                        place = self._join(want, admitted=True)
                         self._locals[place] = mine
                 if before is not None:
                     mine.before = before
@@ -186,7 +164,15 @@ class Leases:
         finally:
             self._locals.pop(place, None)
             if lease is None:
-                self._leave(place)
+                self.line.leave(place)
+                self.wake()
+
+    def _join(self, want: _Wanted, admitted: bool) -> int:
+        place = self.line.join(want.tenant, want.servers, admitted)
+        if place is None:
+            self.wake()
+            raise EngineBusy(retry_after=self.retry_after_seconds())
+        return place
 
     def probe_back(self, server: str, probe: Callable[[], bool | None]) -> None:
         """Lets a thread probe a server in doubt, now and then until it has answered, so that no caller has to.
@@ -205,24 +191,21 @@ class Leases:
 
     def states(self) -> dict[str, ServerState]:
         """By server; one that has never been called is free."""
-        found = {}
-        for row in self._rows().annotate(clock=Now()):
-            found[row.server] = ServerState(
-                held=bool(row.owner) and row.expires_at is not None and row.expires_at > row.clock,
-                needs_probe=row.needs_probe,
-                set_aside=_is_set_aside(row),
-            )
+        found = {
+            row.server: ServerState(held=row.is_held, needs_probe=row.needs_probe, set_aside=row.is_set_aside)
+            for row in self._known_rows()
+        }
         free = ServerState(held=False, needs_probe=False, set_aside=False)
         return {server: found.get(server, free) for server in self.servers}
 
     def waiting(self) -> int:
-        return self._line().count()
+        return self.line.waiting().count()
 
     def expected_wait_seconds(self) -> float:
         """About how long until somebody who comes now is served; 0 where a server is free."""
-        rows = list(self._rows().annotate(clock=Now()))
+        rows = self._known_rows()
         usual = sum(row.usual_seconds for row in rows) / len(rows) if rows else 5.0
-        idle = len(self.servers) - sum(not _is_free(row) for row in rows)
+        idle = len(self.servers) - sum(not row.is_free for row in rows)
         waiting = self.waiting()
         return max(0.0, usual * (waiting + (idle <= 0)) / max(1, len(self.servers)))
 
@@ -242,12 +225,12 @@ class Leases:
         if acceptable and len(away) == len(acceptable) and min(away) > rows[0].clock:
             seconds = (min(away) - rows[0].clock).total_seconds()
             raise EngineUnavailable(retry_after=max(1.0, seconds))
-        free = [row for row in rows if _is_free(row) and not _is_set_aside(row)]
+        free = [row for row in rows if row.is_free and not row.is_set_aside]
         if not free:
             return None, None
-        line = self._in_order() if any(row.others_wait for row in rows) else []
+        line = self.line.in_order() if any(row.others_wait for row in rows) else []
         before = next((index for index, (pk, _) in enumerate(line) if pk == place), len(line))
-        served, left = _assigned(line[:before], free)
+        served, left = assigned(line[:before], free)
         for other in served:  # Those before who may not know it yet.
             waiter = self._locals.get(other)
             if waiter is not None:
@@ -256,7 +239,7 @@ class Leases:
         # Any order among equals, so that processes do not all try the same server first.
         random.shuffle(candidates)
         candidates.sort(
-            key=lambda row: (_is_unsure(row), want.rank(row.server, _loaded(row)), row.server != want.prefer)
+            key=lambda row: (row.is_unsure, want.rank(row.server, row.believed_loaded), row.server != want.prefer)
         )
         for row in candidates:
             lease = self._try(row, place, want)
@@ -267,17 +250,17 @@ class Leases:
         return None, before
 
     def _try(
-        self, row: Any, place: int | None, want: _Wanted, counts: bool = True, aside: timedelta | None = None
+        self, row: ServerRow, place: int | None, want: _Wanted, counts: bool = True, aside: timedelta | None = None
     ) -> Lease | None:
         """Takes the server of this row, if exactly what was read of it still holds.
 
         counts: as the tenant's turn; aside: nobody else is to try it for so long, also when it was given back.
         """
         owner = uuid.uuid4().hex
-        unsure = _is_unsure(row)
+        unsure = row.is_unsure
         # After anything uncertain nobody knows what is loaded there: it may have been restarted.
-        loaded = UNKNOWN if row.loaded and unsure else _loaded(row)
-        take = _take(bool(row.owner), self._lifetime, aside)
+        loaded = UNKNOWN if row.loaded and unsure else row.believed_loaded
+        take = take_lease(bool(row.owner), self._lifetime, aside)
         # Durable: inside a caller's transaction nobody else would see the lease.
         with transaction.atomic(durable=True):
             if not take(
@@ -285,19 +268,20 @@ class Leases:
                 owner=owner, unsure=unsure, loaded=loaded,
             ):  # fmt: skip
                 return None
-            if counts and not _serve(queue=self.queue, tenant=want.tenant):
-                turn = EngineTurn(queue=self.queue, tenant=want.tenant, served_at=Now())
+            if counts and not serve_turn(queue=self.line.queue, tenant=want.tenant):
+                turn = EngineTurn(queue=self.line.queue, tenant=want.tenant, served_at=Now())
                 EngineTurn.objects.bulk_create([turn], ignore_conflicts=True)
             if place is not None:
                 EngineWaiter.objects.filter(pk=place).delete()
         return Lease(self, row.server, owner, unsure, loaded)
 
-    def _rows(self):  # type: ignore[no-untyped-def]  # a QuerySet, whose annotations the type checker cannot follow
-        return EngineLease.objects.filter(server__in=self.servers)
+    def _known_rows(self) -> list[ServerRow]:
+        """The rows of the servers that were ever asked for, with the database's clock."""
+        return [ServerRow(*row) for row in self._rows_and_line()]
 
-    def _all_rows(self) -> list[_Row]:
-        """The row of each server, made where it is missing, with the database's clock, and whether anybody waits."""
-        rows = [_Row(*row) for row in self._rows_and_line()]
+    def _all_rows(self) -> list[ServerRow]:
+        """The row of each server, made where it is missing."""
+        rows = self._known_rows()
         if len(rows) < len(self.servers):
             EngineLease.objects.bulk_create([EngineLease(server=name) for name in self.servers], ignore_conflicts=True)
             return self._all_rows()
@@ -305,14 +289,9 @@ class Leases:
 
     @cached_property
     def _rows_and_line(self) -> Select:
-        rows = self._rows().annotate(clock=Now(), others_wait=Exists(self._line()))
-        return Select(rows.values_list(*_Row._fields))
-
-    @cached_property
-    def _line_by_turns(self) -> Select:
-        served = EngineTurn.objects.filter(queue=self.queue, tenant=OuterRef("tenant")).values("served_at")[:1]
-        line = self._line().annotate(served=Subquery(served)).order_by(F("served").asc(nulls_first=True), "pk")
-        return Select(line.values_list("pk", "tenant", "servers"))
+        rows = EngineLease.objects.filter(server__in=self.servers)
+        rows = rows.annotate(clock=Now(), others_wait=Exists(self.line.waiting()))
+        return Select(rows.values_list(*ServerRow._fields))
 
     @property
     def _lifetime(self) -> timedelta:
@@ -365,8 +344,8 @@ class Leases:
 
     def _probe(self, server: str, probe: Callable[[], bool | None]) -> bool:
         """Whether the server is in doubt no longer, by this probe or somebody else's."""
-        row = self._rows().filter(server=server, needs_probe=True).annotate(clock=Now()).first()
-        if row is None or not _is_free(row):
+        row = next((row for row in self._known_rows() if row.server == server and row.needs_probe), None)
+        if row is None or not row.is_free:
             return row is None
         # Past the line, and set aside all the while: nobody is to wait for the answer.
         want = _Wanted("", frozenset({server}), None, lambda server, loaded: 0)
@@ -382,55 +361,11 @@ class Leases:
                 lease.release(needs_probe=True, set_aside=True, unreachable=found is False)
         return bool(found)
 
-    # --- the line -------------------------------------------------------------------------------------------
-
-    def _line(self):  # type: ignore[no-untyped-def]
-        return EngineWaiter.objects.filter(queue=self.queue, expires_at__gt=Now())
-
-    def _in_order(self) -> list[tuple[int, frozenset[str]]]:
-        """Those who wait, as they will be served: the row's key, and the servers that would do."""
-        # Round by round: the first of each tenant, then the second of each.
-        seen: Counter[str] = Counter()
-        rounds: list[tuple[int, int, int, frozenset[str]]] = []
-        for index, (pk, tenant, servers) in enumerate(self._line_by_turns()):
-            rounds.append((seen[tenant], index, pk, frozenset(servers)))
-            seen[tenant] += 1
-        return [(pk, servers) for _, _, pk, servers in sorted(rounds, key=lambda waiter: waiter[:2])]
-
-    def _line_up(self, want: _Wanted, admitted: bool) -> int:
-        line = EngineWaiter.objects.filter(queue=self.queue)
-        if time.monotonic() > self._swept_at + WAITER_SECONDS:
-            self._swept_at = time.monotonic()
-            line.filter(expires_at__lt=Now() - timedelta(seconds=WAITER_SECONDS)).delete()
-        place = EngineWaiter.objects.create(
-            queue=self.queue,
-            tenant=want.tenant,
-            servers=sorted(want.servers),
-            expires_at=Now() + timedelta(seconds=WAITER_SECONDS),
-        ).pk
-        if not admitted:
-            # Counted after the row is there: of two who come at once, one sees the other.
-            tenants = list(line.filter(id__lt=place, expires_at__gt=Now()).values_list("tenant", flat=True))
-            # A tenant that fills the line shuts out itself: who has nobody in it still gets a place.
-            full = len(tenants) >= self.max_waiting * (1 if want.tenant in tenants else 2)
-            if full:
-                self._leave(place)
-                raise EngineBusy(retry_after=self.retry_after_seconds())
-        return place
-
-    def _show_up(self, place: int) -> bool:
-        until = Now() + timedelta(seconds=WAITER_SECONDS)
-        return bool(EngineWaiter.objects.filter(pk=place).update(expires_at=until))
-
-    def _leave(self, place: int) -> None:
-        EngineWaiter.objects.filter(pk=place).delete()
-        self.wake()
-
     # --- waking ---------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
         """A server is free, or somebody has left the line: whoever is to be served now learns of it."""
-        self._bell.ring()
+        self._notifier.notify()
         self._wake_one()
 
     def _wake_one(self, besides: int | None = None) -> None:
@@ -439,80 +374,6 @@ class Leases:
         waiters = [waiter for place, waiter in list(self._locals.items()) if place != besides]
         if waiters:
             min(waiters, key=lambda waiter: waiter.before).woken.set()
-
-
-# --- what every sentence writes -----------------------------------------------------------------------------
-
-
-@cache
-def _take(owned: bool, lifetime: timedelta, aside: timedelta | None) -> Update:
-    """Takes a lease as it was read; one that was used and marked in between is read again. owned: it has run out."""
-    rows = EngineLease.objects.filter(
-        pk=Slot("pk", EngineLease, "id"),
-        owner=Slot("was", EngineLease, "owner"),
-        needs_probe=Slot("was_unsure", EngineLease, "needs_probe"),
-        loaded=Slot("was_loaded", EngineLease, "loaded"),
-    )
-    return Update(
-        rows.filter(expires_at__lt=Now()) if owned else rows,
-        owner=Slot("owner", EngineLease),
-        expires_at=Now() + lifetime,
-        needs_probe=Slot("unsure", EngineLease, "needs_probe"),
-        loaded=Slot("loaded", EngineLease),
-        updated_at=Now(),
-        **({"set_aside_until": Now() + aside} if aside else {}),
-    )
-
-
-_serve = Update(
-    EngineTurn.objects.filter(queue=Slot("queue", EngineTurn), tenant=Slot("tenant", EngineTurn)),
-    served_at=Now(),
-)
-
-
-@cache
-def _give_back(needs_probe: bool, aside: timedelta | None, unreachable: bool) -> Update:
-    seconds = F("usual_seconds") * 0.8 + Slot("seconds", EngineLease, "usual_seconds") * 0.2
-    return Update(
-        EngineLease.objects.filter(server=Slot("server", EngineLease), owner=Slot("owner", EngineLease)),
-        owner="",
-        expires_at=None,
-        needs_probe=needs_probe,
-        set_aside_until=Now() + aside if aside else None,
-        unreachable=unreachable,
-        updated_at=Now(),
-        **({} if needs_probe else {"usual_seconds": seconds}),
-    )
-
-
-def _is_free(row: Any) -> bool:
-    return not row.owner or (row.expires_at is not None and row.expires_at < row.clock)
-
-
-def _is_set_aside(row: Any) -> bool:
-    return row.set_aside_until is not None and row.set_aside_until > row.clock
-
-
-def _is_unsure(row: Any) -> bool:
-    return row.needs_probe or bool(row.owner)
-
-
-def _loaded(row: Any) -> str:
-    old = row.loaded and (row.clock - row.updated_at).total_seconds() > LOADED_SECONDS
-    return UNKNOWN if old else row.loaded
-
-
-def _assigned(line: Iterable[tuple[int, frozenset[str]]], free: Sequence[Any]) -> tuple[list[int], list[Any]]:
-    """Who of the line, in its order, gets one of the free servers' rows, and which rows are left."""
-    served, left = [], list(free)
-    for place, servers in line:
-        if not left:
-            break
-        row = next((row for row in left if not servers or row.server in servers), None)
-        if row is not None:
-            left.remove(row)
-            served.append(place)
-    return served, left
 
 
 class Lease:
@@ -541,7 +402,7 @@ class Lease:
         self.release(needs_probe=self.needs_probe or error is not None)
 
     @property
-    def _mine(self):  # type: ignore[no-untyped-def]
+    def _mine(self) -> QuerySet[EngineLease]:
         return EngineLease.objects.filter(server=self.server, owner=self.owner)
 
     def answered(self) -> None:
@@ -566,7 +427,7 @@ class Lease:
         self._leases.let_go(self)
         seconds = time.monotonic() - self._taken_at
         aside = timedelta(seconds=self._leases.set_aside_seconds) if set_aside else None
-        give_back = _give_back(needs_probe, aside, unreachable)
+        give_back = give_back_lease(needs_probe, aside, unreachable)
         try:
             kept = give_back(server=self.server, owner=self.owner, seconds=seconds)
         except DatabaseError:

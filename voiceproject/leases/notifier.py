@@ -1,7 +1,7 @@
-"""A bell that one process rings and all the others of this machine hear.
+"""Notifies all other processes of this machine, over datagram sockets.
 
 It saves those who wait for a row of the database from looking at it all the time. It is no more than that: whoever
-waits must look by itself too, since a ring may be lost, and does not reach another machine.
+waits must look by itself too, since a notification may be lost, and does not reach another machine.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 
-class Bell:
-    """Datagram sockets in one folder, one a listening process. heard: called in a thread of the bell's own."""
+class Notifier:
+    """Datagram sockets in one folder, one a listening process. heard: called in a thread of the notifier's own."""
 
     def __init__(self, folder: Path, heard: Callable[[], None]) -> None:
         self._folder = folder
@@ -44,12 +44,12 @@ class Bell:
                     listener.bind(f"{folder}/{name}")
             except OSError as error:
                 listener.close()
-                log.info("no bell between processes: %s", error)
+                log.info("no notifications between processes: %s", error)
                 return
             self._name = name
-            threading.Thread(target=self._hear, args=(listener,), name="bell", daemon=True).start()
+            threading.Thread(target=self._hear, args=(listener,), name="notifier", daemon=True).start()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Wakes the others, not this process itself."""
         try:
             names = [name for name in os.listdir(self._folder) if name != self._name]
@@ -57,17 +57,17 @@ class Bell:
             return
         if not names:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ringer, self._short_path() as folder:
-            ringer.setblocking(False)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, self._short_path() as folder:
+            sender.setblocking(False)
             for name in names:
                 try:
-                    ringer.sendto(b"!", f"{folder}/{name}")
+                    sender.sendto(b"!", f"{folder}/{name}")
                 except BlockingIOError:
-                    continue  # It has rings enough that it has not heard yet.
+                    continue  # Enough wait for it that it has not read yet.
                 except ConnectionRefusedError:
                     (self._folder / name).unlink(missing_ok=True)  # Its process has ended.
                 except OSError as error:
-                    log.debug("the bell of %s does not ring: %s", name, error)
+                    log.debug("%s cannot be notified: %s", name, error)
 
     @contextmanager
     def _short_path(self) -> Iterator[str]:
@@ -88,7 +88,7 @@ class Bell:
                 listener.recv(16)
                 listener.setblocking(False)
                 try:
-                    while listener.recv(16):  # Many rings are one.
+                    while listener.recv(16):  # Many notifications are one.
                         pass
                 except BlockingIOError:
                     pass
@@ -96,4 +96,4 @@ class Bell:
                 try:
                     self._heard()
                 except Exception:
-                    log.warning("what the bell called for failed", exc_info=True)
+                    log.warning("a notification could not be followed", exc_info=True)

@@ -247,9 +247,9 @@ def plain_http(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 @register()
 def signing(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """C2PA_CERT and C2PA_KEY load, belong together, have not expired, and C2PA takes them."""
-    from voiceproject.provenance import records
+    from voiceproject.provenance import manifest
 
-    problem = records.problem()
+    problem = manifest.problem()
     if problem is None:
         return []
     return [Error(f"Nothing can be signed: {problem}.", hint="See C2PA_CERT and C2PA_KEY.", id="voiceproject.E010")]

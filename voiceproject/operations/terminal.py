@@ -30,10 +30,10 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models.functions import Now
 
-from voiceproject.errors import as_public_error
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import JobStatus
 from voiceproject.tenants import usage
+from voiceproject.web.errors import as_public_error
 
 USERNAME = "terminal"
 CANCELED = 130  # the exit status of what Ctrl-C has ended

@@ -32,7 +32,7 @@ from voiceproject.jobs.broker import UNREACHABLE, broker, this_worker  # noqa: E
 from voiceproject.jobs.models import WorkerHost  # noqa: E402
 from voiceproject.jobs.queue import live_keys  # noqa: E402
 from voiceproject.media.storage import is_passing  # noqa: E402
-from voiceproject.provenance import records  # noqa: E402
+from voiceproject.provenance.marks import make_landmarks  # noqa: E402
 from voiceproject.registry import registry  # noqa: E402
 from voiceproject.telemetry import metrics, sentry, tracing  # noqa: E402
 from voiceproject.tenants import ratelimit, usage  # noqa: E402
@@ -57,7 +57,7 @@ def look(take_over: bool = True) -> None:
     suspension.cancel_running()
     deliveries.expire()
     deliveries.start_due()
-    records.make_landmarks(seconds=1.0)
+    make_landmarks(seconds=1.0)
     sweep_scratch(settings.SCRATCH_DIR, scratch_in_use)
     for duty in registry.at_look:
         duty()

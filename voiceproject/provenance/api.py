@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject.provenance import records
+from voiceproject.provenance import verification
 from voiceproject.provenance.models import Mark
 from voiceproject.web.api import BodyLimitMixin, SizedFileField, StrictSerializer
 from voiceproject.web.slots import waiting_slot
@@ -59,5 +59,5 @@ class VerifyView(BodyLimitMixin, APIView):
         serializer.is_valid(raise_exception=True)
         # Listening to a long file takes seconds; some threads are always left for others.
         with waiting_slot():
-            finding = records.verify(upload_path(serializer.validated_data["file"]))
+            finding = verification.verify(upload_path(serializer.validated_data["file"]))
         return Response(FindingSerializer(finding).data)

@@ -16,9 +16,10 @@ from django.http.response import HttpResponseBase
 from django.utils import translation
 from django.utils.cache import patch_vary_headers
 
-from voiceproject.errors import PublicError, json_response
+from voiceproject.errors import PublicError
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound
+from voiceproject.web.errors import json_response
 
 log = logging.getLogger("voiceproject.access")
 

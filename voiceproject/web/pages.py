@@ -13,7 +13,8 @@ from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
 
 from voiceproject import __version__
-from voiceproject.errors import PublicError, json_response
+from voiceproject.errors import PublicError
+from voiceproject.web.errors import json_response
 from voiceproject.web.middleware import RequestMiddleware
 
 

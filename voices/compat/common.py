@@ -21,13 +21,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voiceproject.errors import PublicError, exception_handler
+from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
 from voiceproject.media.formats import Encoder, Output, encode
-from voiceproject.provenance import records
+from voiceproject.provenance.manifest import MIME_TYPES, sign
+from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
 from voiceproject.web.api import BodyLimitMixin
+from voiceproject.web.errors import exception_handler
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
@@ -58,7 +60,7 @@ class CompatView(BodyLimitMixin, APIView, ABC):
 
     def get_exception_handler(self) -> Any:
         def handle(exc: Exception, context: dict[str, Any]) -> Response:
-            from voiceproject.errors import as_public_error
+            from voiceproject.web.errors import as_public_error
 
             response = exception_handler(exc, context)
             response.data = self.render_error(as_public_error(exc), response)
@@ -173,9 +175,9 @@ def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
 
 def marked(content: bytes, output: Output, job: Job, *, what: str) -> bytes:
     """An encoded file, signed where its format can carry that, else remembered by its hash. what: as for `sign`."""
-    if output.format in records.MIME_TYPES:
-        return records.sign(content, output.format, what=what, job_id=job.pk)
-    records.mark_sent(job.pk, hashlib.sha256(content).hexdigest(), what=what)
+    if output.format in MIME_TYPES:
+        return sign(content, output.format, what=what, job_id=job.pk)
+    mark_sent(job.pk, hashlib.sha256(content).hexdigest(), what=what)
     return content
 
 
@@ -210,7 +212,7 @@ class Transcoded:
                 yield data
         finally:
             if sent.digest() != empty:
-                records.mark_sent(self._stream.job_id, sent.hexdigest(), what="speech")
+                mark_sent(self._stream.job_id, sent.hexdigest(), what="speech")
 
     def _transcode(self) -> Iterator[bytes]:
         header, rest = WAV_HEADER_BYTES, b""

@@ -17,14 +17,16 @@ from django.core.files.base import ContentFile
 from django.db import transaction
 from django.db.models.functions import Now
 
-from voiceproject.errors import EngineTimeout, PublicError, StreamBroken, as_public_error
+from voiceproject.errors import EngineTimeout, PublicError, StreamBroken
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.jobs.queue import key_admission
 from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio
-from voiceproject.provenance import records
+from voiceproject.provenance.manifest import sign
+from voiceproject.provenance.marks import mark_partial, mark_synthesis
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound, note
+from voiceproject.web.errors import as_public_error
 from voiceproject.web.slots import close_connection, waiting_slot
 from voices.engines.configured import get_engine
 from voices.engines.interface import Model, Reference, SynthesisRequest
@@ -177,7 +179,7 @@ class SpeechStream:
                 encoder.abandon()
                 if not done:
                     content, sent = encoder.content(), self._sent_hash.hexdigest()
-                    records.mark_partial(self._synthesis.pk, content, work.format, work.sample_rate, sent)
+                    mark_partial(self._synthesis.pk, content, work.format, work.sample_rate, sent)
 
     def _sent(self, data: bytes) -> Iterator[bytes]:
         # A client may take its time: nothing is held for it meanwhile.
@@ -253,7 +255,7 @@ class Work:
 
         sent: the SHA-256 of what was streamed of it. Raises PublicError job_canceled where it has ended otherwise.
         """
-        signed = records.sign(content, self.format, what="speech", job_id=self.synthesis.pk)
+        signed = sign(content, self.format, what="speech", job_id=self.synthesis.pk)
         storage = self.synthesis.audio.storage
         name = f"{self.synthesis.folder}/{self.synthesis.attempt}-audio.{self.format}"
         stored = storage.save(name, ContentFile(signed))
@@ -266,7 +268,7 @@ class Work:
                 **self.synthesis.with_output(len(signed), audio=stored),
             )
             if won:
-                records.mark_synthesis(self.synthesis.pk, signed, stored, self.sample_rate, sent)
+                mark_synthesis(self.synthesis.pk, signed, stored, self.sample_rate, sent)
         if not won:
             storage.delete(stored)
             self._correct()

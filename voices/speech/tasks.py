@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import connection
 
 from voiceproject.commands import runner
-from voiceproject.errors import PublicError, as_public_error
+from voiceproject.errors import PublicError
 from voiceproject.jobs.broker import broker, this_worker
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.jobs.status import JobStatus
@@ -25,6 +25,7 @@ from voiceproject.media import audio, storage
 from voiceproject.media.storage import is_passing, patiently
 from voiceproject.telemetry import tracing
 from voiceproject.telemetry.logging import bind
+from voiceproject.web.errors import as_public_error
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.library import engine_data

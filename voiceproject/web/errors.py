@@ -1,0 +1,176 @@
+"""Errors as answers: the envelope for REST framework, for Django's own handlers, and for what is not expected."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.exceptions import (
+    BadRequest,
+    DisallowedHost,
+    ObjectDoesNotExist,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+)
+from django.db import OperationalError
+from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+from django.views.csrf import csrf_failure as csrf_page
+from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from voiceproject.errors import RETRY_AFTER_SECONDS, PublicError, envelope
+from voiceproject.media.storage import is_disk_full
+
+log = logging.getLogger(__name__)
+
+
+def _headers(error: PublicError) -> dict[str, str]:
+    headers = dict(error.headers)
+    retry_after = error.retry_after or RETRY_AFTER_SECONDS.get(error.status)
+    if retry_after:
+        headers["Retry-After"] = str(math.ceil(retry_after))
+    if error.status == 401:
+        headers.setdefault("WWW-Authenticate", 'ApiKey realm="api", header="X-API-Key"')
+    return headers
+
+
+def json_response(error: PublicError) -> JsonResponse:
+    """The envelope as a plain Django response, for what fails outside REST framework."""
+    response = JsonResponse(envelope(error), status=error.status, headers=_headers(error))
+    response.error_code = error.code  # type: ignore[attr-defined] # for the access log and the metrics
+    return response
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
+    """REST framework's EXCEPTION_HANDLER: every exception becomes the envelope, unknown ones a logged 500."""
+    set_rollback()
+    error = as_public_error(exc)
+    if error.code == "internal_error":
+        log.error("unhandled error", exc_info=exc)
+    elif error.status >= 500:
+        log.warning("%s", error, exc_info=exc.__cause__)
+    headers = _headers(error)
+    if error.code == "method_not_allowed":
+        headers["Allow"] = ", ".join(context["view"].allowed_methods)
+    request = context.get("request")
+    if request is not None:
+        # Whatever the view would have rendered (a page, a schema), an error is JSON.
+        request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
+    response = Response(envelope(error), status=error.status, headers=headers)
+    response.error_code = error.code  # type: ignore[attr-defined] # for the access log and the metrics
+    return response
+
+
+def as_public_error(exc: Exception) -> PublicError:
+    match exc:
+        case PublicError():
+            return exc
+        case exceptions.ValidationError():
+            return validation_error(exc.detail)
+        case Http404() | exceptions.NotFound() | ObjectDoesNotExist():
+            return PublicError("not_found", "There is nothing here, or it is not yours.")
+        case exceptions.MethodNotAllowed():
+            return PublicError("method_not_allowed", str(exc.detail))
+        case exceptions.UnsupportedMediaType():
+            return PublicError("unsupported_media_type", str(exc.detail))
+        case exceptions.NotAcceptable():
+            return PublicError("not_acceptable", str(exc.detail))
+        case exceptions.ParseError() | MultiPartParserError():
+            return PublicError("validation_error", f"The request body cannot be read: {exc}")
+        case PermissionDenied() | exceptions.PermissionDenied():
+            return PublicError("permission_denied", "This key may not do that.")
+        case RequestDataTooBig():
+            return PublicError("file_too_large", "The form fields are too large; only files may be this large.")
+        case TooManyFieldsSent() | TooManyFilesSent():
+            return PublicError("validation_error", "The form has too many fields or files.")
+        case UnreadablePostError():
+            return PublicError("validation_error", "The request's body did not arrive, or broke off.")
+        case BadRequest() | SuspiciousOperation():
+            return PublicError("validation_error", "The request is malformed.")
+        case _ if is_disk_full(exc):
+            return PublicError("storage_full", "The server's disk is full. Try again later.", retry_after=60)
+        case OperationalError() if "database is locked" in str(exc):
+            return PublicError("too_many_waiting", "The database is busy. Try again later.")
+        case _:
+            return PublicError(
+                "internal_error", "Something went wrong here. Report the X-Request-ID of this answer to the operator."
+            )
+
+
+def validation_error(detail: Any) -> PublicError:
+    """details: field -> list of messages; messages that belong to no field stand under `non_field_errors`."""
+    if not isinstance(detail, dict):
+        detail = {"non_field_errors": detail if isinstance(detail, list) else [detail]}
+    details = {sendable(field): list(_texts(messages)) for field, messages in detail.items()}
+    field, messages = next(iter(details.items()), ("", [""]))
+    message = messages[0] if field == "non_field_errors" else f"{field}: {messages[0]}"
+    return PublicError("validation_error", message, details)
+
+
+def _texts(messages: Any) -> Iterator[str]:
+    """The messages in REST framework's tree of them: a list's are by index, those of an object by field."""
+    if isinstance(messages, dict):
+        for name, inner in messages.items():
+            yield from (text if isinstance(name, int) else sendable(f"{name}: {text}") for text in _texts(inner))
+    elif isinstance(messages, (list, tuple)):
+        for inner in messages:
+            yield from _texts(inner)
+    else:
+        yield sendable(messages)
+
+
+def sendable(text: Any) -> str:
+    """What a client sent may hold half a surrogate pair, which cannot be sent back."""
+    return str(text).encode("utf-8", "replace").decode()
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> Any:
+    """CSRF_FAILURE_VIEW: people at the console or at their account get a page, everybody else the envelope."""
+    if request.path.startswith("/admin/"):
+        return csrf_page(request, reason)
+    if request.path.startswith(("/account", "/language")):
+        problem = {
+            "problem": _("This form is out of date"),
+            "advice": _("Open the page again, and send it from there."),
+        }
+        return render(request, "voiceproject/account/problem.html", problem, status=403)
+    return json_response(PublicError("method_not_allowed", "Nothing can be sent here."))
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    """handler500: what failed outside REST framework. Django calls this with the exception being handled."""
+    exc = sys.exc_info()[1]
+    error = as_public_error(exc) if isinstance(exc, Exception) else as_public_error(RuntimeError())
+    if error.code == "internal_error":
+        log.error("unhandled error", exc_info=exc)
+    return json_response(error)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """handler404"""
+    return json_response(PublicError("not_found", "There is no such path here."))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """handler400: a host name that ALLOWED_HOSTS does not have, a malformed path."""
+    if isinstance(exception, DisallowedHost):
+        # Anybody can send one: a line for who has forgotten a name, and no traceback.
+        log.warning("refused the host name %.100r, which ALLOWED_HOSTS does not have", request.META.get("HTTP_HOST"))
+        return json_response(PublicError("validation_error", "This host name is not served here; see ALLOWED_HOSTS."))
+    return json_response(as_public_error(exception))
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """handler403"""
+    return json_response(PublicError("permission_denied", "This is not allowed."))
