@@ -14,10 +14,10 @@ from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import JobStatus
 from voices.engines.interface import Model
 from voices.library.references import references
-from voices.text.languages import speaking_seconds
+from voices.text.languages import LANGUAGES, speaking_seconds
 
 DEFAULT_MODEL = "default"
-MODEL_LANGUAGES = ("zh", "en", "ja", "yue", "ko")
+MODEL_LANGUAGES = tuple(LANGUAGES[1:])  # all but `auto`
 
 
 class EngineModel(models.Model):
