@@ -35,7 +35,7 @@ from voiceproject.web.api import SizedFileField
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import upload_path
 from voices.compat.common import find_speaker, marked, streaming_response
-from voices.compat.elevenlabs import ElevenLabsView
+from voices.compat.elevenlabs.base import ElevenLabsView
 from voices.keys.auth import credentials
 from voices.library import selection
 from voices.library.models import Voice

@@ -25,7 +25,8 @@ from covers.models import CoverJob
 from tests.compat.test_openai import assert_, pitch
 from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
 from tests.covers.test_covers import QUICK
-from voices.compat.elevenlabs import OUTPUTS, alignment
+from voices.compat.elevenlabs.base import OUTPUTS
+from voices.compat.elevenlabs.speech import alignment
 from voices.library.models import Consent, Voice
 from voices.speech.models import Synthesis
 

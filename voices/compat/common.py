@@ -107,6 +107,18 @@ def find_speaker(tenant: Any, name: str) -> str | Voice:
     return selection.find(tenant, voice_id)
 
 
+def find_own(request: Request, name: str) -> Voice:
+    """The tenant's voice, also one that an operator took down. Raises PublicError not_found."""
+    try:
+        voice = Voice.objects.for_tenant(request.user).filter(pk=uuid.UUID(name.removeprefix("voice_"))).first()
+    except ValueError:
+        voice = None
+    if voice is None:
+        message = "There is no such voice, or it is not yours."
+        raise PublicError("not_found", message, {"voice_id": [message]})
+    return voice
+
+
 def model_id(name: str) -> str:
     """One of ours, or the default for any name of another service."""
     return name if name and registry.speaks(name) else ""

@@ -32,6 +32,7 @@ from voices.compat.common import (
     Transcoded,
     UnknownPathMixin,
     clamp_speed,
+    find_own,
     find_speaker,
     invalid,
     model_id,
@@ -237,18 +238,6 @@ class VoiceView(OpenAIView):
         voice = find_own(request, name)
         saved.delete(voice, request)
         return Response({"id": name, "object": "audio.voice.deleted", "deleted": True})
-
-
-def find_own(request: Request, name: str) -> Voice:
-    """The tenant's voice, also one that an operator took down. Raises PublicError not_found."""
-    try:
-        voice = Voice.objects.for_tenant(request.user).filter(pk=uuid.UUID(name.removeprefix("voice_"))).first()
-    except ValueError:
-        voice = None
-    if voice is None:
-        message = "There is no such voice, or it is not yours."
-        raise PublicError("not_found", message, {"voice_id": [message]})
-    return voice
 
 
 def _consent(request: Request, name: str, field: str | None = None) -> RecordedConsent:
