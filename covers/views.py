@@ -20,8 +20,8 @@ from rest_framework import mixins, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from covers.commands import template
 from covers.models import STEMS, CoverJob
-from covers.pipeline import template
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
 from voiceproject.errors import PublicError

@@ -324,12 +324,12 @@ class TestUse:
 class TestTakedown:
     @pytest.fixture
     def cover(self, settings: Any, api: APIClient, voice_id: str) -> Callable[[], Any]:
-        from covers import pipeline
+        from covers import commands
 
         quick = f"{{python_exec}} {QUICK}"
         settings.COVER_SEPARATE_CMD_TEMPLATE = f"{quick} separate {{song_input}} {{vocal_output}} {{inst_output}}"
         settings.COVER_INFER_CMD_TEMPLATE = f"{quick} infer {{input_vocal}} {{output_vocal}}"
-        pipeline.template.cache_clear()
+        commands.template.cache_clear()
 
         def send() -> Any:
             form = {"voice_id": voice_id, "song": upload(wav_bytes(song(), RATE), "song.wav")}

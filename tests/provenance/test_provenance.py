@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from rest_framework.test import APIClient
 
-from covers import pipeline, tasks
+from covers import commands, tasks
 from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.covers.test_covers import INFER, SEPARATE
 from voiceproject.jobs.status import JobStatus
@@ -205,9 +205,9 @@ class TestCovers:
     @pytest.fixture(autouse=True)
     def quick(self, settings: Any, db: None) -> Iterator[None]:
         settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_INFER_CMD_TEMPLATE = SEPARATE, INFER
-        pipeline.template.cache_clear()
+        commands.template.cache_clear()
         yield
-        pipeline.template.cache_clear()
+        commands.template.cache_clear()
 
     @pytest.mark.django_db(transaction=True)
     def test_every_format_the_converted_stem_and_a_remix_are_signed_once(
