@@ -18,7 +18,7 @@ from django.templatetags.static import static
 from django.utils.translation import gettext_lazy
 
 from voiceproject import __version__
-from voiceproject.commands.runner import CommandTemplate
+from voiceproject.commands.template import CommandTemplate
 from voiceproject.env import BadSetting, Env, check_url, read_environment, s3_options
 from voiceproject.web import client_ip
 

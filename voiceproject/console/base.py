@@ -32,7 +32,7 @@ from unfold.forms import ActionForm
 from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from voiceproject.commands import runner
+from voiceproject.commands.scratch import scratch
 from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.models import WorkerHost
@@ -423,7 +423,7 @@ class JobAdmin(LogAdmin):
     def serve_waveform(self, request: HttpRequest, pk: Any, name: str) -> HttpResponseBase:
         _job, stored = self._file(request, pk, name)
         try:
-            with _waveform_lock, runner.scratch(settings.UPLOAD_DIR, f"waveform-{uuid.uuid4()}") as folder:
+            with _waveform_lock, scratch(settings.UPLOAD_DIR, f"waveform-{uuid.uuid4()}") as folder:
                 storage.fetch(stored.storage, stored.name, folder / "audio")
                 svg = waveform(folder / "audio")
         except (FileNotFoundError, PublicError):
