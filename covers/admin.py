@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from covers.models import MADE_BY, STEMS, CoverJob
-from voiceproject.console.base import JobAdmin
+from voiceproject.console.jobs import JobAdmin
 
 
 @admin.register(CoverJob)

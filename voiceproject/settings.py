@@ -247,7 +247,7 @@ UNFOLD = {
     "SCRIPTS": [lambda request: static("voiceproject/console.js")],
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_LANGUAGES": True,
-    "SIDEBAR": {"navigation": "voiceproject.console.dashboard.navigation"},
+    "SIDEBAR": {"navigation": "voiceproject.console.site.navigation"},
 }
 # Whose X-Forwarded-For is believed: networks, and the word unix for proxies that connect through a Unix socket.
 try:

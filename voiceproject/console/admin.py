@@ -19,7 +19,10 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, find_jobs, since_filter, stage_label, utc
+from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, utc
+from voiceproject.console.filters import since_filter
+from voiceproject.console.jobs import find_jobs
+from voiceproject.console.timeline import stage_label
 from voiceproject.jobs import suspension
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.models import WorkerHost

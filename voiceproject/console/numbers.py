@@ -1,101 +1,50 @@
-"""The console's site and its first page: what runs, what waits, what fails, who works, at a glance.
+"""The dashboard's numbers: what runs, what waits, what fails, who works, at a glance.
 
 Every number comes by an index from few rows, or is found in the background and kept for a while, so that the page
-costs the same with a million jobs. It shows itself again every few seconds (console.js asks for `dashboard/`).
+costs the same with a million jobs.
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied
-from django.db import connection
+from django.core.files.storage import default_storage
 from django.db.models import Case, Count, F, Min, When
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, path, reverse
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.http import urlencode
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from unfold.forms import AuthenticationForm
-from unfold.sites import UnfoldAdminSite
 
 from covers.models import STAGES, CoverJob
-from voiceproject.console.base import stage_label
+from voiceproject.commands.scratch import folder_bytes
+from voiceproject.console.background import Background
+from voiceproject.console.charts import OUTCOMES, day_chart, stage_chart
+from voiceproject.console.timeline import stage_label
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import LIVE, JobStatus
 from voiceproject.leases.models import EngineLease, EngineWaiter
 from voiceproject.media.storage import BucketStorage
-from voiceproject.tenants.signin import WINDOW, ThrottledSignin
 from voices.engines import EngineHealth
 from voices.models import Synthesis
 from voices.speech import synthesis
-
-log = logging.getLogger(__name__)
 
 KINDS: tuple[tuple[type[Job], Any], ...] = ((CoverJob, _("Covers")), (Synthesis, _("Syntheses")))
 DAYS = 14
 HEARD_LATELY_SECONDS = 30
 RECENT = 100  # jobs whose stages are averaged
-OUTCOMES = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED)
-PERMISSION = "covers.view_coverjob"
-
-
-class Background:
-    """What takes long to find, found by a thread; the page shows what was found last, and hardly waits."""
-
-    def __init__(self, find: Callable[[], Any], seconds: float) -> None:
-        self._find, self._seconds = find, seconds
-        self._changed = threading.Condition()
-        self._value: Any = None
-        self._found_at: float | None = None
-        self._busy = False
-
-    def value(self, patience_seconds: float = 0.0) -> Any:
-        """None where nothing was found yet, and is not within `patience_seconds` either."""
-        with self._changed:
-            old = self._found_at is None or time.monotonic() - self._found_at > self._seconds
-            if old and not self._busy:
-                self._busy = True
-                threading.Thread(target=self._run, name="dashboard", daemon=True).start()
-            if self._value is None and patience_seconds:
-                self._changed.wait_for(lambda: not self._busy, patience_seconds)
-            return self._value
-
-    def forget(self) -> None:
-        with self._changed:
-            self._value = self._found_at = None
-
-    def _run(self) -> None:
-        value = None
-        try:
-            value = self._find()
-        except Exception:
-            # The page goes on with what it has; the next look tries again.
-            log.warning("a part of the dashboard could not be found", exc_info=True)
-        finally:
-            connection.close()
-            with self._changed:
-                self._value = self._value if value is None else value
-                self._busy, self._found_at = False, time.monotonic()
-                self._changed.notify_all()
 
 
 def link(model: type, **query: Any) -> str:
     """Of the console's list of this model's rows."""
-    from django.utils.http import urlencode
-
     url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")  # type: ignore[attr-defined]
     return f"{url}?{urlencode(query)}" if query else url
 
@@ -222,34 +171,14 @@ def hosts() -> list[dict[str, Any]]:
     return found
 
 
-def _folder_bytes() -> int:
-    """What the files in the media folder take together."""
-    import os
-
-    total, folders = 0, [str(settings.MEDIA_ROOT)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except FileNotFoundError:
-            continue  # Deleted this moment.
-    return total
-
-
 # Each process has its own.
 ENGINE_HEALTH = Background(lambda: synthesis.get_engine().health(), 10.0)
-MEDIA_BYTES = Background(_folder_bytes, 300.0)
+MEDIA_BYTES = Background(lambda: folder_bytes(settings.MEDIA_ROOT), 300.0)
 HISTORY = Background(lambda: {"days": outcomes(), "top": most_jobs(), "stages": stage_seconds()}, 15.0)
 PATIENCE_SECONDS = 0.5
 
 
 def storage_state() -> dict[str, Any]:
-    from django.core.files.storage import default_storage
-
     disk = shutil.disk_usage(settings.DATA_DIR)
     bucket = isinstance(default_storage, BucketStorage)
     return {
@@ -295,44 +224,7 @@ def engine_state() -> dict[str, Any]:
     }
 
 
-# --- charts: SVG of our own, coloured by classes, so that the page needs no script for them ---
-
-
-def day_chart(days: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stacked bars: x, y, width and height of each part on a canvas of 560 x 160, and the scale."""
-    top = max((sum(day[status] for status in OUTCOMES) for day in days), default=0) or 1
-    slot = 560 / len(days)
-    bars = []
-    for number, day in enumerate(days):
-        y, parts = 140.0, []
-        for status in OUTCOMES:
-            height = 130 * day[status] / top
-            y -= height
-            if day[status]:
-                parts.append({"kind": str(status), "y": f"{y:.1f}", "height": f"{height:.1f}"})
-        bars.append(
-            {
-                "day": day["day"],
-                "parts": parts,
-                "x": f"{number * slot + slot * 0.15:.1f}",
-                "middle": f"{(number + 0.5) * slot:.1f}",
-                "slot_x": f"{number * slot:.1f}",
-                "counts": {str(status): day[status] for status in OUTCOMES},
-            }
-        )
-    total = {str(status): sum(day[status] for day in days) for status in OUTCOMES}
-    return {"bars": bars, "width": f"{slot * 0.7:.1f}", "slot": f"{slot:.1f}", "top": top, "total": total}
-
-
-def stage_chart(stages: list[tuple[str, float]]) -> list[dict[str, Any]]:
-    longest = max((seconds for _stage, seconds in stages), default=0.0) or 1.0
-    return [
-        {"kind": stage, "label": stage_label(stage), "seconds": seconds, "width": f"{100 * seconds / longest:.1f}"}
-        for stage, seconds in stages
-    ]
-
-
-def numbers() -> dict[str, Any]:
+def all_numbers() -> dict[str, Any]:
     """All that the dashboard shows; without what is still being counted."""
     history = HISTORY.value(PATIENCE_SECONDS)
     return {
@@ -346,84 +238,3 @@ def numbers() -> dict[str, Any]:
         "storage": storage_state(),
         "now": timezone.now(),
     }
-
-
-# --- the site ---
-
-
-class SigninForm(ThrottledSignin, AuthenticationForm):
-    """The console's, with as many tries as `voiceproject.tenants.signin` leaves."""
-
-
-class ConsoleSite(UnfoldAdminSite):
-    site_title = _("Voice console")  # type: ignore[assignment]
-    site_header = _("Voice console")  # type: ignore[assignment]
-    index_title = _("Dashboard")  # type: ignore[assignment]
-    index_template = "voiceproject/console/dashboard.html"
-    login_form = SigninForm
-    login_template = "voiceproject/console/signin.html"
-
-    def get_urls(self) -> list[Any]:
-        return [path("dashboard/", self.admin_view(self.refresh), name="dashboard"), *super().get_urls()]
-
-    def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        # The colours are in console.css: unfold would write them into a <style> of each page, which the CSP forbids.
-        return {**super().each_context(request), "colors": None, "redirect_to": request.get_full_path()}
-
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        seen = request.user.has_perm(PERMISSION)
-        return super().index(request, {"numbers": numbers() if seen else None, **(extra_context or {})})
-
-    def refresh(self, request: HttpRequest) -> HttpResponse:
-        """The inside of the dashboard, as it is now."""
-        if not request.user.has_perm(PERMISSION):
-            raise PermissionDenied
-        response = TemplateResponse(request, "voiceproject/console/numbers.html", {"numbers": numbers()})
-        response["Cache-Control"] = "no-store"
-        return response
-
-    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        response = super().login(request, extra_context)
-        if getattr(request, "signin_throttled", False):
-            response.status_code = 429
-            response["Retry-After"] = str(int(WINDOW.total_seconds()))
-        return response
-
-
-def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """The side bar: what this user may see."""
-    groups = (
-        ("", (("index", "", _("Dashboard"), "dashboard"),)),
-        (_("Jobs"), (
-            ("covers_coverjob_changelist", "covers.view_coverjob", _("Covers"), "music_note"),
-            ("voices_synthesis_changelist", "voices.view_synthesis", _("Syntheses"), "record_voice_over"),
-            ("voiceproject_webhookdelivery_changelist", "voiceproject.view_webhookdelivery", _("Webhooks"), "webhook"),
-        )),
-        (_("Voices and models"), (
-            ("voices_voice_changelist", "voices.view_voice", _("Voices"), "mic"),
-            ("voices_consent_changelist", "voices.view_consent", _("Consents"), "verified_user"),
-            ("voices_enginemodel_changelist", "voices.view_enginemodel", _("Models"), "neurology"),
-        )),
-        (_("Tenants"), (
-            ("auth_user_changelist", "auth.view_user", _("Users"), "group"),
-            ("voiceproject_tenant_changelist", "voiceproject.view_tenant", _("Limits"), "speed"),
-            ("voices_apikey_changelist", "voices.view_apikey", _("API keys"), "key"),
-        )),
-        (_("Machines"), (
-            ("voiceproject_workerhost_changelist", "voiceproject.view_workerhost", _("Hosts"), "dns"),
-            ("voiceproject_auditentry_changelist", "voiceproject.view_auditentry", _("Audit log"), "history"),
-        )),
-    )  # fmt: skip
-    found = []
-    for title, items in groups:
-        shown = []
-        for name, permission, label, icon in items:
-            if permission and not request.user.has_perm(permission):
-                continue
-            try:
-                shown.append({"title": label, "icon": icon, "link": reverse(f"admin:{name}")})
-            except NoReverseMatch:
-                continue  # A page that this version does not have.
-        if shown:
-            found.append({"title": title, "separator": bool(title), "items": shown})
-    return found
