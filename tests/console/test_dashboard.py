@@ -18,6 +18,7 @@ from tests.conftest import FakeEngine
 from voiceproject.console import numbers
 from voiceproject.console.background import Background
 from voiceproject.console.charts import day_chart
+from voiceproject.console.panels import job_kinds
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.leases.models import EngineLease, EngineWaiter
 from voices.models import Synthesis
@@ -82,7 +83,8 @@ def test_stage_times_are_means_over_the_attempts_that_ran_them() -> None:
     baker.make(CoverJob, status="succeeded", marks=marks(*ends))
     slow = [*marks(("infer", 0), ("taken over", 900), attempt=1), *marks(("infer", 1000), ("mix", 1050), attempt=2)]
     baker.make(CoverJob, status="succeeded", marks=slow)
-    assert dict(numbers.stage_seconds()) == pytest.approx(
+    covers = job_kinds()[0]
+    assert dict(numbers.stage_seconds(covers)) == pytest.approx(
         {"preprocess": 2, "separate": 10, "infer": (30 + 900 + 50) / 3, "mix": 1, "finalize": 0.5}
     )
 

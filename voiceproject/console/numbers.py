@@ -23,21 +23,17 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from covers.models import STAGES, CoverJob
 from voiceproject.commands.scratch import folder_bytes
 from voiceproject.console.background import Background
 from voiceproject.console.charts import OUTCOMES, day_chart, stage_chart
+from voiceproject.console.panels import JobPanel, job_kinds
 from voiceproject.console.timeline import stage_label
-from voiceproject.jobs.job import Job
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import LIVE, JobStatus
 from voiceproject.leases.models import EngineLease, EngineWaiter
 from voiceproject.media.storage import BucketStorage
-from voices.engines import EngineHealth
-from voices.models import Synthesis
-from voices.speech import synthesis
+from voiceproject.registry import EngineHealth, registry
 
-KINDS: tuple[tuple[type[Job], Any], ...] = ((CoverJob, _("Covers")), (Synthesis, _("Syntheses")))
 DAYS = 14
 HEARD_LATELY_SECONDS = 30
 RECENT = 100  # jobs whose stages are averaged
@@ -52,7 +48,8 @@ def link(model: type, **query: Any) -> str:
 def queues() -> list[dict[str, Any]]:
     """Of each kind of job: how many run and wait, and since when the oldest waits."""
     found = []
-    for model, label in KINDS:
+    for kind in job_kinds():
+        model = kind.model
         jobs = model._default_manager.order_by()
         live = dict(jobs.filter(status__in=LIVE).values_list("status").annotate(n=Count("pk")))
         # One that was queued again waits since then; only what is queued is read.
@@ -60,7 +57,7 @@ def queues() -> list[dict[str, Any]]:
         oldest = jobs.filter(status=JobStatus.QUEUED).aggregate(at=Min(since))["at"]
         found.append(
             {
-                "label": label,
+                "label": kind.label,
                 "running": live.get(JobStatus.RUNNING, 0),
                 "queued": live.get(JobStatus.QUEUED, 0),
                 "oldest": oldest,
@@ -88,9 +85,9 @@ def outcomes() -> list[dict[str, Any]]:
 
     def count(start: datetime) -> dict[str, int]:
         total: Counter[str] = Counter()
-        for model, _label in KINDS:
+        for kind in job_kinds():
             for status in OUTCOMES:  # one range of an index each
-                jobs = model._default_manager.filter(
+                jobs = kind.model._default_manager.filter(
                     status=status, created_at__gte=start, created_at__lt=start + timedelta(days=1)
                 )
                 total[str(status)] += jobs.count()
@@ -107,10 +104,10 @@ def outcomes() -> list[dict[str, Any]]:
     return found
 
 
-def stage_seconds() -> list[tuple[str, float]]:
-    """(stage, mean seconds) over the last covers that succeeded, from their marks."""
-    times: dict[str, list[float]] = {stage: [] for stage in STAGES}
-    recent = CoverJob.objects.filter(status=JobStatus.SUCCEEDED).order_by("-created_at")
+def stage_seconds(kind: JobPanel) -> list[tuple[str, float]]:
+    """(stage, mean seconds) over the last jobs of this kind that succeeded, from their marks."""
+    times: dict[str, list[float]] = {stage: [] for stage in kind.stages}
+    recent = kind.model._default_manager.filter(status=JobStatus.SUCCEEDED).order_by("-created_at")
     for marks in recent.values_list("marks", flat=True)[:RECENT]:
         for mark, following in pairwise(marks):
             if mark["stage"] in times and mark["attempt"] == following["attempt"]:
@@ -119,23 +116,29 @@ def stage_seconds() -> list[tuple[str, float]]:
     return [(stage, sum(values) / len(values)) for stage, values in times.items() if values]
 
 
+def stage_times() -> dict[type, list[tuple[str, float]]]:
+    """`stage_seconds` of each model of jobs whose times are shown."""
+    return {kind.model: stage_seconds(kind) for kind in job_kinds() if kind.stage_times}
+
+
 def most_jobs() -> list[tuple[int, int]]:
     """(tenant, jobs in the last 24 hours) of those with the most."""
     since = timezone.now() - timedelta(hours=24)
     total: Counter[int] = Counter()
-    for model, _label in KINDS:
-        recent = model._default_manager.filter(created_at__gt=since).order_by()
+    for kind in job_kinds():
+        recent = kind.model._default_manager.filter(created_at__gt=since).order_by()
         total.update(dict(recent.values_list("tenant").annotate(n=Count("pk")).order_by("-n")[:10]))
     return total.most_common(10)
 
 
 def busiest(top: list[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Those tenants by name, each with what it has running and waiting."""
+    """Those tenants by name, each with what it has running and waiting, and a link to its jobs of the main kind."""
     live: dict[str, Counter[int]] = {str(status): Counter() for status in LIVE}
-    for model, _label in KINDS:
-        rows = model._default_manager.filter(status__in=LIVE).order_by().values_list("status", "tenant")
+    for kind in job_kinds():
+        rows = kind.model._default_manager.filter(status__in=LIVE).order_by().values_list("status", "tenant")
         for status, tenant, n in rows.annotate(n=Count("pk")):
             live[status][tenant] += n
+    main = job_kinds()[0].model
     names = dict(User.objects.filter(pk__in=[tenant for tenant, _n in top]).values_list("pk", "username"))
     return [
         {
@@ -143,38 +146,44 @@ def busiest(top: list[tuple[int, int]]) -> list[dict[str, Any]]:
             "jobs": n,
             "running": live[JobStatus.RUNNING][tenant],
             "queued": live[JobStatus.QUEUED][tenant],
-            "url": link(CoverJob, q=names[tenant]),
+            "url": link(main, q=names[tenant]),
         }
         for tenant, n in top
         if tenant in names
     ]
 
 
+def host_state(host: WorkerHost, now: datetime) -> tuple[str, Any]:
+    """alive, draining or silent, and what the console calls that."""
+    if host.seen_at is None or (now - host.seen_at).total_seconds() > HEARD_LATELY_SECONDS:
+        return "silent", _("silent")
+    return ("draining", _("draining")) if host.draining else ("alive", _("works"))
+
+
 def hosts() -> list[dict[str, Any]]:
     """The hosts that were ever heard of, those alive first, each with what it does now."""
     running: dict[str, list[dict[str, Any]]] = {}
-    for model, label in KINDS:
+    for panel in job_kinds():
+        model = panel.model
         jobs = model._default_manager.filter(status=JobStatus.RUNNING).exclude(host="").select_related("tenant")
         for job in jobs.order_by("worker")[:200]:
             url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[job.pk])
-            doing = {"label": label, "id": str(job.pk)[:8], "url": url, "tenant": job.tenant.username,
+            doing = {"label": panel.label, "id": str(job.pk)[:8], "url": url, "tenant": job.tenant.username,
                      "stage": stage_label(job.stage), "progress": job.progress}  # fmt: skip
             running.setdefault(job.host, []).append(doing)
     now = timezone.now()
     found = []
     for host in WorkerHost.objects.order_by(F("seen_at").desc(nulls_last=True))[:50]:
-        alive = host.seen_at is not None and (now - host.seen_at).total_seconds() <= HEARD_LATELY_SECONDS
-        state = (_("draining") if host.draining else _("works")) if alive else _("silent")
-        kind = ("draining" if host.draining else "alive") if alive else "silent"
+        kind, state = host_state(host, now)
         found.append({"name": host.name, "state": state, "kind": kind, "seen_at": host.seen_at,
                       "jobs": running.get(host.name, [])})  # fmt: skip
     return found
 
 
 # Each process has its own.
-ENGINE_HEALTH = Background(lambda: synthesis.get_engine().health(), 10.0)
+ENGINE_HEALTH = Background(lambda: registry.engine.health(), 10.0)
 MEDIA_BYTES = Background(lambda: folder_bytes(settings.MEDIA_ROOT), 300.0)
-HISTORY = Background(lambda: {"days": outcomes(), "top": most_jobs(), "stages": stage_seconds()}, 15.0)
+HISTORY = Background(lambda: {"days": outcomes(), "top": most_jobs(), "stages": stage_times()}, 15.0)
 PATIENCE_SECONDS = 0.5
 
 
@@ -231,7 +240,15 @@ def all_numbers() -> dict[str, Any]:
         "pending": history is None,
         "queues": queues(),
         "days": day_chart(history["days"]) if history else None,
-        "stages": stage_chart(history["stages"]) if history else None,
+        "stages": [
+            {
+                "note": kind.stage_times.note,
+                "none": kind.stage_times.none,
+                "bars": stage_chart(history["stages"][kind.model]) if history else None,
+            }
+            for kind in job_kinds()
+            if kind.stage_times
+        ],
         "busiest": busiest(history["top"]) if history else None,
         "hosts": hosts(),
         "engine": engine_state(),

@@ -5,20 +5,29 @@ The dashboard shows itself again every few seconds (console.js asks for `dashboa
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, path, reverse
+from django.urls import path, reverse
 from django.utils.translation import gettext_lazy as _
 from unfold.forms import AuthenticationForm
 from unfold.sites import UnfoldAdminSite
 
+from voiceproject.console import panels
 from voiceproject.console.numbers import all_numbers
+from voiceproject.console.panels import JOBS, MACHINES, TENANTS, Link
 from voiceproject.tenants.signin import WINDOW, ThrottledSignin
 
-PERMISSION = "covers.view_coverjob"
+panels.register_links(
+    Link(JOBS, 30, "voiceproject.webhookdelivery", _("Webhooks"), "webhook"),
+    Link(TENANTS, 10, "auth.user", _("Users"), "group"),
+    Link(TENANTS, 20, "voiceproject.tenant", _("Limits"), "speed"),
+    Link(MACHINES, 10, "voiceproject.workerhost", _("Hosts"), "dns"),
+    Link(MACHINES, 20, "voiceproject.auditentry", _("Audit log"), "history"),
+)
 
 
 class SigninForm(ThrottledSignin, AuthenticationForm):
@@ -41,12 +50,15 @@ class ConsoleSite(UnfoldAdminSite):
         return {**super().each_context(request), "colors": None, "redirect_to": request.get_full_path()}
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        seen = request.user.has_perm(PERMISSION)
-        return super().index(request, {"numbers": all_numbers() if seen else None, **(extra_context or {})})
+        shown = all_numbers() if self.may_see_numbers(request) else None
+        return super().index(request, {"numbers": shown, **(extra_context or {})})
+
+    def may_see_numbers(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(panels.job_kinds()[0].view_permission)
 
     def refresh(self, request: HttpRequest) -> HttpResponse:
         """The inside of the dashboard, as it is now."""
-        if not request.user.has_perm(PERMISSION):
+        if not self.may_see_numbers(request):
             raise PermissionDenied
         response = TemplateResponse(request, "voiceproject/console/numbers.html", {"numbers": all_numbers()})
         response["Cache-Control"] = "no-store"
@@ -62,38 +74,10 @@ class ConsoleSite(UnfoldAdminSite):
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """The side bar: what this user may see."""
-    groups = (
-        ("", (("index", "", _("Dashboard"), "dashboard"),)),
-        (_("Jobs"), (
-            ("covers_coverjob_changelist", "covers.view_coverjob", _("Covers"), "music_note"),
-            ("voices_synthesis_changelist", "voices.view_synthesis", _("Syntheses"), "record_voice_over"),
-            ("voiceproject_webhookdelivery_changelist", "voiceproject.view_webhookdelivery", _("Webhooks"), "webhook"),
-        )),
-        (_("Voices and models"), (
-            ("voices_voice_changelist", "voices.view_voice", _("Voices"), "mic"),
-            ("voices_consent_changelist", "voices.view_consent", _("Consents"), "verified_user"),
-            ("voices_enginemodel_changelist", "voices.view_enginemodel", _("Models"), "neurology"),
-        )),
-        (_("Tenants"), (
-            ("auth_user_changelist", "auth.view_user", _("Users"), "group"),
-            ("voiceproject_tenant_changelist", "voiceproject.view_tenant", _("Limits"), "speed"),
-            ("voices_apikey_changelist", "voices.view_apikey", _("API keys"), "key"),
-        )),
-        (_("Machines"), (
-            ("voiceproject_workerhost_changelist", "voiceproject.view_workerhost", _("Hosts"), "dns"),
-            ("voiceproject_auditentry_changelist", "voiceproject.view_auditentry", _("Audit log"), "history"),
-        )),
-    )  # fmt: skip
-    found = []
-    for title, items in groups:
-        shown = []
-        for name, permission, label, icon in items:
-            if permission and not request.user.has_perm(permission):
-                continue
-            try:
-                shown.append({"title": label, "icon": icon, "link": reverse(f"admin:{name}")})
-            except NoReverseMatch:
-                continue  # A page that this version does not have.
-        if shown:
-            found.append({"title": title, "separator": bool(title), "items": shown})
+    dashboard = {"title": _("Dashboard"), "icon": "dashboard", "link": reverse("admin:index")}
+    found: list[dict[str, Any]] = [{"title": "", "separator": False, "items": [dashboard]}]
+    allowed = (link for link in panels.links() if request.user.has_perm(link.permission))
+    for section, links in groupby(allowed, key=lambda link: link.section):
+        items = [{"title": link.label, "icon": link.icon, "link": reverse(link.url_name)} for link in links]
+        found.append({"title": section.title, "separator": True, "items": items})
     return found

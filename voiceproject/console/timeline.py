@@ -8,17 +8,14 @@ from typing import Any
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from voiceproject.console import panels
 from voiceproject.jobs.job import Job
 
-STAGE_LABELS = {
+# What is the same for all kinds of jobs; their own stages come from the apps.
+LABELS = {
     "queued": _("queued"),
     "waiting": _("waiting"),
     "claimed": _("claimed"),
-    "preprocess": _("preprocess"),
-    "separate": _("separate"),
-    "infer": _("infer"),
-    "mix": _("mix"),
-    "finalize": _("finalize"),
     "succeeded": _("succeeded"),
     "failed": _("failed"),
     "canceled": _("canceled"),
@@ -31,7 +28,7 @@ ENDS = ("succeeded", "failed", "canceled", "handed back", "put back", "taken ove
 
 
 def stage_label(stage: str) -> Any:
-    return STAGE_LABELS.get(stage, stage)
+    return LABELS.get(stage) or panels.stage_labels().get(stage, stage)
 
 
 def spans(job: Job) -> list[dict[str, Any]]:
