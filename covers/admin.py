@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.utils.translation import gettext_lazy as _
 
-from covers.models import MADE_BY, STEMS, CoverJob
+from covers.models import MADE_BY, CoverJob
 from voiceproject.console.jobs import JobAdmin
 
 
@@ -13,5 +14,12 @@ class CoverJobAdmin(JobAdmin):
     list_display = (
         "short_id", "tenant", "badge", "stage_name", "progress_bar", "error", "attempt", "length", "created", "host",
     )  # fmt: skip
-    players = ("song", "reference_voice", *STEMS, "result")
+    players = {
+        "song": _("Song"),
+        "reference_voice": _("Reference"),
+        "vocals": _("Vocals"),
+        "instrumental": _("Accompaniment"),
+        "converted": _("Converted vocals"),
+        "result": _("Result"),
+    }
     stages = tuple(MADE_BY)

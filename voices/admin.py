@@ -271,4 +271,4 @@ class ConsentAdmin(TakedownAdmin):
 @admin.register(Synthesis)
 class SynthesisAdmin(JobAdmin):
     list_display = ("short_id", "tenant", "badge", "error", "engine", "language", "length", "created")
-    players = ("reference_audio", "audio")
+    players = {"reference_audio": _("Reference"), "audio": _("Result")}

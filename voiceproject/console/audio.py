@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import path, reverse
-from django.utils.translation import gettext_lazy as _
 
 from voiceproject.commands.scratch import scratch
 from voiceproject.console.base import LogAdmin
@@ -44,27 +44,15 @@ def _content_type(head: bytes) -> str:
 class AudioAdmin(LogAdmin):
     """Rows whose audio files staff may hear, by their session."""
 
-    players: tuple[str, ...] = ()  # The names of the file fields that can be played, in order.
+    players: Mapping[str, Any] = {}  # The label of each file field that can be played, in order.
 
     def audio_of(self, row: Model) -> list[dict[str, Any]]:
         """The label and the address of each audio file that there is."""
         return [
-            {"label": self.audio_label(name), "url": reverse(f"admin:{self._url_name}", args=[row.pk, name])}
-            for name in self.players
+            {"label": label, "url": reverse(f"admin:{self._url_name}", args=[row.pk, name])}
+            for name, label in self.players.items()
             if getattr(row, name)
         ]
-
-    def audio_label(self, name: str) -> Any:
-        return {
-            "song": _("Song"),
-            "reference_voice": _("Reference"),
-            "reference_audio": _("Reference"),
-            "vocals": _("Vocals"),
-            "instrumental": _("Accompaniment"),
-            "converted": _("Converted vocals"),
-            "result": _("Result"),
-            "audio": _("Result"),
-        }.get(name, name)
 
     @property
     def _url_name(self) -> str:

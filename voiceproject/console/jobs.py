@@ -60,7 +60,7 @@ def error_words(job: Job) -> list[str]:
 
 
 class JobAdmin(JobActionsAdmin, AudioAdmin):
-    """Jobs are looked at, listened to and acted upon here, never edited: their state belongs to jobs.py."""
+    """Jobs are looked at, listened to and acted upon here, never edited: their state belongs to `Job`."""
 
     search_fields = ("id",)  # shows the field; what is found is in get_search_results
     search_help_text = _("An id or its beginning, a request id, a tenant, or the beginning of a key")
