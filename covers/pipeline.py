@@ -27,6 +27,8 @@ from django.db.models.fields.files import FieldFile
 from covers import listening
 from covers.models import STAGES, CoverJob
 from voiceproject.commands import resident, runner
+from voiceproject.commands.scratch import scratch
+from voiceproject.commands.template import CommandTemplate, child_environment, identity
 from voiceproject.errors import PublicError
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.media import audio, storage
@@ -64,11 +66,11 @@ class NotOurs(Exception):
 
 
 @functools.cache
-def template(kind: str) -> runner.CommandTemplate:
+def template(kind: str) -> CommandTemplate:
     """kind: `separate` or `infer`."""
     if kind == "separate":
-        return runner.CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
-    return runner.CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
+        return CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
+    return CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
 
 
 def stems_key(job: CoverJob) -> str:
@@ -102,7 +104,7 @@ def run(job: CoverJob, stopping: threading.Event) -> None:
         log.info("cover started", extra={"attempt": job.attempt})
         pulse = _Progress(job, stopping)
         try:
-            with pulse, runner.scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
+            with pulse, scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
                 _Cover(job, folder, pulse).run()
         except Exception as error:
             tracing.mark_failed(span, error.code if isinstance(error, StageFailed) else type(error).__name__)
@@ -400,7 +402,7 @@ class _Cover:
             result = run(
                 argv,
                 cwd=self.folder,
-                env=runner.child_environment(self.folder, runner.identity(self.job.log_ids(), tracing.traceparent())),
+                env=child_environment(self.folder, identity(self.job.log_ids(), tracing.traceparent())),
                 deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, self.deadline - time.monotonic())),
                 on_progress=self.pulse.within(kind),
                 should_stop=self.pulse.gone,
