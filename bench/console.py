@@ -82,7 +82,7 @@ class Console(Tables):
         from django.urls import reverse
 
         from covers.models import CoverJob
-        from voiceproject.console import dashboard
+        from voiceproject.console import numbers
 
         covers, index = reverse("admin:covers_coverjob_changelist"), reverse("admin:index")
         job = CoverJob.objects.order_by("-created_at")[500]
@@ -111,8 +111,8 @@ class Console(Tables):
             return ask
 
         def cold() -> None:
-            dashboard._days.clear()
-            dashboard.HISTORY.forget()
+            numbers._days.clear()
+            numbers.HISTORY.forget()
             get(index)()
 
         return {"dashboard, cold": cold} | {name: get(path) for name, path in paths.items()}

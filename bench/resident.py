@@ -20,7 +20,7 @@ import numpy as np
 import soundfile as sf
 
 from voiceproject.commands import resident, runner
-from voiceproject.commands.runner import CommandTemplate
+from voiceproject.commands.template import CommandTemplate, child_environment
 
 RATE = 44_100
 PLACEHOLDERS = frozenset({"python_exec", "folder"})
@@ -44,7 +44,7 @@ def measure(name: str, template: str, jobs: int, folder: Path) -> None:
     parsed = CommandTemplate(template, PLACEHOLDERS)
     values = {"python_exec": sys.executable, "folder": str(folder)}
     argv, serving = parsed.argv(values), parsed.serving(values, frozenset({"python_exec"}))
-    options = {"cwd": folder, "env": runner.child_environment(folder), "deadline_seconds": 600.0, "poll_seconds": 0.1}
+    options = {"cwd": folder, "env": child_environment(folder), "deadline_seconds": 600.0, "poll_seconds": 0.1}
     pool = resident.Pool(folder, max_children=1, max_jobs=1000, idle_seconds=600)
     seconds: dict[str, list[float]] = {"process a job": [], "resident": []}
     ways: dict[str, Callable[[], object]] = {

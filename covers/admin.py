@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.utils.translation import gettext_lazy as _
 
-from covers.models import MADE_BY, STEMS, CoverJob
-from voiceproject.console.base import JobAdmin
+from covers.models import MADE_BY, CoverJob
+from voiceproject.console.jobs import JobAdmin
 
 
 @admin.register(CoverJob)
@@ -13,5 +14,12 @@ class CoverJobAdmin(JobAdmin):
     list_display = (
         "short_id", "tenant", "badge", "stage_name", "progress_bar", "error", "attempt", "length", "created", "host",
     )  # fmt: skip
-    players = ("song", "reference_voice", *STEMS, "result")
+    players = {
+        "song": _("Song"),
+        "reference_voice": _("Reference"),
+        "vocals": _("Vocals"),
+        "instrumental": _("Accompaniment"),
+        "converted": _("Converted vocals"),
+        "result": _("Result"),
+    }
     stages = tuple(MADE_BY)

@@ -19,6 +19,7 @@ from django.conf import settings
 from covers.failures import NotOurs, StageFailed, code_of_stage
 from covers.models import CoverJob
 from voiceproject.commands import resident, runner
+from voiceproject.commands.template import CommandTemplate, child_environment, identity
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.media import audio
 from voiceproject.telemetry import tracing
@@ -31,11 +32,11 @@ MODEL_PLACEHOLDERS = frozenset({"model_id", "gpt_weights", "sovits_weights", "vo
 
 
 @functools.cache
-def template(kind: str) -> runner.CommandTemplate:
+def template(kind: str) -> CommandTemplate:
     """kind: `separate` or `infer`."""
     if kind == "separate":
-        return runner.CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
-    return runner.CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
+        return CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
+    return CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
 
 
 def stems_key(job: CoverJob) -> str:
@@ -92,7 +93,7 @@ def run_command(
         result = run(
             argv,
             cwd=folder,
-            env=runner.child_environment(folder, runner.identity(job.log_ids(), tracing.traceparent())),
+            env=child_environment(folder, identity(job.log_ids(), tracing.traceparent())),
             deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, deadline - time.monotonic())),
             on_progress=on_progress,
             should_stop=pulse.gone,

@@ -24,7 +24,7 @@ from covers import listening
 from covers.commands import MODEL_PLACEHOLDERS, SAMPLE_RATE, fit_output, run_command, stems_key, template
 from covers.failures import NotOurs, StageFailed, as_failure
 from covers.models import STAGES, CoverJob
-from voiceproject.commands import runner
+from voiceproject.commands.scratch import scratch
 from voiceproject.errors import PublicError
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.media import audio, storage
@@ -50,7 +50,7 @@ def run(job: CoverJob, stopping: threading.Event) -> None:
         log.info("cover started", extra={"attempt": job.attempt})
         pulse = _Progress(job, stopping)
         try:
-            with pulse, runner.scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
+            with pulse, scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
                 _Cover(job, folder, pulse).run()
         except Exception as error:
             tracing.mark_failed(span, error.code if isinstance(error, StageFailed) else type(error).__name__)

@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.utils.translation import gettext_lazy as _
 
 from covers import commands, tasks
 from covers.models import CoverJob
 from covers.serializers import CoverJobSerializer
+from voiceproject.console.panels import JOBS, JobPanel, Link, StageTimes, register_jobs, register_links
 from voiceproject.registry import JobKind, registry
+
+STAGE_LABELS = {
+    "preprocess": _("preprocess"),
+    "separate": _("separate"),
+    "infer": _("infer"),
+    "mix": _("mix"),
+    "finalize": _("finalize"),
+}
 
 
 def register() -> None:
@@ -27,6 +37,12 @@ def register() -> None:
     registry.held_bytes.append(CoverJob.held_bytes)
     registry.at_look.append(_tidy_residents)
     registry.at_worker_stop.append(_close_residents)
+    times = StageTimes(
+        note=_("Mean of the last hundred covers that succeeded"),
+        none=_("No cover has succeeded yet."),
+    )
+    register_jobs(JobPanel(CoverJob, _("Covers"), place=10, stages=STAGE_LABELS, stage_times=times))
+    register_links(Link(JOBS, 10, "covers.coverjob", _("Covers"), "music_note"))
 
 
 def _recover(silent_seconds: float) -> int:

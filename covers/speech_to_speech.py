@@ -21,7 +21,7 @@ from rest_framework.request import Request
 
 from covers.models import CoverJob
 from covers.tasks import run_covers
-from voiceproject.commands.runner import scratch
+from voiceproject.commands.scratch import scratch
 from voiceproject.errors import EngineTimeout, PublicError
 from voiceproject.jobs.broker import wake_workers
 from voiceproject.jobs.events import wait_for_end

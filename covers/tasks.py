@@ -9,7 +9,7 @@ from django.conf import settings
 
 from covers import pipeline
 from covers.models import CoverJob
-from voiceproject.commands.resident import folder_in_use
+from voiceproject.commands.resident_child import folder_in_use
 from voiceproject.jobs.broker import broker, this_worker
 from voiceproject.jobs.status import JobStatus
 

@@ -10,7 +10,7 @@
 GPT-SoVITS only speaks. The vocal is cut into phrases with times: the lines of the lyrics, placed by faster-whisper
 where it is there and by the vocal's pauses where it is not, or what faster-whisper hears. Each is spoken by the
 official `TTS.run` a few times at different speeds; the take that fits best is aligned with the vocal and given its
-melody and dynamics (sung_speech.py). Run by the engine's interpreter, which needs one package more than the engine:
+melody and dynamics (common/sung_speech). Run by the engine's interpreter, which needs one package more than the engine:
 pyworld (`pip install pyworld-prebuilt`, or `pyworld` with a compiler).
 
 In: whatever soundfile reads, one or two channels, any sample rate. Of a reference over 10 s the best stretch is used;

@@ -28,4 +28,4 @@ class VoiceprojectConfig(AppConfig):
 
 class ConsoleConfig(admin_apps.AdminConfig):
     default = False
-    default_site = "voiceproject.console.dashboard.ConsoleSite"
+    default_site = "voiceproject.console.site.ConsoleSite"

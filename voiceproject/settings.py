@@ -18,7 +18,7 @@ from django.templatetags.static import static
 from django.utils.translation import gettext_lazy
 
 from voiceproject import __version__
-from voiceproject.commands.runner import CommandTemplate
+from voiceproject.commands.template import CommandTemplate
 from voiceproject.env import BadSetting, Env, check_url, read_environment, s3_options
 from voiceproject.web import client_ip
 
@@ -247,7 +247,7 @@ UNFOLD = {
     "SCRIPTS": [lambda request: static("voiceproject/console.js")],
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_LANGUAGES": True,
-    "SIDEBAR": {"navigation": "voiceproject.console.dashboard.navigation"},
+    "SIDEBAR": {"navigation": "voiceproject.console.site.navigation"},
 }
 # Whose X-Forwarded-For is believed: networks, and the word unix for proxies that connect through a Unix socket.
 try:

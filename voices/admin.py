@@ -17,7 +17,9 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from voiceproject.console.base import ConsoleAdmin, JobAdmin, LogAdmin, confirmed, since_filter, utc
+from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, utc
+from voiceproject.console.filters import since_filter
+from voiceproject.console.jobs import JobAdmin
 from voiceproject.errors import PublicError
 from voiceproject.web.api import file_response
 from voiceproject.web.errors import json_response
@@ -272,4 +274,4 @@ class ConsentAdmin(TakedownAdmin):
 @admin.register(Synthesis)
 class SynthesisAdmin(JobAdmin):
     list_display = ("short_id", "tenant", "badge", "error", "engine", "language", "length", "created")
-    players = ("reference_audio", "audio")
+    players = {"reference_audio": _("Reference"), "audio": _("Result")}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.utils.translation import gettext_lazy as _
 
+from voiceproject.console.panels import JOBS, TENANTS, JobPanel, Link, Section, register_jobs, register_links
 from voiceproject.registry import EngineHealth, JobKind, SpeechEngine, registry
 from voices.account import personal_data
 from voices.engines import configured
@@ -34,6 +36,15 @@ def register() -> None:
     registry.at_look += [personal_data.erase_requested, tasks.rest]
     registry.at_sweep += [saved.sweep_orphans, _finish_takedowns, _sweep_references]
     registry.at_worker_stop.append(configured.close_engine)
+    register_jobs(JobPanel(Synthesis, _("Syntheses"), place=20, stages={"infer": _("infer")}))
+    voices_and_models = Section(_("Voices and models"), 20)
+    register_links(
+        Link(JOBS, 20, "voices.synthesis", _("Syntheses"), "record_voice_over"),
+        Link(voices_and_models, 10, "voices.voice", _("Voices"), "mic"),
+        Link(voices_and_models, 20, "voices.consent", _("Consents"), "verified_user"),
+        Link(voices_and_models, 30, "voices.enginemodel", _("Models"), "neurology"),
+        Link(TENANTS, 30, "voices.apikey", _("API keys"), "key"),
+    )
 
 
 def _recover(silent_seconds: float) -> int:

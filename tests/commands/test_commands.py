@@ -17,19 +17,17 @@ from typing import Any
 
 import pytest
 
-from voiceproject.commands import runner
+from voiceproject.commands import guard, runner
 from voiceproject.commands.runner import (
     CommandError,
     CommandFailed,
     CommandOutputTooLarge,
     CommandResult,
     CommandStopped,
-    CommandTemplate,
     CommandTimedOut,
-    child_environment,
-    scratch,
-    sweep_scratch,
 )
+from voiceproject.commands.scratch import scratch, sweep_scratch
+from voiceproject.commands.template import CommandTemplate, child_environment
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks through /proc")
 
@@ -145,7 +143,7 @@ class Bench:
             with contextlib.suppress(OSError):
                 arguments = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
                 is_child = f"\nPPid:\t{os.getpid()}\n" in Path(f"/proc/{name}/status").read_text()
-                if is_child and runner.guard.__file__.encode() in arguments:
+                if is_child and guard.__file__.encode() in arguments:
                     return int(name)
         raise AssertionError("there is no guard")
 
@@ -805,6 +803,7 @@ def test_the_sweep_removes_what_nobody_keeps(tmp_path: Path) -> None:
     assert sweep_scratch(tmp_path / "never-made", lambda name: False) == 0
 
 
-def test_the_runner_needs_neither_django_nor_settings() -> None:
-    code = "import sys, voiceproject.commands.runner; sys.exit('django' in sys.modules)"
+@pytest.mark.parametrize("module", sorted(path.stem for path in Path(runner.__file__).parent.glob("*.py")))
+def test_a_module_of_commands_needs_neither_django_nor_settings(module: str) -> None:
+    code = f"import sys, voiceproject.commands.{module}; sys.exit('django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

@@ -22,17 +22,16 @@ import soundfile as sf
 from tests.commands.test_commands import live, wait_until
 from tests.conftest import speech_like
 from voiceproject.commands import resident, runner
+from voiceproject.commands.resident_child import folder_in_use
 from voiceproject.commands.runner import (
     CommandFailed,
     CommandOutputTooLarge,
     CommandResult,
     CommandStopped,
-    CommandTemplate,
     CommandTimedOut,
-    child_environment,
-    identity,
-    sweep_scratch,
 )
+from voiceproject.commands.scratch import sweep_scratch
+from voiceproject.commands.template import CommandTemplate, child_environment, identity
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks through /proc")
 
@@ -488,22 +487,22 @@ def test_a_worker_killed_with_sigkill_takes_its_resident_processes_along(place: 
         wait_until(lambda: len(pids(folder)) == 2, "it is in the middle of a job, or idle")
         assert place.live()
         # Another process sweeps meanwhile: it keeps what is in use.
-        assert sweep_scratch(place.scratch, lambda name: resident.folder_in_use(place.scratch / name)) == 0
+        assert sweep_scratch(place.scratch, lambda name: folder_in_use(place.scratch / name)) == 0
         worker.kill()
         assert wait_until(lambda: not place.live(), "the tree is gone") < 2.0
         worker.wait()
-    assert sweep_scratch(place.scratch, lambda name: resident.folder_in_use(place.scratch / name)) == 1
+    assert sweep_scratch(place.scratch, lambda name: folder_in_use(place.scratch / name)) == 1
 
 
 def test_a_folder_that_is_just_made_is_not_swept(place: Place) -> None:
     folder = place.scratch / "resident-new"
     folder.mkdir()
-    assert resident.folder_in_use(folder)
+    assert folder_in_use(folder)
     os.utime(folder, (time.time() - 600, time.time() - 600))
-    assert not resident.folder_in_use(folder)
+    assert not folder_in_use(folder)
     folder.rmdir()
-    assert not resident.folder_in_use(folder)
-    assert not resident.folder_in_use(place.scratch / "cover-1")
+    assert not folder_in_use(folder)
+    assert not folder_in_use(place.scratch / "cover-1")
 
 
 # --- the scripts themselves ---

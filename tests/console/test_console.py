@@ -22,7 +22,7 @@ from rest_framework.test import APIClient
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, needs, speech_like, wav_bytes
 from tests.support.browser import Browser
-from voiceproject.console.base import spans
+from voiceproject.console.timeline import spans
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import JobStatus
 from voiceproject.tenants.models import AuditEntry, Tenant

@@ -15,7 +15,10 @@ from model_bakery import baker
 
 from covers.models import CoverJob
 from tests.conftest import FakeEngine
-from voiceproject.console import dashboard
+from voiceproject.console import numbers
+from voiceproject.console.background import Background
+from voiceproject.console.charts import day_chart
+from voiceproject.console.panels import job_kinds
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.leases.models import EngineLease, EngineWaiter
 from voices.speech.models import Synthesis
@@ -25,8 +28,8 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> None:
-    dashboard._days.clear()
-    for kept in (dashboard.HISTORY, dashboard.ENGINE_HEALTH, dashboard.MEDIA_BYTES):
+    numbers._days.clear()
+    for kept in (numbers.HISTORY, numbers.ENGINE_HEALTH, numbers.MEDIA_BYTES):
         kept.forget()
 
 
@@ -52,7 +55,7 @@ def test_queues_say_what_runs_what_waits_and_since_when() -> None:
     # One that was queued again waits since then, not since it was submitted.
     baker.make(CoverJob, status="queued", attempt=1, created_at=now - timedelta(days=3), updated_at=now)
     baker.make(Synthesis, status="failed", created_at=now - timedelta(hours=1))
-    covers, syntheses = dashboard.queues()
+    covers, syntheses = numbers.queues()
     assert (covers["running"], covers["queued"], covers["failed"]) == (2, 2, 0)
     assert covers["oldest"] == now - timedelta(minutes=9)
     assert (syntheses["running"], syntheses["queued"], syntheses["oldest"], syntheses["failed"]) == (0, 0, None, 1)
@@ -63,13 +66,13 @@ def test_outcomes_are_counted_by_day_over_both_kinds() -> None:
     baker.make(CoverJob, status="succeeded", created_at=today, _quantity=3)
     baker.make(Synthesis, status="succeeded", created_at=today + timedelta(seconds=1))
     baker.make(CoverJob, status="failed", created_at=today - timedelta(seconds=1))
-    baker.make(CoverJob, status="canceled", created_at=today - timedelta(days=dashboard.DAYS))  # too old
-    days = dashboard.outcomes()
-    assert len(days) == dashboard.DAYS
+    baker.make(CoverJob, status="canceled", created_at=today - timedelta(days=numbers.DAYS))  # too old
+    days = numbers.outcomes()
+    assert len(days) == numbers.DAYS
     assert (days[-1]["succeeded"], days[-1]["failed"]) == (4, 0)
     assert (days[-2]["succeeded"], days[-2]["failed"]) == (0, 1)
     assert sum(day["canceled"] for day in days) == 0
-    chart = dashboard.day_chart(days)
+    chart = day_chart(days)
     assert chart["top"] == 4
     (part,) = chart["bars"][-1]["parts"]
     assert (float(part["y"]), float(part["height"])) == (10, 130)
@@ -80,7 +83,8 @@ def test_stage_times_are_means_over_the_attempts_that_ran_them() -> None:
     baker.make(CoverJob, status="succeeded", marks=marks(*ends))
     slow = [*marks(("infer", 0), ("taken over", 900), attempt=1), *marks(("infer", 1000), ("mix", 1050), attempt=2)]
     baker.make(CoverJob, status="succeeded", marks=slow)
-    assert dict(dashboard.stage_seconds()) == pytest.approx(
+    covers = job_kinds()[0]
+    assert dict(numbers.stage_seconds(covers)) == pytest.approx(
         {"preprocess": 2, "separate": 10, "infer": (30 + 900 + 50) / 3, "mix": 1, "finalize": 0.5}
     )
 
@@ -95,12 +99,12 @@ def test_the_page_shows_hosts_with_their_work_the_engine_and_the_busiest(operato
     WorkerHost.objects.create(name="gpu-3", seen_at=timezone.now() - timedelta(days=1))
     EngineLease.objects.create(server="http://gpu:9880", owner="w", expires_at=timezone.now() + timedelta(minutes=1))
     EngineWaiter.objects.create(queue="q", expires_at=timezone.now() + timedelta(minutes=1))
-    hosts = {host["name"]: host for host in dashboard.hosts()}
+    hosts = {host["name"]: host for host in numbers.hosts()}
     assert {name: host["kind"] for name, host in hosts.items()} == {
         "gpu-1": "alive", "gpu-2": "draining", "gpu-3": "silent",
     }  # fmt: skip
     assert [job["id"] for job in hosts["gpu-1"]["jobs"]] == [str(running.pk)[:8]]
-    (top,) = dashboard.busiest(dashboard.most_jobs())
+    (top,) = numbers.busiest(numbers.most_jobs())
     assert (top["name"], top["jobs"], top["running"]) == ("busy<b>", 4, 1)
     html = operator.get(reverse("admin:index")).content.decode()
     assert "busy&lt;b&gt;" in html
@@ -130,7 +134,7 @@ def test_what_takes_long_is_found_by_a_thread_while_the_page_shows_what_is_known
         going.wait(10)
         return next(found)
 
-    kept = dashboard.Background(find, seconds=1000.0)
+    kept = Background(find, seconds=1000.0)
     assert kept.value() is None
     assert kept.value(0.01) is None  # No second thread meanwhile.
     going.set()
@@ -140,6 +144,6 @@ def test_what_takes_long_is_found_by_a_thread_while_the_page_shows_what_is_known
 
 def test_a_part_that_cannot_be_found_leaves_the_rest_as_it_was() -> None:
     values = iter((7,))
-    kept = dashboard.Background(lambda: next(values), seconds=0.0)
+    kept = Background(lambda: next(values), seconds=0.0)
     assert kept.value(10) == 7
     assert kept.value(10) == 7

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from voiceproject.commands.runner import CommandTemplate
+from voiceproject.commands.template import CommandTemplate
 from voiceproject.settings import COVER_INFER_PLACEHOLDERS, COVER_SEPARATE_PLACEHOLDERS, env
 
 ROOT = Path(__file__).parents[2]

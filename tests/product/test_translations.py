@@ -18,7 +18,7 @@ from rest_framework.test import APIClient
 from covers.models import CoverJob
 from tests import translations
 from tests.conftest import FakeEngine
-from voiceproject.console import dashboard
+from voiceproject.console import numbers
 from voiceproject.console.base import told
 from voiceproject.errors import PublicError
 from voiceproject.jobs.models import WorkerHost
@@ -135,7 +135,7 @@ def assert_chinese(pages: dict[str, str]) -> None:
 
 @pytest.fixture
 def operator(db: None, engine: FakeEngine) -> Client:
-    for kept in (dashboard.HISTORY, dashboard.ENGINE_HEALTH, dashboard.MEDIA_BYTES):
+    for kept in (numbers.HISTORY, numbers.ENGINE_HEALTH, numbers.MEDIA_BYTES):
         kept.forget()
     client = Client(headers=CHINESE)
     user = User.objects.create_superuser("xrootx", password="x")

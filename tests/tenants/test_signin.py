@@ -13,7 +13,7 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone
 
-from voiceproject.console.dashboard import SigninForm
+from voiceproject.console.site import SigninForm
 from voiceproject.tenants import signin
 from voiceproject.tenants.models import AuditEntry, SigninFailures
 

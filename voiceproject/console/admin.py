@@ -19,18 +19,20 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, find_jobs, since_filter, stage_label, utc
+from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, utc
+from voiceproject.console.filters import since_filter
+from voiceproject.console.jobs import find_jobs
+from voiceproject.console.numbers import host_state
+from voiceproject.console.timeline import stage_label
 from voiceproject.jobs import suspension
-from voiceproject.jobs.job import Job
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import JobStatus
+from voiceproject.registry import registry
 from voiceproject.tenants import audit
 from voiceproject.tenants.models import AuditEntry, Tenant
 from voiceproject.tenants.roles import LABELS, ROLES
 from voiceproject.webhooks import deliveries
 from voiceproject.webhooks.models import WebhookDelivery
-
-HEARD_LATELY_SECONDS = 30
 
 
 def role_label(group: Group) -> str:
@@ -161,17 +163,15 @@ class WorkerHostAdmin(LogAdmin):
 
     @admin.display(description=_("state"))
     def state(self, host: WorkerHost) -> Any:
-        if host.seen_at is None or (timezone.now() - host.seen_at).total_seconds() > HEARD_LATELY_SECONDS:
-            return _("silent")
-        return _("draining") if host.draining else _("works")
+        return host_state(host, timezone.now())[1]
 
     @admin.display(description=_("works on"))
     def works_on(self, host: WorkerHost) -> SafeString | Any:
         """Each running job with its worker and stage."""
         jobs = [
             (reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[job.pk]), job)
-            for model in Job.__subclasses__()
-            for job in model.objects.filter(host=host.name, status=JobStatus.RUNNING).order_by("worker")  # type: ignore[attr-defined]
+            for model in registry.job_models()
+            for job in model.objects.filter(host=host.name, status=JobStatus.RUNNING).order_by("worker")
         ]
         rows = [
             (format_html('<a href="{}">{}</a>', url, str(job.pk)[:8]), stage_label(job.stage), job.progress, job.worker)

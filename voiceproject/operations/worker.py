@@ -26,7 +26,7 @@ from django.conf import settings  # noqa: E402
 from django.db import close_old_connections, connection  # noqa: E402
 from django.db.models.functions import Now  # noqa: E402
 
-from voiceproject.commands.runner import sweep_scratch  # noqa: E402
+from voiceproject.commands.scratch import sweep_scratch  # noqa: E402
 from voiceproject.jobs import idempotency, suspension  # noqa: E402
 from voiceproject.jobs.broker import UNREACHABLE, broker, this_worker  # noqa: E402
 from voiceproject.jobs.models import WorkerHost  # noqa: E402

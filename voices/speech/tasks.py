@@ -16,7 +16,7 @@ import soundfile as sf
 from django.conf import settings
 from django.db import connection
 
-from voiceproject.commands import runner
+from voiceproject.commands.scratch import scratch
 from voiceproject.errors import PublicError
 from voiceproject.jobs.broker import broker, this_worker
 from voiceproject.jobs.heartbeat import Pulse
@@ -168,7 +168,7 @@ def _make(job: Synthesis, pulse: Pulse) -> None:
 
 def _request(job: Synthesis) -> SynthesisRequest:
     """What the row says, for the engine. Raises PublicError where its model is not offered any more."""
-    with runner.scratch(settings.SCRATCH_DIR, f"synthesis-{job.pk}-{job.attempt}") as folder:
+    with scratch(settings.SCRATCH_DIR, f"synthesis-{job.pk}-{job.attempt}") as folder:
         path = folder / "reference.upload"
         storage.fetch(job.reference_audio.storage, str(job.reference_audio.name), path)
         if job.voice_id:
