@@ -1,8 +1,8 @@
 """One cover, stage by stage: preprocess -> separate -> infer -> mix -> finalize.
 
 Each stage's output is stored as soon as it is finished, so that another attempt, on this host or another, goes on after
-it. Commands see only the job's scratch folder. A thread beats for the job twice a second and learns so whether the job
-is still ours; everything stops within two seconds when it is not, or when the worker is told to stop.
+it. Commands see only the job's scratch folder. A thread writes the job's heartbeat twice a second and learns whether
+the job is still ours; everything stops within two seconds when it is not, or when the worker is told to stop.
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ class _Cover:
         self.warnings += run_command(kind, self.job, values, self.folder, self.pulse, self.deadline, on_progress)
 
     def note(self, **fields: Any) -> None:
-        """Writes what was found into the row, and into `job`."""
+        """Writes fields to the row and to `job`."""
         if not self.patiently(lambda: self.job.note(**fields)):
             raise NotOurs
 

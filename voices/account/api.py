@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Archive:
-    """The blocks of a tenant's archive, to be closed in any case. What breaks on the way cuts the answer off."""
+    """The blocks of a tenant's archive. Always close it. An error on the way cuts the response off."""
 
     def __init__(self, user: User, give_back: Callable[[], None]) -> None:
         self._blocks: Iterator[bytes] = personal_data.archive(user)

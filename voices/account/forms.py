@@ -88,7 +88,7 @@ class RotateForm(forms.Form):
 
 
 class EraseForm(forms.Form):
-    """Whoever finds a browser that is signed in does not know the password; whoever knows it still has to mean it."""
+    """Asks for the password, in case a stranger uses a signed-in browser, and for the user name, to confirm."""
 
     username = forms.CharField(
         label=_("Your user name"),

@@ -70,7 +70,7 @@ class SignoutView(LogoutView):
 
 @method_decorator(never_cache, name="dispatch")
 class AccountView(LoginRequiredMixin, View):
-    """What all pages behind the sign-in share: failures are told on a page, never as JSON."""
+    """Base of all pages behind the sign-in. Errors are shown as pages, never as JSON."""
 
     login_url = reverse_lazy("account-signin")
 
@@ -122,7 +122,7 @@ class OverviewView(AccountView):
 
 
 def limits(user: Any) -> list[dict[str, Any]]:
-    """What the operator allows all keys of this user together, and what of it is used, where that is counted."""
+    """The limits of this user's keys together, and how much is used, where that is counted."""
     tenant = Tenant.objects.filter(user=user).first() or Tenant(user=user)
 
     def own(name: str, default: int) -> int:
@@ -183,7 +183,7 @@ class UsageView(AccountView):
 
     @staticmethod
     def asked(month: str) -> date | None:
-        """None for what is no month of a calendar that could be meant."""
+        """The first day of a month such as 2026-11; None if it is not a valid month."""
         try:
             found = datetime.strptime(month, "%Y-%m").date()
         except ValueError:
@@ -242,7 +242,7 @@ class PasswordView(AccountView, PasswordChangeView):
 
 class ExportView(AccountView):
     def get(self, request: HttpRequest) -> HttpResponse:
-        # Whoever had to sign in again before it comes back by a link, which downloads nothing.
+        # After signing in again, the browser returns here by GET. A link must not start the download.
         return redirect("account")
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
@@ -305,7 +305,7 @@ class KeyView(AccountView):
 
 class KeyActionView(AccountView):
     def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        # Whoever had to sign in again before it comes back by a link.
+        # After signing in again, the browser returns here by GET.
         return redirect("account-key", pk)
 
 

@@ -29,7 +29,7 @@ from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
 from voiceproject.web.api import BodyLimitMixin
-from voiceproject.web.errors import exception_handler
+from voiceproject.web.errors import as_public_error, exception_handler
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
@@ -60,8 +60,6 @@ class CompatView(BodyLimitMixin, APIView, ABC):
 
     def get_exception_handler(self) -> Any:
         def handle(exc: Exception, context: dict[str, Any]) -> Response:
-            from voiceproject.web.errors import as_public_error
-
             response = exception_handler(exc, context)
             response.data = self.render_error(as_public_error(exc), response)
             return response
@@ -77,7 +75,7 @@ class CompatView(BodyLimitMixin, APIView, ABC):
 
 
 class UnknownPathMixin:
-    """For what the other service serves and we do not: `not_found` in its shape, whatever the method, with any key."""
+    """Answers `not_found` in the other service's shape, for paths that it has and we do not. Needs no key."""
 
     authentication_classes: Any = ()
     permission_classes: Any = ()
@@ -87,7 +85,7 @@ class UnknownPathMixin:
 
 
 def presets() -> list[str]:
-    """The names of preset voices; none where the engine has no voice of its own."""
+    """The names of preset voices; empty if the engine has no voices of its own."""
     own = getattr(configured.get_engine(), "presets", ())
     return [name for name, preset in PRESETS.items() if preset in own]
 
@@ -125,7 +123,7 @@ def model_id(name: str) -> str:
 
 
 class Speaking:
-    """One text of one request on its way: begun, and to be spoken whole or as a stream.
+    """One text of one request. Its synthesis is started; call `whole` or `stream`.
 
     fields: as voices.speech.serializers.SpeakTextSerializer takes them. Raises PublicError and ValidationError.
     """
@@ -180,7 +178,7 @@ class Speaking:
 
 
 def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
-    """A whole WAV of ours in another format."""
+    """Converts the WAV of a synthesis to another format."""
     samples, rate = sf.read(io.BytesIO(speech.encoded), dtype="float32")
     return marked(encode(samples, rate, output), output, job, what="speech")
 
@@ -242,7 +240,7 @@ class Transcoded:
 
 
 class Reshaped:
-    """What is made of a stream's blocks: an iterator of bytes. Closing it closes them, also before the first."""
+    """An iterator made from the blocks of a stream. Closing it closes the stream, even before the first block."""
 
     def __init__(self, made: Iterator[bytes], blocks: Transcoded) -> None:
         self._made = made
@@ -259,7 +257,7 @@ class Reshaped:
 
 
 def streaming_response(blocks: Any, content_type: str) -> StreamingHttpResponse:
-    """blocks: an iterator with `close`. Proxies are told to pass it on as it comes."""
+    """blocks: an iterator with `close`. The headers tell proxies not to buffer."""
     response = StreamingHttpResponse(blocks, content_type=content_type)
     response["X-Accel-Buffering"] = "no"
     response["Cache-Control"] = "no-store, no-transform"
@@ -267,7 +265,7 @@ def streaming_response(blocks: Any, content_type: str) -> StreamingHttpResponse:
 
 
 def clamp_speed(speed: float) -> tuple[float, bool]:
-    """Within what our engines speak, and whether that is another speed."""
+    """The speed within our limits, and whether it was changed."""
     clamped = min(max(speed, MIN_SPEED), MAX_SPEED)
     return clamped, clamped != speed
 

@@ -26,7 +26,7 @@ from voiceproject.web.client_ip import parse_network, written
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
 BOOTSTRAP_USERNAME = "api"
 
-# What a key may limit beside its tenant's limits. Each only narrows; none: the tenant's alone.
+# The limits that a key may have besides its tenant's. They only narrow; None: only the tenant's limit counts.
 KEY_LIMITS = ("requests_per_minute", "max_concurrent_jobs", "monthly_audio_seconds")
 MAX_LIMIT = 2**31 - 1
 MAX_NETWORKS = 100
@@ -37,7 +37,7 @@ def all_scopes() -> list[str]:
 
 
 def clean_networks(networks: Any) -> list[str]:
-    """An allow-list as it is kept: without doubles, in one way of writing. Raises ValueError for what is none."""
+    """An allow-list in normal form, without duplicates. Raises ValueError if it is not one."""
     if not isinstance(networks, list) or not all(isinstance(network, str) for network in networks):
         raise ValueError("A list of addresses or networks, such as 192.0.2.7 or 2001:db8::/32.")
     if len(networks) > MAX_NETWORKS:
@@ -168,7 +168,7 @@ class ApiKey(models.Model):
             raise ValidationError(errors)
 
     def rate_limits(self) -> list[Limit]:
-        """What a request with this key counts against; the key has to come with its user's tenant."""
+        """The rate limits that a request with this key counts against. The tenant must be selected with the key."""
         own, tenant = self.requests_per_minute, getattr(self.user, "tenant", None)
         shared = getattr(tenant, "requests_per_minute", None)
         if shared is None:
@@ -187,7 +187,7 @@ class ApiKey(models.Model):
         return bool(revoked)
 
     def touch(self) -> None:
-        """Notes the use, at most once a minute and without a race."""
+        """Writes the time of use, at most once a minute and without a race."""
         if self.last_used_at is None or self.last_used_at < timezone.now() - timedelta(minutes=1):
             ApiKey.objects.filter(
                 Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1)), pk=self.pk

@@ -16,7 +16,7 @@ MIN_STATEMENT_LETTERS, MIN_DIFFERENT_LETTERS = 15, 5
 
 @dataclass(frozen=True)
 class Provider:
-    """Who brings a voice: what a consent says of them."""
+    """Who adds a voice, as the record of consent names them."""
 
     tenant: Any
     key_prefix: str

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def kept_data(voice_id: uuid.UUID | None, content_hash: str, transcript: str | None, language: str) -> KeptData | None:
-    """What engines know of a waiting job's voice: None where it has none, or the voice was deleted.
+    """The engine data for the voice of a waiting job. None: the job has no voice, or the voice was deleted.
 
     content_hash, transcript, language: of the reference that the job has kept.
     """
@@ -80,7 +80,7 @@ class KeptData:
             if old is not None:
                 default_storage.delete(str(old.file.name))
         except Exception as error:
-            # A disk that is full, a database that is away, a voice that was deleted: the audio was made all the same.
+            # The disk is full, the database is away, or the voice was deleted. The synthesis itself has not failed.
             log.warning("what was computed of a voice is not kept: %s", error)
             if name:
                 self._discard(name)

@@ -18,7 +18,7 @@ VOICES_FOLDER = "saved-voices"  # not the app's own, where the folders of synthe
 
 class TenantQuerySet(models.QuerySet):
     def for_tenant(self, user: Any) -> Self:
-        """What this tenant may see: its own."""
+        """The rows of one tenant."""
         return self.filter(tenant=user)
 
 
@@ -69,7 +69,7 @@ class Voice(models.Model):
 
     @classmethod
     def held_bytes(cls, tenant_id: int) -> int:
-        """What the tenant's voices take: samples, references, and what engines keep of them."""
+        """The bytes that a tenant's voices take: samples, references and engine data."""
         own = cls.objects.filter(tenant=tenant_id).order_by()
         sums = (
             own.aggregate(n=Sum(field))["n"]
@@ -101,7 +101,7 @@ class VoiceSample(models.Model):
 
 
 class EngineData(models.Model):
-    """What an engine has computed of a voice, for one language. Worthless once it is stale, which the engine sees."""
+    """What an engine has computed of a voice, for one language. The engine itself recognises data that is stale."""
 
     voice = models.ForeignKey(Voice, on_delete=models.CASCADE, related_name="engine_data")
     engine = models.CharField(max_length=32)
@@ -129,7 +129,7 @@ class ConsentQuerySet(TenantQuerySet):
 
 
 class Consent(models.Model):
-    """That somebody stated that a speaker agreed, once for each sample. Outlives the voice; see `without_names`."""
+    """The statement that a speaker agreed, one row for each sample. It outlives the voice; see `without_names`."""
 
     tenant = models.ForeignKey(
         settings.AUTH_USER_MODEL, verbose_name=_("tenant"), on_delete=models.SET_NULL, null=True, related_name="+"
@@ -171,7 +171,7 @@ class Consent(models.Model):
 
     @classmethod
     def without_names(cls, user: Any) -> None:
-        """All that ever changes: of an erased tenant stay its number and its statements, not what it called things."""
+        """Removes names from the consents of an erased tenant: the only change ever. Its number and statements stay."""
         own: models.QuerySet[Consent] = models.QuerySet(cls).filter(tenant=user)
         own.update(tenant_name=f"user {user.pk}", voice_name="", address="")
 

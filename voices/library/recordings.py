@@ -23,7 +23,7 @@ PEAK = 0.95
 
 @dataclass(frozen=True)
 class Recording:
-    """A sample as it is kept: float32 mono (n,), sample_rate at most 48 kHz, its quality before it was made louder."""
+    """A sample as it is stored: float32 mono (n,), at most 48 kHz. quality: measured before its level was changed."""
 
     samples: NDArray[np.float32]
     sample_rate: int

@@ -40,18 +40,18 @@ def read_audio(file: FieldFile) -> tuple[Samples, int]:
 
 
 def decoded_names(voice: Voice) -> list[str]:
-    """What its recordings are called among those that were decoded a moment ago."""
+    """The names of a voice's files in the cache of decoded references."""
     hashes = [voice.reference_hash, *VoiceSample.objects.filter(voice_id=voice.pk).values_list("audio_hash", flat=True)]
     return [decoded_name(content_hash) for content_hash in hashes]
 
 
 def decoded_name(content_hash: str) -> str:
-    """Another one than that of an upload of the same bytes, which is held to bounds."""
+    """The name of a file of ours in the cache. It differs from an upload of the same bytes, whose length is checked."""
     return f"saved {content_hash}"
 
 
 def renew_reference(voice: Voice) -> None:
-    """Makes the reference of the samples that there are, and forgets what engines know of the last one."""
+    """Makes the reference again from the current samples, and deletes the engine data of the old one."""
     while True:
         samples = list(VoiceSample.objects.filter(voice=voice))
         if not samples:
@@ -70,7 +70,7 @@ def renew_reference(voice: Voice) -> None:
                 )  # fmt: skip
                 fields = {name: getattr(voice, name) for name in names} | {"updated_at": timezone.now()}
                 Voice.objects.filter(pk=voice.pk).update(**fields)
-        # Another sample came or went meanwhile: once more, with it.
+        # If a sample was added or deleted in the meantime, do it again.
         voice.reference.storage.delete(old if same else new)
         if same:
             references.forget(decoded_name(old_hash))
@@ -105,6 +105,6 @@ def set_reference(voice: Voice, samples: Sequence[VoiceSample]) -> None:
     voice.reference_bytes = len(data)
     whole = share == 1 and all(sample.transcript for sample in samples)
     voice.reference_transcript = " ".join(sample.transcript for sample in samples) if whole else ""
-    # Its own name each time: two requests that make it anew do not write one file.
+    # A new name each time, so that two requests never write the same file.
     name = f"{voice.folder}/reference-{voice.reference_hash[:16]}-{uuid.uuid4().hex[:8]}.flac"
     voice.reference.name = voice.reference.storage.save(name, ContentFile(data))

@@ -130,7 +130,7 @@ def change(voice: Voice, fields: dict[str, Any]) -> None:
 
 
 def delete(voice: Voice, request: Any = None) -> None:
-    """Its rows and files go; its consents stay, and jobs have what they need of it. request: for the audit log."""
+    """Deletes the rows and files of a voice. Consents stay; jobs have their own copy. request: for the audit log."""
     forget = decoded_names(voice)
     with transaction.atomic():
         if request is not None:
@@ -141,7 +141,7 @@ def delete(voice: Voice, request: Any = None) -> None:
 
 
 class _Computed:
-    """What an engine has computed of a voice that has no row yet: (engine, language) -> data."""
+    """Holds in memory what an engine computes of a voice that has no row yet: (engine, language) -> data."""
 
     def __init__(self) -> None:
         self.data: dict[tuple[str, str], bytes] = {}
@@ -216,7 +216,7 @@ def take_down(voice_id: uuid.UUID, request: Any = None, reason: str = "") -> int
 
 
 def finish_takedowns() -> int:
-    """Revokes what a takedown has not come to; how many jobs."""
+    """Revokes the jobs that an interrupted takedown has left. Returns how many."""
     return _revoke_outputs(list(Voice.objects.filter(taken_down_at__isnull=False).values_list("pk", flat=True)))
 
 

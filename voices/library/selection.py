@@ -53,7 +53,9 @@ def _usable(voice: Voice | None) -> Voice:
 
 
 def check_still_there(job: Job) -> None:
-    """To be asked once a job's row is written: who takes its voice down before that does not see the job.
+    """Revokes a job whose voice was taken down while the request was handled.
+
+    Call it after the job's row is written: a takedown before that cannot see the job.
 
     Raises PublicError revoked.
     """
@@ -73,7 +75,7 @@ class Chosen:
 def choose(
     voice: Voice, engine: Engine, transcript: str = "", language: str = "auto", kept: Kept | None = None
 ) -> Chosen:
-    """The voice as this engine takes it best. transcript, language: the client's own, of the whole voice."""
+    """The reference that suits this engine best. transcript, language: from the request, for the whole voice."""
     file, frames, rate = voice.reference, voice.reference_frames, voice.reference_rate
     content_hash, known = voice.reference_hash, voice.reference_transcript
     language = voice.language if language == "auto" else language
@@ -96,7 +98,7 @@ def choose(
 
 
 def prepare(voice: Voice, engine: Engine, kept: Kept | None = None) -> None:
-    """Lets the engine compute what it needs of a voice, so that the first synthesis does not wait for it.
+    """Lets the engine compute its data of a voice now, so that the first synthesis is fast.
 
     kept: where it goes, if not to the voice's own. Raises PublicError invalid_audio where the engine hears no voice;
     any other failure leaves the work to the first synthesis.

@@ -1,4 +1,4 @@
-"""What clients do with jobs of every kind, in answers: submit one, wait for its end, watch its changes."""
+"""Responses for jobs of every kind: accepted, waited for, streamed as events."""
 
 from __future__ import annotations
 

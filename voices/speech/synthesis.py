@@ -67,7 +67,7 @@ def start(synthesis: Synthesis) -> None:
 def request_for(
     synthesis: Synthesis, reference: Reference, model: Model | None, *, early: bool = False
 ) -> SynthesisRequest:
-    """What the row says, for the engine."""
+    """The engine's request for a row."""
     return SynthesisRequest(
         synthesis.text,
         synthesis.language,
@@ -182,7 +182,7 @@ class SpeechStream:
                     mark_partial(self._synthesis.pk, content, work.format, work.sample_rate, sent)
 
     def _sent(self, data: bytes) -> Iterator[bytes]:
-        # A client may take its time: nothing is held for it meanwhile.
+        # A slow client must not hold a database connection.
         close_connection()
         for start in range(0, len(data), STREAM_BLOCK_BYTES):
             block = data[start : start + STREAM_BLOCK_BYTES]
@@ -191,7 +191,7 @@ class SpeechStream:
 
 
 def failure(error: Exception) -> tuple[str, str, str]:
-    """What Job.fail is told of an exception: a key of ERROR_MESSAGES, a text for the client, one for operators."""
+    """An exception as arguments of Job.fail: a key of ERROR_MESSAGES, a message for the client, one for operators."""
     public = as_public_error(error)
     code = {"engine_timeout": "timed_out", "storage_full": "storage_full"}.get(public.code, "engine_error")
     message = public.message if isinstance(error, PublicError) else ""
@@ -237,7 +237,7 @@ class Work:
                 raise EngineTimeout
             if len(samples):
                 yield samples
-            # What follows would be made for nobody. The engine asks as well, while it waits.
+            # Nobody waits for the rest. The engine checks this too, while it waits.
             if pulse.gone():
                 break
         # The engine has made no more if it was told so; this is also the answer for the last sentence.
@@ -277,15 +277,15 @@ class Work:
         return signed
 
     def failed(self, error: Exception) -> None:
-        """Counts what was the engine's fault."""
+        """Counts the failure in the metrics if the engine has caused it."""
         public = as_public_error(error)
         if public.status >= 500:
             metrics.engine_failed(self.synthesis.engine, public.code)
 
     @contextmanager
     def ended(self) -> Iterator[None]:
-        """Ends the job as what is raised within says."""
-        # A stream goes on after its request has been answered: its span is nobody's current one.
+        """Ends the job according to the exception that leaves the block."""
+        # A stream outlives its request, so its span cannot be the current one.
         ids = {"job": str(self.synthesis.pk), "engine": self.synthesis.engine, "mode": self.mode}
         span = tracing.start("synthesis", self.synthesis.trace_parent, ids)
         failure = ""
@@ -302,14 +302,14 @@ class Work:
     def _ended(self) -> Iterator[None]:
         try:
             yield
-        except GeneratorExit:  # a stream that nobody takes any more
+        except GeneratorExit:  # the client has closed the stream
             if self._cancel():
                 log.info("the client went away from a stream")
             raise
         except Exception as error:
             public = as_public_error(error)
             if public.status == 400 and not self._frames:
-                self.synthesis.withdraw()  # What the engine refuses to speak was never a synthesis.
+                self.synthesis.withdraw()  # A text that the engine refuses is a bad request, not a failed synthesis.
                 raise
             self.failed(error)
             ttl = settings.SYNTHESIS_TTL_HOURS
@@ -325,7 +325,7 @@ class Work:
         return canceled
 
     def _correct(self) -> None:
-        """Whoever has canceled this could only guess how much was made."""
+        """Writes how much was really made: a cancellation elsewhere could only estimate it."""
         self.synthesis.correct_usage(self.seconds, self._elapsed)
 
     @property

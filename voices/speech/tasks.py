@@ -1,6 +1,6 @@
-"""The actor that makes syntheses nobody waits for, and how one is made from its row.
+"""The actor that makes background syntheses.
 
-Its queue and its places are its own, so that a cover, which may take an hour, never delays it.
+It has a queue and a concurrency limit of its own, so that a cover, which may take an hour, never delays it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from voices.speech.models import Synthesis
 
 log = logging.getLogger(__name__)
 
-AWAY_SECONDS = 120.0  # so long an engine may be away at a time, as while its server is started again
+AWAY_SECONDS = 120.0  # how long to wait for an engine that is unavailable, such as during a restart
 RETRY_SECONDS = 5.0
-MAX_RETRY_SECONDS = 30.0  # whatever the engine expects: places come free before
+MAX_RETRY_SECONDS = 30.0  # even if the engine expects a longer wait: a place may become free earlier
 ENGINE_IDLE_SECONDS = 600.0
 
 
 class _Use:
-    """Who uses the engine of this process, so that it is not closed under them."""
+    """Counts the users of this process's engine, so that it is closed only when it is idle."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -71,7 +71,7 @@ _use = _Use()
 
 
 def rest() -> None:
-    """Closes an engine that has been idle: a process of the built-in one holds half a gigabyte. The next job pays."""
+    """Closes an idle engine, since the built-in one holds half a gigabyte. The next job has to start it again."""
     _use.rest()
 
 
@@ -113,7 +113,7 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
             log.info("synthesis succeeded")
         except Exception as error:
             tracing.mark_failed(span, as_public_error(error).code)
-            # Told to stop, whatever that has broken: an engine that was closed under the work is no fault of the job.
+            # The worker is stopping. The error may come from an engine that was closed, so the job is not to blame.
             if stopping.is_set() and job.hand_back():
                 log.info("synthesis handed back")
                 return
@@ -167,7 +167,7 @@ def _make(job: Synthesis, pulse: Pulse) -> None:
 
 
 def _request(job: Synthesis) -> SynthesisRequest:
-    """What the row says, for the engine. Raises PublicError where its model is not offered any more."""
+    """The engine's request for a row. Raises PublicError if its model is not offered any more."""
     with scratch(settings.SCRATCH_DIR, f"synthesis-{job.pk}-{job.attempt}") as folder:
         path = folder / "reference.upload"
         storage.fetch(job.reference_audio.storage, str(job.reference_audio.name), path)

@@ -74,7 +74,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio.\n\n"
             "With `voice_id`, where no file is sent, the same fields may come as a JSON object."
         ),
-        # Of two bodies with different fields a generator takes one, and a client without the file helps nobody.
+        # Only multipart is declared: of two bodies, client generators take one, and it must have the file.
         request={"multipart/form-data": SynthesizeSerializer},
         responses={
             (200, content_type): OpenApiResponse(OpenApiTypes.BINARY, description="The audio")
@@ -149,7 +149,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             reference_language=reference.language,
             speed=fields["speed"],
             temperature=fields["temperature"],
-            # A drawn seed is kept: what was heard can be made again.
+            # A random seed is stored, so that the same audio can be made again.
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
             model_id=fields["model_id"],
             response_format=fields["response_format"],
@@ -202,7 +202,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         streamed: bool,
         window: tuple[float, float] | None,
     ) -> HttpResponseBase:
-        """The audio in this answer, whole or while it is made."""
+        """Responds with the audio: whole, or as a stream while it is made."""
         client = request.META.get("gunicorn.socket")
         content_type = audio.CONTENT_TYPES[job.response_format]
         response: HttpResponseBase
@@ -371,7 +371,7 @@ class EngineStateView(BodyLimitMixin, APIView):
                 "detail": health.detail,
                 "languages": sorted(engine.languages),
                 "models": registry.models(),
-                # An engine whose servers are shared by many processes knows its own line.
+                # An engine that shares its servers with other processes knows the length of its queue.
                 "queue_length": health.extra.get("queue_length", waiting),
                 "expected_wait_seconds": health.extra.get("expected_wait_seconds", round(waiting * mean, 1)),
             }

@@ -27,7 +27,7 @@ from voices.speech import registry
 from voices.speech.models import Synthesis
 from voices.speech.serializers import MAX_TEXT_CHARACTERS
 
-CHARACTERS_A_SECOND = 15  # of speech: what a quota of seconds means in characters
+CHARACTERS_A_SECOND = 15  # of speech, to express a quota of seconds in characters
 MAX_PAGE = 1000
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese", "ja": "Japanese", "yue": "Cantonese", "ko": "Korean"}
 

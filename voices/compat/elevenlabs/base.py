@@ -71,7 +71,7 @@ class ElevenLabsView(CompatView):
         return {"detail": detail}
 
     def output(self, request: Request, *, streamed: bool) -> Output:
-        """What `output_format` of the query names. Raises ValidationError."""
+        """The format that `output_format` of the query names. Raises ValidationError."""
         name = request.query_params.get("output_format") or DEFAULT_OUTPUT
         if name not in OUTPUTS or (streamed and name.startswith("wav_")):
             known = [known for known in OUTPUTS if not (streamed and known.startswith("wav_"))]

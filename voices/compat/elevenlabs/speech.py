@@ -60,7 +60,7 @@ def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, An
     ends: list[float] = []
     place = 0
     for number, (sentence, begin, end) in enumerate(spoken):
-        # What an engine has read otherwise than it stood there is laid over its own length.
+        # A sentence that the engine has changed is not found in the text: take as many characters as it has.
         found = text.find(sentence, place)
         stop = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
         if number == len(spoken) - 1:
@@ -153,7 +153,7 @@ class TimedLines:
             yield self._line(b"", times)
 
     def _times(self, told: int, *, last: bool) -> dict[str, Any] | None:
-        """Of the sentences that no line has told yet. The last one waits for the end: what follows it is its own."""
+        """The times of sentences that were not sent yet. The last one is held back, since its end may still move."""
         spoken = self._stream.spoken
         self._told = count = len(spoken) if last else max(told, len(spoken) - 1)
         if count <= told:

@@ -25,7 +25,7 @@ from voices.speech.serializers import DEFAULT_TEMPERATURE
 
 
 def _settings() -> dict[str, Any]:
-    """Those of every voice: what a synthesis without settings gets, so that sending them changes nothing."""
+    """The settings of every voice: our defaults, so that sending them back changes nothing."""
     stability = (1.0 - DEFAULT_TEMPERATURE) / TEMPERATURE_A_STABILITY
     return {"stability": stability, "similarity_boost": 1.0, "style": 0.0, "use_speaker_boost": False, "speed": 1.0}
 

@@ -1,4 +1,4 @@
-"""What is known of the base voices: their statistics and some of their frames, computed once and kept in files."""
+"""The features of base voices, which conversion starts from: computed once, and kept in files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def language_module(language: str) -> ModuleType:
 
 
 def analyze_base(voice: BaseVoice, samples: Float32, sample_rate: int) -> Analysis:
-    """What a base voice has said, as it is converted."""
+    """Analyses speech of a base voice for conversion."""
     return world.scale_formants(world.analyze(_padded(samples, sample_rate), sample_rate), voice.formants)
 
 
@@ -105,7 +105,7 @@ def make_base(voice: BaseVoice) -> dict[str, np.ndarray]:
 
 
 def write_base(arrays: dict[str, Any], path: Path) -> None:
-    """Written whole under another name, then renamed: a reader never sees half a file."""
+    """Writes a temporary file and renames it, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:

@@ -17,7 +17,7 @@ from .pool import Pool
 from .turns import Canceled, Deadline
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
-# What voices.text.sentences finds in a text besides.
+# Languages that voices.text.sentences recognises and this engine does not speak.
 FOREIGN = {"ko": "Korean", "und": "another alphabet", "yue": "Cantonese"}
 PRESETS = ("female", "male")
 CLEAR = OwnModel(
@@ -95,7 +95,7 @@ class BuiltinEngine:
             }
             try:
                 with self._pool.turns.turn(request.tenant, deadline, wait_until=wait_until, canceled=canceled):
-                    wait_until = math.inf  # who has been served is not refused any more
+                    wait_until = math.inf  # Only the first sentence may be refused.
                     piece = self._pool.speak(order, request.reference, deadline)
             except Canceled:
                 return
@@ -134,7 +134,7 @@ class BuiltinEngine:
         return sentences
 
     def prepare(self, reference: Reference, language: str, deadline: float) -> None:
-        """Computes now what speaking this language in a saved voice will need. Raises as `synthesize`."""
+        """Computes now the data that this language needs of a saved voice. Raises as `synthesize`."""
         order = {"prepare": True, "text": "", "language": language}
         try:
             # All voices that are prepared take turns as one tenant's sentences.

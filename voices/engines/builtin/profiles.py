@@ -1,4 +1,4 @@
-"""What is known of a reference: its statistics and frames, whether it is nearer to women or men, and its transcript."""
+"""The features of a reference, which conversion aims at, and its alignment with a base voice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .base_voices import CALIBRATION_SEED, Base, analyze_base, base_file
 from .conversion import Frames, Pairs, Statistics
 from .world import Analysis, Float32
 
-# Part of what is kept of a saved voice, beside the numbers that decide it: raise it when its computation changes.
+# Raise it when the computation changes, so that engine data of saved voices is computed again.
 PROFILE_VERSION = 2
 REFERENCE_BLOCK_SECONDS = 15.0
 MIN_VOICED_FRAMES = 40
@@ -57,7 +57,7 @@ class VoiceProfile:
 
 
 def measure_profile(reference: Reference) -> VoiceProfile:
-    """What a reference sounds like. Raises PublicError invalid_audio where no voice can be heard in it."""
+    """Measures a reference. Raises PublicError invalid_audio if there is no voice in it."""
     analyses, bandwidth = analyze_long(reference.samples, reference.sample_rate)
     voiced = sum(int((a.active & a.voiced).sum()) for a in analyses)
     if voiced < MIN_VOICED_FRAMES:
@@ -128,7 +128,7 @@ def align(base: Base, profile: VoiceProfile) -> Pairs | None:
     assert profile.frames is not None
     spoken = conversion.active_frames(analyses, base.statistics)
     pairs, distance = conversion.pair_aligned(spoken, profile.frames)
-    # What other words of the same voice come to, laid over the same reference.
+    # The distance that other words of the same voice have to the same reference.
     count = min(len(spoken), len(base.frames))
     share = round(len(profile.frames) * count / len(spoken))
     _, other = conversion.pair_aligned(base.frames.first(count), profile.frames.first(share))
@@ -142,7 +142,7 @@ def transcript_language(transcript: str, language: str) -> str:
 
 
 def kept_version(base: Base) -> str:
-    """Changes whenever what is kept of a voice for this base voice would come out otherwise."""
+    """A version of the engine data of a voice: another one whenever its computation or the base voice changes."""
     parts = [
         PROFILE_VERSION, base_file(base.voice), world.CEPSTRUM_SIZE, world.FRAME_SECONDS, world.ACTIVE_RANGE_DB,
         conversion.MATCH_SIZE, conversion.CONTEXT_SIZE, conversion.CONTEXT_FRAMES, conversion.CONTEXT_WEIGHT,
