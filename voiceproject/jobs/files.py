@@ -11,7 +11,6 @@ from django.db import models
 from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
-from django.utils.translation import gettext_lazy as _
 
 from voiceproject.jobs import signals
 from voiceproject.jobs.status import TERMINAL
@@ -38,14 +37,9 @@ def delete_folder(folder: str) -> None:
 class JobFiles(models.Model):
     """The part of a job that is about its files. Names in the storage are `<folder>/<attempt>-<name>`."""
 
-    # What the tenant's storage is counted by; see voiceproject.tenants.usage.
-    input_bytes = models.BigIntegerField(
-        _("input bytes"), default=0, db_default=0, help_text=_("Of the files that were sent")
-    )
-    output_bytes = models.BigIntegerField(
-        _("output bytes"), default=0, db_default=0, help_text=_("Of the files that were made")
-    )
-    files_expired = models.BooleanField(_("files expired"), default=False)
+    # Fields of Job, which has all of them in one place.
+    input_bytes: int
+    output_bytes: int
 
     class Meta:
         abstract = True
@@ -110,6 +104,7 @@ class JobFiles(models.Model):
     def sweep_orphans(cls, older_than_seconds: float) -> int:
         """Deletes the folders of jobs that have no row, or whose files have expired, left by a process that was killed
         between the two, or by a bucket that was away; how many."""
+        rows: Any = cls._default_manager
         count = 0
         try:
             folders, _ = default_storage.listdir(cls._meta.app_label)
@@ -117,12 +112,12 @@ class JobFiles(models.Model):
             return 0
         limit = timezone.now() - timedelta(seconds=older_than_seconds)
         for name in folders:
-            if cls._default_manager.filter(pk=name, files_expired=False).exists():
+            if rows.filter(pk=name, files_expired=False).exists():
                 continue  # Asked first: a bucket takes a request for each file's age.
             folder = f"{cls._meta.app_label}/{name}"
             _, files = default_storage.listdir(folder)
             young = any(default_storage.get_modified_time(f"{folder}/{file}") > limit for file in files)
-            if not young and not cls._default_manager.filter(pk=name, files_expired=False).exists():
+            if not young and not rows.filter(pk=name, files_expired=False).exists():
                 delete_folder(folder)
                 count += 1
         return count

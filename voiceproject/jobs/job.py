@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -33,9 +32,9 @@ from voiceproject.jobs import signals
 from voiceproject.jobs.files import JobFiles, delete_folder
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.queue import QueuedJob
+from voiceproject.jobs.statements import end_job, insert_job
 from voiceproject.jobs.status import ERROR_MESSAGES, LIVE, JobStatus, revoked
 from voiceproject.media.storage import is_passing
-from voiceproject.prepared import Insert, Slot, Update
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.tenants import usage
 from voiceproject.tenants.models import Tenant
@@ -86,6 +85,14 @@ class Job(QueuedJob, JobFiles):
     engine_seconds = models.FloatField(
         _("engine seconds"), null=True, help_text=_("How long the engine worked, since the last retry")
     )
+    # What the tenant's storage is counted by; see voiceproject.tenants.usage.
+    input_bytes = models.BigIntegerField(
+        _("input bytes"), default=0, db_default=0, help_text=_("Of the files that were sent")
+    )
+    output_bytes = models.BigIntegerField(
+        _("output bytes"), default=0, db_default=0, help_text=_("Of the files that were made")
+    )
+    files_expired = models.BooleanField(_("files expired"), default=False)
     # Not a foreign key: the job outlives its voice, and an operator may revoke it even then.
     voice_id = models.UUIDField(
         _("voice id"), null=True, db_index=True, help_text=_("The saved voice that it was made with")
@@ -143,7 +150,7 @@ class Job(QueuedJob, JobFiles):
         """Writes a new job's row, and what it reserves of its tenant's quotas. Raises PublicError quota_exceeded."""
         with transaction.atomic():
             usage.reserve(self)
-            _inserting(type(self))(self)
+            insert_job(type(self))(self)
 
     # --- transitions: each returns whether it happened ---
 
@@ -453,7 +460,7 @@ class Job(QueuedJob, JobFiles):
 
     def _finish(self, status: JobStatus, ttl_hours: float, only: Q | None = None, /, **fields: Any) -> bool:
         fields["marks"] = self.marks
-        end = _ending(type(self), status, timedelta(hours=ttl_hours), tuple(fields), only)
+        end = end_job(type(self), status, timedelta(hours=ttl_hours), tuple(fields), only)
         # Often within a caller's transaction: a savepoint there would be two statements for nothing.
         with transaction.atomic(savepoint=False):
             won = bool(end(_pk=self.pk, _attempt=self.attempt, _worker=self.worker, **fields))
@@ -487,28 +494,3 @@ class Job(QueuedJob, JobFiles):
             "updated_at": Now(),
             "revision": F("revision") + 1,
         }
-
-
-_inserting = cache(Insert)
-
-
-@cache
-def _ending(model: type[Job], status: JobStatus, ttl: timedelta, fields: tuple[str, ...], only: Q | None) -> Update:
-    """Ends the running job `_pk` of the attempt and worker `_attempt`, `_worker`, and writes these fields."""
-    # The worker too: an attempt that was handed back is counted again by the next one.
-    mine = model._default_manager.filter(
-        pk=Slot("_pk", model, "id"),
-        status=JobStatus.RUNNING,
-        attempt=Slot("_attempt", model, "attempt"),
-        worker=Slot("_worker", model, "worker"),
-    )
-    return Update(
-        mine if only is None else mine.filter(only),
-        status=status,
-        finished_at=Now(),
-        updated_at=Now(),
-        expires_at=Now() + ttl,
-        heartbeat_at=None,
-        revision=F("revision") + 1,
-        **{name: Slot(name, model) for name in fields},
-    )

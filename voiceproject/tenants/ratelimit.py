@@ -14,6 +14,7 @@ import functools
 import logging
 import threading
 import time
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,14 +192,7 @@ def _time_at(times: str, place: int) -> int:
 
 def _count_since(times: str, start: int) -> int:
     """How many of the times, which fall, are at `start` or later."""
-    low, high = 0, len(times) // DIGITS
-    while low < high:
-        middle = (low + high) // 2
-        if _time_at(times, middle) >= start:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    return bisect_right(range(len(times) // DIGITS), -start, key=lambda place: -_time_at(times, place))
 
 
 def sweep() -> int:

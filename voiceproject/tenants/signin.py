@@ -21,7 +21,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from voiceproject.tenants import audit
-from voiceproject.tenants.models import SigninFailures
+from voiceproject.tenants.models import AuditEntry, SigninFailures
 
 WINDOW = timedelta(minutes=15)
 ACCOUNT_LIMIT = 10  # wrong passwords of one account in the window
@@ -85,8 +85,6 @@ class ThrottledSignin(forms.Form):
 
 
 def _record_once(action: str, request: HttpRequest, username: str) -> None:
-    from voiceproject.tenants.models import AuditEntry
-
     address = audit.client_address(request)[:64]
     lately = AuditEntry.objects.filter(action=action, address=address, at__gt=Now() - SILENT)
     if not lately.exists():
