@@ -8,23 +8,22 @@ and what is not in the package is made at the first request and kept in the cach
 
 from __future__ import annotations
 
-from voices.engines.builtin import engine
+from voices.engines.builtin import base_voices
 
 
 def main() -> None:
-    synthesizer = engine.Synthesizer()
     kept = set()
-    for language in engine.MODULES:
-        module = synthesizer.module(language)
+    for language in base_voices.MODULES:
+        module = base_voices.language_module(language)
         for name in dict.fromkeys([*module.NAMES, *module.SOURCES]):
             voice = module.load(name)
-            path = engine.PRECOMPUTED / engine.base_file(voice)
+            path = base_voices.PRECOMPUTED / base_voices.base_file(voice)
             if not path.exists():
-                engine.write_base(engine.make_base(voice), path)
+                base_voices.write_base(base_voices.make_base(voice), path)
                 path.chmod(0o644)
             kept.add(path)
             print(f"{language} {name}: {path.name}, {path.stat().st_size / 1000:.0f} kB", flush=True)
-    for path in set(engine.PRECOMPUTED.glob("base-*.npz")) - kept:
+    for path in set(base_voices.PRECOMPUTED.glob("base-*.npz")) - kept:
         path.unlink()
 
 

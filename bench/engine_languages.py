@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import corpus, scorers
-from voices.engines import Reference
-from voices.engines.builtin import chinese, japanese, world
-from voices.engines.builtin.engine import Synthesizer
+from voices.engines.builtin import world
+from voices.engines.builtin.languages import chinese, japanese
+from voices.engines.builtin.synthesizer import Synthesizer
+from voices.engines.interface import Reference
 
 BARS = {"ja": 0.33, "zh": 0.42}
 

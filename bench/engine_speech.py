@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import corpus, scorers
-from voices.engines import Reference
 from voices.engines.builtin import world
-from voices.engines.builtin.engine import Synthesizer, VoiceProfile
+from voices.engines.builtin.profiles import VoiceProfile
+from voices.engines.builtin.synthesizer import Synthesizer
+from voices.engines.interface import Reference
 
 # Plain prose, none of it in the engine's calibration sentences nor in what the speakers say.
 SENTENCES = (

@@ -68,11 +68,12 @@ def work(numbers: range) -> None:
     from tests.conftest import FakeEngine, speech_like, wav_bytes
     from tests.support.mutated_audio import mutated
     from voiceproject.wsgi import application
-    from voices.models import ApiKey, Synthesis
-    from voices.speech import synthesis
+    from voices.engines import configured
+    from voices.keys.models import ApiKey
+    from voices.speech.models import Synthesis
 
     engine = FakeEngine()
-    synthesis.get_engine = lambda: engine  # type: ignore[assignment,return-value]
+    configured.load_engine = lambda: engine  # type: ignore[assignment,return-value]
     user, _ = User.objects.get_or_create(username="fuzz")
     _, secret = ApiKey.objects.issue(user, "fuzz")
     requests = APIRequestFactory()

@@ -75,8 +75,8 @@ def sentences(count: int) -> list[str]:
 
 def speak(texts: list[str], folder: Path) -> tuple[list[Audio], int]:
     from tests.conftest import speech_like
-    from voices.engines import Reference, SynthesisRequest
-    from voices.engines.builtin import BuiltinEngine
+    from voices.engines.builtin.engine import BuiltinEngine
+    from voices.engines.interface import Reference, SynthesisRequest
 
     engine = BuiltinEngine(folder, concurrency=1)
     reference = Reference(speech_like(6.0), 16_000, "0" * 64, None, "en")

@@ -123,7 +123,7 @@ class Tables:
         from rest_framework.test import APIClient
 
         from covers.models import CoverJob
-        from voices.models import ApiKey
+        from voices.keys.models import ApiKey
 
         CoverJob.objects.all().delete()
         clients = {}

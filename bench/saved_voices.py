@@ -46,8 +46,8 @@ def run(count: int, text: str) -> None:
     from django.core.files.uploadedfile import SimpleUploadedFile
     from rest_framework.test import APIClient
 
-    from voices.models import ApiKey
-    from voices.speech import synthesis
+    from voices.engines import configured
+    from voices.keys.models import ApiKey
 
     _, secret = ApiKey.objects.issue(User.objects.create(username="bench"), "bench")
     client = APIClient(headers={"X-API-Key": secret, "Host": "localhost"})
@@ -81,8 +81,8 @@ def run(count: int, text: str) -> None:
     try:
         for words, name in (("", "without a transcript"), (transcript, "with a transcript")):
             voices = [save(number, words) for number in range(1, count + 1)]
-            synthesis.close_engine()
-            synthesis.get_engine.cache_clear()
+            configured.close_engine()
+            configured.load_engine.cache_clear()
             # Both base voices' models: one voice is low and one high.
             speak(reference_audio=file(-10))
             speak(reference_audio=file(30))
@@ -94,7 +94,7 @@ def run(count: int, text: str) -> None:
                 a, b = statistics.median(uploaded), statistics.median(by_id)
                 print(f"{name}, {heard}: upload {a:.2f} s, voice_id {b:.2f} s, ratio {a / b:.2f}")
     finally:
-        synthesis.close_engine()
+        configured.close_engine()
 
 
 if __name__ == "__main__":

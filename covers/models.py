@@ -12,7 +12,7 @@ from voiceproject.jobs.status import JobStatus
 
 STAGES = ("preprocess", "separate", "infer", "mix", "finalize")
 STEMS = ("vocals", "instrumental", "converted")
-# What each stage makes; the others make nothing that is kept.
+# The files that each stage stores; stages that are missing here store nothing.
 MADE_BY = {
     "separate": ("vocals", "instrumental"),
     "infer": ("converted",),

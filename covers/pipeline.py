@@ -1,16 +1,13 @@
 """One cover, stage by stage: preprocess -> separate -> infer -> mix -> finalize.
 
 Each stage's output is stored as soon as it is finished, so that another attempt, on this host or another, goes on after
-it. Commands see only the job's scratch folder. A thread beats for the job twice a second and learns so whether the job
-is still ours; everything stops within two seconds when it is not, or when the worker is told to stop.
+it. Commands see only the job's scratch folder. A thread writes the job's heartbeat twice a second and learns whether
+the job is still ours; everything stops within two seconds when it is not, or when the worker is told to stop.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
-import hashlib
-import json
 import logging
 import threading
 import time
@@ -18,17 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import soundfile as sf
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.db.models.fields.files import FieldFile
 
 from covers import listening
+from covers.commands import MODEL_PLACEHOLDERS, SAMPLE_RATE, fit_output, run_command, stems_key, template
+from covers.failures import NotOurs, StageFailed, as_failure
 from covers.models import STAGES, CoverJob
-from voiceproject.commands import resident, runner
 from voiceproject.commands.scratch import scratch
-from voiceproject.commands.template import CommandTemplate, child_environment, identity
 from voiceproject.errors import PublicError
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.media import audio, storage
@@ -37,64 +33,14 @@ from voiceproject.provenance.manifest import sign_file
 from voiceproject.provenance.marks import cover_landmarks, mark_cover
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind
-from voices.engines import Model
+from voices.engines.interface import Model
 from voices.speech import registry
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SAMPLE_RATE = 44_100
-
 # Where each stage begins on the scale of 0 to 100.
 STARTS = {"preprocess": 0, "separate": 5, "infer": 45, "mix": 90, "finalize": 97, "end": 100}
-
-MAX_WAVEFORM_DRIFT_SECONDS = 2.0
-# Any of them tells the infer command which model to use.
-MODEL_PLACEHOLDERS = frozenset({"model_id", "gpt_weights", "sovits_weights", "voice_weights", "voice_index"})
-
-
-class StageFailed(Exception):
-    """code: a key of jobs.ERROR_MESSAGES; message: for the client, the code's own if empty; detail: for operators."""
-
-    def __init__(self, code: str, message: str = "", detail: str = "") -> None:
-        super().__init__(code)
-        self.code, self.message, self.detail = code, message, detail
-
-
-class NotOurs(Exception):
-    """The job was canceled, taken over or deleted, or the worker is stopping."""
-
-
-@functools.cache
-def template(kind: str) -> CommandTemplate:
-    """kind: `separate` or `infer`."""
-    if kind == "separate":
-        return CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
-    return CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
-
-
-def stems_key(job: CoverJob) -> str:
-    """SHA-256 over all that decides what the stems of a job are: the song's content, the command, its parameters."""
-    parts = [
-        job.song_hash,
-        settings.COVER_SEPARATE_CMD_TEMPLATE,
-        settings.COVER_UVR_MODEL,
-        str(settings.GPT_SOVITS_PROJECT_ROOT),
-        job.preview_seconds,
-        job.preview_start_seconds,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-@functools.cache
-def residents() -> resident.Pool:
-    """The commands that stay between jobs of this process, where COVER_RESIDENT says so."""
-    return resident.Pool(
-        settings.SCRATCH_DIR,
-        max_children=settings.COVER_CONCURRENCY,
-        max_jobs=settings.COVER_RESIDENT_JOBS,
-        idle_seconds=settings.COVER_RESIDENT_IDLE_SECONDS,
-    )
 
 
 def run(job: CoverJob, stopping: threading.Event) -> None:
@@ -130,35 +76,13 @@ def _settle(job: CoverJob, error: Exception, pulse: _Progress) -> None:
     if is_passing(error) and job.put_back(settings.COVER_MAX_ATTEMPTS):
         log.warning("cover put back: %s", error, extra={"stage": pulse.stage})
         return
-    failure = _as_failure(error, pulse.stage)
+    failure = as_failure(error, pulse.stage)
     if pulse.stage in ("separate", "infer"):
         metrics.engine_failed(pulse.stage, failure.code)
     ttl = settings.COVER_RESULT_TTL_HOURS
     fields = {"stage": pulse.stage, "engine_seconds": job.engine_seconds}
     if job.fail(failure.code, failure.message, failure.detail, ttl, **fields):
         log.warning("cover failed: %s", failure.code, extra={"stage": pulse.stage})
-
-
-def _as_failure(error: Exception, stage: str) -> StageFailed:
-    match error:
-        case StageFailed():
-            return error
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return StageFailed("storage_full", detail=repr(error))
-        case MemoryError():
-            return StageFailed("out_of_memory", detail=repr(error))
-    log.error("a stage broke", exc_info=error)
-    return StageFailed(_code_of_stage(stage), detail=repr(error))
-
-
-def _code_of_stage(stage: str) -> str:
-    codes = {
-        "separate": "separation_failed",
-        "infer": "inference_failed",
-        "mix": "mix_failed",
-        "finalize": "mix_failed",
-    }
-    return codes.get(stage, "preprocess_failed")
 
 
 class _Progress(Pulse):
@@ -280,7 +204,7 @@ class _Cover:
             },
         )
         for name in ("vocals", "instrumental"):
-            self.fit("separation_failed", name)
+            fit_output(self.folder / f"{name}.wav", self.frames, "separation_failed")
         self.keep("vocals")
         self.keep("instrumental")
         (self.folder / "song.wav").unlink()
@@ -338,7 +262,7 @@ class _Cover:
                 "lyrics_file": str(self.folder / "lyrics.txt"),
             },
         )
-        self.fit("inference_failed", "converted")
+        fit_output(self.folder / "converted.wav", self.frames, "inference_failed")
         landmarks = cover_landmarks(self.folder / "converted.wav", self.folder / "vocals.wav")
         self.keep_made("converted", self.folder / "converted.wav", "wav", "singing", landmarks)
 
@@ -386,77 +310,11 @@ class _Cover:
             raise StageFailed("inference_failed", message, detail=str(error)) from error
 
     def command(self, kind: str, values: dict[str, str]) -> None:
-        code = _code_of_stage(kind)
-        lasting = {
-            "python_exec": settings.GPT_SOVITS_PYTHON,
-            "project_root": str(settings.GPT_SOVITS_PROJECT_ROOT),
-            "uvr_model": settings.COVER_UVR_MODEL,
-        }
-        argv = template(kind).argv(lasting | values)
-        run: Callable[..., runner.CommandResult] = runner.run
-        if settings.COVER_RESIDENT:
-            serving = template(kind).serving(lasting | values, frozenset(lasting))
-            run = functools.partial(residents().run, serving=serving)
-        started = time.monotonic()
-        try:
-            result = run(
-                argv,
-                cwd=self.folder,
-                env=child_environment(self.folder, identity(self.job.log_ids(), tracing.traceparent())),
-                deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, self.deadline - time.monotonic())),
-                on_progress=self.pulse.within(kind),
-                should_stop=self.pulse.gone,
-                poll_seconds=0.1,
-                stop_every_seconds=0.1,
-                grace_seconds=0.8,
-                max_output_bytes=settings.COVER_SCRATCH_MAX_BYTES,
-                log_context={"stage": kind},
-            )
-        except runner.CommandStopped as error:
-            raise NotOurs from error
-        except runner.CommandTimedOut as error:
-            raise StageFailed("timed_out", detail=f"{error}\n{error.stderr_tail}") from error
-        except runner.CommandOutputTooLarge as error:
-            raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
-        except runner.CommandFailed as error:
-            if error.out_of_memory:
-                code = "out_of_memory"
-            elif "No space left on device" in error.stderr_tail:
-                code = "storage_full"
-            raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
-        finally:
-            self.job.engine_seconds = (self.job.engine_seconds or 0.0) + time.monotonic() - started
-        self.warnings += result.warnings
-
-    def fit(self, code: str, name: str) -> None:
-        """A command's output is checked, and cut or filled to the song's very length."""
-        path = self.folder / f"{name}.wav"
-        try:
-            info = audio.wav_info(path)
-        except (OSError, sf.LibsndfileError) as error:
-            raise StageFailed(
-                code, detail=f"the command ended well, but left no audio in {name}.wav: {error}"
-            ) from error
-        drift = abs(info.frames / info.sample_rate - self.frames / SAMPLE_RATE)
-        if drift > MAX_WAVEFORM_DRIFT_SECONDS:
-            raise StageFailed(code, detail=f"{name}.wav is {info.duration_seconds:.2f} s long, {drift:.2f} s off")
-        if info.sample_rate == SAMPLE_RATE and info.frames == self.frames:
-            return
-        fitted = path.with_suffix(".fitted")
-        audio.decode_song(
-            path, fitted, field=name, max_seconds=info.duration_seconds + 1, min_seconds=0, sample_rate=SAMPLE_RATE
-        )
-        with sf.SoundFile(fitted, "r+") as file:
-            missing = self.frames - file.frames
-            if missing > 0:
-                file.seek(0, sf.SEEK_END)
-                file.write(np.zeros((missing, file.channels), dtype=np.float32))
-            else:
-                file.truncate(self.frames)
-        fitted.replace(path)
+        on_progress = self.pulse.within(kind)
+        self.warnings += run_command(kind, self.job, values, self.folder, self.pulse, self.deadline, on_progress)
 
     def note(self, **fields: Any) -> None:
-        """Writes what was found into the row, and into `job`."""
+        """Writes fields to the row and to `job`."""
         if not self.patiently(lambda: self.job.note(**fields)):
             raise NotOurs
 

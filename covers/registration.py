@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
-from covers import pipeline, tasks
+from covers import commands, tasks
 from covers.models import CoverJob
 from covers.serializers import CoverJobSerializer
 from voiceproject.console.panels import JOBS, JobPanel, Link, StageTimes, register_jobs, register_links
@@ -55,9 +55,9 @@ def _serialize(job: CoverJob, request: Any) -> dict[str, Any]:
 
 def _tidy_residents() -> None:
     if settings.COVER_RESIDENT:
-        pipeline.residents().tidy()
+        commands.residents().tidy()
 
 
 def _close_residents() -> None:
     if settings.COVER_RESIDENT:
-        pipeline.residents().close()
+        commands.residents().close()

@@ -8,8 +8,8 @@ from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from covers.commands import template
 from covers.models import STEMS, CoverJob
-from covers.pipeline import template
 from voiceproject.jobs.status import LIVE, JobStatus
 from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.webhooks.deliveries import CallbackURLField

@@ -32,12 +32,13 @@ from voiceproject.media.formats import encode
 from voiceproject.media.storage import fetch
 from voiceproject.telemetry.logging import current
 from voiceproject.web.api import SizedFileField
+from voiceproject.web.slots import waiting_slot
+from voiceproject.web.uploads import upload_path
 from voices.compat.common import find_speaker, marked, streaming_response
-from voices.compat.elevenlabs import ElevenLabsView
+from voices.compat.elevenlabs.base import ElevenLabsView
 from voices.keys.auth import credentials
-from voices.library import saved
-from voices.models import Voice
-from voices.speech.synthesis import held_request, upload_path
+from voices.library import selection
+from voices.library.models import Voice
 
 STREAM_BLOCK_BYTES = 16 * 1024
 
@@ -69,7 +70,7 @@ class SpeechToSpeechView(ElevenLabsView):
             message = "A premade voice cannot be converted to; save a voice and send its id."
             raise PublicError("validation_error", f"voice_id: {message}", {"voice_id": [message]})
         path = upload_path(serializer.validated_data["audio"])
-        with held_request():
+        with waiting_slot():
             info = audio.decode_song(path, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
             song_hash = audio.sha256_file(path)
             job = CoverJob(
@@ -119,7 +120,7 @@ def _submit(job: CoverJob, path: Path, voice: Voice) -> None:
     except BaseException:
         delete_folder(job.folder)
         raise
-    saved.check_still_there(job)
+    selection.check_still_there(job)
 
 
 def _result(job: CoverJob) -> tuple[np.ndarray, int]:

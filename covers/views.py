@@ -20,8 +20,8 @@ from rest_framework import mixins, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from covers.commands import template
 from covers.models import STEMS, CoverJob
-from covers.pipeline import template
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
 from voiceproject.errors import PublicError
@@ -37,12 +37,13 @@ from voiceproject.provenance.marks import mark_cover
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response
+from voiceproject.web.slots import waiting_slot
+from voiceproject.web.uploads import upload_path
 from voiceproject.webhooks.deliveries import callback_base
 from voices.keys.auth import credentials
-from voices.library import saved
+from voices.library import selection
 from voices.speech import consumers
 from voices.speech.serializers import RETRYABLE
-from voices.speech.synthesis import held_request, upload_path
 
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
 
@@ -104,7 +105,7 @@ class CoverJobViewSet(
         song = upload_path(fields.pop("song"))
         reference: Path | FieldFile
         if "voice_id" in fields:
-            voice = saved.find(tenant, fields["voice_id"])
+            voice = selection.find(tenant, fields["voice_id"])
             # A copy of its own: the voice may be changed or deleted while the job waits.
             reference = voice.reference
             if not fields["reference_text"] and "reference_text_file" in template("infer").placeholders:
@@ -112,7 +113,7 @@ class CoverJobViewSet(
         else:
             reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None
-        with held_request():
+        with waiting_slot():
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
             if isinstance(reference, Path):
                 audio.load_reference(reference, field="reference_voice")
@@ -141,7 +142,7 @@ class CoverJobViewSet(
         if kept is not job:
             delete_folder(job.folder)
         else:
-            saved.check_still_there(job)
+            selection.check_still_there(job)
         return self._accepted(request, kept, replayed=kept is not job)
 
     def _accepted(self, request: Request, job: Job, replayed: bool = False) -> Response:
@@ -242,7 +243,7 @@ class CoverJobViewSet(
             **serializer.validated_data,
         )
         kept = submission.admit(job, settings.COVER_MAX_QUEUED)
-        saved.check_still_there(kept)
+        selection.check_still_there(kept)
         return self._accepted(request, kept, replayed=kept is not job)
 
     @extend_schema(
@@ -309,7 +310,7 @@ class CoverJobViewSet(
 def _encode_result(job: CoverJob, field: str, format: str) -> None:
     """Makes another format of a finished result, once, and keeps it with the job."""
     storage = job.result.storage
-    with held_request(), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
+    with waiting_slot(), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)

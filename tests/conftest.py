@@ -30,9 +30,9 @@ from rest_framework.test import APIClient
 
 from tests import secrets_in_logs
 from voiceproject.media.storage import BucketStorage
-from voices.engines import EngineHealth, Piece, SynthesisRequest
-from voices.models import ApiKey
-from voices.speech import synthesis
+from voices.engines import configured
+from voices.engines.interface import EngineHealth, Piece, SynthesisRequest
+from voices.keys.models import ApiKey
 from voices.text.sentences import split
 
 # They take longest. Begun last, one of them would keep one process busy while the other has nothing left to do.
@@ -130,7 +130,7 @@ class FakeEngine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
-    monkeypatch.setattr(synthesis, "get_engine", functools.cache(lambda: fake))
+    monkeypatch.setattr(configured, "load_engine", functools.cache(lambda: fake))
     return fake
 
 

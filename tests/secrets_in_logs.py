@@ -25,7 +25,7 @@ from django.db.models.signals import post_save
 from django.test.signals import setting_changed
 
 from voiceproject.telemetry.logging import JsonFormatter
-from voices.models import ApiKey
+from voices.keys.models import ApiKey
 
 # Whatever has this form is one, also where nobody has sent it yet.
 RECOGNISED = re.compile(r"vck_[\w-]{20,}|whsec_[\w+/=]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY")

@@ -344,9 +344,11 @@ TEXT_FILTER_WORDS = env.path("TEXT_FILTER_WORDS", DATA_DIR / "refused-words.txt"
 # --- Speech ----------------------------------------------------------------------------------------------------------
 
 SOVITS_BASE_URLS = [check_url("SOVITS_BASE_URL", url, ("http", "https")) for url in env.words("SOVITS_BASE_URL", [])]
-VOICE_ENGINE = env.text(
-    "VOICE_ENGINE", "gptsovits" if SOVITS_BASE_URLS else "builtin", choices=("builtin", "gptsovits")
-)
+VOICE_ENGINES = {
+    "builtin": "voices.engines.builtin.engine.BuiltinEngine",
+    "gptsovits": "voices.engines.gptsovits.GptSovitsEngine",
+}
+VOICE_ENGINE = env.text("VOICE_ENGINE", "gptsovits" if SOVITS_BASE_URLS else "builtin", choices=tuple(VOICE_ENGINES))
 if VOICE_ENGINE == "gptsovits" and not SOVITS_BASE_URLS:
     SOVITS_BASE_URLS = ["http://localhost:9880"]
 SOVITS_PROTOCOL = env.text("SOVITS_PROTOCOL", "api_v2", choices=("api_v2", "voiceproject"))

@@ -19,7 +19,11 @@ from voiceproject.webhooks.api import RotateWebhookSecretView, WebhookDeliveryVi
 from voices.account import pages
 from voices.account.api import EraseView, ExportView
 from voices.account.usage_api import MeView, UsageView
-from voices.compat import elevenlabs, openai
+from voices.compat import openai
+from voices.compat.elevenlabs import account as elevenlabs_account
+from voices.compat.elevenlabs import base as elevenlabs_base
+from voices.compat.elevenlabs import speech as elevenlabs_speech
+from voices.compat.elevenlabs import voices as elevenlabs_voices
 from voices.keys.api import KeyViewSet
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
@@ -128,7 +132,7 @@ urlpatterns += [
     *(
         path(
             f"elevenlabs/v1/text-to-speech/<str:voice_id>{suffix}",
-            elevenlabs.TextToSpeechView.as_view(streamed="stream" in suffix, timestamps="timestamps" in suffix),
+            elevenlabs_speech.TextToSpeechView.as_view(streamed="stream" in suffix, timestamps="timestamps" in suffix),
             name=f"elevenlabs-speech{suffix.replace('/', '-')}",
         )
         for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
@@ -142,35 +146,41 @@ urlpatterns += [
         for route in ("voice-changer", "speech-to-speech")
         for suffix in ("", "/stream")
     ),
-    path("elevenlabs/v1/voices", elevenlabs.VoicesView.as_view(), name="elevenlabs-voices"),
-    path("elevenlabs/v1/voices/add", elevenlabs.AddVoiceView.as_view(), name="elevenlabs-add-voice"),
-    path("elevenlabs/v1/voices/<str:voice_id>", elevenlabs.VoiceView.as_view(), name="elevenlabs-voice"),
+    path("elevenlabs/v1/voices", elevenlabs_voices.VoicesView.as_view(), name="elevenlabs-voices"),
+    path("elevenlabs/v1/voices/add", elevenlabs_voices.AddVoiceView.as_view(), name="elevenlabs-add-voice"),
+    path("elevenlabs/v1/voices/<str:voice_id>", elevenlabs_voices.VoiceView.as_view(), name="elevenlabs-voice"),
     path(
         "elevenlabs/v1/voices/settings/default",
-        elevenlabs.VoiceSettingsView.as_view(),
+        elevenlabs_voices.VoiceSettingsView.as_view(),
         name="elevenlabs-default-settings",
     ),
     path(
         "elevenlabs/v1/voices/<str:voice_id>/settings",
-        elevenlabs.VoiceSettingsView.as_view(),
+        elevenlabs_voices.VoiceSettingsView.as_view(),
         name="elevenlabs-voice-settings",
     ),
-    path("elevenlabs/v2/voices", elevenlabs.VoicesV2View.as_view(), name="elevenlabs-voices-v2"),
-    path("elevenlabs/v1/models", elevenlabs.ModelsView.as_view(), name="elevenlabs-models"),
-    path("elevenlabs/v1/history", elevenlabs.HistoryView.as_view(), name="elevenlabs-history"),
-    path("elevenlabs/v1/history/<str:item_id>", elevenlabs.HistoryItemView.as_view(), name="elevenlabs-history-item"),
+    path("elevenlabs/v2/voices", elevenlabs_voices.VoicesV2View.as_view(), name="elevenlabs-voices-v2"),
+    path("elevenlabs/v1/models", elevenlabs_account.ModelsView.as_view(), name="elevenlabs-models"),
+    path("elevenlabs/v1/history", elevenlabs_account.HistoryView.as_view(), name="elevenlabs-history"),
+    path(
+        "elevenlabs/v1/history/<str:item_id>",
+        elevenlabs_account.HistoryItemView.as_view(),
+        name="elevenlabs-history-item",
+    ),
     path(
         "elevenlabs/v1/history/<str:item_id>/audio",
-        elevenlabs.HistoryAudioView.as_view(),
+        elevenlabs_account.HistoryAudioView.as_view(),
         name="elevenlabs-history-audio",
     ),
-    path("elevenlabs/v1/user", elevenlabs.UserView.as_view(), name="elevenlabs-user"),
-    path("elevenlabs/v1/user/subscription", elevenlabs.SubscriptionView.as_view(), name="elevenlabs-subscription"),
+    path("elevenlabs/v1/user", elevenlabs_account.UserView.as_view(), name="elevenlabs-user"),
+    path(
+        "elevenlabs/v1/user/subscription", elevenlabs_account.SubscriptionView.as_view(), name="elevenlabs-subscription"
+    ),
 ]
 
 urlpatterns += [
     path("openai/<path:rest>", openai.UnknownPathView.as_view(), name="openai-unknown"),
-    path("elevenlabs/<path:rest>", elevenlabs.UnknownPathView.as_view(), name="elevenlabs-unknown"),
+    path("elevenlabs/<path:rest>", elevenlabs_base.UnknownPathView.as_view(), name="elevenlabs-unknown"),
 ]
 
 handler400 = "voiceproject.web.errors.bad_request"

@@ -23,11 +23,14 @@ from voiceproject.console.jobs import JobAdmin
 from voiceproject.errors import PublicError
 from voiceproject.web.api import file_response
 from voiceproject.web.errors import json_response
-from voices.forms import KeyForm, LanguagesField
 from voices.keys import grants
+from voices.keys.forms import KeyForm
+from voices.keys.models import ApiKey
 from voices.library import saved
-from voices.models import DEFAULT_MODEL, ApiKey, Consent, EngineModel, Synthesis, Voice
+from voices.library.models import Consent, Voice
 from voices.speech import registry
+from voices.speech.forms import LanguagesField
+from voices.speech.models import DEFAULT_MODEL, EngineModel, Synthesis
 
 KEY_STATES = {"valid": _("valid"), "expired": _("expired"), "revoked": _("revoked")}
 

@@ -10,10 +10,12 @@ from django.utils.translation import gettext_lazy as _
 from voiceproject.console.panels import JOBS, TENANTS, JobPanel, Link, Section, register_jobs, register_links
 from voiceproject.registry import EngineHealth, JobKind, SpeechEngine, registry
 from voices.account import personal_data
+from voices.engines import configured
 from voices.engines.protocols import sweep_references
 from voices.library import saved
-from voices.models import Synthesis, Voice
-from voices.speech import synthesis, tasks
+from voices.library.models import Voice
+from voices.speech import tasks
+from voices.speech.models import Synthesis
 from voices.speech.serializers import SynthesisSerializer
 
 
@@ -29,11 +31,11 @@ def register() -> None:
             serialize=_serialize,
         )
     )
-    registry.speech_engine = SpeechEngine(health=_engine_health, close=synthesis.close_engine)
+    registry.speech_engine = SpeechEngine(health=_engine_health, close=configured.close_engine)
     registry.held_bytes += [Synthesis.held_bytes, Voice.held_bytes]
     registry.at_look += [personal_data.erase_requested, tasks.rest]
     registry.at_sweep += [saved.sweep_orphans, _finish_takedowns, _sweep_references]
-    registry.at_worker_stop.append(synthesis.close_engine)
+    registry.at_worker_stop.append(configured.close_engine)
     register_jobs(JobPanel(Synthesis, _("Syntheses"), place=20, stages={"infer": _("infer")}))
     voices_and_models = Section(_("Voices and models"), 20)
     register_links(
@@ -54,7 +56,7 @@ def _serialize(job: Synthesis, request: Any) -> dict[str, Any]:
 
 
 def _engine_health() -> EngineHealth:
-    return synthesis.get_engine().health()
+    return configured.get_engine().health()
 
 
 def _finish_takedowns(older_than_seconds: float) -> None:

@@ -31,11 +31,13 @@ from voiceproject.leases.models import EngineTurn
 from voiceproject.operations import worker
 from voiceproject.tenants.models import AuditEntry, UsageEntry
 from voiceproject.tenants.models import Tenant as Limits
+from voiceproject.web import slots
 from voiceproject.webhooks import deliveries
 from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
 from voices.account import personal_data
-from voices.models import ApiKey, Consent, Synthesis, Voice
-from voices.speech import synthesis as journey
+from voices.keys.models import ApiKey
+from voices.library.models import Consent, Voice
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 EXPORT, ERASE = "/api/v1/me/export", "/api/v1/me/erase"
@@ -159,7 +161,7 @@ def test_an_archive_of_many_rows_is_never_whole_in_memory_and_skips_what_is_gone
 def test_an_export_that_breaks_is_cut_off_and_gives_its_place_back(
     busy: Callable[[Tenant], None], tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journey, "_held", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(slots, "_slots", threading.BoundedSemaphore(1))
     busy(tenant)
     response = tenant.client.get(EXPORT)
     refused = tenant.client.get(EXPORT)

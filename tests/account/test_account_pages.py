@@ -23,7 +23,8 @@ from voiceproject.tenants import signin
 from voiceproject.tenants.models import AuditEntry, UsageEntry
 from voiceproject.tenants.models import Tenant as TenantRow
 from voices.account import personal_data
-from voices.models import ApiKey, Voice
+from voices.keys.models import ApiKey
+from voices.library.models import Voice
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery"

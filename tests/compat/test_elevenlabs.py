@@ -19,14 +19,16 @@ from elevenlabs import VoiceSettings
 from elevenlabs.client import ElevenLabs
 from elevenlabs.core.api_error import ApiError
 
-from covers import pipeline
+from covers import commands
 from covers import tasks as cover_tasks
 from covers.models import CoverJob
 from tests.compat.test_openai import assert_, pitch
 from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
 from tests.covers.test_covers import QUICK
-from voices.compat.elevenlabs import OUTPUTS, alignment
-from voices.models import Consent, Synthesis, Voice
+from voices.compat.elevenlabs.base import OUTPUTS
+from voices.compat.elevenlabs.speech import alignment
+from voices.library.models import Consent, Voice
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TEXT = "Hello there. How are you?"
@@ -194,7 +196,7 @@ def test_a_recording_is_said_again_in_a_saved_voice(
     client: ElevenLabs, voice_id: str, settings: Any, live_server: Any, tenant: Tenant
 ) -> None:
     settings.COVER_INFER_CMD_TEMPLATE = f"{{python_exec}} {QUICK} infer {{input_vocal}} {{output_vocal}}"
-    pipeline.template.cache_clear()
+    commands.template.cache_clear()
     time = np.arange(44_100 * 2) / 44_100
     tone = wav_bytes((0.3 * np.sin(2 * np.pi * 330 * time)).astype(np.float32), 44_100)
     stop = threading.Event()
@@ -219,7 +221,7 @@ def test_a_recording_is_said_again_in_a_saved_voice(
     finally:
         stop.set()
         worker.join()
-        pipeline.template.cache_clear()
+        commands.template.cache_clear()
     samples, rate = heard(content, "pcm_44100")
     assert len(samples) / rate == pytest.approx(2.0, abs=0.01)
     assert sf.read(io.BytesIO(streamed))[1] == 44_100

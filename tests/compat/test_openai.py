@@ -17,7 +17,8 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
 from voiceproject.errors import EngineBusy, StreamBroken
-from voices.models import Consent, RecordedConsent, Synthesis, Voice
+from voices.library.models import Consent, RecordedConsent, Voice
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TEXT = "Hello there. How are you?"

@@ -27,7 +27,8 @@ from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import JobStatus
 from voiceproject.tenants.models import AuditEntry, Tenant
 from voiceproject.webhooks.models import WebhookDelivery
-from voices.models import ApiKey, EngineModel, Synthesis
+from voices.keys.models import ApiKey
+from voices.speech.models import EngineModel, Synthesis
 
 pytestmark = pytest.mark.django_db
 

@@ -21,7 +21,7 @@ from voiceproject.console.charts import day_chart
 from voiceproject.console.panels import job_kinds
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.leases.models import EngineLease, EngineWaiter
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db
 

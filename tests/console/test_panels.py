@@ -18,7 +18,7 @@ from voiceproject.console.panels import JOBS, Link, Section
 from voiceproject.console.site import navigation
 from voiceproject.console.timeline import stage_label
 from voiceproject.registry import registry
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 FOLDER = Path(panels.__file__).parent
 

@@ -20,7 +20,7 @@ from covers.models import STEMS, CoverJob
 from tests.conftest import Tenant, upload, wav_bytes
 from tests.covers.test_covers import RATE, URL, download, fresh, habits, level_at, song, submit  # noqa: F401 (fixtures)
 from voiceproject.jobs import events
-from voices.speech import synthesis
+from voiceproject.web import slots
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Submit = Callable[..., Any]
@@ -72,8 +72,8 @@ def test_where_too_many_wait_already_the_answer_comes_at_once(
     submit: Submit, api: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit().json()
-    monkeypatch.setattr(synthesis, "_held", threading.BoundedSemaphore(1))
-    slot = synthesis.hold()
+    monkeypatch.setattr(slots, "_slots", threading.BoundedSemaphore(1))
+    slot = slots.acquire_slot()
     assert slot is not None
     answer = api.get(job["links"]["self"], headers={"Prefer": "wait=60"})
     assert answer.json()["status"] == "queued"
@@ -83,8 +83,8 @@ def test_where_too_many_wait_already_the_answer_comes_at_once(
     assert int(refused["Retry-After"]) > 0
     slot()
     slot()  # given back once
-    assert synthesis.hold() is not None
-    assert synthesis.hold() is None
+    assert slots.acquire_slot() is not None
+    assert slots.acquire_slot() is None
 
 
 # --- events ---
@@ -150,7 +150,7 @@ def test_a_client_that_goes_away_gives_its_place_back(
     submit: Submit, api: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = submit().json()["links"]["events"]
-    monkeypatch.setattr(synthesis, "_held", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(slots, "_slots", threading.BoundedSemaphore(1))
     for _ in range(3):
         answer = api.get(url)
         assert answer.status_code == 200

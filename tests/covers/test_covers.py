@@ -23,7 +23,7 @@ from django.core.files.storage import default_storage
 from dramatiq.brokers.redis import RedisBroker
 from rest_framework.test import APIClient
 
-from covers import pipeline, tasks
+from covers import commands, pipeline, tasks
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
 from voiceproject.operations import checks
@@ -46,7 +46,7 @@ def habits(settings: Any) -> Callable[..., None]:
     def choose(separate: str = "", infer: str = "") -> None:
         settings.COVER_SEPARATE_CMD_TEMPLATE = f"{SEPARATE} {separate}"
         settings.COVER_INFER_CMD_TEMPLATE = f"{INFER} {infer}"
-        pipeline.template.cache_clear()
+        commands.template.cache_clear()
 
     choose()
     return choose
@@ -57,7 +57,7 @@ def fresh(engine: FakeEngine, habits: Callable[..., None]) -> Any:
     tasks.stopping.clear()
     yield
     tasks.stopping.clear()
-    pipeline.template.cache_clear()
+    commands.template.cache_clear()
 
 
 @pytest.fixture
@@ -334,10 +334,10 @@ def test_a_whole_cover_has_a_deadline_too(
 
 @pytest.fixture
 def residents(settings: Any) -> Iterator[Any]:
-    pipeline.residents.cache_clear()
-    yield SimpleNamespace(close=lambda: pipeline.residents().close())
-    pipeline.residents().close()
-    pipeline.residents.cache_clear()
+    commands.residents.cache_clear()
+    yield SimpleNamespace(close=lambda: commands.residents().close())
+    commands.residents().close()
+    commands.residents.cache_clear()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -792,12 +792,12 @@ def test_scratch_folders_of_attempts_that_do_not_run_are_swept(submit: Callable[
 )
 def test_a_wrong_template_is_a_system_check(settings: Any, template: str, problem: str) -> None:
     settings.COVER_SEPARATE_CMD_TEMPLATE = template
-    pipeline.template.cache_clear()
+    commands.template.cache_clear()
     messages = [str(message.msg) for message in checks.command_templates(None)]
     assert any(problem in message and "COVER_SEPARATE_CMD_TEMPLATE" in message for message in messages), messages
 
 
 def test_no_template_reaches_a_shell() -> None:
-    commands = Path(django_settings.BASE_DIR, "voiceproject/commands").glob("*.py")
-    for path in (Path(pipeline.__file__), *commands):
+    programs = Path(django_settings.BASE_DIR, "voiceproject/commands").glob("*.py")
+    for path in (Path(commands.__file__), *programs):
         assert not re.search(r"shell\s*=\s*True", path.read_text()), path

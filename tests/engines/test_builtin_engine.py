@@ -19,9 +19,13 @@ from numpy.typing import NDArray
 from tests.support import speech
 from tests.support.speech import MAN, REFERENCE_TEXT, WOMAN, Person
 from voiceproject.errors import EngineError, EngineTimeout, EngineUnavailable, PublicError
-from voices.engines import Model, Piece, Reference, StoredReference, SynthesisRequest
-from voices.engines.builtin import CLEAR, BuiltinEngine, child, conversion, engine, english, english_text, pool
-from voices.engines.builtin.engine import Synthesizer, VoiceProfile
+from voices.engines.builtin import child, conversion, pool
+from voices.engines.builtin.base_voices import PRECOMPUTED, base_file
+from voices.engines.builtin.engine import CLEAR, BuiltinEngine
+from voices.engines.builtin.languages import english, english_text
+from voices.engines.builtin.profiles import BORDER_F0_HZ, VoiceProfile
+from voices.engines.builtin.synthesizer import Synthesizer
+from voices.engines.interface import Model, Piece, Reference, StoredReference, SynthesisRequest
 
 TEXT = "The train to the coast leaves early in the morning."
 LONG_TEXT = "This is the first sentence. This is the second one. Here is another. And one more. That was the last."
@@ -153,7 +157,8 @@ def test_base_voices_draw_their_chance_from_the_generator(name: str) -> None:
 
 def test_the_package_carries_the_features_of_its_english_voices() -> None:
     for name in {*english.NAMES, *english.SOURCES}:
-        assert (engine.PRECOMPUTED / engine.base_file(speech.base_voice(name))).exists(), "run python -m bench.bases"
+        path = PRECOMPUTED / base_file(speech.base_voice(name))
+        assert path.exists(), "run python -m bench.bases"
 
 
 # In whose voice.
@@ -172,7 +177,7 @@ def test_base_voice_and_pitch_follow_the_reference(synthesizer: Synthesizer, per
 
 def test_a_high_voice_with_a_mans_formants_is_a_mans(synthesizer: Synthesizer) -> None:
     high = Person("joe", pitch=2.0, formants=1.05)
-    assert speech.pitch(high.say(TEXT)) > engine.BORDER_F0_HZ
+    assert speech.pitch(high.say(TEXT)) > BORDER_F0_HZ
     assert synthesizer.prepare(high.reference()).femininity < 0
 
 

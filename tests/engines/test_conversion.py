@@ -11,7 +11,7 @@ import pytest
 from tests.support import speech
 from tests.support.speech import MAN, SAMPLE_RATE, SENTENCE, WOMAN, Person
 from voices.engines.builtin import conversion, world
-from voices.engines.builtin.engine import Synthesizer
+from voices.engines.builtin.synthesizer import Synthesizer
 from voices.engines.builtin.world import Float32
 
 TEXTS = (SENTENCE, "Please bring a chair and sit down beside me.", "Nobody has seen the small black cat since Monday.")
@@ -162,7 +162,7 @@ def test_converted_speech_is_nearer_to_what_the_person_really_says(synthesizer: 
 
 
 def test_the_cache_of_a_base_voice_is_made_anew_when_it_is_damaged(tmp_path: Path) -> None:
-    from voices.engines.builtin import engine
+    from voices.engines.builtin import base_voices
 
     voice = speech.base_voice("heart")
 
@@ -175,10 +175,10 @@ def test_the_cache_of_a_base_voice_is_made_anew_when_it_is_damaged(tmp_path: Pat
         def calibration() -> list[str]:
             return voice.calibration()[:3]
 
-    path = tmp_path / engine.base_file(Short())
-    first = engine.load_base(Short(), tmp_path)
+    path = tmp_path / base_voices.base_file(Short())
+    first = base_voices.load_base(Short(), tmp_path)
     assert path.exists() and len(first.frames) > 500
     path.write_bytes(path.read_bytes()[:1000])
-    again = engine.load_base(Short(), tmp_path)
+    again = base_voices.load_base(Short(), tmp_path)
     assert np.array_equal(first.frames.cepstrum, again.frames.cepstrum)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -18,8 +18,9 @@ import soundfile
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
 from tests.leases.test_lease import child, in_thread, until
 from tests.support.gptsovits_client import Engines, ask, engine_for, failure, fake, pitch, plain, post, speak, voice  # noqa: F401
-from voices.engines import Reference, protocols
+from voices.engines import protocols
 from voices.engines.gptsovits import GptSovitsEngine, best_window
+from voices.engines.interface import Reference
 from voices.engines.protocols import store_reference, sweep_references, wav_bytes
 
 # --- the fake is worth testing against ----------------------------------------------------------------------

@@ -32,8 +32,8 @@ from tests.support.gptsovits_client import (  # noqa: F401
 from voiceproject.errors import PublicError
 from voiceproject.leases.lease import UNKNOWN
 from voiceproject.leases.models import EngineLease, EngineWaiter
-from voices.engines import Model
 from voices.engines.gptsovits import GptSovitsEngine
+from voices.engines.interface import Model
 
 BASE = Model("default", "gpt-base", "sovits-base")
 BEN = Model("ben", "gpt-ben", "sovits-ben")

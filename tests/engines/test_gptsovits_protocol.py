@@ -28,8 +28,8 @@ from tests.support.gptsovits_client import (  # noqa: F401
 )
 from voiceproject.leases.lease import Leases
 from voiceproject.telemetry.logging import bind
-from voices.engines import Model
 from voices.engines.gptsovits import GptSovitsEngine
+from voices.engines.interface import Model
 
 
 @pytest.fixture

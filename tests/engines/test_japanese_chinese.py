@@ -10,8 +10,8 @@ import pytest
 
 from tests.support import speech
 from voiceproject.errors import PublicError
-from voices.engines.builtin import chinese, chinese_text, japanese, kokoro
-from voices.engines.builtin.engine import Synthesizer
+from voices.engines.builtin.languages import chinese, chinese_text, japanese, kokoro
+from voices.engines.builtin.synthesizer import Synthesizer
 from voices.engines.builtin.world import Float32
 
 JAPANESE = "今日はとても良い天気ですね。"

@@ -20,11 +20,11 @@ from rest_framework.test import APIClient
 from tests.conftest import Tenant, speech_like, upload, wav_bytes
 from tests.leases.test_lease import until
 from voiceproject.errors import EngineBusy, EngineTimeout, EngineUnavailable
-from voices.engines import Piece, Reference, SynthesisRequest
-from voices.engines.builtin import BuiltinEngine
+from voices.engines import configured
+from voices.engines.builtin.engine import BuiltinEngine
 from voices.engines.builtin.turns import Canceled, Deadline, Turns
-from voices.models import Synthesis
-from voices.speech import synthesis as journey
+from voices.engines.interface import Piece, Reference, SynthesisRequest
+from voices.speech.models import Synthesis
 
 PATIENCE = 60.0
 REFERENCE = Reference(speech_like(4), 16_000, "a")
@@ -256,7 +256,7 @@ def ask_api(api: APIClient, **extra: Any) -> Any:
 @pytest.mark.django_db(transaction=True)
 def test_a_busy_engine_is_answered_with_when_to_come_again(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = HeldEngine(queue_seconds=0.1)
-    monkeypatch.setattr(journey, "get_engine", lambda: engine)
+    monkeypatch.setattr(configured, "load_engine", lambda: engine)
     engine.ask("It is spoken.", "another")
     response = ask_api(api)
     assert (response.status_code, response.json()["error"]) == (503, "engine_busy")
@@ -270,7 +270,7 @@ def test_a_synthesis_that_waits_is_abandoned_when_its_client_hangs_up(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = HeldEngine()
-    monkeypatch.setattr(journey, "get_engine", lambda: engine)
+    monkeypatch.setattr(configured, "load_engine", lambda: engine)
     engine.ask("It is spoken.", "another")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())

@@ -16,7 +16,7 @@ from tests.covers.test_covers import RATE, song
 from tests.jobs.test_jobs import together
 from voiceproject.jobs import idempotency
 from voiceproject.jobs.models import IdempotencyKey
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SPEECH, COVER = "/api/v1/voice/synthesize", "/api/v1/cover/jobs"

@@ -16,7 +16,8 @@ from django.test.utils import CaptureQueriesContext
 from tests.conftest import Tenant
 from voiceproject.prepared import Insert, Select, Slot, Update
 from voiceproject.tenants.models import Tenant as Settings
-from voices.models import ApiKey, Synthesis
+from voices.keys.models import ApiKey
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -19,7 +19,8 @@ from tests.conftest import FakeEngine, Tenant, upload
 from voiceproject.tenants.models import AuditEntry
 from voiceproject.web.client_ip import parse_network
 from voices.keys import grants
-from voices.models import ApiKey, Synthesis
+from voices.keys.models import ApiKey
+from voices.speech.models import Synthesis
 
 URL = "/api/v1/keys"
 MODELS = "/api/v1/voice/models"

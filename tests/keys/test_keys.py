@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 from tests.conftest import FakeEngine, Tenant
 from voiceproject.tenants import audit
 from voiceproject.tenants.models import AuditEntry
-from voices.models import ApiKey
+from voices.keys.models import ApiKey
 
 URL = "/api/v1/voice/models"
 

@@ -14,9 +14,10 @@ from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
 from tests.conftest import upload as upload_file
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
-from voices.library import quality, saved
+from voices.library import consents, quality, recordings, reference_audio, saved, selection
+from voices.library.models import Voice
 from voices.library.references import ReferenceCache, references
-from voices.models import Synthesis, Voice
+from voices.speech.models import Synthesis
 
 RATE = 16_000
 
@@ -106,14 +107,14 @@ def test_a_saved_voices_recordings_are_forgotten_when_it_changes_is_taken_down_o
     tenant: Tenant, engine: FakeEngine
 ) -> None:
     def decoded_of(voice: Voice) -> set[str]:
-        assert saved.choose(voice, engine).reference.samples.size
+        assert selection.choose(voice, engine).reference.samples.size
         for sample in voice.samples.all():
-            references.kept(f"saved {sample.audio_hash}", lambda: saved.read_audio(sample.audio))  # noqa: B023
+            references.kept(f"saved {sample.audio_hash}", lambda: reference_audio.read_audio(sample.audio))  # noqa: B023
         return {name for name in references._kept if name.startswith("saved ")}
 
-    who = saved.Provider(tenant.user, "", "")
-    recording = saved.Recording(speech_like(4.0), RATE, quality.measure(speech_like(4.0), RATE), "0" * 64)
-    other = saved.Recording(speech_like(5.0), RATE, quality.measure(speech_like(5.0), RATE), "1" * 64)
+    who = consents.Provider(tenant.user, "", "")
+    recording = recordings.Recording(speech_like(4.0), RATE, quality.measure(speech_like(4.0), RATE), "0" * 64)
+    other = recordings.Recording(speech_like(5.0), RATE, quality.measure(speech_like(5.0), RATE), "1" * 64)
     statement = "The speaker has agreed to this voice."
     for end in (
         lambda voice: saved.delete(voice),

@@ -23,9 +23,10 @@ from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
 from tests.covers.test_covers import QUICK, RATE, song
 from voiceproject.tenants.models import AuditEntry
-from voices.library import saved
-from voices.models import Consent, EngineData, Synthesis, Voice, VoiceSample
+from voices.library import consents, saved, selection
+from voices.library.models import Consent, EngineData, Voice, VoiceSample
 from voices.speech import tasks as synthesis_tasks
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/api/v1/voice/voices"
@@ -99,7 +100,7 @@ class TestLife:
 
     @pytest.mark.parametrize("statement", ["说话人同意克隆其声音", "The speaker agreed to this."])
     def test_a_sentence_of_any_script_is_a_statement(self, statement: str) -> None:
-        assert saved.is_statement(statement)
+        assert consents.is_statement(statement)
 
     def test_noise_is_no_voice(self, save: Callable[..., Any], leftovers: Callable[[], list[str]]) -> None:
         hiss = 0.1 * np.random.default_rng(0).standard_normal(64_000)
@@ -285,8 +286,9 @@ class TestUse:
 
         class Sovits(FakeEngine):
             name = "gptsovits"
+            max_reference_seconds = 10.0
 
-        reference = saved.choose(Voice.objects.get(), Sovits()).reference
+        reference = selection.choose(Voice.objects.get(), Sovits()).reference
         assert reference.transcript == transcript
         assert reference.duration_seconds == pytest.approx(chosen, abs=0.3)
         assert len(reference.samples) / reference.sample_rate == pytest.approx(reference.duration_seconds, abs=1e-3)
@@ -322,12 +324,12 @@ class TestUse:
 class TestTakedown:
     @pytest.fixture
     def cover(self, settings: Any, api: APIClient, voice_id: str) -> Callable[[], Any]:
-        from covers import pipeline
+        from covers import commands
 
         quick = f"{{python_exec}} {QUICK}"
         settings.COVER_SEPARATE_CMD_TEMPLATE = f"{quick} separate {{song_input}} {{vocal_output}} {{inst_output}}"
         settings.COVER_INFER_CMD_TEMPLATE = f"{quick} infer {{input_vocal}} {{output_vocal}}"
-        pipeline.template.cache_clear()
+        commands.template.cache_clear()
 
         def send() -> Any:
             form = {"voice_id": voice_id, "song": upload(wav_bytes(song(), RATE), "song.wav")}
@@ -386,14 +388,14 @@ class TestTakedown:
     def test_who_submits_while_it_happens_is_refused(
         self, api: APIClient, voice_id: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real, asked = saved.check_still_there, []
+        real, asked = selection.check_still_there, []
 
         def taken_down_first(job: Any) -> None:
             asked.append(job)
             Voice.objects.update(taken_down_at=job.created_at)
             real(job)
 
-        monkeypatch.setattr(saved, "check_still_there", taken_down_first)
+        monkeypatch.setattr(selection, "check_still_there", taken_down_first)
         for headers in ({}, {"Prefer": "respond-async"}):
             Voice.objects.update(taken_down_at=None)
             response = api.post(SYNTHESIZE, {"text": "Hello.", "voice_id": voice_id}, headers=headers)

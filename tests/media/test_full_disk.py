@@ -18,7 +18,7 @@ from covers.models import CoverJob
 from tests.conftest import FakeEngine, upload
 from voiceproject.operations import health
 from voiceproject.web.errors import as_public_error
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, upload
 from tests.support.audio_files import BAD_FILES, BadFile, voice, write, write_bad
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 
 def refused_as(bad: BadFile, client: APIClient, url: str, field: str, others: dict[str, bytes], folder: Path) -> str:

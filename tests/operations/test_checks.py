@@ -17,7 +17,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from tests.operations.test_quickstart import free_port
 from voiceproject.operations import checks, health
 from voiceproject.telemetry import sentry, tracing
-from voices.speech import synthesis
+from voices.engines import configured
 
 
 def ids(problems: Any) -> list[str]:
@@ -185,11 +185,11 @@ def test_redis_and_an_engine_that_do_not_answer(settings: Any) -> None:
 def test_a_gptsovits_server_that_does_not_answer(settings: Any) -> None:
     settings.VOICE_ENGINE = "gptsovits"
     settings.SOVITS_BASE_URLS = [f"http://127.0.0.1:{free_port()}"]
-    synthesis.get_engine.cache_clear()
+    configured.load_engine.cache_clear()
     try:
         assert ids(checks.services(None)) == ["W010"]
     finally:
-        synthesis.get_engine.cache_clear()
+        configured.load_engine.cache_clear()
 
 
 @pytest.mark.django_db

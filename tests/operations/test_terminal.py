@@ -27,7 +27,7 @@ from tests.speech.test_streaming import decode
 from voiceproject.operations.terminal import Bar
 from voiceproject.tenants.models import UsageEntry
 from voices.library import saved
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 # The quick command wants no reference, but a template without one does not pass the system checks.
 INFER_WITH_REFERENCE = f"{INFER} stubborn".replace("{python_exec}", "{python_exec} -X reference={reference_voice}")

@@ -30,8 +30,10 @@ from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, speech_like, upload
 from voiceproject.media import audio
 from voiceproject.webhooks.models import WebhookDelivery
+from voices.keys.models import SCOPES, ApiKey
 from voices.library import quality
-from voices.models import SCOPES, ApiKey, RecordedConsent, StandingConsent, Synthesis, Voice, VoiceSample
+from voices.library.models import RecordedConsent, StandingConsent, Voice, VoiceSample
+from voices.speech.models import Synthesis
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 ROOT = "api/v1/"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.conftest import FakeEngine, Tenant
 from tests.product.test_isolation import cover, delivery, key, synthesis, voice
-from voices.models import SCOPES
+from voices.keys.models import SCOPES
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -22,7 +22,7 @@ from tests.operations.test_quickstart import SAMPLES, Quickstart
 from tests.support.browser import Browser
 from voiceproject.errors import STATUS_OF_CODE
 from voiceproject.jobs.status import ERROR_MESSAGES
-from voices.library import quality, saved
+from voices.library import consents, quality
 
 STATIC = Path(__file__).parents[2] / "voiceproject" / "static" / "studio"
 
@@ -59,7 +59,7 @@ def test_both_languages_have_the_same_texts_with_the_same_places_to_fill() -> No
 
 def test_the_consent_that_the_page_sends_is_one_that_the_server_takes() -> None:
     for name in ("en", "zh-hans"):
-        assert saved.is_statement(dictionary(name)["save.consent"])
+        assert consents.is_statement(dictionary(name)["save.consent"])
 
 
 def test_every_text_that_the_page_asks_for_is_there_and_none_is_left_over() -> None:

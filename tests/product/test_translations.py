@@ -26,7 +26,9 @@ from voiceproject.leases.models import EngineLease
 from voiceproject.tenants import audit
 from voiceproject.tenants.models import AuditEntry, Tenant
 from voiceproject.webhooks.models import WebhookDelivery
-from voices.models import ApiKey, Consent, EngineModel, Synthesis, Voice
+from voices.keys.models import ApiKey
+from voices.library.models import Consent, Voice
+from voices.speech.models import EngineModel, Synthesis
 
 CHINESE = {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.5"}
 PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[-+ 0#]*\d*(?:\.\d+)?[a-zA-Z%]|\{\w*\}")

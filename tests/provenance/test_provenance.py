@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from rest_framework.test import APIClient
 
-from covers import pipeline, tasks
+from covers import commands, tasks
 from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.covers.test_covers import INFER, SEPARATE
 from voiceproject.jobs.status import JobStatus
@@ -34,9 +34,9 @@ from voiceproject.provenance import fingerprint, signer, verification
 from voiceproject.provenance.manifest import JOB_LABEL, MIME_TYPES, sign
 from voiceproject.provenance.marks import cover_landmarks, keep_landmarks, make_landmarks, mark_cover
 from voiceproject.provenance.models import Landmark, Mark, SigningCertificate
-from voices.engines import Piece, SynthesisRequest
-from voices.models import Synthesis
-from voices.speech import synthesis as journey
+from voices.engines import configured
+from voices.engines.interface import Piece, SynthesisRequest
+from voices.speech.models import Synthesis
 
 SPEECH = "/api/v1/voice/synthesize"
 VERIFY = "/api/v1/provenance/verify"
@@ -95,7 +95,7 @@ class Babbler(FakeEngine):
 @pytest.fixture
 def babbler(monkeypatch: pytest.MonkeyPatch) -> Babbler:
     engine = Babbler()
-    monkeypatch.setattr(journey, "get_engine", lambda: engine)
+    monkeypatch.setattr(configured, "load_engine", lambda: engine)
     return engine
 
 
@@ -205,9 +205,9 @@ class TestCovers:
     @pytest.fixture(autouse=True)
     def quick(self, settings: Any, db: None) -> Iterator[None]:
         settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_INFER_CMD_TEMPLATE = SEPARATE, INFER
-        pipeline.template.cache_clear()
+        commands.template.cache_clear()
         yield
-        pipeline.template.cache_clear()
+        commands.template.cache_clear()
 
     @pytest.mark.django_db(transaction=True)
     def test_every_format_the_converted_stem_and_a_remix_are_signed_once(

@@ -25,8 +25,8 @@ from tests.scripts import fake_gptsovits_root as fake
 from tests.scripts.script_server import SCRIPTS
 from tests.support import speech
 from voiceproject.errors import EngineUnavailable
-from voices.engines import Model, Reference, SynthesisRequest
 from voices.engines.gptsovits import GptSovitsEngine
+from voices.engines.interface import Model, Reference, SynthesisRequest
 
 SCRIPT = SCRIPTS / "gptsovits_server.py"
 TOKEN = "a-token-of-this-test-alone"

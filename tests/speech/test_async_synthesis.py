@@ -28,9 +28,10 @@ from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUn
 from voiceproject.jobs.broker import this_worker
 from voiceproject.operations import worker
 from voiceproject.webhooks.models import WebhookDelivery
-from voices.engines.builtin import BuiltinEngine
-from voices.models import Synthesis
-from voices.speech import synthesis, tasks
+from voices.engines import configured
+from voices.engines.builtin.engine import BuiltinEngine
+from voices.speech import tasks
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/api/v1/voice/synthesize"
@@ -148,7 +149,7 @@ def test_a_lost_workers_is_taken_over_but_not_what_a_client_waited_for(
     waited = post(_prefer="")["X-Synthesis-ID"]
     Synthesis.objects.filter(pk=waited).update(status="running")
     Synthesis.objects.update(heartbeat_at=Now() - timedelta(minutes=5))
-    worker.Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.SYNTHESIS_MAX_ATTEMPTS)
+    Synthesis.recover(settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS, settings.SYNTHESIS_MAX_ATTEMPTS)
     assert row(body).status == "queued"
     assert Synthesis.objects.get(pk=waited).error == "worker_lost"
     refused = api.post(f"/api/v1/voice/syntheses/{waited}/retry")
@@ -284,7 +285,7 @@ def test_a_script_that_the_builtin_engine_cannot_read_is_refused_at_once(
     post: Post, monkeypatch: pytest.MonkeyPatch, leftovers: Callable[[], list[str]], text: str
 ) -> None:
     real = BuiltinEngine()
-    monkeypatch.setattr(synthesis, "get_engine", lambda: real)
+    monkeypatch.setattr(configured, "load_engine", lambda: real)
     refused = post(text=text)
     assert (refused.status_code, refused.json()["error"]) == (400, "validation_error")
     assert list(refused.json()["details"]) == ["text"]
@@ -326,12 +327,12 @@ def test_an_idle_workers_engine_is_closed_and_not_under_a_job(post: Post, monkey
     made: list[Engine] = []
 
     @functools.cache
-    def get_engine() -> Engine:
+    def load_engine() -> Engine:
         made.append(Engine())
         made[-1].before_piece = lambda index: tasks.rest()
         return made[-1]
 
-    monkeypatch.setattr(synthesis, "get_engine", get_engine)
+    monkeypatch.setattr(configured, "load_engine", load_engine)
     monkeypatch.setattr(tasks, "ENGINE_IDLE_SECONDS", 600.0)
     first = post().json()
     tasks.run_syntheses.fn()

@@ -14,18 +14,18 @@ from django.test import Client
 from django.urls import reverse
 from rest_framework.test import APIClient
 
-from covers import pipeline, tasks
+from covers import commands, tasks
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.console.test_console import operator  # noqa: F401 - a fixture
 from tests.covers.test_covers import RATE, song
 from tests.fakes.fake_gptsovits import FakeGptSovits
 from voiceproject.operations import checks
-from voices.engines.builtin import CLEAR
+from voices.engines import configured
+from voices.engines.builtin.engine import CLEAR
 from voices.engines.gptsovits import GptSovitsEngine
-from voices.models import EngineModel
-from voices.speech import synthesis
 from voices.speech import tasks as voice_tasks
+from voices.speech.models import EngineModel
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MODELS = "/api/v1/voice/models"
@@ -38,7 +38,7 @@ def sovits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
 
         def make(**options: Any) -> FakeGptSovits:
             engine = GptSovitsEngine([fake.url], 20, tmp_path, str(tmp_path), 20, 16, **options)
-            monkeypatch.setattr(synthesis, "get_engine", lambda: engine)
+            monkeypatch.setattr(configured, "load_engine", lambda: engine)
             return fake
 
         yield make
@@ -280,10 +280,10 @@ def shown(settings: Any, tmp_path: Path) -> Iterator[None]:
         f"{{python_exec}} {script} {{input_vocal}} {{output_vocal}} {{model_id}} {{gpt_weights}} {{sovits_weights}} "
         "--weights {voice_weights} --index={voice_index} {model_version}"
     )
-    pipeline.template.cache_clear()
+    commands.template.cache_clear()
     tasks.stopping.clear()
     yield
-    pipeline.template.cache_clear()
+    commands.template.cache_clear()
 
 
 def run(submit: Callable[..., Any], api: APIClient, **fields: Any) -> dict[str, Any]:
@@ -334,11 +334,11 @@ def test_a_command_that_cannot_be_told_the_model_says_so(submit: Callable[..., A
                                                          tmp_path: Path) -> None:  # fmt: skip
     (tmp_path / "copy.py").write_text("import shutil, sys\nshutil.copy(*sys.argv[1:])\n")
     settings.COVER_INFER_CMD_TEMPLATE = f"{sys.executable} {tmp_path}/copy.py {{input_vocal}} {{output_vocal}}"
-    pipeline.template.cache_clear()
+    commands.template.cache_clear()
     model("anna", **weights("anna"))
     assert run(submit, api, model_id="anna")["warning"] == "The cover engine of this server makes no use of model_id."
     assert run(submit, api)["warning"] is None
-    pipeline.template.cache_clear()
+    commands.template.cache_clear()
 
 
 # --- operators --------------------------------------------------------------------------------------------------------

@@ -39,10 +39,11 @@ from voiceproject.jobs.heartbeat import hung_up
 from voiceproject.leases.lease import Leases
 from voiceproject.leases.models import EngineWaiter
 from voiceproject.media import audio
-from voices.engines import Piece
-from voices.engines.builtin import BuiltinEngine
-from voices.models import Synthesis
-from voices.speech import synthesis as journey
+from voiceproject.web import slots
+from voices.engines import configured
+from voices.engines.builtin.engine import BuiltinEngine
+from voices.engines.interface import Piece
+from voices.speech.models import Synthesis
 from voices.text.sentences import split
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -208,7 +209,7 @@ def test_a_stream_that_cannot_be_stored_is_no_success(
 def test_a_stream_that_nobody_takes_is_canceled_and_its_place_is_free(
     stream: Callable[..., Any], engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journey, "_held", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(slots, "_slots", threading.BoundedSemaphore(1))
     asked: list[int] = []
     engine.before_piece = asked.append
     response = stream()
@@ -250,7 +251,7 @@ def test_the_builtin_engine_is_heard_before_it_has_read_on(
         return piece
 
     monkeypatch.setattr(engine._pool, "speak", counted)
-    monkeypatch.setattr(journey, "get_engine", lambda: engine)
+    monkeypatch.setattr(configured, "load_engine", lambda: engine)
     reference = (settings.BASE_DIR / "voiceproject/samples/reference.flac").read_bytes()
     text = "We came home very late that night, had some soup in the kitchen, and then we went up to bed. Good night."
     try:

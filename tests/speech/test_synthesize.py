@@ -17,8 +17,9 @@ from rest_framework.test import APIClient
 
 from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
-from voices.models import Synthesis
-from voices.speech import synthesis as journey
+from voiceproject.web import slots
+from voices.engines import configured
+from voices.speech.models import Synthesis
 
 # The heartbeat of a synthesis is written by a thread, through a connection of its own.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -225,7 +226,7 @@ def test_a_script_that_the_builtin_engine_cannot_read_is_refused_by_name(
     api: APIClient, reference_wav: bytes, leftovers: Callable[[], list[str]], text: str
 ) -> None:
     """By the real engine, which refuses before it starts any process."""
-    journey.get_engine.cache_clear()
+    configured.load_engine.cache_clear()
     response = api.post(URL, {"text": text, "reference_audio": upload(reference_wav)})
     assert (response.status_code, response.json()["error"]) == (400, "validation_error"), response.content
     assert list(response.json()["details"]) == ["text"]
@@ -359,8 +360,8 @@ def test_a_synthesis_past_its_deadline_is_504(post: Callable[..., Any], settings
 def test_some_threads_are_always_left_for_short_requests(
     post: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journey, "_held", threading.BoundedSemaphore(1))
-    with journey.held_request():
+    monkeypatch.setattr(slots, "_slots", threading.BoundedSemaphore(1))
+    with slots.waiting_slot():
         response = post()
     assert (response.status_code, response.json()["error"]) == (503, "too_many_waiting")
     assert int(response["Retry-After"]) >= 1

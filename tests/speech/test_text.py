@@ -9,7 +9,8 @@ import unicodedata
 
 import pytest
 
-from voices.text.sentences import DEFAULT_MAX_CHARS, Sentence, detect_language, has_speech, split
+from voices.text.languages import detect_language, has_speech
+from voices.text.sentences import DEFAULT_MAX_CHARS, Sentence, split
 
 
 def spoken_characters(text: str) -> str:

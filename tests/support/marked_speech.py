@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import resample_poly
 
-from voices.engines.builtin import english, piper
+from voices.engines.builtin.languages import english, piper
 
 Audio = NDArray[np.float64]
 

@@ -10,9 +10,10 @@ import numpy as np
 import scipy.signal
 from numpy.typing import NDArray
 
-from voices.engines import Reference
-from voices.engines.builtin import english, world
+from voices.engines.builtin import world
+from voices.engines.builtin.languages import english
 from voices.engines.builtin.world import Float32
+from voices.engines.interface import Reference
 
 SAMPLE_RATE = world.SAMPLE_RATE
 REFERENCE_TEXT = (

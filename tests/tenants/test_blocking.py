@@ -21,7 +21,7 @@ from voiceproject.tenants.models import AuditEntry
 from voiceproject.tenants.models import Tenant as Limits
 from voiceproject.webhooks import deliveries
 from voiceproject.webhooks.models import WebhookDelivery
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

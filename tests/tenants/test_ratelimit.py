@@ -21,7 +21,7 @@ from voiceproject.tenants import ratelimit
 from voiceproject.tenants.models import RateLog
 from voiceproject.tenants.models import Tenant as TenantRow
 from voiceproject.tenants.ratelimit import Limit, take
-from voices.models import ApiKey
+from voices.keys.models import ApiKey
 
 URL = "/api/v1/voice/models"
 KEYS_URL = "/api/v1/keys"

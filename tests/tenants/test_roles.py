@@ -17,7 +17,8 @@ from tests.conftest import speech_like, wav_bytes
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.tenants.models import AuditEntry, Tenant
 from voiceproject.tenants.roles import ADMIN, OPERATOR, ROLES, VIEWER, make_roles
-from voices.models import ApiKey, EngineModel
+from voices.keys.models import ApiKey
+from voices.speech.models import EngineModel
 
 pytestmark = pytest.mark.django_db
 

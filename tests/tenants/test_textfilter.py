@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from covers import pipeline
+from covers import commands
 from covers.models import CoverJob
 from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.covers.test_covers import RATE, song
@@ -18,7 +18,7 @@ from tests.support import filters
 from voiceproject.operations.checks import text_filter
 from voiceproject.tenants import textfilter
 from voiceproject.tenants.models import AuditEntry, UsageEntry
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db
 SPEECH, COVER = "/api/v1/voice/synthesize", "/api/v1/cover/jobs"
@@ -86,7 +86,7 @@ def test_the_lyrics_of_a_cover_are_judged_too(
 ) -> None:
     settings.TEXT_FILTER = "tests.support.filters.no_rivers"
     settings.COVER_INFER_CMD_TEMPLATE += " --lyrics {lyrics_file}"
-    pipeline.template.cache_clear()
+    commands.template.cache_clear()
     filters.calls.clear()
 
     def send(**fields: str) -> Any:
@@ -102,7 +102,7 @@ def test_the_lyrics_of_a_cover_are_judged_too(
         assert send(lyrics="Down by the road").status_code == 202
         assert send().status_code == 202
     finally:
-        pipeline.template.cache_clear()
+        commands.template.cache_clear()
     assert [call[2] for call in filters.calls] == ["cover", "cover"], "without lyrics there is nothing to ask"
 
 

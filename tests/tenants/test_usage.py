@@ -29,9 +29,11 @@ from voiceproject.jobs.status import JobStatus
 from voiceproject.tenants import usage
 from voiceproject.tenants.models import Tenant as Limits
 from voiceproject.tenants.models import UsageEntry
-from voices.models import ApiKey, Synthesis, Voice
+from voices.keys.models import ApiKey
+from voices.library.models import Voice
 from voices.speech import tasks
-from voices.text.sentences import speaking_seconds
+from voices.speech.models import Synthesis
+from voices.text.languages import speaking_seconds
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SPEECH, COVER, USAGE, ME = "/api/v1/voice/synthesize", "/api/v1/cover/jobs", "/api/v1/usage", "/api/v1/me"

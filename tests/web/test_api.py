@@ -22,7 +22,7 @@ from voiceproject import wsgi
 from voiceproject.errors import STATUS_OF_CODE
 from voiceproject.operations import health
 from voiceproject.telemetry.logging import JsonFormatter, TextFormatter, bind
-from voices.engines import EngineHealth
+from voices.engines.interface import EngineHealth
 
 ENVELOPE = {"success", "error", "message", "details"}
 

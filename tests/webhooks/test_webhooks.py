@@ -36,7 +36,7 @@ from voiceproject.tenants.models import AuditEntry
 from voiceproject.tenants.models import Tenant as TenantRow
 from voiceproject.webhooks import deliveries, safe_http
 from voiceproject.webhooks.models import WebhookDelivery
-from voices.models import Synthesis
+from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -192,7 +192,7 @@ def pinned_models(app_configs: Any, databases: Any = None, **kwargs: Any) -> lis
     """`manage.py check --database default`: what SOVITS_PINNED_MODELS names is in the console."""
     if settings.VOICE_ENGINE != "gptsovits" or not databases:
         return []
-    from voices.models import DEFAULT_MODEL, EngineModel
+    from voices.speech.models import DEFAULT_MODEL, EngineModel
 
     pinned = set(settings.SOVITS_PINNED_MODELS.values()) - {DEFAULT_MODEL}
     # `migrate` runs this too, before it has made the table.

@@ -12,7 +12,8 @@ from rest_framework.views import APIView
 from voiceproject.provenance import verification
 from voiceproject.provenance.models import Mark
 from voiceproject.web.api import BodyLimitMixin, SizedFileField, StrictSerializer
-from voices.speech.synthesis import held_request, upload_path
+from voiceproject.web.slots import waiting_slot
+from voiceproject.web.uploads import upload_path
 
 
 class VerifySerializer(StrictSerializer):
@@ -57,6 +58,6 @@ class VerifyView(BodyLimitMixin, APIView):
         serializer = VerifySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         # Listening to a long file takes seconds; some threads are always left for others.
-        with held_request():
+        with waiting_slot():
             finding = verification.verify(upload_path(serializer.validated_data["file"]))
         return Response(FindingSerializer(finding).data)

@@ -19,15 +19,15 @@ from rest_framework.views import APIView
 from voiceproject.errors import PublicError, StreamBroken
 from voiceproject.tenants import audit
 from voiceproject.web.api import BodyLimitMixin, StrictSerializer
+from voiceproject.web.slots import acquire_slot, too_many_waiting
 from voices.account import personal_data
 from voices.keys.auth import credentials
-from voices.speech.synthesis import hold, too_many_waiting
 
 log = logging.getLogger(__name__)
 
 
 class Archive:
-    """The blocks of a tenant's archive, to be closed in any case. What breaks on the way cuts the answer off."""
+    """The blocks of a tenant's archive. Always close it. An error on the way cuts the response off."""
 
     def __init__(self, user: User, give_back: Callable[[], None]) -> None:
         self._blocks: Iterator[bytes] = personal_data.archive(user)
@@ -51,7 +51,7 @@ class Archive:
 
 def export(user: User, request: Any) -> HttpResponseBase:
     """The tenant's archive, as a download that is made while it is sent. Raises PublicError too_many_waiting."""
-    slot = hold()
+    slot = acquire_slot()
     if slot is None:
         raise too_many_waiting()
     try:

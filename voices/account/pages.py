@@ -9,11 +9,9 @@ import uuid
 from datetime import date, datetime, timedelta
 from typing import Any, cast
 
-from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import logout
-from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView
@@ -34,124 +32,18 @@ from voiceproject.errors import PublicError
 from voiceproject.media import audio
 from voiceproject.tenants import audit, usage
 from voiceproject.tenants.models import Tenant
-from voiceproject.tenants.signin import WINDOW, ThrottledSignin, forgive, take_try
+from voiceproject.tenants.signin import WINDOW
 from voiceproject.web.api import file_response
 from voices.account import personal_data
 from voices.account.api import export
-from voices.forms import KeyForm, NetworksField
+from voices.account.forms import AccountKeyForm, EraseForm, NewKeyForm, RotateForm, SigninForm
 from voices.keys import grants
-from voices.library import saved
-from voices.models import SCOPES, ApiKey, Voice
+from voices.keys.models import ApiKey
+from voices.library import quality, saved, selection
+from voices.library.models import Voice
 
 TEMPLATES = "voiceproject/account"
 OPERATIONS = {"cover": _("cover"), "remix": _("remix"), "synthesis": _("synthesis")}  # as the ledger has them
-
-
-class SigninForm(ThrottledSignin, AuthenticationForm):
-    pass
-
-
-class AccountKeyForm(KeyForm):
-    expires_at = forms.DateTimeField(
-        required=False,
-        label=_("Ends (UTC)"),
-        help_text=_("Empty: never."),
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
-    )
-    allowed_networks = NetworksField()  # Its own: the console gives that of KeyForm another widget.
-    field_order = KeyForm.Meta.fields
-
-    class Meta(KeyForm.Meta):
-        labels = {
-            "name": _("Name"),
-            "requests_per_minute": _("Requests a minute"),
-            "max_concurrent_jobs": _("Jobs at a time"),
-            "monthly_audio_seconds": _("Seconds of audio a month"),
-        }
-        help_texts = {
-            "name": _("What it is for, so that you know it again."),
-            "requests_per_minute": _("Empty: as many as your account may send."),
-            "max_concurrent_jobs": _("That wait or run. Empty: as many as your account may have."),
-            "monthly_audio_seconds": _("That it may make. Empty: as many as your account may make."),
-        }
-
-    SCOPES = [
-        ("synthesize", _("synthesize: text to speech")),
-        ("covers", _("covers: songs sung in another voice")),
-        ("voices", _("voices: keep voices, and use them")),
-        ("usage", _("usage: see what was used, and which webhooks were sent")),
-        ("keys", _("keys: make, change and revoke keys, and the webhooks' secret")),
-    ]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.label_suffix = ""
-        scopes = cast(forms.MultipleChoiceField, self.fields["scopes"])
-        scopes.label, scopes.choices = _("What it may do"), self.SCOPES
-        self.fields["allowed_networks"].label = _("Where it may be used from")
-        self.fields["allowed_networks"].help_text = _(
-            "Addresses or networks, one a line, such as 192.0.2.7 or 2001:db8::/32. Empty: from everywhere."
-        )
-
-
-class NewKeyForm(AccountKeyForm):
-    # The same form sent twice, by a second click or a page that is loaded again, makes one key.
-    public_id = forms.UUIDField(widget=forms.HiddenInput)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["scopes"].initial = [scope for scope in SCOPES if scope != "keys"]  # Programs need that seldom.
-
-
-class RotateForm(forms.Form):
-    HOUR = 3600
-    overlap_seconds = forms.TypedChoiceField(
-        label=_("The old one works for"),
-        coerce=int,
-        initial=24 * HOUR,
-        choices=[
-            (0, _("no time: it ends now")),
-            (HOUR, _("an hour")),
-            (24 * HOUR, _("a day")),
-            (7 * 24 * HOUR, _("a week")),
-            (30 * 24 * HOUR, _("30 days")),
-        ],
-    )
-
-
-class EraseForm(forms.Form):
-    """Whoever finds a browser that is signed in does not know the password; whoever knows it still has to mean it."""
-
-    username = forms.CharField(
-        label=_("Your user name"),
-        help_text=_("As it stands at the top of this page."),
-        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
-    )
-    password = forms.CharField(
-        label=_("Your password"),
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-    )
-    throttled = False
-
-    def __init__(self, request: HttpRequest, data: Any = None) -> None:
-        super().__init__(data, label_suffix="")
-        self.request = request
-
-    def clean(self) -> dict[str, Any]:
-        given = self.cleaned_data
-        user = cast(User, self.request.user)
-        if "username" in given and given["username"] != user.get_username():
-            self.add_error("username", _("That is not the user name of this account."))
-        elif "username" in given and "password" in given:
-            if not take_try(self.request, user.get_username()):
-                self.throttled = True
-                self.add_error("password", _("There were too many wrong passwords. Try again in 15 minutes."))
-            elif not user.check_password(given["password"]):
-                self.add_error("password", _("That is not the password of this account."))
-            else:
-                forgive(self.request, user.get_username())
-        return given
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -178,7 +70,7 @@ class SignoutView(LogoutView):
 
 @method_decorator(never_cache, name="dispatch")
 class AccountView(LoginRequiredMixin, View):
-    """What all pages behind the sign-in share: failures are told on a page, never as JSON."""
+    """Base of all pages behind the sign-in. Errors are shown as pages, never as JSON."""
 
     login_url = reverse_lazy("account-signin")
 
@@ -230,7 +122,7 @@ class OverviewView(AccountView):
 
 
 def limits(user: Any) -> list[dict[str, Any]]:
-    """What the operator allows all keys of this user together, and what of it is used, where that is counted."""
+    """The limits of this user's keys together, and how much is used, where that is counted."""
     tenant = Tenant.objects.filter(user=user).first() or Tenant(user=user)
 
     def own(name: str, default: int) -> int:
@@ -291,7 +183,7 @@ class UsageView(AccountView):
 
     @staticmethod
     def asked(month: str) -> date | None:
-        """None for what is no month of a calendar that could be meant."""
+        """The first day of a month such as 2026-11; None if it is not a valid month."""
         try:
             found = datetime.strptime(month, "%Y-%m").date()
         except ValueError:
@@ -310,14 +202,14 @@ class VoicesView(AccountView):
         own = Voice.objects.for_tenant(request.user).prefetch_related("samples")
         page = Paginator(own, 20).get_page(request.GET.get("page"))
         voices = [
-            (voice, saved.together([sample.quality for sample in voice.samples.all()], anew=True)) for voice in page
+            (voice, quality.together([sample.quality for sample in voice.samples.all()], anew=True)) for voice in page
         ]
         return render(request, f"{TEMPLATES}/voices.html", {"page": page, "voices": voices})
 
 
 class VoiceSampleView(AccountView):
     def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
-        voice = saved.find(request.user, pk)
+        voice = selection.find(request.user, pk)
         return file_response(
             request, voice.reference, content_type=audio.CONTENT_TYPES["flac"], filename=f"{voice.pk}.flac"
         )
@@ -350,7 +242,7 @@ class PasswordView(AccountView, PasswordChangeView):
 
 class ExportView(AccountView):
     def get(self, request: HttpRequest) -> HttpResponse:
-        # Whoever had to sign in again before it comes back by a link, which downloads nothing.
+        # After signing in again, the browser returns here by GET. A link must not start the download.
         return redirect("account")
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
@@ -413,7 +305,7 @@ class KeyView(AccountView):
 
 class KeyActionView(AccountView):
     def get(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-        # Whoever had to sign in again before it comes back by a link.
+        # After signing in again, the browser returns here by GET.
         return redirect("account-key", pk)
 
 

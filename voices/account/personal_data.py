@@ -30,8 +30,9 @@ from voiceproject.media.storage import is_passing, read_blocks
 from voiceproject.tenants import audit
 from voiceproject.tenants.models import Tenant, UsageEntry
 from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
+from voices.keys.models import ApiKey
 from voices.library import saved
-from voices.models import ApiKey, Consent, RecordedConsent, StandingConsent, Voice
+from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice
 
 log = logging.getLogger(__name__)
 

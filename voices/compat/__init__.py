@@ -1,1 +1,1 @@
-"""Other services' APIs, for the clients that people already have: OpenAI, ElevenLabs."""
+"""Other services' APIs, for the clients that people already have: `openai`, `elevenlabs`. `common` serves both."""

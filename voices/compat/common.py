@@ -1,4 +1,4 @@
-"""What the routes for other services' clients share: who speaks, the journey of one text, streams in other formats.
+"""What the routes for other services' clients share: who speaks, the synthesis of a text, streams in other formats.
 
 Their requests become ours here, so that bounds, quotas, limits and the ledger are those of our own API.
 """
@@ -29,12 +29,14 @@ from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
 from voiceproject.web.api import BodyLimitMixin
-from voiceproject.web.errors import exception_handler
-from voices.engines import Reference, SynthesisRequest
+from voiceproject.web.errors import as_public_error, exception_handler
+from voices.engines import configured
+from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
-from voices.library import saved
-from voices.models import Synthesis, Voice
+from voices.library import selection
+from voices.library.models import Voice
 from voices.speech import registry, synthesis
+from voices.speech.models import Synthesis
 from voices.speech.serializers import MAX_SEED, SpeakTextSerializer, check_text
 
 # The names that OpenAI's clients know, and which of the engine's own voices speaks for each.
@@ -58,8 +60,6 @@ class CompatView(BodyLimitMixin, APIView, ABC):
 
     def get_exception_handler(self) -> Any:
         def handle(exc: Exception, context: dict[str, Any]) -> Response:
-            from voiceproject.web.errors import as_public_error
-
             response = exception_handler(exc, context)
             response.data = self.render_error(as_public_error(exc), response)
             return response
@@ -75,7 +75,7 @@ class CompatView(BodyLimitMixin, APIView, ABC):
 
 
 class UnknownPathMixin:
-    """For what the other service serves and we do not: `not_found` in its shape, whatever the method, with any key."""
+    """Answers `not_found` in the other service's shape, for paths that it has and we do not. Needs no key."""
 
     authentication_classes: Any = ()
     permission_classes: Any = ()
@@ -85,8 +85,8 @@ class UnknownPathMixin:
 
 
 def presets() -> list[str]:
-    """The names of preset voices; none where the engine has no voice of its own."""
-    own = getattr(synthesis.get_engine(), "presets", ())
+    """The names of preset voices; empty if the engine has no voices of its own."""
+    own = getattr(configured.get_engine(), "presets", ())
     return [name for name, preset in PRESETS.items() if preset in own]
 
 
@@ -102,7 +102,19 @@ def find_speaker(tenant: Any, name: str) -> str | Voice:
     except ValueError:
         message = f"There is no such voice; take a saved voice's id or one of: {', '.join(presets()) or 'none'}."
         raise PublicError("not_found", message, {"voice_id": [message]}) from None
-    return saved.find(tenant, voice_id)
+    return selection.find(tenant, voice_id)
+
+
+def find_own(request: Request, name: str) -> Voice:
+    """The tenant's voice, also one that an operator took down. Raises PublicError not_found."""
+    try:
+        voice = Voice.objects.for_tenant(request.user).filter(pk=uuid.UUID(name.removeprefix("voice_"))).first()
+    except ValueError:
+        voice = None
+    if voice is None:
+        message = "There is no such voice, or it is not yours."
+        raise PublicError("not_found", message, {"voice_id": [message]})
+    return voice
 
 
 def model_id(name: str) -> str:
@@ -111,7 +123,7 @@ def model_id(name: str) -> str:
 
 
 class Speaking:
-    """One text of one request on its way: begun, and to be spoken whole or as a stream.
+    """One text of one request. Its synthesis is started; call `whole` or `stream`.
 
     fields: as voices.speech.serializers.SpeakTextSerializer takes them. Raises PublicError and ValidationError.
     """
@@ -123,15 +135,15 @@ class Speaking:
         serializer.is_valid(raise_exception=True)
         checked = serializer.validated_data
         textfilter.check(request, checked["text"], "synthesis", "text")
-        engine = synthesis.get_engine()
+        engine = configured.get_engine()
         if voice is None:
             preset = PRESETS[str(speaker)]
             reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
         else:
-            reference = saved.choose(voice, engine).reference
+            reference = selection.choose(voice, engine).reference
         check_text(checked, reference.transcript or "", reference.language)
-        if engine.name == "gptsovits":
-            engine.reference_window(reference)  # type: ignore[attr-defined] # refuses what is too short
+        if (find_window := getattr(engine, "reference_window", None)) is not None:
+            find_window(reference)  # It refuses what is too short.
         seed = checked.get("seed")
         self.text: str = checked["text"]
         self.job = Synthesis(
@@ -152,7 +164,7 @@ class Speaking:
             engine=engine.name,
         )
         synthesis.start(self.job)
-        saved.check_still_there(self.job)
+        selection.check_still_there(self.job)
         self._client = request.META.get("gunicorn.socket")
         self._order: SynthesisRequest = synthesis.request_for(self.job, reference, checked["model"], early=streamed)
 
@@ -166,7 +178,7 @@ class Speaking:
 
 
 def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
-    """A whole WAV of ours in another format."""
+    """Converts the WAV of a synthesis to another format."""
     samples, rate = sf.read(io.BytesIO(speech.encoded), dtype="float32")
     return marked(encode(samples, rate, output), output, job, what="speech")
 
@@ -228,7 +240,7 @@ class Transcoded:
 
 
 class Reshaped:
-    """What is made of a stream's blocks: an iterator of bytes. Closing it closes them, also before the first."""
+    """An iterator made from the blocks of a stream. Closing it closes the stream, even before the first block."""
 
     def __init__(self, made: Iterator[bytes], blocks: Transcoded) -> None:
         self._made = made
@@ -245,7 +257,7 @@ class Reshaped:
 
 
 def streaming_response(blocks: Any, content_type: str) -> StreamingHttpResponse:
-    """blocks: an iterator with `close`. Proxies are told to pass it on as it comes."""
+    """blocks: an iterator with `close`. The headers tell proxies not to buffer."""
     response = StreamingHttpResponse(blocks, content_type=content_type)
     response["X-Accel-Buffering"] = "no"
     response["Cache-Control"] = "no-store, no-transform"
@@ -253,7 +265,7 @@ def streaming_response(blocks: Any, content_type: str) -> StreamingHttpResponse:
 
 
 def clamp_speed(speed: float) -> tuple[float, bool]:
-    """Within what our engines speak, and whether that is another speed."""
+    """The speed within our limits, and whether it was changed."""
     clamped = min(max(speed, MIN_SPEED), MAX_SPEED)
     return clamped, clamped != speed
 

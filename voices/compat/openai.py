@@ -22,6 +22,7 @@ from rest_framework.response import Response
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
 from voiceproject.media.formats import CONTENT_TYPES, Output
+from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField
 from voices.compat.common import (
     PRESETS,
@@ -31,6 +32,7 @@ from voices.compat.common import (
     Transcoded,
     UnknownPathMixin,
     clamp_speed,
+    find_own,
     find_speaker,
     invalid,
     model_id,
@@ -38,10 +40,11 @@ from voices.compat.common import (
     recode,
     streaming_response,
 )
+from voices.engines import configured
 from voices.keys.auth import credentials
-from voices.library import saved
-from voices.models import RecordedConsent, Voice
-from voices.speech import registry, synthesis
+from voices.library import consents, recordings, saved
+from voices.library.models import RecordedConsent, Voice
+from voices.speech import registry
 from voices.speech.serializers import LANGUAGES, FiniteFloatField
 
 MAX_INPUT_CHARACTERS = 4096
@@ -182,7 +185,7 @@ def _voice(voice: Voice) -> dict[str, Any]:
 def _language(tag: str) -> str:
     """Of a tag such as en-US, what our samples know; auto for others."""
     language = tag.lower().partition("-")[0]
-    return language if language in LANGUAGES and language in synthesis.get_engine().languages else "auto"
+    return language if language in LANGUAGES and language in configured.get_engine().languages else "auto"
 
 
 class CreateVoiceSerializer(serializers.Serializer):
@@ -212,15 +215,15 @@ class VoicesView(OpenAIView):
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
         consent = _consent(request, asked["consent"], "consent")
-        with synthesis.held_request():
-            recording = saved.read_sample(synthesis.upload_path(asked["audio_sample"]), "audio_sample")
+        with slots.waiting_slot():
+            recording = recordings.read_sample(uploads.upload_path(asked["audio_sample"]), "audio_sample")
             voice = saved.create(
-                saved.provider(request),
+                consents.provider(request),
                 [(recording, "")],
                 consent.statement,
                 name=asked["name"],
                 language=_language(consent.language),
-                engine=synthesis.get_engine(),
+                engine=configured.get_engine(),
             )
         return Response(_voice(voice))
 
@@ -235,18 +238,6 @@ class VoiceView(OpenAIView):
         voice = find_own(request, name)
         saved.delete(voice, request)
         return Response({"id": name, "object": "audio.voice.deleted", "deleted": True})
-
-
-def find_own(request: Request, name: str) -> Voice:
-    """The tenant's voice, also one that an operator took down. Raises PublicError not_found."""
-    try:
-        voice = Voice.objects.for_tenant(request.user).filter(pk=uuid.UUID(name.removeprefix("voice_"))).first()
-    except ValueError:
-        voice = None
-    if voice is None:
-        message = "There is no such voice, or it is not yours."
-        raise PublicError("not_found", message, {"voice_id": [message]})
-    return voice
 
 
 def _consent(request: Request, name: str, field: str | None = None) -> RecordedConsent:
@@ -295,8 +286,8 @@ class ConsentsView(OpenAIView):
         serializer = CreateConsentSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        with synthesis.held_request():
-            path = synthesis.upload_path(asked["recording"])
+        with slots.waiting_slot():
+            path = uploads.upload_path(asked["recording"])
             audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.
         consent = RecordedConsent.objects.create(
             tenant=credentials(request)[0],

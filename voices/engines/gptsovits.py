@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from django.utils.translation import gettext_noop
 from numpy.typing import NDArray
 
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
-from voices.engines import EngineHealth, Model, Piece, Reference, SynthesisRequest
+from voices.engines.interface import EngineHealth, Model, Piece, Reference, SynthesisRequest
 from voices.engines.protocols import (
     SWITCH_SECONDS,
     ApiV2,
@@ -33,7 +33,8 @@ from voices.engines.protocols import (
     weights_key,
 )
 from voices.engines.servers import CallFailed, Server
-from voices.text.sentences import Sentence, detect_language, split
+from voices.text.languages import detect_language
+from voices.text.sentences import Sentence, split
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +175,7 @@ class GptSovitsEngine:
 
     name = "gptsovits"
     languages = LANGUAGES
+    max_reference_seconds = MAX_REFERENCE_SECONDS
 
     def __init__(
         self,
@@ -207,6 +209,20 @@ class GptSovitsEngine:
         self._windows: dict[tuple[str, int, int], tuple[float, float]] = {}
         self._leases = lease_factory(list(self._servers), max_waiting=max_waiting)
 
+    @classmethod
+    def from_settings(cls, settings: Any) -> Self:
+        return cls(
+            settings.SOVITS_BASE_URLS,
+            timeout_seconds=settings.SOVITS_TIMEOUT,
+            reference_dir=settings.SOVITS_REFERENCE_DIR,
+            reference_dir_on_server=settings.SOVITS_REFERENCE_DIR_ON_SERVER,
+            queue_seconds=settings.SOVITS_QUEUE_SECONDS,
+            max_waiting=settings.SOVITS_MAX_WAITING,
+            protocol=settings.SOVITS_PROTOCOL,
+            token=settings.SOVITS_TOKEN,
+            pinned=settings.SOVITS_PINNED_MODELS,
+        )
+
     def serves(self, model: Model | None, default: Model | None, offers_default: bool = True) -> bool:
         """Whether any server can speak with this model (None: the default).
 
@@ -234,7 +250,7 @@ class GptSovitsEngine:
     def synthesize(
         self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]
     ) -> GptSovitsSynthesis:
-        """As voices.engines.Engine; what is wrong with the request is raised here, before anything is spoken.
+        """As voices.engines.interface.Engine; what is wrong with the request is raised here, before anything is spoken.
 
         Raises PublicError also with reference_too_short, reference_too_long (longer than 10 s with a
         transcript) and as `check` does.

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
 from voiceproject.telemetry.logging import current
-from voices.engines import Model
+from voices.engines.interface import Model
 from voices.engines.servers import Answer, CallFailed, Server
 
 log = logging.getLogger(__name__)

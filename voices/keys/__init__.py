@@ -1,1 +1,1 @@
-"""API keys: authentication, what a key may grant, their API."""
+"""API keys: `auth` recognises one, `grants` makes, changes and revokes them, `api` is /api/v1/keys."""

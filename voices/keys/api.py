@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from voiceproject.web.api import BodyLimitMixin, CursorPagesById, StrictSerializer, TextField
 from voices.keys import grants
 from voices.keys.auth import credentials
-from voices.models import MAX_LIMIT, SCOPES, ApiKey, clean_networks
+from voices.keys.models import MAX_LIMIT, SCOPES, ApiKey, clean_networks
 
 STATES = ("valid", "expired", "revoked")
 

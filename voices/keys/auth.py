@@ -17,7 +17,7 @@ from voiceproject.errors import PublicError
 from voiceproject.telemetry.logging import note
 from voiceproject.tenants import ratelimit
 from voiceproject.web.client_ip import client_address, is_within
-from voices.models import ApiKey
+from voices.keys.models import ApiKey
 
 
 class ApiKeyAuthentication(BaseAuthentication):

@@ -23,7 +23,7 @@ from voiceproject.errors import PublicError
 from voiceproject.tenants import audit
 from voiceproject.tenants.models import Tenant
 from voiceproject.web.client_ip import is_part, is_within
-from voices.models import KEY_LIMITS, ApiKey
+from voices.keys.models import KEY_LIMITS, ApiKey
 
 FIELDS = ("name", "scopes", "expires_at", "allowed_networks", *KEY_LIMITS)
 MAX_VALID_KEYS = 500

@@ -21,11 +21,14 @@ from voiceproject.jobs.status import revoked
 from voiceproject.media import audio
 from voiceproject.tenants import audit
 from voiceproject.web.api import BodyLimitMixin, CursorPages, PageParameters, file_response
+from voiceproject.web.slots import waiting_slot
+from voiceproject.web.uploads import upload_path
+from voices.engines import configured
+from voices.engines.configured import check_language
 from voices.keys.auth import credentials
-from voices.library import saved
-from voices.models import StandingConsent, Voice
-from voices.speech import synthesis
-from voices.speech.serializers import (
+from voices.library import consents, recordings, saved, selection
+from voices.library.models import StandingConsent, Voice
+from voices.library.serializers import (
     AddSampleSerializer,
     ChangeVoiceSerializer,
     CheckQualitySerializer,
@@ -35,7 +38,6 @@ from voices.speech.serializers import (
     VoiceSampleSerializer,
     VoiceSerializer,
 )
-from voices.speech.synthesis import check_language, held_request, upload_path
 
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201], description="The voice's URL"
@@ -82,16 +84,16 @@ class VoiceViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         check_language("language", fields["language"])
-        with held_request():
-            recording = saved.read_sample(upload_path(fields["sample"]), "sample")
+        with waiting_slot():
+            recording = recordings.read_sample(upload_path(fields["sample"]), "sample")
             voice = saved.create(
-                saved.provider(request),
+                consents.provider(request),
                 [(recording, fields["transcript"])],
                 fields["consent"],
                 name=fields["name"],
                 description=fields["description"],
                 language=fields["language"],
-                engine=synthesis.get_engine(),
+                engine=configured.get_engine(),
             )
         location = request.build_absolute_uri(reverse("voice", args=[voice.pk]))
         return Response(self.get_serializer(voice).data, status=status.HTTP_201_CREATED, headers={"Location": location})
@@ -158,12 +160,12 @@ class VoiceViewSet(
         serializer = AddSampleSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
-        with held_request():
-            recording = saved.read_sample(upload_path(fields["sample"]), "sample")
+        with waiting_slot():
+            recording = recordings.read_sample(upload_path(fields["sample"]), "sample")
             sample = saved.add_sample(
-                saved.provider(request), voice, recording, fields["transcript"], fields["consent"]
+                consents.provider(request), voice, recording, fields["transcript"], fields["consent"]
             )
-            saved.prepare(voice, synthesis.get_engine())
+            selection.prepare(voice, configured.get_engine())
         return Response(VoiceSampleSerializer(sample).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(
@@ -216,7 +218,7 @@ class StandingConsentView(BodyLimitMixin, APIView):
     def put(self, request: Request) -> Response:
         serializer = StandingConsentSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        who = saved.provider(request)
+        who = consents.provider(request)
         with transaction.atomic():
             standing, _ = StandingConsent.objects.update_or_create(
                 tenant=who.tenant,
@@ -260,6 +262,6 @@ class QualityView(BodyLimitMixin, APIView):
     def post(self, request: Request) -> Response:
         serializer = CheckQualitySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        with held_request():
-            recording = saved.read_sample(upload_path(serializer.validated_data["sample"]), "sample")
+        with waiting_slot():
+            recording = recordings.read_sample(upload_path(serializer.validated_data["sample"]), "sample")
         return Response(recording.quality.as_json())

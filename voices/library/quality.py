@@ -6,6 +6,7 @@ a fraction of a second.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -222,3 +223,29 @@ def advice(seconds: float, ratio: float, snr: float, clipping: float, bandwidth:
             % {"n": bandwidth}
         )
     return found
+
+
+def together(qualities: Sequence[dict[str, Any]], anew: bool = False) -> dict[str, Any]:
+    """The quality of several samples as that of one recording: the whole length, means by length, the worst peaks.
+
+    The warnings are those of the whole; what is poor in one sample alone is said there. anew: the warnings of an only
+    sample are worded again too, for a page in another language than they are kept in.
+    """
+    if len(qualities) == 1 and not anew:
+        return qualities[0]
+    seconds = sum(q["duration_seconds"] for q in qualities)
+
+    def mean(name: str) -> float:
+        return sum(q[name] * q["duration_seconds"] for q in qualities) / max(seconds, 1e-6)
+
+    ratio, snr, bandwidth = mean("speech_ratio"), mean("snr_db"), mean("bandwidth_hz")
+    clipping = max((q["clipping_ratio"] for q in qualities), default=0.0)
+    return Quality(
+        seconds,
+        ratio,
+        snr,
+        clipping,
+        max((q["sample_rate"] for q in qualities), default=0),
+        bandwidth,
+        advice(seconds * ratio, ratio, snr, clipping, bandwidth),
+    ).as_json()

@@ -1,7 +1,6 @@
-"""References that were decoded and checked a moment ago: most requests bring the one that the last ones brought.
+"""A cache of decoded and checked references. Most requests send the same reference as the requests before.
 
-What is deleted is forgotten at once by the process that deletes it, and by the others, which nobody tells, when it was
-not asked for in KEPT_SECONDS.
+The process that deletes a reference drops it at once. Other processes drop it KEPT_SECONDS after its last use.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class ReferenceCache:
         self._sweeper: threading.Timer | None = None
 
     def load(self, path: str | os.PathLike[str], *, field: str) -> tuple[NDArray[np.float32], int, str]:
-        """(samples, rate in Hz, SHA-256 of the upload in hexadecimal) of an upload that stays as it is meanwhile.
+        """Decodes an upload: (samples, rate in Hz, SHA-256 of the upload in hexadecimal). Its file must not change.
 
         samples: as of audio.load_reference, but read-only, since others may have them too. Raises PublicError as that
         does; what was refused is not kept.
@@ -46,7 +45,7 @@ class ReferenceCache:
         return *self.kept(content_hash, lambda: audio.load_reference(path, field=field)), content_hash
 
     def kept(self, name: str, read: Callable[[], tuple[NDArray[np.float32], int]]) -> tuple[NDArray[np.float32], int]:
-        """What `read` gives, the same each time for a name: float32 (n,), read-only, and the rate in Hz."""
+        """The cached result of `read` for a name: float32 (n,), read-only, and the rate in Hz."""
         with self._lock:
             kept = self._kept.pop(name, None)
             if kept is not None:
@@ -64,7 +63,7 @@ class ReferenceCache:
         return samples, rate
 
     def forget(self, *names: str) -> None:
-        """What was kept under these names is deleted."""
+        """Drops these names from the cache."""
         with self._lock:
             for name in names:
                 self._drop(name)

@@ -1,4 +1,4 @@
-"""What clients do with jobs of every kind, in answers: submit one, wait for its end, watch its changes."""
+"""Responses for jobs of every kind: accepted, waited for, streamed as events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE
 from voiceproject.tenants import usage
 from voiceproject.web.api import preferences
-from voices.speech.synthesis import hold, too_many_waiting
+from voiceproject.web.slots import acquire_slot, too_many_waiting
 
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[202], description="The job's URL"
@@ -87,7 +87,7 @@ def wait(request: Request, job: Job) -> list[str]:
     if not re.fullmatch(r"\d{1,9}", wished):
         return []
     seconds = min(int(wished), MAX_WAIT_SECONDS)
-    slot = hold() if job.status in LIVE else None
+    slot = acquire_slot() if job.status in LIVE else None
     if slot is not None:
         try:
             wait_for_end(job, seconds, request.META.get("gunicorn.socket"))
@@ -109,7 +109,7 @@ def events(request: Request, job: Job, render: Callable[..., Any]) -> HttpRespon
     last = int(seen) if re.fullmatch(r"\d{1,9}", seen) else -1
     if job.status not in LIVE and last >= job.revision:
         return HttpResponse(status=204)  # Tells an EventSource not to connect again.
-    slot = hold()
+    slot = acquire_slot()
     if slot is None:
         raise too_many_waiting()
     response = StreamingHttpResponse(JobEvents(job, last, render, slot), content_type="text/event-stream")

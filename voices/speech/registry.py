@@ -1,4 +1,4 @@
-"""Which models there are, and what each may be used for: the operator's rows, read at every submission.
+"""Which models there are, and what each may be used for: read from the operator's rows at every submission.
 
 `default` is always there: the engine's own model, or the row of that name, which says what it is (its version, and the
 weights that bring it back on a GPT-SoVITS server that has spoken with others). A disabled row `default` takes it away.
@@ -13,9 +13,9 @@ from typing import Any
 
 from voiceproject.errors import PublicError
 from voiceproject.prepared import Select
-from voices.engines import Engine, Model, OwnModel
-from voices.models import DEFAULT_MODEL, EngineModel
-from voices.speech import synthesis
+from voices.engines import configured
+from voices.engines.interface import Engine, Model, OwnModel
+from voices.speech.models import DEFAULT_MODEL, EngineModel
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class _Registry:
 
     @property
     def own(self) -> dict[str, OwnModel]:
-        """What the engine brings along beside its default, and no row has the id of."""
+        """The engine's own models, except the default and those that a row has replaced."""
         models: Sequence[OwnModel] = getattr(self.engine, "models", ())
         return {model.id: model for model in models if model.id not in self.rows}
 
@@ -79,11 +79,11 @@ _rows = Select(EngineModel.objects.all())
 
 
 def _read() -> _Registry:
-    return _Registry(synthesis.get_engine(), {row.model_id: row for row in _rows()})
+    return _Registry(configured.get_engine(), {row.model_id: row for row in _rows()})
 
 
 def models() -> list[dict[str, Any]]:
-    """What `model_id` may name, as `GET /voice/models` lists it."""
+    """The models that `model_id` may name, as `GET /voice/models` lists them."""
     return _read().listed()
 
 
@@ -106,7 +106,7 @@ def for_synthesis(model_id: str) -> Model | None:
 
 
 def for_cover(model_id: str) -> Model | None:
-    """The model to sing with: any that is enabled, whatever speaks here. None and errors as in `for_synthesis`."""
+    """The model to sing with: any enabled one, whatever the speech engine. None and errors as in `for_synthesis`."""
     registry = _read()
     _check(registry, model_id, "covers")
     row = registry.rows.get(model_id or DEFAULT_MODEL)

@@ -1,23 +1,20 @@
-"""The journey of one synthesis: which engine, what it can speak, and from a checked request to stored audio."""
+"""One synthesis, from a checked request to stored audio: whole, as a stream, or by a worker."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soxr
 from django.conf import settings
 from django.core.files.base import ContentFile
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken
@@ -30,86 +27,12 @@ from voiceproject.provenance.marks import mark_partial, mark_synthesis
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound, note
 from voiceproject.web.errors import as_public_error
-from voices.engines import Engine, Model, Reference, SynthesisRequest
-from voices.models import Synthesis
+from voiceproject.web.slots import close_connection, waiting_slot
+from voices.engines.configured import get_engine
+from voices.engines.interface import Model, Reference, SynthesisRequest
+from voices.speech.models import Synthesis
 
 log = logging.getLogger(__name__)
-
-
-@functools.cache
-def get_engine() -> Engine:
-    """The one configured engine of this process. There is no fall-back from one to the other."""
-    if settings.VOICE_ENGINE == "gptsovits":
-        from voices.engines.gptsovits import GptSovitsEngine
-
-        return GptSovitsEngine(
-            settings.SOVITS_BASE_URLS,
-            timeout_seconds=settings.SOVITS_TIMEOUT,
-            reference_dir=settings.SOVITS_REFERENCE_DIR,
-            reference_dir_on_server=settings.SOVITS_REFERENCE_DIR_ON_SERVER,
-            queue_seconds=settings.SOVITS_QUEUE_SECONDS,
-            max_waiting=settings.SOVITS_MAX_WAITING,
-            protocol=settings.SOVITS_PROTOCOL,
-            token=settings.SOVITS_TOKEN,
-            pinned=settings.SOVITS_PINNED_MODELS,
-        )
-    from voices.engines.builtin import BuiltinEngine
-
-    return BuiltinEngine(
-        settings.CACHE_DIR / "builtin",
-        concurrency=settings.BUILTIN_CONCURRENCY,
-        queue_seconds=settings.BUILTIN_QUEUE_SECONDS,
-        max_waiting=settings.BUILTIN_MAX_WAITING,
-    )
-
-
-def check_language(field: str, language: str) -> str:
-    known = sorted(get_engine().languages | {"auto"})
-    if language not in known:
-        message = f"The engine {get_engine().name} does not speak this; it speaks: {', '.join(known)}."
-        raise PublicError("validation_error", f"{field}: {message}", {field: [message]})
-    return language
-
-
-# A thread that waits for an engine serves nobody else. Some are always left for short requests.
-_held = threading.BoundedSemaphore(max(1, settings.WEB_THREADS - 4))
-
-
-@contextmanager
-def held_request() -> Iterator[None]:
-    """Counts a request that waits long; refuses it (503) when too many do already. Holds no database connection."""
-    slot = hold()
-    if slot is None:
-        raise too_many_waiting()
-    try:
-        yield
-    finally:
-        slot()
-
-
-def hold() -> Callable[[], None] | None:
-    """The right to wait long, as what gives it back (once, however often it is called); None when too many wait."""
-    if not _held.acquire(blocking=False):
-        return None
-    held = [True]
-
-    def give_back() -> None:
-        if held:
-            held.clear()
-            _held.release()
-
-    _close_connection()
-    return give_back
-
-
-def too_many_waiting() -> PublicError:
-    return PublicError("too_many_waiting", "Too many requests wait here already. Try again later.", retry_after=5)
-
-
-def _close_connection() -> None:
-    # SQLite's are no scarce thing, and cost more to open than most queries.
-    if connection.vendor != "sqlite" and not connection.in_atomic_block:
-        connection.close()
 
 
 @dataclass(frozen=True)
@@ -144,7 +67,7 @@ def start(synthesis: Synthesis) -> None:
 def request_for(
     synthesis: Synthesis, reference: Reference, model: Model | None, *, early: bool = False
 ) -> SynthesisRequest:
-    """What the row says, for the engine."""
+    """The engine's request for a row."""
     return SynthesisRequest(
         synthesis.text,
         synthesis.language,
@@ -167,7 +90,7 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None)
     work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "wait")
     note(job=synthesis.pk)
     with work.ended():
-        with held_request(), Pulse(synthesis, client=client) as pulse:
+        with waiting_slot(), Pulse(synthesis, client=client) as pulse:
             parts = list(work.pieces(pulse))
         stored = work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
     metrics.first_byte(synthesis.engine, "wait")
@@ -239,7 +162,7 @@ class SpeechStream:
         encoder: audio.StreamEncoder | None = None
         done = False
         try:
-            with work.ended(), held_request(), Pulse(self._synthesis, client=client) as pulse:
+            with work.ended(), waiting_slot(), Pulse(self._synthesis, client=client) as pulse:
                 for samples in work.pieces(pulse):
                     encoder = encoder or audio.StreamEncoder(work.sample_rate, work.format)
                     yield from self._sent(encoder.write(samples))
@@ -259,8 +182,8 @@ class SpeechStream:
                     mark_partial(self._synthesis.pk, content, work.format, work.sample_rate, sent)
 
     def _sent(self, data: bytes) -> Iterator[bytes]:
-        # A client may take its time: nothing is held for it meanwhile.
-        _close_connection()
+        # A slow client must not hold a database connection.
+        close_connection()
         for start in range(0, len(data), STREAM_BLOCK_BYTES):
             block = data[start : start + STREAM_BLOCK_BYTES]
             self._sent_hash.update(block)
@@ -268,7 +191,7 @@ class SpeechStream:
 
 
 def failure(error: Exception) -> tuple[str, str, str]:
-    """What Job.fail is told of an exception: a key of ERROR_MESSAGES, a text for the client, one for operators."""
+    """An exception as arguments of Job.fail: a key of ERROR_MESSAGES, a message for the client, one for operators."""
     public = as_public_error(error)
     code = {"engine_timeout": "timed_out", "storage_full": "storage_full"}.get(public.code, "engine_error")
     message = public.message if isinstance(error, PublicError) else ""
@@ -314,7 +237,7 @@ class Work:
                 raise EngineTimeout
             if len(samples):
                 yield samples
-            # What follows would be made for nobody. The engine asks as well, while it waits.
+            # Nobody waits for the rest. The engine checks this too, while it waits.
             if pulse.gone():
                 break
         # The engine has made no more if it was told so; this is also the answer for the last sentence.
@@ -354,15 +277,15 @@ class Work:
         return signed
 
     def failed(self, error: Exception) -> None:
-        """Counts what was the engine's fault."""
+        """Counts the failure in the metrics if the engine has caused it."""
         public = as_public_error(error)
         if public.status >= 500:
             metrics.engine_failed(self.synthesis.engine, public.code)
 
     @contextmanager
     def ended(self) -> Iterator[None]:
-        """Ends the job as what is raised within says."""
-        # A stream goes on after its request has been answered: its span is nobody's current one.
+        """Ends the job according to the exception that leaves the block."""
+        # A stream outlives its request, so its span cannot be the current one.
         ids = {"job": str(self.synthesis.pk), "engine": self.synthesis.engine, "mode": self.mode}
         span = tracing.start("synthesis", self.synthesis.trace_parent, ids)
         failure = ""
@@ -379,14 +302,14 @@ class Work:
     def _ended(self) -> Iterator[None]:
         try:
             yield
-        except GeneratorExit:  # a stream that nobody takes any more
+        except GeneratorExit:  # the client has closed the stream
             if self._cancel():
                 log.info("the client went away from a stream")
             raise
         except Exception as error:
             public = as_public_error(error)
             if public.status == 400 and not self._frames:
-                self.synthesis.withdraw()  # What the engine refuses to speak was never a synthesis.
+                self.synthesis.withdraw()  # A text that the engine refuses is a bad request, not a failed synthesis.
                 raise
             self.failed(error)
             ttl = settings.SYNTHESIS_TTL_HOURS
@@ -402,22 +325,9 @@ class Work:
         return canceled
 
     def _correct(self) -> None:
-        """Whoever has canceled this could only guess how much was made."""
+        """Writes how much was really made: a cancellation elsewhere could only estimate it."""
         self.synthesis.correct_usage(self.seconds, self._elapsed)
 
     @property
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
-
-
-def upload_path(upload: Any) -> Path:
-    """Where Django has put an upload: always a file, never memory (see FILE_UPLOAD_HANDLERS)."""
-    return Path(upload.temporary_file_path())
-
-
-def close_engine() -> None:
-    """Ends what the engine of this process has started."""
-    if get_engine.cache_info().currsize:
-        close = getattr(get_engine(), "close", None)
-        if close:
-            close()

@@ -1,6 +1,6 @@
-"""The actor that makes syntheses nobody waits for, and how one is made from its row.
+"""The actor that makes background syntheses.
 
-Its queue and its places are its own, so that a cover, which may take an hour, never delays it.
+It has a queue and a concurrency limit of its own, so that a cover, which may take an hour, never delays it.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from voiceproject.media.storage import is_passing, patiently
 from voiceproject.telemetry import tracing
 from voiceproject.telemetry.logging import bind
 from voiceproject.web.errors import as_public_error
-from voices.engines import Reference, SynthesisRequest
-from voices.library import saved
-from voices.models import Synthesis
+from voices.engines import configured
+from voices.engines.interface import Reference, SynthesisRequest
+from voices.library import engine_data
 from voices.speech import registry, synthesis
+from voices.speech.models import Synthesis
 
 log = logging.getLogger(__name__)
 
-AWAY_SECONDS = 120.0  # so long an engine may be away at a time, as while its server is started again
+AWAY_SECONDS = 120.0  # how long to wait for an engine that is unavailable, such as during a restart
 RETRY_SECONDS = 5.0
-MAX_RETRY_SECONDS = 30.0  # whatever the engine expects: places come free before
+MAX_RETRY_SECONDS = 30.0  # even if the engine expects a longer wait: a place may become free earlier
 ENGINE_IDLE_SECONDS = 600.0
 
 
 class _Use:
-    """Who uses the engine of this process, so that it is not closed under them."""
+    """Counts the users of this process's engine, so that it is closed only when it is idle."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,15 +63,15 @@ class _Use:
             if self._users or since is None or time.monotonic() - since < ENGINE_IDLE_SECONDS:
                 return
             self._idle_since = None
-            synthesis.close_engine()
-            synthesis.get_engine.cache_clear()
+            configured.close_engine()
+            configured.load_engine.cache_clear()
 
 
 _use = _Use()
 
 
 def rest() -> None:
-    """Closes an engine that has been idle: a process of the built-in one holds half a gigabyte. The next job pays."""
+    """Closes an idle engine, since the built-in one holds half a gigabyte. The next job has to start it again."""
     _use.rest()
 
 
@@ -112,7 +113,7 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
             log.info("synthesis succeeded")
         except Exception as error:
             tracing.mark_failed(span, as_public_error(error).code)
-            # Told to stop, whatever that has broken: an engine that was closed under the work is no fault of the job.
+            # The worker is stopping. The error may come from an engine that was closed, so the job is not to blame.
             if stopping.is_set() and job.hand_back():
                 log.info("synthesis handed back")
                 return
@@ -133,7 +134,7 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
 
 
 def _make(job: Synthesis, pulse: Pulse) -> None:
-    engine = synthesis.get_engine()
+    engine = configured.get_engine()
     job.mark("infer")
     if not patiently(lambda: job.note(stage="infer", engine=engine.name, marks=job.marks), pulse.gone):
         raise PublicError("job_canceled", "This synthesis was canceled.")
@@ -166,7 +167,7 @@ def _make(job: Synthesis, pulse: Pulse) -> None:
 
 
 def _request(job: Synthesis) -> SynthesisRequest:
-    """What the row says, for the engine. Raises PublicError where its model is not offered any more."""
+    """The engine's request for a row. Raises PublicError if its model is not offered any more."""
     with scratch(settings.SCRATCH_DIR, f"synthesis-{job.pk}-{job.attempt}") as folder:
         path = folder / "reference.upload"
         storage.fetch(job.reference_audio.storage, str(job.reference_audio.name), path)
@@ -175,7 +176,8 @@ def _request(job: Synthesis) -> SynthesisRequest:
         else:
             samples, rate = audio.load_reference(path, field="reference_audio")
     transcript, language = job.reference_text or None, job.reference_language
-    reference = Reference(samples, rate, job.reference_hash, transcript, language, saved.kept_for(job))
+    kept = engine_data.kept_data(job.voice_id, job.reference_hash, transcript, language)
+    reference = Reference(samples, rate, job.reference_hash, transcript, language, kept)
     return SynthesisRequest(
         job.text,
         job.language,

@@ -29,15 +29,16 @@ from voiceproject.jobs.status import LIVE, JobStatus, revoked
 from voiceproject.media import audio
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
+from voiceproject.web import uploads
 from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response, preferences
 from voiceproject.webhooks.deliveries import callback_base
-from voices.engines import Reference, SynthesisRequest
+from voices.engines import configured
+from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
-from voices.library import saved
+from voices.library import selection
 from voices.library.references import references
-from voices.models import Synthesis
-from voices.speech import consumers, registry
-from voices.speech import synthesis as journey
+from voices.speech import consumers, registry, synthesis
+from voices.speech.models import Synthesis
 from voices.speech.serializers import (
     MAX_SEED,
     EngineStateSerializer,
@@ -73,7 +74,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio.\n\n"
             "With `voice_id`, where no file is sent, the same fields may come as a JSON object."
         ),
-        # Of two bodies with different fields a generator takes one, and a client without the file helps nobody.
+        # Only multipart is declared: of two bodies, client generators take one, and it must have the file.
         request={"multipart/form-data": SynthesizeSerializer},
         responses={
             (200, content_type): OpenApiResponse(OpenApiTypes.BINARY, description="The audio")
@@ -116,25 +117,25 @@ class SynthesizeView(BodyLimitMixin, APIView):
             message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
             raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
         textfilter.check(request, fields["text"], "synthesis", "text")
-        engine = journey.get_engine()
+        engine = configured.get_engine()
         file: Path | FieldFile
         if "voice_id" in fields:
-            voice = saved.find(tenant, fields["voice_id"])
-            chosen = saved.choose(voice, engine, fields["reference_text"], fields["reference_language"])
+            voice = selection.find(tenant, fields["voice_id"])
+            chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])
             reference, file = chosen.reference, chosen.file
             check_text(fields, reference.transcript or "", reference.language)
         else:
             check_text(fields, fields["reference_text"], fields["reference_language"])
-            file = journey.upload_path(fields["reference_audio"])
+            file = uploads.upload_path(fields["reference_audio"])
             samples, rate, content_hash = references.load(file, field="reference_audio")
             reference = Reference(
                 samples, rate, content_hash, fields["reference_text"] or None, fields["reference_language"]
             )
         window = None
-        if engine.name == "gptsovits":
-            window = engine.reference_window(reference)  # type: ignore[attr-defined]
+        if (find_window := getattr(engine, "reference_window", None)) is not None:
+            window = find_window(reference)
         seed = fields.get("seed")
-        synthesis = Synthesis(
+        job = Synthesis(
             tenant=tenant,
             api_key=key,
             request_id=current("request_id"),
@@ -148,19 +149,19 @@ class SynthesizeView(BodyLimitMixin, APIView):
             reference_language=reference.language,
             speed=fields["speed"],
             temperature=fields["temperature"],
-            # A drawn seed is kept: what was heard can be made again.
+            # A random seed is stored, so that the same audio can be made again.
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
             model_id=fields["model_id"],
             response_format=fields["response_format"],
             engine=engine.name,
         )
         if submission is not None:
-            return self._submit(request, submission, synthesis, file)
-        journey.start(synthesis)
-        saved.check_still_there(synthesis)
-        spoken = journey.request_for(synthesis, reference, fields["model"], early=fields["stream"])
+            return self._submit(request, submission, job, file)
+        synthesis.start(job)
+        selection.check_still_there(job)
+        spoken = synthesis.request_for(job, reference, fields["model"], early=fields["stream"])
         try:
-            return self._speak(request, synthesis, spoken, fields["stream"], window)
+            return self._speak(request, job, spoken, fields["stream"], window)
         except PublicError as error:
             if error.code != "engine_timeout":
                 raise
@@ -168,25 +169,25 @@ class SynthesizeView(BodyLimitMixin, APIView):
             raise EngineTimeout(f"{error.message} {advice}") from error
 
     def _submit(
-        self, request: Request, submission: Submission, synthesis: Synthesis, reference: Path | FieldFile
+        self, request: Request, submission: Submission, job: Synthesis, reference: Path | FieldFile
     ) -> Response:
-        synthesis.background = True
-        storage = synthesis.reference_audio.storage
+        job.background = True
+        storage = job.reference_audio.storage
         try:
             # A copy of a saved voice too: the voice may be changed or deleted while the job waits.
             with reference.open("rb") as file:
-                stored = storage.save(f"{synthesis.folder}/0-reference_audio", File(file))
-            synthesis.reference_audio = stored
-            synthesis.input_bytes = usage.size_of(reference)
-            kept = submission.admit(synthesis, settings.SYNTHESIS_MAX_QUEUED)
+                stored = storage.save(f"{job.folder}/0-reference_audio", File(file))
+            job.reference_audio = stored
+            job.input_bytes = usage.size_of(reference)
+            kept = submission.admit(job, settings.SYNTHESIS_MAX_QUEUED)
         except BaseException:
-            delete_folder(synthesis.folder)
+            delete_folder(job.folder)
             raise
-        if kept is not synthesis:
-            delete_folder(synthesis.folder)
+        if kept is not job:
+            delete_folder(job.folder)
         else:
-            saved.check_still_there(synthesis)
-        return self._accepted(request, kept, replayed=kept is not synthesis)
+            selection.check_still_there(job)
+        return self._accepted(request, kept, replayed=kept is not job)
 
     def _accepted(self, request: Request, job: Job, replayed: bool) -> Response:
         render = functools.partial(SynthesisSerializer, context={"request": request})
@@ -196,32 +197,32 @@ class SynthesizeView(BodyLimitMixin, APIView):
     def _speak(
         self,
         request: Request,
-        synthesis: Synthesis,
+        job: Synthesis,
         spoken: SynthesisRequest,
         streamed: bool,
         window: tuple[float, float] | None,
     ) -> HttpResponseBase:
-        """The audio in this answer, whole or while it is made."""
+        """Responds with the audio: whole, or as a stream while it is made."""
         client = request.META.get("gunicorn.socket")
-        content_type = audio.CONTENT_TYPES[synthesis.response_format]
+        content_type = audio.CONTENT_TYPES[job.response_format]
         response: HttpResponseBase
         if streamed:
-            stream = journey.SpeechStream(synthesis, spoken, client)
+            stream = synthesis.SpeechStream(job, spoken, client)
             response = StreamingHttpResponse(stream, content_type=content_type)
             response["X-Audio-Sample-Rate"] = str(stream.sample_rate)
             # A proxy that gathers the answer first would undo it.
             response["X-Accel-Buffering"] = "no"
             response["Cache-Control"] = "no-store, no-transform"
         else:
-            speech = journey.perform(synthesis, spoken, client)
+            speech = synthesis.perform(job, spoken, client)
             response = HttpResponse(speech.encoded, content_type=content_type)
             response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
             response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
-        response["Content-Disposition"] = f'attachment; filename="{synthesis.pk}.{synthesis.response_format}"'
-        response["X-Synthesis-ID"] = str(synthesis.pk)
-        response["X-Engine"] = synthesis.engine
-        if synthesis.quota_left_ms is not None:
-            response[usage.HEADER] = usage.header(synthesis.quota_left_ms)
+        response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
+        response["X-Synthesis-ID"] = str(job.pk)
+        response["X-Engine"] = job.engine
+        if job.quota_left_ms is not None:
+            response[usage.HEADER] = usage.header(job.quota_left_ms)
         if window is not None:
             response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
         return response
@@ -274,10 +275,10 @@ class SynthesisViewSet(
         tags=["voice"],
     )
     def cancel(self, request: Request, pk: str) -> Response:
-        synthesis = self.get_object()
-        if not synthesis.cancel(settings.SYNTHESIS_TTL_HOURS) and synthesis.status != JobStatus.CANCELED:
-            raise PublicError("job_finished", "This synthesis has ended already.", {"status": synthesis.status})
-        return Response(self.get_serializer(synthesis).data)
+        job = self.get_object()
+        if not job.cancel(settings.SYNTHESIS_TTL_HOURS) and job.status != JobStatus.CANCELED:
+            raise PublicError("job_finished", "This synthesis has ended already.", {"status": job.status})
+        return Response(self.get_serializer(job).data)
 
     @extend_schema(
         operation_id="retry_synthesis",
@@ -290,19 +291,19 @@ class SynthesisViewSet(
     )
     def retry(self, request: Request, pk: str) -> Response:
         tenant, _ = credentials(request)
-        synthesis = self.get_object()
-        if not synthesis.resumable:
+        job = self.get_object()
+        if not job.resumable:
             raise PublicError("conflict", "Its reference was not kept; send the request again.")
-        if synthesis.revoked_at:
+        if job.revoked_at:
             raise revoked()
-        if synthesis.files_expired:
+        if job.files_expired:
             raise PublicError("result_expired", "Its files were deleted after their time; send the request again.")
-        with Synthesis.admission(tenant, settings.SYNTHESIS_MAX_QUEUED, synthesis.api_key):
-            retried = synthesis.retry()
+        with Synthesis.admission(tenant, settings.SYNTHESIS_MAX_QUEUED, job.api_key):
+            retried = job.retry()
         if not retried:
             message = "Only a failed or canceled synthesis can be tried again."
-            raise PublicError("conflict", message, {"status": synthesis.status})
-        return consumers.accepted(request, synthesis, run_syntheses, self.get_serializer)
+            raise PublicError("conflict", message, {"status": job.status})
+        return consumers.accepted(request, job, run_syntheses, self.get_serializer)
 
     @extend_schema(
         operation_id="synthesis_events",
@@ -327,13 +328,13 @@ class SynthesisViewSet(
         tags=["voice"],
     )
     def audio(self, request: Request, pk: str) -> HttpResponseBase:
-        synthesis = self.get_object()
-        synthesis.raise_unless_succeeded()
+        job = self.get_object()
+        job.raise_unless_succeeded()
         return file_response(
             request._request,
-            synthesis.audio,
-            content_type=audio.CONTENT_TYPES[synthesis.response_format],
-            filename=f"{synthesis.pk}.{synthesis.response_format}",
+            job.audio,
+            content_type=audio.CONTENT_TYPES[job.response_format],
+            filename=f"{job.pk}.{job.response_format}",
         )
 
 
@@ -357,7 +358,7 @@ class EngineStateView(BodyLimitMixin, APIView):
         tags=["health"],
     )
     def get(self, request: Request) -> Response:
-        engine = journey.get_engine()
+        engine = configured.get_engine()
         health = engine.health()
         waiting = Synthesis.objects.filter(status__in=LIVE).count()
         recent = Synthesis.objects.filter(status=JobStatus.SUCCEEDED).order_by("-created_at", "-id")[:20]
@@ -370,7 +371,7 @@ class EngineStateView(BodyLimitMixin, APIView):
                 "detail": health.detail,
                 "languages": sorted(engine.languages),
                 "models": registry.models(),
-                # An engine whose servers are shared by many processes knows its own line.
+                # An engine that shares its servers with other processes knows the length of its queue.
                 "queue_length": health.extra.get("queue_length", waiting),
                 "expected_wait_seconds": health.extra.get("expected_wait_seconds", round(waiting * mean, 1)),
             }

@@ -9,12 +9,12 @@ from typing import Any
 from django.conf import settings
 from django.core.files import File
 
-from covers import pipeline
+from covers import commands, pipeline
 from covers.models import CoverJob
 from covers.serializers import RESULT_FORMATS, CreateCoverSerializer
 from voiceproject.media import audio
 from voiceproject.operations.terminal import JobCommand, existing_file, told_plainly
-from voices.library import saved
+from voices.library import selection
 
 
 class Command(JobCommand):
@@ -57,9 +57,9 @@ class Command(JobCommand):
             serializer.is_valid(raise_exception=True)
             fields = serializer.validated_data
             if reference is None:
-                voice = saved.find_any(options["voice"])
+                voice = selection.find_any(options["voice"])
                 reference = voice.reference
-                if not fields["reference_text"] and "reference_text_file" in pipeline.template("infer").placeholders:
+                if not fields["reference_text"] and "reference_text_file" in commands.template("infer").placeholders:
                     fields["reference_text"] = voice.reference_transcript
             else:
                 audio.load_reference(reference, field="reference")
@@ -73,7 +73,7 @@ class Command(JobCommand):
             self.work(job, {"song": song, "reference_voice": reference}, result, pipeline.run, options["output"])
         finally:
             if settings.COVER_RESIDENT:
-                pipeline.residents().close()
+                commands.residents().close()
         if job.warning:
             self.stderr.write(self.style.WARNING(job.warning))
         self.stdout.write(f"{options['output']}: {job.duration_seconds:.1f} s of {response_format}")

@@ -239,7 +239,7 @@ class TTS:
 
 @lru_cache(maxsize=2)
 def _base_voice(name: str) -> Any:
-    from voices.engines.builtin import english
+    from voices.engines.builtin.languages import english
 
     return english.load(name)
 

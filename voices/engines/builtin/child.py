@@ -17,15 +17,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from voiceproject.errors import EngineError, PublicError
-from voices.engines import Piece, Reference
+from voices.engines.interface import Piece, Reference
 
 from . import world
-from .engine import Synthesizer
+from .synthesizer import Synthesizer
 
 log = logging.getLogger(__name__)
 
 KEPT_REFERENCE_BYTES = 48 << 20
-# After it was last used: what was deleted meanwhile is not here any more. The server brings what is needed again.
+# After the last use, so that deleted references do not stay. The server sends a reference again when it is needed.
 KEPT_SECONDS = 600.0
 IDLE_SECONDS = 60.0
 
@@ -78,7 +78,7 @@ def forget(synthesizer: Synthesizer, references: OrderedDict[str, Reference], us
 
 def _next(orders: BinaryIO, idle: Callable[[], None]) -> bytes:
     """The next line, empty at the end; `idle` is called every minute without one."""
-    # Nothing is left in the buffer: the next order comes when this one is answered.
+    # The buffer is empty: the next order comes only after this one was answered.
     while not select.select([orders], [], [], IDLE_SECONDS)[0]:
         idle()
     return orders.readline()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from voiceproject.errors import EngineError, EngineUnavailable, PublicError
-from voices.engines import Piece, Reference, profile_key
+from voices.engines.interface import Piece, Reference, profile_key
 
 from .turns import Deadline, Turns
 

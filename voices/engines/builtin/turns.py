@@ -1,4 +1,4 @@
-"""Whose sentence is spoken next: places for a few at a time, and one line of those who wait for a place."""
+"""A fair semaphore: a few slots for sentences, and one queue in which tenants take turns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from voiceproject.errors import EngineBusy, EngineUnavailable
 
 CANCEL_CHECK_SECONDS = 0.1
-KEPT_TENANTS = 1000  # of whom it is known when they were served; who is not among them was served long ago
+KEPT_TENANTS = 1000  # whose last turn is remembered; other tenants count as served long ago
 
 
 class Deadline(Exception):
@@ -21,7 +21,7 @@ class Deadline(Exception):
 
 
 class Canceled(Exception):
-    """Nobody wants the sentence any more, and it was not begun."""
+    """The request was canceled before its sentence was begun."""
 
 
 @dataclass(eq=False)
@@ -44,7 +44,7 @@ class Turns:
         self._lock = threading.Lock()
         self._line: list[_Waiter] = []
         self._count = itertools.count()
-        self._served: dict[str, int] = {}  # by tenant, who was served last stands last
+        self._served: dict[str, int] = {}  # by tenant; the most recently served is last
         self._usual_seconds = 2.0
         self._open = True
 
@@ -75,7 +75,7 @@ class Turns:
         return len(self._line)
 
     def retry_after_seconds(self) -> float:
-        """About how long until somebody who comes now is served."""
+        """About how long a new request would wait."""
         return max(1.0, math.ceil(self._usual_seconds * (len(self._line) + 1) / self._places))
 
     def close(self) -> None:

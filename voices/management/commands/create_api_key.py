@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from voices.keys import grants
-from voices.models import KEY_LIMITS, MAX_LIMIT, SCOPES, clean_networks
+from voices.keys.models import KEY_LIMITS, MAX_LIMIT, SCOPES, clean_networks
 
 
 class Command(BaseCommand):

@@ -12,10 +12,11 @@ from django.core.files import File
 
 from voiceproject.media import audio
 from voiceproject.operations.terminal import JobCommand, told_plainly
-from voices.engines import Reference
-from voices.library import saved
-from voices.models import Synthesis
-from voices.speech import synthesis, tasks
+from voices.engines import configured
+from voices.engines.interface import Reference
+from voices.library import selection
+from voices.speech import tasks
+from voices.speech.models import Synthesis
 from voices.speech.serializers import FORMATS, LANGUAGES, MAX_SEED, SynthesizeSerializer, check_text
 
 
@@ -41,7 +42,7 @@ class Command(JobCommand):
         response_format = self.output_format(options["output"])
         text = self.read_text(options["text"])
         self.prepare_database()
-        engine = synthesis.get_engine()
+        engine = configured.get_engine()
         names = ("reference_text", "reference_language", "language", "speed", "temperature", "seed", "model_id")
         data = {name: options[name] for name in names if options[name] is not None}
         data |= {"text": text, "response_format": response_format}
@@ -54,8 +55,8 @@ class Command(JobCommand):
             fields = serializer.validated_data
             reference_file: Any = path
             if path is None:
-                chosen = saved.choose(
-                    saved.find_any(options["voice"]), engine, fields["reference_text"], fields["reference_language"]
+                chosen = selection.choose(
+                    selection.find_any(options["voice"]), engine, fields["reference_text"], fields["reference_language"]
                 )
                 reference, reference_file = chosen.reference, chosen.file
             else:
@@ -81,7 +82,7 @@ class Command(JobCommand):
         try:
             self.work(job, {"reference_audio": reference_file}, "audio", tasks.run, options["output"])
         finally:
-            synthesis.close_engine()
+            configured.close_engine()
         seconds = f"{job.duration_seconds:.1f} s of {response_format} by {job.engine}, seed {job.seed}"
         self.stdout.write(f"{options['output']}: {seconds}")
 

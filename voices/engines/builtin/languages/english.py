@@ -12,10 +12,10 @@ import numpy as np
 
 from voiceproject.errors import PublicError
 
+from ..world import Float32
 from . import english_text
 from .base import BaseVoice
 from .piper import Piper
-from .world import Float32
 
 NAMES = ("heart", "joe")
 SOURCES = ("heart", "low_heart")

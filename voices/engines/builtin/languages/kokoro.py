@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .world import Float32
+from ..world import Float32
 
 SAMPLE_RATE = 24000
 THREADS = 2

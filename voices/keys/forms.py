@@ -1,4 +1,4 @@
-"""Forms and form fields of the pages for people."""
+"""The form that makes and changes a key, for the console and the account's pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from voiceproject.web.client_ip import parse_network
-from voices.models import KEY_LIMITS, MAX_NETWORKS, MODEL_LANGUAGES, SCOPES, ApiKey, clean_networks
+from voices.keys.models import KEY_LIMITS, MAX_NETWORKS, SCOPES, ApiKey, clean_networks
 
 
 class ScopesField(forms.MultipleChoiceField):
@@ -89,16 +89,3 @@ class KeyForm(forms.ModelForm):
         if expires_at is not None and expires_at != self.instance.expires_at and expires_at <= timezone.now():
             raise forms.ValidationError(_("Must be in the future. To end a key now, revoke it."))
         return expires_at
-
-
-class LanguagesField(forms.MultipleChoiceField):
-    """Languages of a model as boxes to tick."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            choices=[(language, language) for language in MODEL_LANGUAGES],
-            widget=forms.CheckboxSelectMultiple,
-            required=False,
-            label=_("Languages"),
-            help_text=_("None: all that its version speaks."),
-        )

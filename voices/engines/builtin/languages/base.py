@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .world import Float32
+from ..world import Float32
 
 
 class BaseVoice(Protocol):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from .world import Float32
+from ..world import Float32
 
 DURATION_CHANNELS = 2
 FLOW_CHANNELS = 192

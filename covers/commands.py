@@ -1,0 +1,148 @@
+"""The commands of the stages `separate` and `infer`: their templates, one run, and what it has left.
+
+Commands see only the scratch folder of a job. With COVER_RESIDENT they stay between jobs.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from django.conf import settings
+
+from covers.failures import NotOurs, StageFailed, code_of_stage
+from covers.models import CoverJob
+from voiceproject.commands import resident, runner
+from voiceproject.commands.template import CommandTemplate, child_environment, identity
+from voiceproject.jobs.heartbeat import Pulse
+from voiceproject.media import audio
+from voiceproject.telemetry import tracing
+
+SAMPLE_RATE = 44_100
+
+MAX_WAVEFORM_DRIFT_SECONDS = 2.0
+# Any of them tells the infer command which model to use.
+MODEL_PLACEHOLDERS = frozenset({"model_id", "gpt_weights", "sovits_weights", "voice_weights", "voice_index"})
+
+
+@functools.cache
+def template(kind: str) -> CommandTemplate:
+    """kind: `separate` or `infer`."""
+    if kind == "separate":
+        return CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
+    return CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
+
+
+def stems_key(job: CoverJob) -> str:
+    """SHA-256 over all that decides what the stems of a job are: the song's content, the command, its parameters."""
+    parts = [
+        job.song_hash,
+        settings.COVER_SEPARATE_CMD_TEMPLATE,
+        settings.COVER_UVR_MODEL,
+        str(settings.GPT_SOVITS_PROJECT_ROOT),
+        job.preview_seconds,
+        job.preview_start_seconds,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@functools.cache
+def residents() -> resident.Pool:
+    """The commands that stay between jobs of this process, where COVER_RESIDENT says so."""
+    return resident.Pool(
+        settings.SCRATCH_DIR,
+        max_children=settings.COVER_CONCURRENCY,
+        max_jobs=settings.COVER_RESIDENT_JOBS,
+        idle_seconds=settings.COVER_RESIDENT_IDLE_SECONDS,
+    )
+
+
+def run_command(
+    kind: str,
+    job: CoverJob,
+    values: dict[str, str],
+    folder: Path,
+    pulse: Pulse,
+    deadline: float,
+    on_progress: Callable[[float], None],
+) -> tuple[str, ...]:
+    """Runs the command of the stage `separate` or `infer` in a job's scratch folder; returns its warnings.
+
+    values: for the placeholders of its template. deadline: a time.monotonic() value. The seconds that it took are added
+    to job.engine_seconds. Raises NotOurs, StageFailed.
+    """
+    code = code_of_stage(kind)
+    lasting = {
+        "python_exec": settings.GPT_SOVITS_PYTHON,
+        "project_root": str(settings.GPT_SOVITS_PROJECT_ROOT),
+        "uvr_model": settings.COVER_UVR_MODEL,
+    }
+    argv = template(kind).argv(lasting | values)
+    run: Callable[..., runner.CommandResult] = runner.run
+    if settings.COVER_RESIDENT:
+        serving = template(kind).serving(lasting | values, frozenset(lasting))
+        run = functools.partial(residents().run, serving=serving)
+    started = time.monotonic()
+    try:
+        result = run(
+            argv,
+            cwd=folder,
+            env=child_environment(folder, identity(job.log_ids(), tracing.traceparent())),
+            deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, deadline - time.monotonic())),
+            on_progress=on_progress,
+            should_stop=pulse.gone,
+            poll_seconds=0.1,
+            stop_every_seconds=0.1,
+            grace_seconds=0.8,
+            max_output_bytes=settings.COVER_SCRATCH_MAX_BYTES,
+            log_context={"stage": kind},
+        )
+    except runner.CommandStopped as error:
+        raise NotOurs from error
+    except runner.CommandTimedOut as error:
+        raise StageFailed("timed_out", detail=f"{error}\n{error.stderr_tail}") from error
+    except runner.CommandOutputTooLarge as error:
+        raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
+    except runner.CommandFailed as error:
+        if error.out_of_memory:
+            code = "out_of_memory"
+        elif "No space left on device" in error.stderr_tail:
+            code = "storage_full"
+        raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
+    finally:
+        job.engine_seconds = (job.engine_seconds or 0.0) + time.monotonic() - started
+    return result.warnings
+
+
+def fit_output(path: Path, frames: int, code: str) -> None:
+    """Checks a WAV that a command has made, and cuts or fills it to the length of the song.
+
+    frames: of the song, at SAMPLE_RATE; code: of the StageFailed that is raised where the file is no such audio.
+    """
+    try:
+        info = audio.wav_info(path)
+    except (OSError, sf.LibsndfileError) as error:
+        raise StageFailed(code, detail=f"the command ended well, but left no audio in {path.name}: {error}") from error
+    drift = abs(info.frames / info.sample_rate - frames / SAMPLE_RATE)
+    if drift > MAX_WAVEFORM_DRIFT_SECONDS:
+        raise StageFailed(code, detail=f"{path.name} is {info.duration_seconds:.2f} s long, {drift:.2f} s off")
+    if info.sample_rate == SAMPLE_RATE and info.frames == frames:
+        return
+    fitted = path.with_suffix(".fitted")
+    audio.decode_song(
+        path, fitted, field=path.stem, max_seconds=info.duration_seconds + 1, min_seconds=0, sample_rate=SAMPLE_RATE
+    )
+    with sf.SoundFile(fitted, "r+") as file:
+        missing = frames - file.frames
+        if missing > 0:
+            file.seek(0, sf.SEEK_END)
+            file.write(np.zeros((missing, file.channels), dtype=np.float32))
+        else:
+            file.truncate(frames)
+    fitted.replace(path)

@@ -1,0 +1,89 @@
+"""What ElevenLabs' routes share: keys, errors in its shape, output formats."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from voiceproject.errors import PublicError
+from voiceproject.media.formats import Output
+from voices.compat.common import CompatView, UnknownPathMixin, invalid
+from voices.keys.auth import ApiKeyAuthentication
+
+OUTPUTS = {
+    **{f"mp3_{rate}_{kbps}": Output("mp3", rate, kbps)
+       for rate, kbps in ((22_050, 32), (24_000, 48), *((44_100, kbps) for kbps in (32, 64, 96, 128, 192)))},
+    **{f"pcm_{rate}": Output("pcm", rate) for rate in (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)},
+    **{f"wav_{rate}": Output("wav", rate) for rate in (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)},
+    **{f"opus_48000_{kbps}": Output("opus", 48_000, kbps) for kbps in (32, 64, 96, 128, 192)},
+    "ulaw_8000": Output("ulaw", 8_000),
+    "alaw_8000": Output("alaw", 8_000),
+}  # fmt: skip
+DEFAULT_OUTPUT = "mp3_44100_128"
+NO_LIMIT = 2**31 - 1
+TEMPERATURE_A_STABILITY = 0.9  # stability 0 is temperature 1.0, stability 1 is 0.1
+USERS_OF_VOICES = ("voices", "synthesize", "covers")  # scopes that may see voices
+
+ERROR_TYPES = {
+    400: "validation_error",
+    401: "authentication_error",
+    403: "authorization_error",
+    404: "not_found",
+    409: "conflict",
+    413: "validation_error",
+    429: "rate_limit_error",
+}
+ERROR_CODES = {
+    "missing_api_key": "needs_authorization",
+    "rate_limited": "rate_limit_exceeded",
+    "too_many_jobs": "concurrent_limit_exceeded",
+    "too_many_waiting": "concurrent_limit_exceeded",
+    "engine_busy": "system_busy",
+    "permission_denied": "missing_permissions",
+}
+
+
+class ElevenLabsAuthentication(ApiKeyAuthentication):
+    """`xi-api-key: <key>`, or as our own API takes it."""
+
+    def authenticate(self, request: Request) -> Any:
+        if key := request.META.get("HTTP_XI_API_KEY"):
+            request.META["HTTP_X_API_KEY"] = key
+        return super().authenticate(request)
+
+
+class ElevenLabsView(CompatView):
+    authentication_classes = (ElevenLabsAuthentication,)
+    field_names = {"sample": "files"}
+
+    def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
+        kind = ERROR_TYPES.get(error.status, "invalid_request" if error.status < 500 else "internal_error")
+        code = ERROR_CODES.get(error.code, error.code)
+        if error.code == "not_found" and "voice_id" in error.details:
+            code = "voice_not_found"
+        request_id = str(getattr(self.request._request, "request_id", ""))
+        response["request-id"] = request_id
+        detail = {"type": kind, "code": code, "message": error.message, "status": code, "request_id": request_id,
+                  "param": self.param(error)}  # fmt: skip
+        return {"detail": detail}
+
+    def output(self, request: Request, *, streamed: bool) -> Output:
+        """The format that `output_format` of the query names. Raises ValidationError."""
+        name = request.query_params.get("output_format") or DEFAULT_OUTPUT
+        if name not in OUTPUTS or (streamed and name.startswith("wav_")):
+            known = [known for known in OUTPUTS if not (streamed and known.startswith("wav_"))]
+            raise invalid("output_format", f"Must be one of {', '.join(known)}.")
+        return OUTPUTS[name]
+
+
+class UnknownPathView(UnknownPathMixin, ElevenLabsView):
+    pass
+
+
+def number(text: str, field: str, least: int, most: int) -> int:
+    if not re.fullmatch(r"\d{1,10}", text) or not least <= int(text) <= most:
+        raise invalid(field, f"Must be a number from {least} to {most}.")
+    return int(text)

@@ -1,0 +1,190 @@
+"""Text to speech. Of voice_settings, speed and stability count (less stability is more temperature)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from voiceproject.jobs.status import JobStatus
+from voiceproject.media.formats import Output
+from voiceproject.web.api import TextField
+from voices.compat.common import (
+    Reshaped,
+    Speaking,
+    Transcoded,
+    clamp_speed,
+    find_speaker,
+    invalid,
+    model_id,
+    recode,
+    streaming_response,
+)
+from voices.compat.elevenlabs.base import TEMPERATURE_A_STABILITY, ElevenLabsView
+from voices.engines import configured
+from voices.keys.auth import credentials
+from voices.keys.models import ApiKey
+from voices.library.models import Voice
+from voices.speech import synthesis
+from voices.speech.models import Synthesis
+from voices.speech.serializers import LANGUAGES, MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
+
+
+class VoiceSettingsSerializer(serializers.Serializer):
+    stability = FiniteFloatField(required=False, allow_null=True, min_value=0, max_value=1)
+    speed = FiniteFloatField(required=False, allow_null=True, min_value=0.25, max_value=4)
+
+
+class TextToSpeechSerializer(serializers.Serializer):
+    """Unknown fields are ignored, as there."""
+
+    text = TextField(max_length=MAX_TEXT_CHARACTERS)
+    model_id = serializers.CharField(required=False, allow_null=True, allow_blank=True, max_length=200)
+    language_code = serializers.CharField(required=False, allow_null=True, allow_blank=True, max_length=35)
+    voice_settings = VoiceSettingsSerializer(required=False, allow_null=True)
+    seed = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=MAX_SEED)
+
+
+def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, Any]:
+    """When each character is said: sentences as they were made, letters within one by their share of it."""
+    characters: list[str] = []
+    starts: list[float] = []
+    ends: list[float] = []
+    place = 0
+    for number, (sentence, begin, end) in enumerate(spoken):
+        # A sentence that the engine has changed is not found in the text: take as many characters as it has.
+        found = text.find(sentence, place)
+        stop = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
+        if number == len(spoken) - 1:
+            stop = len(text)
+        part = text[place:stop]
+        weights = [1.0 if char.isalnum() else 0.5 for char in part]
+        total = sum(weights) or 1.0
+        at = begin
+        for char, weight in zip(part, weights, strict=True):
+            until = at + (end - begin) * weight / total
+            characters.append(char)
+            starts.append(round(at, 3))
+            ends.append(round(until, 3))
+            at = until
+        place = stop
+    return {"characters": characters, "character_start_times_seconds": starts, "character_end_times_seconds": ends}
+
+
+@extend_schema(exclude=True)
+class TextToSpeechView(ElevenLabsView):
+    """streamed, timestamps: which of the four routes it is."""
+
+    required_scope = "synthesize"
+    streamed = False
+    timestamps = False
+
+    def post(self, request: Request, voice_id: str) -> HttpResponseBase:
+        tenant, key = credentials(request)
+        output = self.output(request, streamed=self.streamed)
+        serializer = TextToSpeechSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        asked = serializer.validated_data
+        speaker = find_speaker(tenant, voice_id)
+        style = asked.get("voice_settings") or {}
+        fields: dict[str, Any] = {"text": asked["text"], "model_id": model_id(asked.get("model_id") or "")}
+        if isinstance(speaker, Voice):
+            fields["voice_id"] = str(speaker.pk)
+        if asked.get("seed") is not None:
+            fields["seed"] = asked["seed"]
+        if language := (asked.get("language_code") or "").lower().partition("-")[0]:
+            known = [code for code in LANGUAGES[1:] if code in configured.get_engine().languages]
+            if language not in known:
+                raise invalid("language_code", f"Must be one of {', '.join(known)}.")
+            fields["language"] = language
+        if style.get("speed") is not None:
+            fields["speed"], _ = clamp_speed(style["speed"])
+        if style.get("stability") is not None:
+            fields["temperature"] = max(0.1, 1.0 - TEMPERATURE_A_STABILITY * style["stability"])
+        speaking = Speaking(request, speaker, fields, streamed=self.streamed)
+        response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)
+        for name, value in headers(request, key, speaking).items():
+            response[name] = value
+        return response
+
+    def _whole(self, speaking: Speaking, output: Output) -> HttpResponseBase:
+        speech = speaking.whole()
+        content = recode(speech, speaking.job, output)
+        if not self.timestamps:
+            return HttpResponse(content, content_type=output.content_type)
+        times = alignment(speaking.text, speech.spoken)
+        body = {
+            "audio_base64": base64.b64encode(content).decode(), "alignment": times, "normalized_alignment": times,
+        }  # fmt: skip
+        return HttpResponse(json.dumps(body), content_type="application/json")
+
+    def _streamed(self, speaking: Speaking, output: Output) -> HttpResponseBase:
+        stream = speaking.stream()
+        blocks = Transcoded(stream, output)
+        if not self.timestamps:
+            return streaming_response(blocks, output.content_type)
+        lines = iter(TimedLines(blocks, stream, speaking.text))
+        return streaming_response(Reshaped(lines, blocks), "application/json")
+
+
+class TimedLines:
+    """Audio and when its characters are said, a line of JSON each."""
+
+    def __init__(self, blocks: Transcoded, stream: synthesis.SpeechStream, text: str) -> None:
+        self._blocks = blocks
+        self._stream = stream
+        self._text = text
+
+    def __iter__(self) -> Iterator[bytes]:
+        told = 0
+        for block in self._blocks:
+            yield self._line(block, self._times(told, last=False))
+            told = self._told
+        times = self._times(told, last=True)
+        if times is not None:
+            yield self._line(b"", times)
+
+    def _times(self, told: int, *, last: bool) -> dict[str, Any] | None:
+        """The times of sentences that were not sent yet. The last one is held back, since its end may still move."""
+        spoken = self._stream.spoken
+        self._told = count = len(spoken) if last else max(told, len(spoken) - 1)
+        if count <= told:
+            return None
+        whole = alignment(self._text, spoken)
+        before = _characters(self._text, spoken[:told])
+        until = len(whole["characters"]) if last else _characters(self._text, spoken[:count])
+        return {name: values[before:until] for name, values in whole.items()}
+
+    @staticmethod
+    def _line(block: bytes, times: dict[str, Any] | None) -> bytes:
+        body = {"audio_base64": base64.b64encode(block).decode(), "alignment": times, "normalized_alignment": times}
+        return json.dumps(body).encode() + b"\n"
+
+
+def _characters(text: str, spoken: list[tuple[str, float, float]]) -> int:
+    """How much of a text these first sentences take, as `alignment` counts it where others follow."""
+    place = 0
+    for sentence, _, _ in spoken:
+        found = text.find(sentence, place)
+        place = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
+    return place
+
+
+def headers(request: Request, key: ApiKey, speaking: Speaking) -> dict[str, str]:
+    running = Synthesis.objects.filter(tenant=key.user, status=JobStatus.RUNNING).count()
+    limit = key.max_concurrent_jobs or max(1, settings.WEB_THREADS - 4)
+    return {
+        "request-id": str(getattr(request._request, "request_id", "")),
+        "history-item-id": str(speaking.job.pk),
+        "character-cost": str(len(speaking.text)),
+        "current-concurrent-requests": str(max(1, running)),
+        "maximum-concurrent-requests": str(limit),
+    }

@@ -1,0 +1,165 @@
+"""Voices: saved ones and presets, in ElevenLabs' shape."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.conf import settings
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from voiceproject.errors import PublicError
+from voiceproject.web import slots, uploads
+from voiceproject.web.api import SizedFileField, TextField
+from voices.compat.common import PRESETS, find_own, presets
+from voices.compat.elevenlabs.base import NO_LIMIT, TEMPERATURE_A_STABILITY, USERS_OF_VOICES, ElevenLabsView, number
+from voices.engines import configured
+from voices.keys.auth import credentials
+from voices.library import consents, saved
+from voices.library.models import StandingConsent, Voice
+from voices.library.recordings import read_sample
+from voices.speech.serializers import DEFAULT_TEMPERATURE
+
+
+def _settings() -> dict[str, Any]:
+    """The settings of every voice: our defaults, so that sending them back changes nothing."""
+    stability = (1.0 - DEFAULT_TEMPERATURE) / TEMPERATURE_A_STABILITY
+    return {"stability": stability, "similarity_boost": 1.0, "style": 0.0, "use_speaker_boost": False, "speed": 1.0}
+
+
+def _voice(voice: Voice) -> dict[str, Any]:
+    samples = [
+        {"sample_id": str(sample.pk), "file_name": f"{sample.pk}.flac", "mime_type": "audio/flac",
+         "size_bytes": sample.audio_bytes, "hash": sample.audio_hash, "duration_secs": sample.duration_seconds}
+        for sample in voice.samples.all()
+    ]  # fmt: skip
+    labels = {} if voice.language == "auto" else {"language": voice.language}
+    return {"voice_id": str(voice.pk), "name": voice.name, "samples": samples, "category": "cloned", "labels": labels,
+            "description": voice.description, "preview_url": None, "available_for_tiers": [],
+            "settings": _settings(), "is_owner": True,
+            "created_at_unix": int(voice.created_at.timestamp())}  # fmt: skip
+
+
+def _preset(name: str) -> dict[str, Any]:
+    return {"voice_id": name, "name": name.title(), "samples": None, "category": "premade",
+            "labels": {"gender": PRESETS[name]}, "description": "A voice of the built-in engine.",
+            "preview_url": None, "available_for_tiers": [], "settings": _settings(),
+            "is_owner": False}  # fmt: skip
+
+
+def own_voices(request: Request) -> Any:
+    return Voice.objects.for_tenant(request.user).filter(taken_down_at=None).prefetch_related("samples")
+
+
+@extend_schema(exclude=True)
+class VoicesView(ElevenLabsView):
+    required_scope = USERS_OF_VOICES
+
+    def get(self, request: Request) -> Response:
+        return Response({"voices": [*map(_voice, own_voices(request)), *map(_preset, presets())]})
+
+
+@extend_schema(exclude=True)
+class VoicesV2View(ElevenLabsView):
+    """With search, category and pages; the token is how many came before."""
+
+    required_scope = USERS_OF_VOICES
+
+    def get(self, request: Request) -> Response:
+        query = request.query_params
+        size = number(query.get("page_size", "10"), "page_size", 1, 100)
+        start = number(query.get("next_page_token") or "0", "next_page_token", 0, NO_LIMIT)
+        found = [*map(_voice, own_voices(request)), *map(_preset, presets())]
+        if search := query.get("search", "").lower():
+            found = [voice for voice in found if search in f"{voice['name']} {voice['description']}".lower()]
+        if category := query.get("category"):
+            found = [voice for voice in found if voice["category"] == category]
+        if ids := query.getlist("voice_ids"):
+            found = [voice for voice in found if voice["voice_id"] in ids]
+        more = start + size < len(found)
+        return Response({"voices": found[start : start + size], "has_more": more, "total_count": len(found),
+                         "next_page_token": str(start + size) if more else None})  # fmt: skip
+
+
+@extend_schema(exclude=True)
+class VoiceView(ElevenLabsView):
+    @property
+    def required_scope(self) -> Any:
+        return "voices" if self.request.method == "DELETE" else USERS_OF_VOICES
+
+    def get(self, request: Request, voice_id: str) -> Response:
+        return Response(_preset(voice_id) if voice_id in presets() else _voice(find_own(request, voice_id)))
+
+    def delete(self, request: Request, voice_id: str) -> Response:
+        if voice_id in PRESETS:
+            raise PublicError("permission_denied", "A premade voice cannot be deleted.")
+        saved.delete(find_own(request, voice_id), request)
+        return Response({"status": "ok"})
+
+
+@extend_schema(exclude=True)
+class VoiceSettingsView(ElevenLabsView):
+    """Of a voice, or without one those that every voice has; none keeps any of its own."""
+
+    required_scope = USERS_OF_VOICES
+
+    def get(self, request: Request, voice_id: str = "") -> Response:
+        if voice_id and voice_id not in presets():
+            find_own(request, voice_id)
+        return Response(_settings())
+
+
+class AddVoiceSerializer(serializers.Serializer):
+    name = TextField(max_length=100)
+    description = TextField(required=False, allow_blank=True, default="", max_length=500)
+    labels = serializers.CharField(required=False, allow_blank=True, default="", max_length=5000)
+    files = serializers.ListField(
+        child=SizedFileField(max_bytes_setting="MAX_UPLOAD_SIZE"), min_length=1, max_length=saved.MAX_SAMPLES
+    )
+
+    def validate_labels(self, text: str) -> dict[str, Any]:
+        try:
+            labels = json.loads(text or "{}") or {}
+        except (ValueError, RecursionError):
+            labels = None
+        if not isinstance(labels, dict):
+            raise serializers.ValidationError("Must be a JSON object, as a string.")
+        return labels
+
+
+@extend_schema(exclude=True)
+class AddVoiceView(ElevenLabsView):
+    """The form has no field for consent: the tenant's standing statement is recorded, and needed."""
+
+    required_scope = "voices"
+
+    def get_max_body_bytes(self) -> int:
+        return saved.MAX_SAMPLES * settings.MAX_UPLOAD_SIZE
+
+    def post(self, request: Request) -> Response:
+        standing = StandingConsent.objects.filter(tenant=credentials(request)[0]).first()
+        if standing is None:
+            raise PublicError(
+                "permission_denied",
+                "Voices are saved with the speaker's consent. State yours once with PUT /api/v1/voice/consent.",
+            )
+        serializer = AddVoiceSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        asked = serializer.validated_data
+        language = str(asked["labels"].get("language", "")).lower().partition("-")[0]
+        known = configured.get_engine().languages
+        with slots.waiting_slot():
+            recordings = [(read_sample(uploads.upload_path(file), "files"), "") for file in asked["files"]]
+            voice = saved.create(
+                consents.provider(request),
+                recordings,
+                standing.statement,
+                name=asked["name"],
+                description=asked["description"],
+                language=language if language in known else "auto",
+                engine=configured.get_engine(),
+            )
+        return Response({"voice_id": str(voice.pk), "requires_verification": False})

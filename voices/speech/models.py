@@ -1,0 +1,181 @@
+"""Syntheses, and the trained models that operators offer for them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import JobStatus
+from voices.engines.interface import Model
+from voices.library.references import references
+from voices.text.languages import LANGUAGES, speaking_seconds
+
+DEFAULT_MODEL = "default"
+MODEL_LANGUAGES = tuple(LANGUAGES[1:])  # all but `auto`
+
+
+class EngineModel(models.Model):
+    """A trained model that operators offer; `model_id` of a request names it. See voices.speech.registry."""
+
+    class Engine(models.TextChoices):
+        GPTSOVITS = "gptsovits", "GPT-SoVITS"
+        RVC = "rvc", "RVC"
+        OTHER = "other", _("other")
+
+    class Version(models.TextChoices):
+        V1 = "v1"
+        V2 = "v2"
+        V2_PRO = "v2Pro"
+        V2_PRO_PLUS = "v2ProPlus"
+        V3 = "v3"
+        V4 = "v4"
+
+    # It becomes an argument of commands and a name on GPU machines: no dots, no slashes, no dash in front.
+    model_id = models.CharField(
+        _("model id"),
+        max_length=100,
+        unique=True,
+        validators=[RegexValidator(r"\A[A-Za-z0-9_][A-Za-z0-9_-]*\Z", _("Letters, digits, - and _ only."))],
+        help_text=_("What clients send. `default` is what they get when they send nothing."),
+    )
+    name = models.CharField(_("name"), max_length=100, help_text=_("For people"))
+    engine = models.CharField(_("engine"), max_length=16, choices=Engine, default=Engine.GPTSOVITS)
+    gpt_weights = models.CharField(
+        _("gpt weights"),
+        max_length=500,
+        blank=True,
+        help_text=_("The .ckpt, as the GPT-SoVITS server sees it (relative to its own folder)"),
+    )
+    sovits_weights = models.CharField(
+        _("sovits weights"), max_length=500, blank=True, help_text=_("The .pth that belongs to it")
+    )
+    voice_weights = models.CharField(
+        _("voice weights"), max_length=500, blank=True, help_text=_("RVC's .pth, as the workers see it")
+    )
+    voice_index = models.CharField(
+        _("voice index"), max_length=500, blank=True, help_text=_("RVC's .index, if there is one")
+    )
+    version = models.CharField(
+        _("version"), max_length=16, choices=Version, blank=True, help_text=_("Of GPT-SoVITS; v1 lacks yue, ko")
+    )
+    languages = models.JSONField(
+        _("languages"), default=list, blank=True, help_text=_("What it speaks; none: all of its version")
+    )
+    enabled = models.BooleanField(_("enabled"), default=True)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ("model_id",)
+        verbose_name = _("model")
+        verbose_name_plural = _("models")
+
+    def __str__(self) -> str:
+        return self.model_id
+
+    def clean(self) -> None:
+        if bool(self.gpt_weights) != bool(self.sovits_weights):
+            raise ValidationError(_("GPT weights and SoVITS weights are given together."))
+        if self.engine == self.Engine.RVC and not self.voice_weights:
+            raise ValidationError({"voice_weights": _("RVC needs them.")})
+        for field in ("gpt_weights", "sovits_weights", "voice_weights", "voice_index"):
+            path = getattr(self, field)
+            if path.startswith("-") or not path.isprintable():
+                raise ValidationError(
+                    {field: _("A path does not begin with a dash, and has printable characters only.")}
+                )
+        if not isinstance(self.languages, list) or set(self.languages) - set(MODEL_LANGUAGES):
+            raise ValidationError({"languages": _("A list of some of: %s.") % ", ".join(MODEL_LANGUAGES)})
+        lacking = sorted(set(self.languages) & {"yue", "ko"})
+        if self.version == self.Version.V1 and lacking:
+            raise ValidationError({"languages": _("v1 does not speak %s.") % ", ".join(lacking)})
+
+    def spoken_languages(self) -> set[str]:
+        """Without `auto`; empty where nothing is known."""
+        if self.languages or self.engine != self.Engine.GPTSOVITS:
+            return set(self.languages)
+        return set(MODEL_LANGUAGES) - ({"yue", "ko"} if self.version == self.Version.V1 else set())
+
+    def as_model(self) -> Model:
+        return Model(
+            id=self.model_id,
+            gpt_weights=self.gpt_weights,
+            sovits_weights=self.sovits_weights,
+            voice_weights=self.voice_weights,
+            voice_index=self.voice_index,
+            version=self.version,
+            languages=frozenset(self.languages),
+        )
+
+
+class Synthesis(Job):
+    """One text spoken in one voice."""
+
+    webhook_kind: ClassVar[str] = "synthesis"
+    turn_field: ClassVar[str] = "synthesis_served_at"
+
+    background = models.BooleanField(
+        _("background"), default=False, help_text=_("Made by a worker; otherwise by the process where its client waits")
+    )
+    text = models.TextField(_("text"))
+    language = models.CharField(_("language"), max_length=8, default="auto")
+    reference_hash = models.CharField(
+        _("reference hash"), max_length=64, help_text=_("SHA-256 of the uploaded reference")
+    )
+    reference_audio = models.FileField(
+        _("reference audio"), max_length=200, blank=True, help_text=_("Kept where a worker needs it")
+    )
+    reference_text = models.TextField(_("reference text"), blank=True)
+    reference_language = models.CharField(_("reference language"), max_length=8, default="auto")
+    speed = models.FloatField(_("speed"), default=1.0)
+    temperature = models.FloatField(_("temperature"), default=0.7)
+    seed = models.BigIntegerField(_("seed"), null=True)
+    model_id = models.CharField(_("model id"), max_length=100, blank=True)
+    response_format = models.CharField(_("response format"), max_length=8, default="wav")
+    engine = models.CharField(_("engine"), max_length=32, blank=True)
+    audio = models.FileField(_("audio"), max_length=200, blank=True)
+    duration_seconds = models.FloatField(_("duration seconds"), null=True)
+    sample_rate = models.PositiveIntegerField(_("sample rate"), null=True, help_text=_("Hz"))
+
+    class Meta(Job.Meta):
+        verbose_name = _("synthesis")
+        verbose_name_plural = _("syntheses")
+        abstract = False
+
+    @property
+    def resumable(self) -> bool:
+        return self.background
+
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+    def expected_seconds(self) -> float:
+        return speaking_seconds(self.text) / self.speed
+
+    def made_seconds(self) -> float:
+        if self.status == JobStatus.SUCCEEDED:
+            return self.duration_seconds or 0.0
+        # Canceled on its way: who was making it knows better, and says so (usage.correct).
+        return self.expected_seconds() * self.progress / 100
+
+    def revoke(self, ttl_hours: float = 24) -> bool:
+        references.forget(self.reference_hash)
+        return super().revoke(ttl_hours)
+
+    def remove(self) -> None:
+        super().remove()
+        references.forget(self.reference_hash)
+
+    @classmethod
+    def for_workers(cls) -> models.QuerySet:
+        return cls.objects.filter(background=True)
+
+    @classmethod
+    def output_fields(cls) -> list[str]:
+        return ["audio"]
