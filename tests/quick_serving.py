@@ -1,12 +1,9 @@
 """voiceproject.serving with short times for clients that stall, for `--config python:tests.quick_serving`."""
 
-import os
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
-
-from voiceproject.web.middleware import RequestMiddleware  # noqa: E402
-from voiceproject.web.serving import *  # noqa: E402, F403
-from voiceproject.web.serving import Worker  # noqa: E402
+import voiceproject.wsgi  # noqa: F401 - the middleware needs Django set up
+from voiceproject.web.middleware import RequestMiddleware
+from voiceproject.web.serving import *  # noqa: F403
+from voiceproject.web.serving import Worker
 
 RequestMiddleware.IDLE_SECONDS = 1.0
 RequestMiddleware.DRAIN_SECONDS = 0.2
