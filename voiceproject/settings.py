@@ -465,6 +465,7 @@ LOGGING = {
         "django.security.DisallowedHost": {"level": "CRITICAL"},
         "django.server": {"level": "WARNING"},
         "botocore": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},  # Its debug lines show URLs with their queries.
     },
 }
 
