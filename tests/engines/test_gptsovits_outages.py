@@ -29,7 +29,7 @@ from tests.support.gptsovits_client import (  # noqa: F401
 )
 from voiceproject.leases.lease import Leases
 from voiceproject.leases.models import EngineLease, EngineWaiter
-from voices.engines.servers import Server
+from voices.engines.gptsovits.servers import Server
 
 # --- servers that do not answer -----------------------------------------------------------------------------
 
