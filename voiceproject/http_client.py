@@ -292,11 +292,11 @@ class _Response(http.client.HTTPResponse):
         self._reader = _Reader(sock, until)
         self.fp = _Buffer(self._reader)
 
-    def begin(self) -> None:
-        super().begin()
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        super().begin(*args, **kwargs)
         while 100 <= self.status < 200:
             self.headers = self.msg = None  # type: ignore[assignment]
-            super().begin()
+            super().begin(*args, **kwargs)
         self._reader.in_head = False
         # A header that is none is left out. urllib3 would log it, and the URL, which may hold a secret.
         self.headers.defects.clear()
