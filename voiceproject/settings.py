@@ -346,7 +346,7 @@ TEXT_FILTER_WORDS = env.path("TEXT_FILTER_WORDS", DATA_DIR / "refused-words.txt"
 SOVITS_BASE_URLS = [check_url("SOVITS_BASE_URL", url, ("http", "https")) for url in env.words("SOVITS_BASE_URL", [])]
 VOICE_ENGINES = {
     "builtin": "voices.engines.builtin.engine.BuiltinEngine",
-    "gptsovits": "voices.engines.gptsovits.GptSovitsEngine",
+    "gptsovits": "voices.engines.gptsovits.configured.ConfiguredGptSovits",
 }
 VOICE_ENGINE = env.text("VOICE_ENGINE", "gptsovits" if SOVITS_BASE_URLS else "builtin", choices=tuple(VOICE_ENGINES))
 if VOICE_ENGINE == "gptsovits" and not SOVITS_BASE_URLS:
@@ -465,6 +465,7 @@ LOGGING = {
         "django.security.DisallowedHost": {"level": "CRITICAL"},
         "django.server": {"level": "WARNING"},
         "botocore": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},  # Its debug lines show URLs with their queries.
     },
 }
 

@@ -11,7 +11,7 @@ from voiceproject.console.panels import JOBS, TENANTS, JobPanel, Link, Section, 
 from voiceproject.registry import EngineHealth, JobKind, SpeechEngine, registry
 from voices.account import personal_data
 from voices.engines import configured
-from voices.engines.protocols import sweep_references
+from voices.engines.gptsovits.references import sweep_references
 from voices.library import saved
 from voices.library.models import Voice
 from voices.speech import tasks

@@ -18,10 +18,12 @@ import soundfile
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
 from tests.leases.test_lease import child, in_thread, until
 from tests.support.gptsovits_client import Engines, ask, engine_for, failure, fake, pitch, plain, post, speak, voice  # noqa: F401
-from voices.engines import protocols
-from voices.engines.gptsovits import GptSovitsEngine, best_window
+from voiceproject.leases.lease import Leases
+from voices.engines.gptsovits import references
+from voices.engines.gptsovits.api_v2 import ApiV2
+from voices.engines.gptsovits.engine import GptSovitsEngine
+from voices.engines.gptsovits.references import best_window, store_reference, sweep_references, wav_bytes
 from voices.engines.interface import Reference
-from voices.engines.protocols import store_reference, sweep_references, wav_bytes
 
 # --- the fake is worth testing against ----------------------------------------------------------------------
 
@@ -108,9 +110,10 @@ PROCESS = """
 import json, time
 from pathlib import Path
 from tests.support.gptsovits_client import ask, pitch, speak, voice
-from voices.engines.gptsovits import GptSovitsEngine
+from voiceproject.leases.lease import Leases
+from voices.engines.gptsovits.engine import GptSovitsEngine
 url, folder, frequency = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
-engine = GptSovitsEngine([url], 20, folder, str(folder), 60, 16)
+engine = GptSovitsEngine([url], 20, folder, str(folder), 60, 16, Leases)
 print(json.dumps([pitch(speak(engine, ask(reference=voice(frequency)), 60)) for _ in range(4)]))
 """
 
@@ -161,7 +164,7 @@ def test_audio_that_cannot_change_is_encoded_once_and_written_again_when_its_fil
         encoded.append(len(samples))
         return wav_bytes(samples, rate)
 
-    monkeypatch.setattr(protocols, "wav_bytes", counted)
+    monkeypatch.setattr(references, "wav_bytes", counted)
     folder = tmp_path / "shared"
     engine = engine_for(fake.url, folder=folder)
     samples = tone(110, 12, 24_000)
@@ -179,11 +182,11 @@ def test_audio_that_cannot_change_is_encoded_once_and_written_again_when_its_fil
 
 
 def test_audio_at_the_place_in_memory_of_other_audio_is_not_taken_for_it(tmp_path: Path) -> None:
-    protocol = protocols.ApiV2(tmp_path, str(tmp_path))
+    protocol = ApiV2(tmp_path, str(tmp_path))
 
     def store(samples: np.ndarray) -> str:
         samples.flags.writeable = False
-        return protocol.reference(protocols.Excerpt(samples, None, 16_000, lambda: samples), None)
+        return protocol.reference(references.Excerpt(samples, None, 16_000, lambda: samples), None)
 
     gone, later = tone(110, 4, 16_000), tone(220, 4, 16_000)
     first = store(gone)
@@ -224,7 +227,7 @@ def test_the_server_is_told_where_it_sees_the_reference(
 ) -> None:
     seen_there = tmp_path / "there"
     seen_there.symlink_to(tmp_path / "here")
-    engine = GptSovitsEngine([fake.url], 20, tmp_path / "here", f"{seen_there}/", 20, 16)
+    engine = GptSovitsEngine([fake.url], 20, tmp_path / "here", f"{seen_there}/", 20, 16, Leases)
     assert pitch(speak(engine, ask(reference=voice(170)))) == pytest.approx(170, rel=0.03)
     path = Path(fake.log[0]["body"]["ref_audio_path"])
     assert path.parent == seen_there and (tmp_path / "here" / path.name).exists()
@@ -308,3 +311,12 @@ def test_the_best_window_of_unbroken_sound_is_a_window() -> None:
     for samples in (tone(120, 30, 8000), np.zeros(30 * 8000, np.float32)):
         start, end = best_window(samples, 8000)
         assert 0 <= start < end <= 30 and 3 <= end - start <= 10
+
+
+def test_the_engine_is_imported_without_the_database() -> None:
+    code = """
+import sys
+import voices.engines.gptsovits.engine
+assert not {name for name in sys.modules if name.startswith(("django.db", "voiceproject.leases", "voices.models"))}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])

@@ -32,7 +32,7 @@ from tests.support.gptsovits_client import (  # noqa: F401
 from voiceproject.errors import PublicError
 from voiceproject.leases.lease import UNKNOWN
 from voiceproject.leases.models import EngineLease, EngineWaiter
-from voices.engines.gptsovits import GptSovitsEngine
+from voices.engines.gptsovits.engine import GptSovitsEngine
 from voices.engines.interface import Model
 
 BASE = Model("default", "gpt-base", "sovits-base")
@@ -126,7 +126,7 @@ def test_a_switch_that_fails_is_an_engine_error_and_nothing_is_taken_for_loaded(
 def test_after_a_switch_whose_end_is_not_known_the_weights_are_loaded_again(
     fake: FakeGptSovits, engine_for: Engines, mood: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voices.engines.gptsovits.SWITCH_SECONDS", 0.5)
+    monkeypatch.setattr("voices.engines.gptsovits.synthesis.SWITCH_SECONDS", 0.5)
     engine = engine_for(fake.url)
     speak(engine, with_model(BASE))
     fake.switch_mood = mood

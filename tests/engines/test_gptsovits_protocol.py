@@ -28,7 +28,7 @@ from tests.support.gptsovits_client import (  # noqa: F401
 )
 from voiceproject.leases.lease import Leases
 from voiceproject.telemetry.logging import bind
-from voices.engines.gptsovits import GptSovitsEngine
+from voices.engines.gptsovits.engine import GptSovitsEngine
 from voices.engines.interface import Model
 
 

@@ -13,7 +13,7 @@ from tests.fakes.fake_gptsovits import FakeGptSovits
 from tests.support.gptsovits_client import TEXT, Engines, ask, engine_for, failure, fake, pitch, speak, voice  # noqa: F401
 from voiceproject.errors import PublicError
 from voiceproject.leases.models import EngineLease
-from voices.engines.gptsovits import least_seconds
+from voices.engines.gptsovits.speech import least_seconds
 
 # --- what is asked of the server ----------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ def test_what_the_server_says_is_logged_in_short(
 def test_an_endless_answer_is_cut_off(
     fake: FakeGptSovits, engine_for: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voices.engines.protocols.MAX_ANSWER_BYTES", 500_000)
+    monkeypatch.setattr("voices.engines.gptsovits.api_v2.MAX_ANSWER_BYTES", 500_000)
     fake.moods.append("oversize")
     assert failure(engine_for(fake.url)).code == "engine_error"
     assert fake.oversize_mib < 40, "what the sockets hold, and no more"

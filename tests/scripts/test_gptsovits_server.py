@@ -25,7 +25,8 @@ from tests.scripts import fake_gptsovits_root as fake
 from tests.scripts.script_server import SCRIPTS
 from tests.support import speech
 from voiceproject.errors import EngineUnavailable
-from voices.engines.gptsovits import GptSovitsEngine
+from voiceproject.leases.lease import Leases
+from voices.engines.gptsovits.engine import GptSovitsEngine
 from voices.engines.interface import Model, Reference, SynthesisRequest
 
 SCRIPT = SCRIPTS / "gptsovits_server.py"
@@ -447,7 +448,7 @@ def test_the_product_s_own_client_speaks_through_it(server: Running, tmp_path: P
     at = np.arange(4 * 24_000)
     reference = Reference((0.25 * np.sin(at * 0.05)).astype(np.float32), 24_000, "hash", None, "en")
     engine = GptSovitsEngine(
-        [server.url], 60, tmp_path, str(tmp_path), 10, 4, protocol="voiceproject", token=TOKEN
+        [server.url], 60, tmp_path, str(tmp_path), 10, 4, Leases, protocol="voiceproject", token=TOKEN
     )  # fmt: skip
     assert engine.health().available
     asked = SynthesisRequest(f"{TEXT} {TEXT}", "en", reference, seed=7)
@@ -461,6 +462,8 @@ def test_the_product_s_own_client_speaks_through_it(server: Running, tmp_path: P
     assert speech.pitch(other[0].samples, other[0].sample_rate) < 0.85 * speech.pitch(
         pieces[0].samples, pieces[0].sample_rate
     )
-    wrong = GptSovitsEngine([server.url], 60, tmp_path, str(tmp_path), 10, 4, protocol="voiceproject", token="x" * 24)
+    wrong = GptSovitsEngine(
+        [server.url], 60, tmp_path, str(tmp_path), 10, 4, Leases, protocol="voiceproject", token="x" * 24
+    )
     with pytest.raises(EngineUnavailable):
         list(wrong.synthesize(asked, time.monotonic() + 60, lambda: False))

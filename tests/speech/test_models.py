@@ -20,10 +20,11 @@ from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
 from tests.console.test_console import operator  # noqa: F401 - a fixture
 from tests.covers.test_covers import RATE, song
 from tests.fakes.fake_gptsovits import FakeGptSovits
+from voiceproject.leases.lease import Leases
 from voiceproject.operations import checks
 from voices.engines import configured
 from voices.engines.builtin.engine import CLEAR
-from voices.engines.gptsovits import GptSovitsEngine
+from voices.engines.gptsovits.engine import GptSovitsEngine
 from voices.speech import tasks as voice_tasks
 from voices.speech.models import EngineModel
 
@@ -37,7 +38,7 @@ def sovits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
     with FakeGptSovits() as fake:
 
         def make(**options: Any) -> FakeGptSovits:
-            engine = GptSovitsEngine([fake.url], 20, tmp_path, str(tmp_path), 20, 16, **options)
+            engine = GptSovitsEngine([fake.url], 20, tmp_path, str(tmp_path), 20, 16, Leases, **options)
             monkeypatch.setattr(configured, "load_engine", lambda: engine)
             return fake
 

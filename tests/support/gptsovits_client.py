@@ -22,7 +22,7 @@ from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
 from tests.leases.test_lease import until
 from voiceproject.errors import PublicError
 from voiceproject.leases.lease import Leases
-from voices.engines.gptsovits import GptSovitsEngine
+from voices.engines.gptsovits.engine import GptSovitsEngine
 from voices.engines.interface import Model, Piece, Reference, SynthesisRequest
 
 TEXT = "This is one sentence of a dozen words, which anybody can speak."

@@ -481,6 +481,58 @@ def test_of_an_endless_answer_only_the_status_is_read(receiver: Receiver) -> Non
     assert safe_http.post(receiver.url, b"{}", {}, 5) == 200
 
 
+def _not_http(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+
+def _status_600(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 600 Odd\r\n\r\n")
+
+
+def _hang_up(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("habit", "reason"),
+    [(_hang, "The receiver did not answer within 0.5 seconds."), (_not_http, "The receiver's answer was not HTTP."),
+     (_status_600, "The receiver's answer was not HTTP."), (_hang_up, "The connection failed or broke off.")],
+)  # fmt: skip
+def test_the_log_says_what_was_wrong_with_an_answer(receiver: Receiver, habit: Any, reason: str) -> None:
+    receiver.habit = habit
+    with pytest.raises(safe_http.Unreachable) as caught:
+        safe_http.post(receiver.url, b"{}", {}, 0.5)
+    assert str(caught.value) == reason
+
+
+def test_the_log_says_why_there_was_no_connection(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reason(url: str) -> str:
+        with pytest.raises(safe_http.Unreachable) as caught:
+            safe_http.post(url, b"{}", {}, 5)
+        return str(caught.value)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refused = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+    assert reason(refused) == "The connection was refused."
+    assert reason(f"https://127.0.0.1:{receiver.server_port}/") == "A TLS connection could not be made."
+    assert reason("https://no-such-host.invalid/") == "The host's name could not be resolved."
+    ended = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: ended.wait(20) and [])
+    monkeypatch.setattr("voiceproject.http_client.RESOLVE_SECONDS", 0.2)
+    assert reason("https://hook.example/") == "The host's name could not be resolved in time."
+    ended.set()
+
+
+def test_a_request_says_whom_it_is_for_and_is_the_last_of_its_connection(receiver: Receiver) -> None:
+    assert safe_http.post(receiver.url, b"{}", {"webhook-id": "1"}, 5) == 204
+    path, headers, body = receiver.requests[0]
+    assert (path, body) == ("/hook?a=b", b"{}")
+    assert headers == {
+        "host": f"127.0.0.1:{receiver.server_port}", "content-length": "2", "webhook-id": "1", "connection": "close",
+        "accept-encoding": "identity", "user-agent": headers["user-agent"],
+    }  # fmt: skip
+
+
 def test_tls_asks_for_the_names_certificate(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

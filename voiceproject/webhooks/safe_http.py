@@ -2,17 +2,14 @@
 
 A name is resolved, every address that it has must be allowed, and the connection goes to the very address that was
 judged: an answer of the DNS that changes in between changes nothing. TLS still asks for the certificate of the name.
-Redirects are not followed, and of an answer no more than its status line is read.
+Redirects are not followed, and of an answer no more than its head is read.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import queue
 import re
-import socket
 import ssl
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +17,10 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from voiceproject import http_client
+
 MAX_URL_CHARACTERS = 2000
-RESOLVE_SECONDS = 5.0
 TIMEOUT_SECONDS = 15.0
-MAX_HEAD_BYTES = 16 * 1024
 
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -50,9 +47,10 @@ class Target:
     path: str
 
     @property
-    def host_header(self) -> str:
+    def url(self) -> str:
+        """In ASCII, its host as it is looked up."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}{self.path}"
 
 
 def parse(url: str) -> Target:
@@ -101,24 +99,19 @@ def is_allowed(address: str) -> bool:
     return ip.is_global and (ip.version == 4 or ip in _GLOBAL_UNICAST)
 
 
-def resolve(target: Target, seconds: float = RESOLVE_SECONDS) -> list[str]:
+def resolve(target: Target) -> list[str]:
     """The addresses of the host, all of them allowed. Raises Refused, or Unreachable where there is none in time."""
-    answers: queue.Queue[list[str] | OSError | UnicodeError] = queue.Queue()
+    return _allowed_addresses(target.host, target.port, http_client.RESOLVE_SECONDS)
 
-    def ask() -> None:
-        try:
-            found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
-        except (OSError, UnicodeError) as error:
-            answers.put(error)
 
-    # The system's resolver knows no deadline; a thread that is left behind ends with the resolver's own.
-    threading.Thread(target=ask, name="resolve", daemon=True).start()
+def _allowed_addresses(host: str, port: int, seconds: float) -> list[str]:
     try:
-        found = answers.get(timeout=max(0.0, seconds))
-    except queue.Empty:
+        found = http_client.resolve(host, port, seconds)
+    except TimeoutError:
         raise Unreachable("The host's name could not be resolved in time.") from None
-    if not isinstance(found, list) or not found:
+    except (OSError, UnicodeError):
+        raise Unreachable("The host's name could not be resolved.") from None
+    if not found:
         raise Unreachable("The host's name could not be resolved.")
     if not all(is_allowed(address) for address in found):
         raise Refused("The host has an address that is not public.")
@@ -126,75 +119,38 @@ def resolve(target: Target, seconds: float = RESOLVE_SECONDS) -> list[str]:
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], seconds: float = TIMEOUT_SECONDS) -> int:
-    """Sends `body` and returns the status of the answer (100 to 599). All of it takes at most about `seconds`.
+    """Sends `body` and returns the status of the answer (200 to 599). All of it takes at most about `seconds`.
 
     Raises Refused where the URL or an address of it is not allowed now, Unreachable where no answer came.
     """
     deadline = time.monotonic() + seconds
-    target = parse(url)
-    addresses = resolve(target, min(RESOLVE_SECONDS, seconds))
-    head = [f"POST {target.path} HTTP/1.1", f"Host: {target.host_header}", f"Content-Length: {len(body)}",
-            *(f"{name}: {value}" for name, value in headers.items()), "Connection: close"]  # fmt: skip
-    request = "\r\n".join([*head, "", ""]).encode("ascii") + body
+    headers = {**headers, "Connection": "close"}
     try:
-        with _connect(target, addresses, deadline) as connection:
-            connection.settimeout(_left(deadline))
-            connection.sendall(request)
-            return _read_status(connection, deadline)
-    except TimeoutError:
+        with (
+            http_client.Session(lookup=_allowed_addresses) as session,
+            session.call("POST", parse(url).url, deadline, body=body, headers=headers) as answer,
+        ):
+            status = answer.status_code
+    except http_client.DeadlinePassed:
         raise Unreachable(f"The receiver did not answer within {seconds:g} seconds.") from None
-    except ssl.SSLCertVerificationError:
-        raise Unreachable("The receiver's certificate is not valid for its name.") from None
-    except ssl.SSLError:
-        raise Unreachable("A TLS connection could not be made.") from None
-    except ConnectionRefusedError:
-        raise Unreachable("The connection was refused.") from None
-    except OSError:
+    except http_client.NotConnected as error:
+        raise Unreachable(_why(error.reason, seconds)) from None
+    except http_client.NoAnswer:
         raise Unreachable("The connection failed or broke off.") from None
+    except http_client.BadAnswer:
+        raise Unreachable("The receiver's answer was not HTTP.") from None
+    if not 200 <= status <= 599:
+        raise Unreachable("The receiver's answer was not HTTP.")
+    return status
 
 
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _connect(target: Target, addresses: list[str], deadline: float) -> socket.socket:
-    """A connection to the first address that takes one. The name is not looked up again."""
-    for index, address in enumerate(addresses):
-        try:
-            # One dead address must not use up the time of the next.
-            plain = socket.create_connection((address, target.port), _left(deadline) / (len(addresses) - index))
-            break
-        except OSError:
-            if index == len(addresses) - 1:
-                raise
-    if target.scheme == "http":
-        return plain
-    try:
-        plain.settimeout(_left(deadline))
-        return ssl.create_default_context().wrap_socket(plain, server_hostname=target.host)
-    except BaseException:
-        plain.close()
-        raise
-
-
-def _read_status(connection: socket.socket, deadline: float) -> int:
-    """The status of the final answer; interim ones (100 Continue, 103 Early Hints) are passed over."""
-    received = b""
-    while len(received) < MAX_HEAD_BYTES:
-        match = re.match(rb"HTTP/1\.[01] ([1-5]\d\d)[ \r\n]", received)
-        if match and not match[1].startswith(b"1"):
-            return int(match[1])
-        if match and b"\r\n\r\n" in received:
-            received = received.partition(b"\r\n\r\n")[2]
-            continue
-        if not match and b"\n" in received:
-            break
-        connection.settimeout(_left(deadline))
-        block = connection.recv(4096)
-        if not block:
-            break
-        received += block
-    raise Unreachable("The receiver's answer was not HTTP.")
+def _why(reason: Exception, seconds: float) -> str:
+    if isinstance(reason, TimeoutError):
+        return f"The receiver did not answer within {seconds:g} seconds."
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return "The receiver's certificate is not valid for its name."
+    if isinstance(reason, ssl.SSLError):
+        return "A TLS connection could not be made."
+    if isinstance(reason, ConnectionRefusedError):
+        return "The connection was refused."
+    return "The connection failed or broke off."

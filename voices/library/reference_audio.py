@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
-from voices.engines.gptsovits import best_window
+from voices.engines.gptsovits.references import best_window
 from voices.library.engine_data import forget_engine_data
 from voices.library.models import Voice, VoiceSample
 from voices.library.references import references
