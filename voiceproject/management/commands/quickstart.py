@@ -20,7 +20,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from voiceproject.settings import env
-from voices.models import ApiKey
+from voices.keys.models import ApiKey
 
 DEMO_USER = "demo"
 ADMIN_USER = "admin"
