@@ -73,7 +73,7 @@ def main() -> int:
     parser.add_argument("--work", type=float, default=1.0)
     parser.add_argument("--only", choices=("loading", "separate", "infer"))
     options = parser.parse_args()
-    script = Path(__file__).with_name("resident_script.py")
+    script = Path(__file__).with_name("engines") / "resident_script.py"
     templates = {
         "loading": f"{{python_exec}} {script} --output {{folder}}/out --load {options.load} --work {options.work}",
         "separate": "{python_exec} gpu_scripts/builtin_separate.py --input {folder}/song.wav --vocal {folder}/v.wav "

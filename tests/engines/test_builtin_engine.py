@@ -158,7 +158,7 @@ def test_base_voices_draw_their_chance_from_the_generator(name: str) -> None:
 def test_the_package_carries_the_features_of_its_english_voices() -> None:
     for name in {*english.NAMES, *english.SOURCES}:
         path = PRECOMPUTED / base_file(speech.base_voice(name))
-        assert path.exists(), "run python -m bench.bases"
+        assert path.exists(), "run python -m bench.engines.bases"
 
 
 # In whose voice.

@@ -1,6 +1,6 @@
 """Makes the features of base voices that the package carries, so that no first request has to wait for them.
 
-    python -m bench.bases
+    python -m bench.engines.bases
 
 Run it whenever a base voice, its calibration sentences or FEATURES_VERSION change: the files are named by all three,
 and what is not in the package is made at the first request and kept in the cache folder.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import corpus, scorers
+from bench.engines import corpus, scorers
 from voices.engines.builtin import world
 from voices.engines.builtin.profiles import VoiceProfile
 from voices.engines.builtin.synthesizer import Synthesizer

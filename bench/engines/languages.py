@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import corpus, scorers
+from bench.engines import corpus, scorers
 from voices.engines.builtin import world
 from voices.engines.builtin.languages import chinese, japanese
 from voices.engines.builtin.synthesizer import Synthesizer

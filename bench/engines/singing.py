@@ -17,12 +17,12 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from bench import corpus, scorers
+from bench.engines import corpus, scorers
 from tests.support import songs
 
 Audio = NDArray[np.float64]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "gpu_scripts"
 RATE = songs.RATE
 SING_SECONDS = 16.0  # of speech; 1.6 times as long when sung

@@ -1,6 +1,6 @@
 """Makes voiceproject/samples: a speaker to copy, with the transcript, and a song to cover.
 
-    python -m bench.make_samples [FOLDER]
+    python -m bench.engines.make_samples [FOLDER]
 
 From the root of the project. Nothing in them is anybody's: the speaker is the English base voice in another throat and
 register, the song is that base voice put on a melody over a band of plain oscillators.
@@ -26,7 +26,7 @@ SONG_SECONDS = 24.0
 
 
 def main() -> None:
-    default = Path(__file__).resolve().parent.parent / "voiceproject" / "samples"
+    default = Path(__file__).resolve().parents[2] / "voiceproject" / "samples"
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     folder.mkdir(parents=True, exist_ok=True)
     speech = songs.other_speaker(songs.speech(TRANSCRIPT, seed=11), SPEECH_RATE, pitch=0.56, tract=1.17)
