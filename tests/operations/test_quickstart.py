@@ -397,6 +397,18 @@ def test_a_server_that_dies_before_it_answers_is_told_with_the_end_of_its_log(tm
         running.stop(signal.SIGKILL)
 
 
+def test_a_name_in_the_env_file_that_is_no_setting_is_told_once(tmp_path: Path) -> None:
+    environment = tmp_path / "env"
+    environment.write_text("COVER_CONCURENCY=2\nAWS_ACCESS_KEY_ID=x\n")
+    running = Quickstart(tmp_path / "data", ENV_FILE=str(environment)).ready()
+    try:
+        told = [line for line in running.output.splitlines() if "is not a setting" in line]
+        assert len(told) == 1 and told[0].endswith("is not a setting; did you mean COVER_CONCURRENCY?")
+    finally:
+        running.stop()
+    assert running.output.count("is not a setting") == 1
+
+
 def test_an_env_file_with_a_key_and_the_url_of_gpt_sovits_just_works(tmp_path: Path) -> None:
     key = "only-tenant-" + "k" * 20
     with FakeGptSovits() as fake:

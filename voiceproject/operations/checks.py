@@ -47,6 +47,12 @@ def command_templates(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 @register()
+def names_in_the_env_file(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A misspelt name would go unnoticed. In the environment of the process it does, among all the names of others."""
+    return [Warning(sentence, id="voiceproject.W013") for sentence in settings.UNKNOWN_NAMES]
+
+
+@register()
 def folders(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         Error(f"{folder} is not writable.", hint="See DATA_DIR.", id="voiceproject.E003")
