@@ -26,6 +26,7 @@ from django.conf import settings
 from tests.conftest import needs, speech_like, wav_bytes
 from tests.covers.test_covers import processes_of, until
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of
+from voiceproject.management.commands import quickstart as command
 
 BASE_DIR = Path(settings.BASE_DIR)
 SAMPLES = BASE_DIR / "voiceproject" / "samples"
@@ -395,6 +396,32 @@ def test_a_server_that_dies_before_it_answers_is_told_with_the_end_of_its_log(tm
         until(lambda: not running.tree(), 5)
     finally:
         running.stop(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "named", "answered"),
+    [
+        ("127.0.0.1", ["localhost"], False, {"localhost", "127.0.0.1"}),
+        ("127.0.0.1", ["voice.example.com"], True, {"voice.example.com", "127.0.0.1"}),
+        ("::1", ["localhost"], False, {"localhost", "[::1]"}),
+        ("0.0.0.0", ["localhost"], False, {"localhost", "*"}),
+        ("0.0.0.0", ["voice.example.com"], True, {"voice.example.com", "127.0.0.1"}),
+    ],
+)
+def test_the_address_in_the_printed_lines_is_answered(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, host: str, allowed: list[str], named: bool, answered: set[str]
+) -> None:
+    settings.ALLOWED_HOSTS = allowed
+    monkeypatch.setitem(command.env.values, "ALLOWED_HOSTS", ",".join(allowed) if named else "")
+    assert set(command.environment(host)["ALLOWED_HOSTS"].split(",")) == answered
+
+
+def test_an_engine_that_is_away_is_told_and_a_server_that_is_well_is_not() -> None:
+    checks = {"database": "ok", "broker": "unreachable", "storage": "ok", "workers": "1 alive"}
+    engine = {"name": "gptsovits", "available": False, "detail": "cannot be reached"}
+    health = {"status": "degraded", "engine": engine, "checks": checks}
+    assert command.what_is_wrong(health) == ["engine gptsovits: cannot be reached", "broker: unreachable"]
+    assert command.what_is_wrong({**health, "status": "healthy"}) == []
 
 
 def test_a_name_in_the_env_file_that_is_no_setting_is_told_once(tmp_path: Path) -> None:
