@@ -136,8 +136,8 @@ def examples(base: str, key: str) -> tuple[str, str, str]:
         """| sed 's/.*"job_id": *"\\([^"]*\\)".*/\\1/'); echo "$JOB" """
     ).rstrip()
     fetch = (
-        f'while {curl} -H "Prefer: wait=30" {jobs}/$JOB | grep -E \'"status": *"(queued|running)"\' >/dev/null; '
-        f"do echo still singing; done; {curl} {jobs}/$JOB/result -o cover.wav && ls -l cover.wav"
+        f'while {curl} -H "Prefer: wait=5" {jobs}/$JOB | grep -E \'"status": *"(queued|running)"\' >/dev/null; '
+        f"do echo still at work; done; {curl} {jobs}/$JOB/result -o cover.wav && ls -l cover.wav"
     )
     return speak, cover, fetch
 
