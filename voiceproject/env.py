@@ -7,11 +7,19 @@ A malformed value ends the process with one line that names it, before anything 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from dotenv import dotenv_values
+
+log = logging.getLogger(__name__)
 
 
 class BadSetting(SystemExit):
@@ -21,15 +29,68 @@ class BadSetting(SystemExit):
         super().__init__(f"{name}: {problem}")
 
 
+# Names that libraries read, and the programs around this one, which may share a `.env` file with it.
+FOREIGN = re.compile(
+    r"(AWS|BOTO|OTEL|SENTRY|POSTGRES|COMPOSE|DOCKER|DJANGO|GUNICORN|DRAMATIQ|PIP|VOICEPROJECT|LC|SSL|REQUESTS|CURL|CUDA"
+    r"|NVIDIA|ORT|OMP|OPENBLAS|MKL|NUMBA|HF|TORCH|IMAGEIO)_[A-Z0-9_]+"
+    r"|(PG|PYTHON)[A-Z0-9]+|LANG|LANGUAGE|TZ|TMPDIR|PATH|HOME|(HTTP|HTTPS|ALL|NO)_PROXY|FORWARDED_ALLOW_IPS"
+)
+
+
+def not_writable(name: str, error: OSError, path: Path) -> BadSetting:
+    """For a setting that names a place (`path`) where nothing can be kept."""
+    advice = "Set it to a place that the user who runs this may write to."
+    return BadSetting(name, f"{error.strerror or error}: {error.filename or path}. {advice}")
+
+
 class Env:
-    """Typed look-ups in a mapping of strings. An empty value counts as not set."""
+    """Typed look-ups in a mapping of strings. An empty value counts as not set.
+
+    `file`: the `.env` file that some of them come from, with their names in `file_names`.
+    """
 
     TRUE = frozenset({"1", "true", "yes", "on"})
     FALSE = frozenset({"0", "false", "no", "off"})
 
-    def __init__(self, values: dict[str, str]) -> None:
+    def __init__(self, values: dict[str, str], file: Path | None = None, file_names: Iterable[str] = ()) -> None:
         self.values = values
+        self.file = file
+        self.file_names = list(file_names)
         self.names: set[str] = set()
+
+    @classmethod
+    def read(cls, default_file: Path) -> Env:
+        """The process environment over a `.env` file (the environment wins): the one that ENV_FILE names, which has to
+        be there, else `default_file`, which need not."""
+        named = os.environ.get("ENV_FILE", "").strip()
+        file = Path(named).expanduser().absolute() if named else default_file
+        whose = "ENV_FILE" if named else str(file)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            if named:
+                raise BadSetting(whose, f"there is no file {file}; name one, or leave ENV_FILE out") from None
+            text = ""
+        except OSError as error:
+            raise BadSetting(whose, f"{file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise BadSetting(whose, f"{file} is not UTF-8") from None
+        lines = dotenv_values(stream=StringIO(text), interpolate=False)
+        values = {name: value or "" for name, value in lines.items()}
+        return cls({**values, **os.environ}, file, values)
+
+    def unknown(self) -> list[str]:
+        """What the `.env` file sets and nothing reads, a sentence for each. To be asked once all settings are read."""
+        told = []
+        for name in self.file_names:
+            # SENTRY_DNS is nobody's name, although it begins like one of Sentry's.
+            likeness = 0.9 if FOREIGN.fullmatch(name.upper()) else 0.75
+            near = get_close_matches(name.upper(), sorted(self.names), n=1, cutoff=likeness)
+            if name in self.names or (likeness == 0.9 and not near):
+                continue
+            advice = f"did you mean {near[0]}?" if near else "see .env.example for those that are."
+            told.append(f"{name} in {self.file} is not a setting; {advice}")
+        return told
 
     def _get(self, name: str) -> str:
         self.names.add(name)
@@ -88,6 +149,13 @@ class Env:
         return Path(value).expanduser().absolute() if value else None
 
 
+def log_unknown(sentences: list[str]) -> None:
+    """`Env.unknown` in a server's log; not under `quickstart`, whose own start has told it."""
+    if not os.environ.get("VOICEPROJECT_LIFELINE"):
+        for sentence in sentences:
+            log.warning(sentence)
+
+
 def check_url(name: str, value: str, schemes: tuple[str, ...], *, origin: bool = False) -> str:
     """The URL without a trailing slash. BadSetting: another scheme, no host; as an `origin` also a path or a user."""
     try:
@@ -131,18 +199,3 @@ def s3_options(url: str) -> dict[str, Any]:
         "access_key": unquote(parts.username) if parts.username else None,
         "secret_key": unquote(parts.password) if parts.password else None,
     }
-
-
-def read_environment(dotenv: Path) -> dict[str, str]:
-    """The process environment over the values of a `.env` file (the environment wins)."""
-    from dotenv import dotenv_values
-
-    values: dict[str, str] = {}
-    if dotenv.is_file():
-        try:
-            lines = dotenv_values(dotenv, interpolate=False, encoding="utf-8")
-        except UnicodeDecodeError:
-            raise BadSetting(str(dotenv), "is not UTF-8") from None
-        values.update({key: value or "" for key, value in lines.items()})
-    values.update(os.environ)
-    return values

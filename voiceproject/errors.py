@@ -53,6 +53,10 @@ STATUS_OF_CODE: dict[str, int] = {
 RETRY_AFTER_SECONDS = {429: 5, 503: 5}
 
 
+# Such a message tells its field itself, in its first words.
+UNKNOWN_FIELD = "Unknown field: "
+
+
 class PublicError(Exception):
     """An expected failure with a code and a text that a client may see.
 

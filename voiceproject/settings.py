@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -19,11 +20,11 @@ from django.utils.translation import gettext_lazy
 
 from voiceproject import __version__
 from voiceproject.commands.template import CommandTemplate
-from voiceproject.env import BadSetting, Env, check_url, read_environment, s3_options
+from voiceproject.env import BadSetting, Env, check_url, not_writable, s3_options
 from voiceproject.web import client_ip
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = Env(read_environment(Path(os.environ.get("ENV_FILE", "") or BASE_DIR / ".env")))
+env = Env.read(BASE_DIR / ".env")
 
 MAX_SECONDS = 30 * 24 * 3600
 MAX_HOURS = 10 * 365 * 24
@@ -42,9 +43,9 @@ try:
     for folder in (DATA_DIR, SCRATCH_DIR, UPLOAD_DIR, CACHE_DIR, DATA_DIR / "media", DATA_DIR / "static"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(f"nothing can be written to {folder}")
+            raise PermissionError(errno.EACCES, "Nothing can be written there", str(folder))
 except OSError as error:
-    raise BadSetting("DATA_DIR", f"cannot be used: {error}") from None
+    raise not_writable("DATA_DIR", error, DATA_DIR) from None
 
 
 def _stored_secret_key(path: Path) -> str:
@@ -62,7 +63,10 @@ def _stored_secret_key(path: Path) -> str:
     return path.read_text().strip()
 
 
-SECRET_KEY = env.text("SECRET_KEY") or _stored_secret_key(DATA_DIR / "secret_key")
+try:
+    SECRET_KEY = env.text("SECRET_KEY") or _stored_secret_key(DATA_DIR / "secret_key")
+except OSError as error:
+    raise not_writable("DATA_DIR", error, DATA_DIR) from None
 if len(SECRET_KEY) < 32:
     raise BadSetting("SECRET_KEY", "must have at least 32 characters")
 
@@ -133,8 +137,12 @@ if _database["ENGINE"].endswith("sqlite3"):
     }
     if ":" not in str(_database["NAME"]):  # Not :memory:
         # It holds what tenants have written; SQLite's own files beside it get the same mode.
-        Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
-        Path(_database["NAME"]).touch(mode=0o600)
+        try:
+            Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+            Path(_database["NAME"]).touch(mode=0o600)
+        except OSError as error:
+            place = "DATABASE_URL" if env.text("DATABASE_URL") else "DATA_DIR"
+            raise not_writable(place, error, Path(_database["NAME"])) from None
     # Tests run several processes and threads on the same database: a file, not memory.
     _database["TEST"] = {"NAME": str(DATA_DIR / f"test-{os.getpid()}.sqlite3")}
 else:
@@ -482,3 +490,7 @@ if SENTRY_DSN:
     _dsn = urlsplit(check_url("SENTRY_DSN", SENTRY_DSN, ("https", "http")))
     if not _dsn.username or not _dsn.path.strip("/"):
         raise BadSetting("SENTRY_DSN", "must be a URL like https://KEY@host/PROJECT, as Sentry shows it")
+
+# --- What was not read ----------------------------------------------------------------------------------------------
+
+UNKNOWN_NAMES = env.unknown()  # Stays last: every setting has been asked for by now.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from django.conf import settings as django_settings
 from django.core.checks import registry, run_checks
 from django.db.migrations.recorder import MigrationRecorder
 
+from tests.covers.test_covers import until
 from tests.operations.test_quickstart import free_port
 from voiceproject.operations import checks, health
 from voiceproject.telemetry import sentry, tracing
@@ -162,17 +165,57 @@ def test_everything_answers(settings: Any) -> None:
 def test_a_database_that_is_not_there_is_told_within_the_bounds_of_a_connection(tmp_path: Path) -> None:
     url = f"postgres://user:swordfish@127.0.0.1:{free_port()}/none"
     process = check("--deploy", "--tag", "services", DATABASE_URL=url, DATA_DIR=str(tmp_path))
-    assert process.returncode == 1
-    assert "voiceproject.E007" in process.stderr and "swordfish" not in process.stderr
-    assert "Traceback" not in process.stderr
+    assert process.returncode == 0
+    assert "voiceproject.W014) The database cannot be reached, so nobody knows whether migrations" in process.stderr
+    assert "swordfish" not in process.stderr and "Traceback" not in process.stderr
 
 
-def test_a_new_database_is_no_mistake_and_one_of_an_older_version_is(db: None) -> None:
+def test_a_database_that_lacks_migrations_is_told_with_their_names(db: None) -> None:
     recorder = MigrationRecorder.Migration.objects
-    recorder.filter(app="voices").order_by("-pk").first().delete()
-    assert ids(checks.services(None)) == ["E009"]
+    last = recorder.filter(app="voices").order_by("-pk").first()
+    last.delete()
+    (problem,) = checks.services(None)
+    assert problem.id == "voiceproject.E009"
+    assert problem.msg == f"The database lacks 1 of this version's migrations: voices.{last.name}."
     recorder.all().delete()
-    assert checks.services(None) == []
+    (problem,) = checks.services(None)
+    assert (problem.id, problem.hint) == ("voiceproject.W015", "Run: manage.py migrate")
+
+
+def test_check_deploy_tells_of_a_database_that_was_never_set_up(tmp_path: Path) -> None:
+    process = check("--deploy", "--tag", "services", DATA_DIR=str(tmp_path))
+    assert process.returncode == 0 and "manage.py migrate" in process.stderr
+
+
+# --- names in the .env file ---
+
+
+def test_a_name_that_is_no_setting_is_told_by_every_command_and_by_the_servers(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("SYNTHESIS_TTL=3\nLOG_LEVEL=WARNING\nPGHOST=db\n")
+    kept = {"DATA_DIR": str(tmp_path / "data"), "ENV_FILE": str(file), "LOG_FORMAT": "json"}
+    process = check(**kept)
+    assert process.returncode == 0
+    told = f"SYNTHESIS_TTL in {file} is not a setting; did you mean SYNTHESIS_TTL_HOURS?"
+    assert f"(voiceproject.W013) {told}" in process.stderr and "PGHOST" not in process.stderr
+    environment = {**os.environ, **kept, "DJANGO_SETTINGS_MODULE": "voiceproject.settings"}
+    web = ["gunicorn", "voiceproject.wsgi", "--config", "python:voiceproject.serving", "--workers", "2"]
+    work = ["dramatiq", "voiceproject.worker", "--processes", "2", "--threads", "1", "--skip-logging"]
+    for argv in ([*web, "--bind", f"127.0.0.1:{free_port()}"], work):
+        log = tmp_path / argv[0]
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                [sys.executable, "-m", *argv],
+                cwd=django_settings.BASE_DIR, env=environment, stdout=output, stderr=output,
+            )  # fmt: skip
+        try:
+            until(lambda log=log: "is not a setting" in log.read_text(), 60)
+            time.sleep(2)  # The other process of each has started too.
+        finally:
+            server.terminate()
+            server.wait(30)
+        lines = [json.loads(line)["message"] for line in log.read_text().splitlines() if "is not a setting" in line]
+        assert lines == [told], argv[0]
 
 
 @pytest.mark.django_db

@@ -26,6 +26,7 @@ from django.conf import settings
 from tests.conftest import needs, speech_like, wav_bytes
 from tests.covers.test_covers import processes_of, until
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of
+from voiceproject.management.commands import quickstart as command
 
 BASE_DIR = Path(settings.BASE_DIR)
 SAMPLES = BASE_DIR / "voiceproject" / "samples"
@@ -66,8 +67,9 @@ class Quickstart:
 
     def ready(self) -> Quickstart:
         try:
-            until(lambda: self.process.poll() is not None or self.answers(), 60)
+            until(lambda: self.process.poll() is not None or "Ctrl-C ends everything" in self.output, 60)
             assert self.process.poll() is None, self.output
+            assert self.answers()
         except BaseException:
             self.stop(signal.SIGKILL)
             raise
@@ -92,13 +94,18 @@ class Quickstart:
                 continue
         return found
 
-    def stop(self, number: int = signal.SIGINT) -> float:
-        """Ctrl-C; how many seconds it took to end."""
+    def stop(self, number: int = signal.SIGINT, group: bool = False) -> float:
+        """Ctrl-C, which a terminal sends to the whole process group; how many seconds it took to end."""
         started = time.monotonic()
         if self.process.poll() is None:
-            self.process.send_signal(number)
+            (os.killpg if group else os.kill)(self.process.pid, number)
             self.process.wait(30)
         return time.monotonic() - started
+
+    @property
+    def lines(self) -> list[str]:
+        """Those that are printed to be pasted."""
+        return re.findall(r"^.*\bcurl .*$", self.output, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -142,32 +149,25 @@ def quickstart(data: Path, page_origin: dict[str, Any]) -> Iterator[Quickstart]:
     running.stop(signal.SIGKILL)
 
 
+def paste(folder: Path, *lines: str) -> str:
+    """What a shell says to these lines, one after the other."""
+    done = subprocess.run(["bash"], input="\n".join(lines), cwd=folder, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
 def test_the_three_printed_lines_work_as_pasted(quickstart: Quickstart, tmp_path: Path) -> None:
     needs("curl")
-    lines = re.findall(r"^curl .*$", quickstart.output, re.MULTILINE)
-    assert len(lines) == 3
-
-    def paste(line: str) -> str:
-        return subprocess.run(
-            ["bash", "-c", line], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120
-        ).stdout
-
-    paste(lines[0])
+    assert len(quickstart.lines) == 3
+    told = paste(tmp_path, *quickstart.lines).splitlines()
     speech, rate = sf.read(tmp_path / "hello.wav")
     assert 1.0 < len(speech) / rate < 5.0
     assert np.sqrt(np.mean(speech**2)) > 0.01
-    job = json.loads(paste(lines[1]))
-    assert job["status"] == "queued"
-    assert [item["job_id"] for item in json.loads(paste(lines[2]))["results"]] == [job["job_id"]]
-
-    def finished() -> dict[str, Any] | None:
-        state = requests.get(job["links"]["self"], headers={"X-API-Key": quickstart.key}, timeout=10).json()
-        return state if state["status"] in ("succeeded", "failed") else None
-
-    done = until(finished, 180)
-    assert done["status"] == "succeeded", done
-    content = requests.get(done["links"]["result"], headers={"X-API-Key": quickstart.key}, timeout=60).content
-    (tmp_path / "cover.wav").write_bytes(content)
+    assert told[0].endswith("hello.wav") and told[-1].endswith("cover.wav")
+    (job,) = requests.get(
+        f"{quickstart.base}/api/v1/cover/jobs", headers={"X-API-Key": quickstart.key}, timeout=10
+    ).json()["results"]
+    assert (told[1], job["status"]) == (job["job_id"], "succeeded")
     info, original = sf.info(tmp_path / "cover.wav"), sf.info(SAMPLES / "song.ogg")
     assert (info.samplerate, info.channels) == (44_100, 2)
     assert info.duration == pytest.approx(original.duration, abs=0.01)
@@ -260,51 +260,87 @@ def test_a_port_that_is_taken_is_told(quickstart: Quickstart, data: Path) -> Non
     assert re.fullmatch(r"CommandError: Cannot listen on .*--port.*\n", taken.stderr)
 
 
-def speak_at_length(quickstart: Quickstart) -> None:
-    """A request that is still being answered when everything stops."""
-    files = {"reference_audio": REFERENCE.read_bytes()}
-    form = {"text": "This takes a while, and nobody will wait for it. " * 100}
-    try:
-        requests.post(
-            f"{quickstart.base}/api/v1/voice/synthesize",
-            data=form,
-            files=files,
-            headers={"X-API-Key": quickstart.key},
-            timeout=60,
-        )
-    except requests.ConnectionError:
-        pass  # As it must be.
+def test_what_the_lines_say_when_something_is_wrong(quickstart: Quickstart, tmp_path: Path) -> None:
+    """A key that was revoked, say: the second line shows the answer, and the third ends."""
+    needs("curl")
+    wrong = [line.replace(quickstart.key, "vck_wrong") for line in quickstart.lines[1:]]
+    done = subprocess.run(["bash"], input="\n".join(wrong), cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert '"error":"invalid_api_key"' in done.stdout and "401" in done.stderr
+    assert done.returncode != 0
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
-def test_ctrl_c_ends_everything_and_a_later_run_goes_on_until_it_is_killed(quickstart: Quickstart, data: Path) -> None:
-    key = {"X-API-Key": quickstart.key}
+# --- Ctrl-C ---
+
+
+class Speaking(threading.Thread):
+    """A long synthesis that is still being answered when everything stops, as a stream or whole."""
+
+    def __init__(self, quickstart: Quickstart, key: str, stream: bool) -> None:
+        super().__init__(daemon=True)
+        self.quickstart, self.key, self.stream = quickstart, key, stream
+        self.begun = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        form = {"text": "This takes a while, and nobody will wait for it. " * 100, "stream": str(self.stream).lower()}
+        try:
+            with requests.post(
+                f"{self.quickstart.base}/api/v1/voice/synthesize", data=form, timeout=60, stream=True,
+                files={"reference_audio": REFERENCE.read_bytes()}, headers={"X-API-Key": self.key},
+            ) as response:  # fmt: skip
+                for _ in response.iter_content(4096):
+                    self.begun.set()
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            return  # As it must be.
+
+
+def be_busy(quickstart: Quickstart, key: str) -> tuple[str, list[Speaking]]:
+    """A cover and two syntheses, one of them streamed, all running; the id of the cover."""
+    headers = {"X-API-Key": key}
     jobs = f"{quickstart.base}/api/v1/cover/jobs"
     with (SAMPLES / "song.ogg").open("rb") as song, REFERENCE.open("rb") as reference:
         files = {"song": song, "reference_voice": reference}
-        job = requests.post(jobs, files=files, headers=key, timeout=30).json()["job_id"]
-    speaking = threading.Thread(target=speak_at_length, args=(quickstart,), daemon=True)
-    speaking.start()
-    for running in (jobs, f"{quickstart.base}/api/v1/voice/syntheses"):
-        until(lambda url=running: requests.get(f"{url}?status=running", headers=key, timeout=10).json()["results"], 20)
-    # The promise is five seconds, on a machine that is not busy with other things.
-    busy = os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
-    narrow = {"name": "narrow", "scopes": ["usage"]}
-    assert requests.post(f"{quickstart.base}/api/v1/keys", json=narrow, headers=key, timeout=10).status_code == 201
-    assert quickstart.stop() < (15 if busy else 5)
-    speaking.join(10)
-    assert quickstart.process.returncode == 0
-    assert "Stopped." in quickstart.output
-    until(lambda: not quickstart.tree(), 2)
+        job = requests.post(jobs, files=files, headers=headers, timeout=30).json()["job_id"]
+    speaking = [Speaking(quickstart, key, stream) for stream in (True, False)]
+    until(lambda: processes_of(job), 60)  # The command of its first stage.
+    assert speaking[0].begun.wait(60)
+    url = f"{quickstart.base}/api/v1/voice/syntheses?status=running"
+    until(lambda: len(requests.get(url, headers=headers, timeout=10).json()["results"]) == 2, 60)
+    return job, speaking
+
+
+def promised_seconds() -> float:
+    """Five, on a machine that is not busy with other things."""
+    return 15.0 if os.getloadavg()[0] > 2 * (os.cpu_count() or 1) else 5.0
+
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+
+
+@LINUX
+def test_ctrl_c_ends_everything_and_a_later_run_goes_on_until_it_is_killed(
+    quickstart: Quickstart, data: Path, tmp_path: Path
+) -> None:
+    job, speaking = be_busy(quickstart, quickstart.key)
+    assert len(quickstart.tree()) >= 6
+    assert quickstart.stop(group=True) < promised_seconds()
+    assert (quickstart.process.returncode, "\nStopped." in quickstart.output) == (0, True)
+    assert not quickstart.tree() and not processes_of(job)
+    for thread in speaking:
+        thread.join(10)
+        assert not thread.is_alive()
 
     later = Quickstart(data).ready()
     try:
-        assert re.findall(r"vck_[\w-]{40,}", later.output) == []
-        assert f"{quickstart.key[:11]}…" in later.output  # Not the newer key, with which the printed lines fail.
-        assert "create_api_key demo" in later.output
+        # No run keeps a secret, and without one the printed lines do not work.
+        assert later.key != quickstart.key and "keys of earlier runs still work" in later.output
+        assert "admin, with its password" in later.output
+        paste(tmp_path, later.lines[0])
+        assert (tmp_path / "hello.wav").stat().st_size > 10_000
         url = f"{later.base}/api/v1/cover/jobs/{job}"
         until(lambda: processes_of(job), 60)
-        assert requests.get(url, headers=key, timeout=10).json()["status"] == "running"
+        for key in (quickstart.key, later.key):
+            assert requests.get(url, headers={"X-API-Key": key}, timeout=10).json()["status"] == "running"
         # Whatever becomes of it, it leaves nothing behind: not the worker, not the command of its job.
         assert len(later.tree()) >= 5
         later.process.kill()
@@ -312,6 +348,92 @@ def test_ctrl_c_ends_everything_and_a_later_run_goes_on_until_it_is_killed(quick
         until(lambda: not later.tree() and not processes_of(job), 15)
     finally:
         later.stop(signal.SIGKILL)
+
+
+@LINUX
+@pytest.mark.parametrize(("group", "busy"), [(True, False), (False, False), (False, True)])
+def test_ctrl_c_leaves_no_process_whoever_it_reaches(data: Path, group: bool, busy: bool) -> None:
+    running = Quickstart(data).ready()
+    try:
+        if busy:
+            be_busy(running, running.key)
+        else:
+            time.sleep(1.5)  # The worker has looked, and waits.
+        assert running.stop(group=group) < promised_seconds()
+        assert running.process.returncode == 0 and "Traceback" not in running.output
+        assert not running.tree()
+    finally:
+        running.stop(signal.SIGKILL)
+
+
+@LINUX
+@pytest.mark.parametrize("after", ["Starting.", ""])
+def test_ctrl_c_while_it_starts(tmp_path: Path, after: str) -> None:
+    running = Quickstart(tmp_path / "data")
+    try:
+        if after:
+            until(lambda: after in running.output, 60)
+        else:
+            time.sleep(0.4)  # It loads Django.
+        assert running.stop(group=True) < promised_seconds()
+        assert "Traceback" not in running.output and "Ctrl-C ends everything" not in running.output
+        until(lambda: not running.tree(), 2)
+    finally:
+        running.stop(signal.SIGKILL)
+
+
+# --- what can go wrong at the start ---
+
+
+def test_a_server_that_dies_before_it_answers_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    running = Quickstart(tmp_path / "data", GUNICORN_CMD_ARGS="--no-such-option")
+    try:
+        assert running.process.wait(60) == 1
+        assert "The web server ended with exit status 2. The end of its log:" in running.output
+        assert "unrecognized arguments: --no-such-option" in running.output
+        # No address and no key of a server that is not there.
+        assert "http://" not in running.output and "vck_" not in running.output
+        until(lambda: not running.tree(), 5)
+    finally:
+        running.stop(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "named", "answered"),
+    [
+        ("127.0.0.1", ["localhost"], False, {"localhost", "127.0.0.1"}),
+        ("127.0.0.1", ["voice.example.com"], True, {"voice.example.com", "127.0.0.1"}),
+        ("::1", ["localhost"], False, {"localhost", "[::1]"}),
+        ("0.0.0.0", ["localhost"], False, {"localhost", "*"}),
+        ("0.0.0.0", ["voice.example.com"], True, {"voice.example.com", "127.0.0.1"}),
+    ],
+)
+def test_the_address_in_the_printed_lines_is_answered(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, host: str, allowed: list[str], named: bool, answered: set[str]
+) -> None:
+    settings.ALLOWED_HOSTS = allowed
+    monkeypatch.setitem(command.env.values, "ALLOWED_HOSTS", ",".join(allowed) if named else "")
+    assert set(command.environment(host)["ALLOWED_HOSTS"].split(",")) == answered
+
+
+def test_an_engine_that_is_away_is_told_and_a_server_that_is_well_is_not() -> None:
+    checks = {"database": "ok", "broker": "unreachable", "storage": "ok", "workers": "1 alive"}
+    engine = {"name": "gptsovits", "available": False, "detail": "cannot be reached"}
+    health = {"status": "degraded", "engine": engine, "checks": checks}
+    assert command.what_is_wrong(health) == ["engine gptsovits: cannot be reached", "broker: unreachable"]
+    assert command.what_is_wrong({**health, "status": "healthy"}) == []
+
+
+def test_a_name_in_the_env_file_that_is_no_setting_is_told_once(tmp_path: Path) -> None:
+    environment = tmp_path / "env"
+    environment.write_text("COVER_CONCURENCY=2\nAWS_ACCESS_KEY_ID=x\n")
+    running = Quickstart(tmp_path / "data", ENV_FILE=str(environment)).ready()
+    try:
+        told = [line for line in running.output.splitlines() if "is not a setting" in line]
+        assert len(told) == 1 and told[0].endswith("is not a setting; did you mean COVER_CONCURRENCY?")
+    finally:
+        running.stop()
+    assert running.output.count("is not a setting") == 1
 
 
 def test_an_env_file_with_a_key_and_the_url_of_gpt_sovits_just_works(tmp_path: Path) -> None:

@@ -115,6 +115,73 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert shown == {"SOVITS_TIMEOUT": 20, "COVER_UVR_MODEL": "HP5 only"}
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("COVER_CONCURENCY", "did you mean COVER_CONCURRENCY?"),
+        ("sovits_base_url", "did you mean SOVITS_BASE_URL?"),
+        ("SENTRY_DNS", "did you mean SENTRY_DSN?"),  # Sentry's own names begin so.
+        ("ENV_FILE", "see .env.example for those that are."),
+    ],
+)
+def test_a_name_in_the_file_that_is_no_setting_is_told(tmp_path: Path, name: str, advice: str) -> None:
+    env = Env({}, tmp_path / ".env", [name, "LOG_LEVEL"])
+    env.names = set(product_settings.env.names)
+    assert env.unknown() == [f"{name} in {tmp_path / '.env'} is not a setting; {advice}"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_ACCESS_KEY_ID", "OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+     "SENTRY_ENVIRONMENT", "PGPASSWORD", "POSTGRES_PASSWORD", "SSL_CERT_FILE", "IMAGEIO_FFMPEG_EXE", "LC_ALL", "TZ",
+     "DJANGO_SETTINGS_MODULE", "GUNICORN_CMD_ARGS", "CUDA_VISIBLE_DEVICES", "dramatiq_worker_timeout", "no_proxy"],
+)  # fmt: skip
+def test_names_that_libraries_read_may_stand_there(tmp_path: Path, name: str) -> None:
+    env = Env({}, tmp_path / ".env", [name, *product_settings.env.names])
+    env.names = set(product_settings.env.names)
+    assert env.unknown() == []
+
+
+def test_the_env_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    for file, problem in ((tmp_path / "gone", "there is no file"), (tmp_path, "cannot be read: Is a directory")):
+        result = start(tmp_path, ENV_FILE=str(file))
+        assert (result.returncode, result.stdout) == (1, "")
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("ENV_FILE: ") and problem in line and str(file) in line
+    (tmp_path / "latin").write_bytes(b"SECRET_KEY=\xe9")
+    assert start(tmp_path, ENV_FILE=str(tmp_path / "latin")).stderr.endswith("is not UTF-8\n")
+
+
+SERVERS = {
+    "manage.py": ["manage.py", "check"],
+    "gunicorn": ["-m", "gunicorn", "voiceproject.wsgi", "--config", "python:voiceproject.serving"],
+    "dramatiq": ["-m", "dramatiq", "voiceproject.worker", "--processes", "1"],
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATA_DIR", "/sys/kernel"),
+        ("DATABASE_URL", "sqlite:////sys/kernel/none/db.sqlite3"),
+        ("ENV_FILE", "/no/such/file"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_told_by_every_process(
+    tmp_path: Path, server: str, name: str, value: str
+) -> None:
+    environment = {**os.environ, "DATA_DIR": str(tmp_path / "data"), name: value}
+    result = subprocess.run(
+        [sys.executable, *SERVERS[server]], cwd=django_settings.BASE_DIR, capture_output=True, text=True, timeout=60,
+        env={**environment, "DJANGO_SETTINGS_MODULE": "voiceproject.settings"},
+    )  # fmt: skip
+    assert result.returncode != 0
+    said = result.stdout + result.stderr
+    assert re.search(rf"^{name}: .*(Set it to|name one)", said, re.MULTILINE), said
+    assert "Traceback" not in said
+
+
 MALFORMED = [
     ("MAX_UPLOAD_SIZE", "10MB"),
     ("MAX_UPLOAD_SIZE", "0"),

@@ -47,6 +47,12 @@ def command_templates(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 @register()
+def names_in_the_env_file(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A misspelt name would go unnoticed. In the environment of the process it does, among all the names of others."""
+    return [Warning(sentence, id="voiceproject.W013") for sentence in settings.UNKNOWN_NAMES]
+
+
+@register()
 def folders(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         Error(f"{folder} is not writable.", hint="See DATA_DIR.", id="voiceproject.E003")
@@ -134,7 +140,7 @@ def services(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         free = shutil.disk_usage(settings.UPLOAD_DIR).free // 2**20
         message = f"The disk of DATA_DIR has {free} MiB left, less than two uploads may take."
         problems.append(Warning(message, id="voiceproject.W009"))
-    if settings.VOICE_ENGINE == "gptsovits" and not any("E007" in str(problem.id) for problem in problems):
+    if settings.VOICE_ENGINE == "gptsovits" and not any("W014" in str(problem.id) for problem in problems):
         from voices.speech import synthesis
 
         state = synthesis.get_engine().health()
@@ -145,17 +151,25 @@ def services(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def _database() -> list[CheckMessage]:
+    """Warnings while it is away or was never set up: both may be as they should, before a deployment's first start."""
     try:
         executor = MigrationExecutor(connection)
-        waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        waiting = [str(migration) for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
     except DatabaseError as error:
-        message = f"The database cannot be reached: {' '.join(str(error).split())}"
-        return [Error(message, hint="See DATABASE_URL.", id="voiceproject.E007")]
-    # One that was never set up is not a mistake yet.
-    if waiting and executor.loader.applied_migrations:
-        message = f"The database lacks {len(waiting)} migrations of this version."
-        return [Error(message, hint="Run: manage.py migrate", id="voiceproject.E009")]
+        message = f"The database cannot be reached, so nobody knows whether migrations are missing: {one_line(error)}"
+        return [Warning(message, hint="See DATABASE_URL.", id="voiceproject.W014")]
+    hint = "Run: manage.py migrate"
+    if waiting and not executor.loader.applied_migrations:
+        return [Warning("The database has no tables yet.", hint=hint, id="voiceproject.W015")]
+    if waiting:
+        named = ", ".join(waiting[:3]) + (", ..." if len(waiting) > 3 else "")
+        message = f"The database lacks {len(waiting)} of this version's migrations: {named}."
+        return [Error(message, hint=hint, id="voiceproject.E009")]
     return []
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 @register()

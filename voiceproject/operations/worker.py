@@ -27,6 +27,7 @@ from django.db import close_old_connections, connection  # noqa: E402
 from django.db.models.functions import Now  # noqa: E402
 
 from voiceproject.commands.scratch import sweep_scratch  # noqa: E402
+from voiceproject.env import log_unknown  # noqa: E402
 from voiceproject.jobs import idempotency, suspension  # noqa: E402
 from voiceproject.jobs.broker import UNREACHABLE, broker, this_worker  # noqa: E402
 from voiceproject.jobs.models import WorkerHost  # noqa: E402
@@ -180,6 +181,8 @@ class WorkerLife(dramatiq.Middleware):
         end_with_parent(lambda: os.kill(main if os.getppid() == main else os.getpid(), signal.SIGTERM))
         if settings.METRICS_TOKEN and settings.WORKER_METRICS_PORT:
             metrics.serve(settings.WORKER_METRICS_PORT)
+        if multiprocessing.current_process().name.endswith("-1"):  # One of all processes tells it.
+            log_unknown(settings.UNKNOWN_NAMES)
         log.info("worker started", extra={"worker": this_worker.name})
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:

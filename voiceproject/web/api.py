@@ -7,6 +7,7 @@ import copy
 import hashlib
 import re
 from datetime import UTC
+from difflib import get_close_matches
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -24,7 +25,7 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 
-from voiceproject.errors import PublicError
+from voiceproject.errors import UNKNOWN_FIELD, PublicError
 from voiceproject.media.storage import presigned_url, read_blocks
 
 # Room for the form fields and the part headers around the files.
@@ -77,7 +78,7 @@ class BodyLimitMixin:
         if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and not request.META.get(
             "CONTENT_LENGTH"
         ):
-            raise PublicError("validation_error", "Send the body with a Content-Length, not chunked.")
+            raise PublicError("validation_error", "The body has no Content-Length (it is chunked). Send it with one.")
         found = int(request.META.get("CONTENT_LENGTH") or 0)
         if found > limit and not files:
             message = f"The request has {found} bytes; only multipart/form-data may have more than {limit}."
@@ -103,6 +104,13 @@ def preferences(request: Request) -> dict[str, str]:
     return found
 
 
+def tell_choices(field: serializers.Field) -> None:
+    """REST framework's "is not a valid choice" leaves the client to look for those that are."""
+    if isinstance(field, serializers.ChoiceField):
+        choices = ", ".join(str(choice) for choice in field.choices).replace("{", "{{").replace("}", "}}")
+        field.error_messages["invalid_choice"] = f'"{{input}}" is not one of: {choices}.'
+
+
 class StrictSerializer(serializers.Serializer):
     """Refuses what it does not know: an unknown field, a field sent twice, a field that is not served yet.
 
@@ -111,25 +119,46 @@ class StrictSerializer(serializers.Serializer):
 
     not_yet: dict[str, str] = {}
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for field in cls._declared_fields.values():
+            tell_choices(field)
+
     def get_fields(self) -> dict[str, Any]:
         # REST framework makes each field anew, from its arguments, for each request. A copy will do, since nobody
         # changes a field's validators and messages; those that hold other fields are still made anew.
-        return {
+        fields = {
             name: copy.deepcopy(field)
             if isinstance(field, serializers.BaseSerializer) or hasattr(field, "child")
             else copy.copy(field)
             for name, field in self._declared_fields.items()
         }
+        for field in fields.values():
+            if hasattr(field, "child"):
+                tell_choices(field.child)
+        return fields
+
+    def unknown(self, name: str) -> str:
+        """That nothing has this name, and which name may have been meant."""
+        known = [known for known, field in self.fields.items() if not field.read_only]
+        near = get_close_matches(name.lower(), known, n=1) or [it for it in known if name and name.lower() in it]
+        advice = f" Did you mean {near[0]}?" if near else ""
+        return f"{UNKNOWN_FIELD}{name[:100]}.{advice} Known fields: {', '.join(known)}."
 
     def to_internal_value(self, data: Any) -> Any:
         if not hasattr(data, "keys"):
-            raise serializers.ValidationError({"non_field_errors": ["Send form fields or a JSON object."]})
+            raise serializers.ValidationError(
+                {"non_field_errors": ["The body is not a JSON object. Send one, or form fields."]}
+            )
+        if hasattr(data, "getlist") and len(data) == 1 and next(iter(data)).lstrip().startswith("{"):
+            message = "The body is JSON, and was sent as a form. Send it with Content-Type: application/json."
+            raise serializers.ValidationError({"non_field_errors": [message]})
         errors: dict[str, list[str]] = {}
         for name in data:
             if name in self.not_yet:
                 errors[name] = [self.not_yet[name]]
             elif name not in self.fields or self.fields[name].read_only:
-                errors[str(name)[:100]] = [f"Unknown field. Known are: {', '.join(self.fields)}."]
+                errors[str(name)[:100]] = [self.unknown(str(name))]
             elif hasattr(data, "getlist") and len(data.getlist(name)) > 1:
                 errors[name] = ["Sent more than once; send it once."]
         try:
@@ -151,7 +180,10 @@ class SizedFileField(serializers.FileField):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, str):
-            raise serializers.ValidationError("Send this as a file (multipart/form-data with a file name).")
+            raise serializers.ValidationError(
+                "This is no file. Send one as multipart/form-data with a file name, as curl does with -F "
+                f"{self.field_name}=@FILE."
+            )
         limit = getattr(settings, self.max_bytes_setting)
         size = getattr(data, "size", 0) or 0
         if size > limit:

@@ -29,7 +29,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from voiceproject.errors import RETRY_AFTER_SECONDS, PublicError, envelope
+from voiceproject.errors import RETRY_AFTER_SECONDS, UNKNOWN_FIELD, PublicError, envelope
 from voiceproject.media.storage import is_disk_full
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,10 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
         log.warning("%s", error, exc_info=exc.__cause__)
     headers = _headers(error)
     if error.code == "method_not_allowed":
-        headers["Allow"] = ", ".join(context["view"].allowed_methods)
+        allowed = context["view"].allowed_methods
+        headers["Allow"] = ", ".join(allowed)
+        use = " or ".join(method for method in allowed if method not in ("HEAD", "OPTIONS"))
+        error.message = f"{context['request'].method} is not allowed here; use {use}."
     request = context.get("request")
     if request is not None:
         # Whatever the view would have rendered (a page, a schema), an error is JSON.
@@ -83,7 +86,8 @@ def as_public_error(exc: Exception) -> PublicError:
         case exceptions.MethodNotAllowed():
             return PublicError("method_not_allowed", str(exc.detail))
         case exceptions.UnsupportedMediaType():
-            return PublicError("unsupported_media_type", str(exc.detail))
+            advice = "Send a form (multipart/form-data, curl's -F), or application/json where no file goes along."
+            return PublicError("unsupported_media_type", f"{exc.detail} {advice}")
         case exceptions.NotAcceptable():
             return PublicError("not_acceptable", str(exc.detail))
         case exceptions.ParseError() | MultiPartParserError():
@@ -114,7 +118,8 @@ def validation_error(detail: Any) -> PublicError:
         detail = {"non_field_errors": detail if isinstance(detail, list) else [detail]}
     details = {sendable(field): list(_texts(messages)) for field, messages in detail.items()}
     field, messages = next(iter(details.items()), ("", [""]))
-    message = messages[0] if field == "non_field_errors" else f"{field}: {messages[0]}"
+    tells_its_field = field == "non_field_errors" or messages[0].startswith(UNKNOWN_FIELD)
+    message = messages[0] if tells_its_field else f"{field}: {messages[0]}"
     return PublicError("validation_error", message, details)
 
 
@@ -159,7 +164,8 @@ def server_error(request: HttpRequest) -> JsonResponse:
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
     """handler404"""
-    return json_response(PublicError("not_found", "There is no such path here."))
+    path = sendable(request.path)[:200]
+    return json_response(PublicError("not_found", f"There is no such path here: {path} (/docs lists all of them)."))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:

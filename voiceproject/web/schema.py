@@ -138,7 +138,7 @@ OF_FORMAT: dict[str, Any] = {
 MESSAGES = {
     "validation_error": "speed: Ensure this value is less than or equal to 2.0.",
     "reference_too_short": "reference_audio is 2.10 s long; send 3 to 60 s of speech.",
-    "missing_api_key": "Send your key as X-API-Key or as Authorization: Bearer.",
+    "missing_api_key": "No API key was sent. Send yours as X-API-Key, or as Authorization: Bearer.",
     "not_found": "There is nothing here, or it is not yours.",
 }
 DETAILS: dict[str, dict[str, Any]] = {

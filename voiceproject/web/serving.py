@@ -27,6 +27,7 @@ from gunicorn import util
 from gunicorn.http import errors as refused
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from voiceproject.env import log_unknown
 from voiceproject.errors import PublicError, StreamBroken, envelope
 from voiceproject.registry import registry
 
@@ -185,6 +186,8 @@ def post_worker_init(worker: Any) -> None:
     # What has been loaded by now stays for good: looking through it again and again costs a twentieth of all work.
     gc.collect()
     gc.freeze()
+    if worker.age == 1:  # One of all web processes tells it.
+        log_unknown(settings.UNKNOWN_NAMES)
 
 
 def worker_exit(server: Any, worker: Any) -> None:

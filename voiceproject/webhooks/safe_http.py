@@ -68,7 +68,8 @@ def parse(url: str) -> Target:
         raise Refused("Is no valid URL.") from None
     schemes = ("https", "http") if settings.WEBHOOK_ALLOW_HTTP else ("https",)
     if parts.scheme not in schemes:
-        raise Refused(f"Must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}.")
+        hint = "" if "http" in schemes else " (WEBHOOK_ALLOW_HTTP=true on the server lets http:// in, for development)"
+        raise Refused(f"Must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}{hint}.")
     if "@" in parts.netloc:
         raise Refused("A user name or password in it is refused: verify the signature instead.")
     if "#" in url:
@@ -114,7 +115,7 @@ def _allowed_addresses(host: str, port: int, seconds: float) -> list[str]:
     if not found:
         raise Unreachable("The host's name could not be resolved.")
     if not all(is_allowed(address) for address in found):
-        raise Refused("The host has an address that is not public.")
+        raise Refused("The host has an address that is not public. WEBHOOK_ALLOWED_NETWORKS on the server lets it in.")
     return found
 
 

@@ -19,6 +19,8 @@ from voiceproject.tenants import ratelimit
 from voiceproject.web.client_ip import client_address, is_within
 from voices.keys.models import ApiKey
 
+NO_KEY = "No API key was sent. Send yours as X-API-Key, or as Authorization: Bearer."
+
 
 class ApiKeyAuthentication(BaseAuthentication):
     """`X-API-Key: <key>` or `Authorization: Bearer <key>`. Nothing else: no session, no query string."""
@@ -33,11 +35,17 @@ class ApiKeyAuthentication(BaseAuthentication):
                 "Keys in a URL are refused, since URLs are logged: revoke this one, and send another as X-API-Key."
             )
             raise PublicError("missing_api_key", message)
+        if not secret and request.META.get("HTTP_AUTHORIZATION"):
+            message = (
+                "No API key was found in Authorization. It must be Bearer, a space and the key; or send X-API-Key."
+            )
+            raise PublicError("missing_api_key", message)
         if not secret:
-            raise PublicError("missing_api_key", "Send your key as X-API-Key or as Authorization: Bearer.")
+            raise PublicError("missing_api_key", NO_KEY)
         key = ApiKey.objects.find(secret)
         if key is None:
-            raise PublicError("invalid_api_key", "This API key is not valid.")
+            message = "This API key is not valid. Send it whole; it may also have expired, or been revoked."
+            raise PublicError("invalid_api_key", message)
         if not key.user.is_active:
             raise PublicError("tenant_blocked", "This account is blocked. Ask the operator.")
         if key.allowed_networks:
@@ -57,7 +65,7 @@ class ApiKeyAuthentication(BaseAuthentication):
 def credentials(request: Request) -> tuple[User, ApiKey]:
     """The tenant and the key of a request that HasScope has let through."""
     if not isinstance(request.user, User) or not isinstance(request.auth, ApiKey):
-        raise PublicError("missing_api_key", "Send your key as X-API-Key or as Authorization: Bearer.")
+        raise PublicError("missing_api_key", NO_KEY)
     return request.user, request.auth
 
 

@@ -65,13 +65,13 @@ class OneReferenceMixin:
         given = [name for name in (self.reference_field, "voice_id") if data.get(name)]
         wrong = {}
         if not given and self.is_required:
-            wrong = {self.reference_field: ["Send this file, or the voice_id of a saved voice."]}
+            wrong = {self.reference_field: ["No voice was given. Send this file, or the voice_id of a saved voice."]}
         elif len(given) == 2:
-            wrong = {"voice_id": [f"Send either {self.reference_field} or voice_id."]}
+            wrong = {"voice_id": [f"Both {self.reference_field} and voice_id were sent; send one of them."]}
         try:
             fields = super().to_internal_value(data)  # type: ignore[misc]
         except serializers.ValidationError as error:
-            raise serializers.ValidationError({**wrong, **error.detail}) from None  # type: ignore[dict-item]
+            raise serializers.ValidationError(error.detail | wrong | error.detail) from None  # type: ignore[operator]
         if wrong:
             raise serializers.ValidationError(wrong)
         if fields.get("voice_id") is None:
