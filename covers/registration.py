@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
-from covers import commands, tasks
+from covers import checks, commands, tasks  # noqa: F401 - checks registers the system checks
 from covers.models import CoverJob
 from covers.serializers import CoverJobSerializer
 from voiceproject.console.panels import JOBS, JobPanel, Link, StageTimes, register_jobs, register_links

@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from voiceproject.console.panels import JOBS, TENANTS, JobPanel, Link, Section, register_jobs, register_links
 from voiceproject.registry import EngineHealth, JobKind, SpeechEngine, registry
+from voices import checks  # noqa: F401 - registers the system checks
 from voices.account import personal_data
 from voices.engines import configured
 from voices.engines.gptsovits.references import sweep_references

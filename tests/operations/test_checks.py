@@ -16,6 +16,8 @@ from django.conf import settings as django_settings
 from django.core.checks import registry, run_checks
 from django.db.migrations.recorder import MigrationRecorder
 
+import covers.checks
+import voices.checks
 from tests.covers.test_covers import until
 from tests.operations.test_quickstart import free_port
 from voiceproject.operations import checks, health
@@ -39,8 +41,11 @@ def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 
 def test_a_plain_start_has_nothing_to_complain_of_and_asks_nobody() -> None:
-    ours = [check for check in registry.registry.get_checks() if check.__module__ == checks.__name__]
-    assert {"command_templates", "folders", "engine_files", "observation"} <= {check.__name__ for check in ours}
+    modules = {module.__name__ for module in (checks, covers.checks, voices.checks)}
+    ours = [check for check in registry.registry.get_checks() if check.__module__ in modules]
+    assert {"command_templates", "folders", "engine_files", "engine_packages", "observation"} <= {
+        check.__name__ for check in ours
+    }
     assert checks.services not in ours
     assert checks.services in registry.registry.get_checks(include_deployment_checks=True)
     for one in ours:
@@ -55,17 +60,19 @@ def test_a_folder_that_takes_no_files(settings: Any, name: str, tmp_path: Path) 
 
 
 def test_a_package_of_the_builtin_engine_that_is_not_installed(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = checks.find_spec
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name in ("pyworld", "haqumei") else found(name))
-    (problem,) = checks.engine_files(None)
+    found = voices.checks.find_spec
+    monkeypatch.setattr(
+        voices.checks, "find_spec", lambda name: None if name in ("pyworld", "haqumei") else found(name)
+    )
+    (problem,) = voices.checks.engine_packages(None)
     assert (problem.id, "haqumei, pyworld-prebuilt" in problem.msg) == ("voiceproject.E005", True)
     settings.VOICE_ENGINE = "gptsovits"
-    assert checks.engine_files(None) == []
+    assert voices.checks.engine_packages(None) == []
 
 
 def test_the_packages_that_are_looked_for_are_those_that_are_required() -> None:
     required = (Path(django_settings.BASE_DIR) / "requirements.txt").read_text()
-    assert all(f"\n{package}" in required for package in checks.BUILTIN_PACKAGES.values())
+    assert all(f"\n{package}" in required for package in voices.checks.BUILTIN_PACKAGES.values())
 
 
 def test_a_gptsovits_that_is_not_where_it_should_be(settings: Any, tmp_path: Path) -> None:
@@ -74,16 +81,16 @@ def test_a_gptsovits_that_is_not_where_it_should_be(settings: Any, tmp_path: Pat
         "{python_exec} gpu_scripts/gptsovits_separate.py --project-root {project_root}"
     )
     settings.GPT_SOVITS_PROJECT_ROOT = tmp_path / "nowhere"
-    assert ids(checks.engine_files(None)) == ["W006", "W006"]
+    assert ids(covers.checks.engine_files(None)) == ["W006", "W006"]
     settings.GPT_SOVITS_PROJECT_ROOT = root = tmp_path / "engine"
     for path in ("tools/uvr5/vr.py", "tools/uvr5/uvr5_weights/HP2.pth", "GPT_SoVITS/TTS_infer_pack/TTS.py"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
     (root / "GPT_SoVITS/pretrained_models").mkdir()
-    (problem,) = checks.engine_files(None)
+    (problem,) = covers.checks.engine_files(None)
     assert problem.msg.startswith("COVER_INFER_CMD_TEMPLATE") and "pretrained_models" in problem.msg
     (root / "GPT_SoVITS/pretrained_models/s1.ckpt").touch()
-    assert checks.engine_files(None) == []
+    assert covers.checks.engine_files(None) == []
 
 
 LOADED = """

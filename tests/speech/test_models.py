@@ -21,7 +21,7 @@ from tests.console.test_console import operator  # noqa: F401 - a fixture
 from tests.covers.test_covers import RATE, song
 from tests.fakes.fake_gptsovits import FakeGptSovits
 from voiceproject.leases.lease import Leases
-from voiceproject.operations import checks
+from voices import checks
 from voices.engines import configured
 from voices.engines.builtin.engine import CLEAR
 from voices.engines.gptsovits.engine import GptSovitsEngine
