@@ -7,7 +7,6 @@ Everything around it is real.
 from __future__ import annotations
 
 import functools
-import io
 import os
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile as sf
 from django.conf import settings as django_settings
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
@@ -29,6 +27,7 @@ from django.test import TransactionTestCase
 from rest_framework.test import APIClient
 
 from tests import secrets_in_logs
+from tests.support.audio import speech_like, wav_bytes
 from voiceproject.media.storage import BucketStorage
 from voices.engines import configured
 from voices.engines.interface import EngineHealth, Piece, SynthesisRequest
@@ -37,8 +36,8 @@ from voices.text.sentences import split
 
 # They take longest. Begun last, one of them would keep one process busy while the other has nothing left to do.
 LONGEST = (
-    "test_builtin_engine", "test_builtin_infer", "test_quickstart", "test_gptsovits_infer", "test_worker",
-    "test_studio", "test_conversion", "test_japanese_chinese", "test_builtin_separate", "test_examples",
+    "test_builtin_engine", "test_last_release", "test_builtin_infer", "test_quickstart", "test_gptsovits_infer",
+    "test_worker", "test_studio", "test_conversion", "test_japanese_chinese", "test_builtin_separate", "test_examples",
     "test_isolation", "test_openapi",
 )  # fmt: skip
 # What `migrate` makes beside the tables, and no test changes for good.
@@ -156,19 +155,6 @@ def other(db: None) -> Tenant:
 @pytest.fixture
 def api(tenant: Tenant) -> APIClient:
     return tenant.client
-
-
-def speech_like(seconds: float = 4.0, rate: int = 16_000, pitch: float = 120.0) -> np.ndarray:
-    """float32 (n,): a buzz with the rhythm of syllables, which passes for a reference where no voice is needed."""
-    time = np.arange(round(seconds * rate)) / rate
-    buzz = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 15) if pitch * k < rate / 2)
-    return (0.2 * buzz * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * time))).astype(np.float32)
-
-
-def wav_bytes(samples: np.ndarray, rate: int, subtype: str = "PCM_16", format: str = "WAV") -> bytes:
-    buffer = io.BytesIO()
-    sf.write(buffer, samples, rate, subtype=subtype, format=format)
-    return buffer.getvalue()
 
 
 def upload(content: bytes, name: str = "reference.wav", content_type: str = "audio/wav") -> SimpleUploadedFile:
