@@ -65,7 +65,8 @@ def work(numbers: range) -> None:
     from rest_framework.test import APIRequestFactory
 
     from covers.models import CoverJob
-    from tests.conftest import FakeEngine, speech_like, wav_bytes
+    from tests.fakes.engine import FakeEngine
+    from tests.support.audio import speech_like, wav_bytes
     from tests.support.mutated_audio import mutated
     from voiceproject.wsgi import application
     from voices.engines import configured

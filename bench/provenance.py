@@ -74,7 +74,7 @@ def sentences(count: int) -> list[str]:
 
 
 def speak(texts: list[str], folder: Path) -> tuple[list[Audio], int]:
-    from tests.conftest import speech_like
+    from tests.support.audio import speech_like
     from voices.engines.builtin.engine import BuiltinEngine
     from voices.engines.interface import Reference, SynthesisRequest
 

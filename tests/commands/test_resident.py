@@ -20,7 +20,7 @@ import pytest
 import soundfile as sf
 
 from tests.commands.test_commands import live, wait_until
-from tests.conftest import speech_like
+from tests.support.audio import speech_like
 from voiceproject.commands import resident, runner
 from voiceproject.commands.resident_child import folder_in_use
 from voiceproject.commands.runner import (

@@ -15,7 +15,9 @@ import pytest
 import soundfile as sf
 from django.core.files.uploadedfile import SimpleUploadedFile
 
-from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, wav_bytes
+from tests.support.tenants import Tenant
 from voiceproject.errors import EngineBusy, StreamBroken
 from voices.library.models import Consent, RecordedConsent, Voice
 from voices.speech.models import Synthesis

@@ -20,8 +20,10 @@ from model_bakery import baker
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, needs, speech_like, wav_bytes
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, wav_bytes
 from tests.support.browser import Browser
+from tests.support.missing import needs
 from voiceproject.console.timeline import spans
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import JobStatus

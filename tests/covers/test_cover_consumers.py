@@ -17,8 +17,9 @@ from rest_framework.test import APIClient
 
 from covers import listening, tasks
 from covers.models import STEMS, CoverJob
-from tests.conftest import Tenant, upload, wav_bytes
 from tests.covers.test_covers import RATE, URL, download, fresh, habits, level_at, song, submit  # noqa: F401 (fixtures)
+from tests.support.audio import upload, wav_bytes
+from tests.support.tenants import Tenant
 from voiceproject.jobs import events
 from voiceproject.web import slots
 

@@ -25,7 +25,9 @@ from rest_framework.test import APIClient
 
 from covers import commands, pipeline, tasks
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, upload, wav_bytes
+from tests.support.tenants import Tenant
 from voiceproject.operations import checks
 
 QUICK = Path(__file__).parents[1] / "quick_command.py"

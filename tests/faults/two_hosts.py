@@ -118,7 +118,7 @@ def run(folder: Path, hosts: list[Host], shared: dict[str, Any]) -> dict[str, An
     from django.db import connection
 
     from covers.models import CoverJob
-    from tests.conftest import speech_like, wav_bytes
+    from tests.support.audio import speech_like, wav_bytes
 
     call_command("migrate", verbosity=0)
     with connection.cursor() as cursor:

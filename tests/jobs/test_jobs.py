@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 from model_bakery import baker
 
 from covers.models import CoverJob
-from tests.conftest import database_url
+from tests.support.processes import database_url
 from voiceproject.errors import PublicError
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import ERROR_MESSAGES, JobStatus

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, upload
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
 from tests.support.mutated_audio import mutated
 
 

@@ -28,6 +28,7 @@ from tests.fakes.receiver import Receiver
 from tests.operations.last_release.make import sha256
 from tests.operations.last_release.material import HERE, Material, commands, excerpt
 from tests.support.installation import Installation, until
+from tests.support.missing import url_of
 
 DAY = timedelta(days=1)
 
@@ -64,10 +65,7 @@ class Upgraded:
 
 def new_database() -> str:
     """A database of our own on the server that TEST_DATABASE_URL names: its URL."""
-    server = os.environ.get("TEST_DATABASE_URL", "")
-    if not server:
-        message = "TEST_DATABASE_URL, a PostgreSQL server where databases may be made, is not set"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    server = url_of("TEST_DATABASE_URL")
     name = f"last_release_{os.getpid()}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

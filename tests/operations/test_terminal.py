@@ -20,10 +20,11 @@ from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, wav_bytes
 from tests.covers.test_covers import INFER, RATE, SEPARATE, fresh, habits, level_at, processes_of, song, until  # noqa: F401
+from tests.fakes.engine import FakeEngine
 from tests.library.test_saved import save  # noqa: F401
 from tests.speech.test_streaming import decode
+from tests.support.audio import wav_bytes
 from voiceproject.operations.terminal import Bar
 from voiceproject.tenants.models import UsageEntry
 from voices.library import saved

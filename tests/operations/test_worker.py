@@ -24,8 +24,9 @@ from model_bakery import baker
 
 from covers import tasks as cover_tasks
 from covers.models import CoverJob
-from tests.conftest import database_url, speech_like, wav_bytes
 from tests.covers.test_covers import INFER, RATE, SEPARATE, away, processes_of, song, until
+from tests.support.audio import speech_like, wav_bytes
+from tests.support.processes import database_url
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.operations import worker
 from voiceproject.tenants.models import Tenant

@@ -27,7 +27,9 @@ from model_bakery import baker
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, speech_like, upload
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, upload
+from tests.support.tenants import Tenant
 from voiceproject.media import audio
 from voiceproject.webhooks.models import WebhookDelivery
 from voices.keys.models import SCOPES, ApiKey

@@ -19,11 +19,13 @@ from botocore.exceptions import EndpointConnectionError
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant, upload
 from tests.covers.test_cover_consumers import in_thread, read_events
 from tests.covers.test_covers import until
+from tests.fakes.engine import FakeEngine
 from tests.operations.test_worker import a_worker
 from tests.operations.test_worker import submit as submit_cover
+from tests.support.audio import upload
+from tests.support.tenants import Tenant
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable
 from voiceproject.jobs.broker import this_worker
 from voiceproject.operations import worker

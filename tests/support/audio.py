@@ -1,4 +1,4 @@
-"""Recordings that pass for speech, and WAV files of samples."""
+"""Recordings that pass for speech, WAV files of samples, and uploads of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import soundfile as sf
+from django.core.files.uploadedfile import SimpleUploadedFile
 
 
 def speech_like(seconds: float = 4.0, rate: int = 16_000, pitch: float = 120.0) -> np.ndarray:
@@ -19,3 +20,7 @@ def wav_bytes(samples: np.ndarray, rate: int, subtype: str = "PCM_16", format: s
     buffer = io.BytesIO()
     sf.write(buffer, samples, rate, subtype=subtype, format=format)
     return buffer.getvalue()
+
+
+def upload(content: bytes, name: str = "reference.wav", content_type: str = "audio/wav") -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, content, content_type)

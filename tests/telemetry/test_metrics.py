@@ -28,10 +28,13 @@ from rest_framework.test import APIClient
 
 from covers import tasks
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, database_url, upload, wav_bytes
 from tests.covers.test_covers import INFER, QUICK, RATE, SEPARATE, fresh, habits, song, submit, until  # noqa: F401
+from tests.fakes.engine import FakeEngine
 from tests.fakes.fake_collectors import Collectors
 from tests.operations.test_quickstart import free_port
+from tests.support.audio import upload, wav_bytes
+from tests.support.processes import database_url
+from tests.support.tenants import Tenant
 from voiceproject.errors import EngineTimeout
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.operations import metrics_view

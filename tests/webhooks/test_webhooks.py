@@ -27,9 +27,12 @@ from rest_framework.test import APIClient
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, needs, upload, wav_bytes
 from tests.covers.test_covers import RATE, song, until
+from tests.fakes.engine import FakeEngine
 from tests.jobs.test_jobs import claim, silent_for, together
+from tests.support.audio import upload, wav_bytes
+from tests.support.missing import needs
+from tests.support.tenants import Tenant
 from voiceproject.jobs.broker import this_worker
 from voiceproject.operations import worker
 from voiceproject.tenants.models import AuditEntry
