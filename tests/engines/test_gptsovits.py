@@ -16,8 +16,10 @@ import pytest
 import soundfile
 
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.leases.test_lease import child, in_thread, until
 from tests.support.gptsovits_client import Engines, ask, engine_for, failure, fake, pitch, plain, post, speak, voice  # noqa: F401
+from tests.support.processes import child
+from tests.support.threads import in_thread
+from tests.support.waiting import until
 from voiceproject.leases.lease import Leases
 from voices.engines.gptsovits import references
 from voices.engines.gptsovits.api_v2 import ApiV2

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.leases.test_lease import in_thread, until
 from tests.support.gptsovits_client import (  # noqa: F401
     ANNA,
     TEXT,
@@ -29,6 +28,8 @@ from tests.support.gptsovits_client import (  # noqa: F401
     voice,
     with_model,
 )
+from tests.support.threads import in_thread
+from tests.support.waiting import until
 from voiceproject.errors import PublicError
 from voiceproject.leases.lease import UNKNOWN
 from voiceproject.leases.models import EngineLease, EngineWaiter

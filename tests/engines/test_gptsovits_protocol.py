@@ -12,7 +12,6 @@ import soundfile
 
 from tests.fake_own_server import FakeOwnServer
 from tests.fakes.fake_gptsovits import FakeGptSovits
-from tests.leases.test_lease import until
 from tests.support.gptsovits_client import (  # noqa: F401
     ANNA,
     TEXT,
@@ -26,6 +25,7 @@ from tests.support.gptsovits_client import (  # noqa: F401
     voice,
     with_model,
 )
+from tests.support.waiting import until
 from voiceproject.leases.lease import Leases
 from voiceproject.telemetry.logging import bind
 from voices.engines.gptsovits.engine import GptSovitsEngine

@@ -20,9 +20,9 @@ from rest_framework.test import APIClient
 
 from covers import tasks as cover_tasks
 from covers.models import CoverJob
-from tests.covers.test_covers import QUICK, RATE, song
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import speech_like, upload, wav_bytes
+from tests.support.covers import QUICK, RATE, song
 from tests.support.tenants import Tenant
 from voiceproject.tenants.models import AuditEntry
 from voices.library import consents, saved, selection

@@ -23,10 +23,11 @@ import requests
 import soundfile as sf
 from django.conf import settings
 
-from tests.covers.test_covers import processes_of, until
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of
 from tests.support.audio import speech_like, wav_bytes
 from tests.support.missing import needs
+from tests.support.processes import processes_of
+from tests.support.waiting import until
 
 BASE_DIR = Path(settings.BASE_DIR)
 SAMPLES = BASE_DIR / "voiceproject" / "samples"

@@ -24,9 +24,10 @@ from model_bakery import baker
 
 from covers import tasks as cover_tasks
 from covers.models import CoverJob
-from tests.covers.test_covers import INFER, RATE, SEPARATE, away, processes_of, song, until
 from tests.support.audio import speech_like, wav_bytes
-from tests.support.processes import database_url
+from tests.support.covers import INFER, RATE, SEPARATE, away, song
+from tests.support.processes import database_url, processes_of
+from tests.support.waiting import until
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.operations import worker
 from voiceproject.tenants.models import Tenant

@@ -32,10 +32,11 @@ from rest_framework.test import APIClient
 
 from tests.fakes.engine import FakeEngine
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.leases.test_lease import database_url, until
 from tests.operations.test_quickstart import free_port
 from tests.support.audio import upload, wav_bytes
+from tests.support.processes import database_url
 from tests.support.tenants import Tenant
+from tests.support.waiting import until
 from voiceproject.errors import EngineError, StreamBroken
 from voiceproject.jobs.heartbeat import hung_up
 from voiceproject.leases.lease import Leases

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.leases.test_lease import until
+from tests.support.waiting import until
 from voiceproject.errors import PublicError
 from voiceproject.leases.lease import Leases
 from voices.engines.gptsovits.engine import GptSovitsEngine

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from django.conf import settings
 from django.db import connection
 
 
@@ -12,3 +19,32 @@ def database_url() -> str:
         return f"sqlite:///{parts['NAME']}"
     user = f"{parts['USER']}:{parts['PASSWORD']}" if parts["PASSWORD"] else parts["USER"]
     return f"postgres://{user}@{parts['HOST'] or 'localhost'}:{parts['PORT'] or 5432}/{parts['NAME']}"
+
+
+def processes_of(job_id: str) -> list[int]:
+    """Everything that runs with this job's scratch folder in its environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if job_id.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def child(code: str, *arguments: str, data_dir: bool = False) -> subprocess.Popen[str]:
+    """Another process of this project on the same database; data_dir: and on the same CACHE_DIR."""
+    setup = "import sys, django\ndjango.setup()\n"
+    if data_dir:
+        folder = repr(str(settings.CACHE_DIR))
+        setup += f"from django.conf import settings\nsettings.CACHE_DIR = type(settings.CACHE_DIR)({folder})\n"
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": database_url()}
+    return subprocess.Popen(
+        [sys.executable, "-c", setup + textwrap.dedent(code), *arguments],
+        env=environment,
+        cwd=settings.BASE_DIR,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
