@@ -22,9 +22,9 @@ from elevenlabs.core.api_error import ApiError
 from covers import commands
 from covers import tasks as cover_tasks
 from covers.models import CoverJob
-from tests.compat.test_openai import assert_, pitch
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import speech_like, wav_bytes
+from tests.support.compat import assert_, pitch
 from tests.support.covers import QUICK
 from tests.support.tenants import Tenant
 from voices.compat.elevenlabs.base import OUTPUTS

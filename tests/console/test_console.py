@@ -35,13 +35,6 @@ from voices.speech.models import EngineModel, Synthesis
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def operator() -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
-
-
 def with_permissions(*codenames: str) -> Client:
     user = User.objects.create(username="staff", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))

@@ -34,8 +34,8 @@ from tests.faults.servers import (
     environment,
     processes_with,
     running,
-    until,
 )
+from tests.support.waiting import until
 
 QUICK = Path(__file__).with_name("quick.py")
 TENANTS = 8

@@ -32,9 +32,9 @@ from tests.faults.servers import (
     environment,
     processes_with,
     running,
-    until,
 )
 from tests.faults.storm import WITNESS
+from tests.support.waiting import until
 
 QUICK = Path(__file__).with_name("quick.py")
 HEARTBEAT_SECONDS = 5

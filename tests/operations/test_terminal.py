@@ -21,9 +21,7 @@ from django.core.management import CommandError, call_command
 
 from covers.models import CoverJob
 from tests.fakes.engine import FakeEngine
-from tests.library.test_saved import save  # noqa: F401
-from tests.speech.test_streaming import decode
-from tests.support.audio import wav_bytes
+from tests.support.audio import decode, wav_bytes
 from tests.support.covers import INFER, RATE, SEPARATE, level_at, song
 from tests.support.processes import processes_of
 from tests.support.waiting import until

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.fakes.engine import FakeEngine
-from tests.product.test_isolation import cover, delivery, key, synthesis, voice
+from tests.support.owned import cover, delivery, key, synthesis, voice
 from tests.support.tenants import Tenant
 from voices.keys.models import SCOPES
 

@@ -20,13 +20,13 @@ from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
 from tests.fakes.engine import FakeEngine
-from tests.operations.test_worker import a_worker
-from tests.operations.test_worker import submit as submit_cover
 from tests.support.audio import upload
 from tests.support.jobs import read_events
 from tests.support.tenants import Tenant
 from tests.support.threads import in_thread
 from tests.support.waiting import until
+from tests.support.workers import a_worker
+from tests.support.workers import submit as submit_cover
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable
 from voiceproject.jobs.broker import this_worker
 from voiceproject.operations import worker

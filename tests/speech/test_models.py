@@ -16,9 +16,8 @@ from rest_framework.test import APIClient
 
 from covers import commands, tasks
 from covers.models import CoverJob
-from tests.console.test_console import operator  # noqa: F401 - a fixture
 from tests.fakes.engine import FakeEngine
-from tests.fakes.fake_gptsovits import FakeGptSovits
+from tests.fakes.gptsovits import FakeGptSovits
 from tests.support.audio import upload, wav_bytes
 from tests.support.covers import RATE, song
 from tests.support.tenants import Tenant

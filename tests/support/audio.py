@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import av
 import numpy as np
 import soundfile as sf
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -24,3 +25,12 @@ def wav_bytes(samples: np.ndarray, rate: int, subtype: str = "PCM_16", format: s
 
 def upload(content: bytes, name: str = "reference.wav", content_type: str = "audio/wav") -> SimpleUploadedFile:
     return SimpleUploadedFile(name, content, content_type)
+
+
+def decode(content: bytes) -> tuple[np.ndarray, int]:
+    """By FFmpeg, which reads a stream as a player does: float32 (n,) mono, Hz."""
+    with av.open(io.BytesIO(content)) as container:
+        (stream,) = container.streams.audio
+        resampler = av.AudioResampler("flt", "mono", stream.rate)
+        frames = [f for frame in container.decode(stream) for f in resampler.resample(frame)]
+        return np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames]), stream.rate

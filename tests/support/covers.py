@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 from covers import tasks
 from tests.support.threads import in_thread
 
-QUICK = Path(__file__).parents[1] / "quick_command.py"
+QUICK = Path(__file__).parents[1] / "programs" / "quick_command.py"
 SEPARATE = f"{{python_exec}} {QUICK} separate {{song_input}} {{vocal_output}} {{inst_output}}"
 INFER = f"{{python_exec}} {QUICK} infer {{input_vocal}} {{output_vocal}}"
 URL = "/api/v1/cover/jobs"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,22 +13,10 @@ from typing import Any
 
 import requests
 
+from tests.support.servers import free_port
+from tests.support.waiting import until
+
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "TMPDIR")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """What it gives, once that is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come about within {seconds:g} s"
-        time.sleep(0.1)
-    return found
 
 
 class Installation:
@@ -63,10 +49,8 @@ class Installation:
         address = self.base.removeprefix("http://")
         arguments = ["gunicorn", "voiceproject.wsgi", "--config", "python:voiceproject.serving", "--bind", address]
         with self._running(arguments) as process:
-            deadline = time.monotonic() + 60
-            while not self._answers():
-                assert process.poll() is None and time.monotonic() < deadline, self.log.read_text(errors="replace")
-                time.sleep(0.1)
+            until(lambda: process.poll() is not None or self._answers(), 60, "an answer of /health")
+            assert process.poll() is None, self.log.read_text(errors="replace")
             yield
 
     @contextmanager

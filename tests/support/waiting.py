@@ -14,3 +14,12 @@ def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "it")
         assert time.monotonic() < deadline, f"{what} did not come about within {seconds:g} s"
         time.sleep(0.02)
     return found
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> float:
+    """Waits for a condition; how many seconds that took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"never happened: {what}"
+        time.sleep(0.01)
+    return time.monotonic() - started

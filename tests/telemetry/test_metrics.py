@@ -28,12 +28,12 @@ from rest_framework.test import APIClient
 
 from covers import tasks
 from covers.models import CoverJob
+from tests.fakes.collectors import Collectors
 from tests.fakes.engine import FakeEngine
-from tests.fakes.fake_collectors import Collectors
-from tests.operations.test_quickstart import free_port
 from tests.support.audio import upload, wav_bytes
 from tests.support.covers import INFER, RATE, SEPARATE, song
 from tests.support.processes import database_url
+from tests.support.servers import free_port
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
 from voiceproject.errors import EngineTimeout

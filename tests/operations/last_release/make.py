@@ -34,7 +34,8 @@ import psycopg
 from tests.fakes.receiver import Receiver
 from tests.operations.last_release.material import HERE, commands, downloads, excerpt
 from tests.support.audio import speech_like, wav_bytes
-from tests.support.installation import Installation, until
+from tests.support.installation import Installation
+from tests.support.waiting import until
 
 ROOT = HERE.parents[2]
 SECRET_KEY = "a key for the material of the last release, known to everybody"
