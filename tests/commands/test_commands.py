@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import live
+from tests.support.running.processes import live
 from tests.support.waiting import wait_until
 from voiceproject.commands import guard, runner
 from voiceproject.commands.runner import (

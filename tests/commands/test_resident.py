@@ -20,7 +20,7 @@ import pytest
 import soundfile as sf
 
 from tests.support.audio import speech_like
-from tests.support.processes import live
+from tests.support.running.processes import live
 from tests.support.waiting import wait_until
 from voiceproject.commands import resident, runner
 from voiceproject.commands.resident_child import folder_in_use

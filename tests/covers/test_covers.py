@@ -24,7 +24,7 @@ from covers import commands, pipeline, tasks
 from covers.models import CoverJob
 from tests.support.audio import speech_like, upload, wav_bytes
 from tests.support.covers import RATE, URL, away, download, level_at, run_in_thread, song
-from tests.support.processes import processes_of
+from tests.support.running.processes import processes_of
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
 from voiceproject.operations import checks

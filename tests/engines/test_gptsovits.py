@@ -17,7 +17,7 @@ import soundfile
 
 from tests.fakes.gptsovits import FakeGptSovits, pitch_of, tone
 from tests.support.gptsovits_client import Engines, ask, failure, pitch, plain, post, speak, voice
-from tests.support.processes import child
+from tests.support.running.processes import child
 from tests.support.threads import in_thread
 from tests.support.waiting import until
 from voiceproject.leases.lease import Leases

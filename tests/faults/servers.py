@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.support.servers import free_port
+from tests.support.running.servers import free_port
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,9 +18,9 @@ from django.db import connection
 from covers import pipeline, tasks
 from covers.models import STAGES, CoverJob
 from tests.support.covers import run_in_thread
-from tests.support.processes import processes_of
+from tests.support.running.processes import processes_of
+from tests.support.running.workers import submit
 from tests.support.waiting import until
-from tests.support.workers import submit
 from voiceproject.media.storage import BucketStorage
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("fresh_covers")]

@@ -17,7 +17,7 @@ from model_bakery import baker
 
 from covers.models import CoverJob
 from tests.support.jobs import claim, queued, silent_for
-from tests.support.processes import database_url
+from tests.support.running.processes import database_url
 from tests.support.threads import together
 from voiceproject.errors import PublicError
 from voiceproject.jobs.models import WorkerHost

@@ -17,7 +17,7 @@ import pytest
 from django.db import OperationalError, transaction
 from django.db.models.functions import Now
 
-from tests.support.processes import child
+from tests.support.running.processes import child
 from tests.support.threads import in_thread
 from tests.support.waiting import until
 from voiceproject.errors import EngineBusy, EngineUnavailable

@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from covers.models import CoverJob
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import upload
-from tests.support.audio_files import BAD_FILES, BadFile, voice, write, write_bad
+from tests.support.recordings.audio_files import BAD_FILES, BadFile, voice, write, write_bad
 from voices.speech.models import Synthesis
 
 

@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.core.checks import registry, run_checks
 from django.db.migrations.recorder import MigrationRecorder
 
-from tests.support.servers import free_port
+from tests.support.running.servers import free_port
 from voiceproject.operations import checks, health
 from voiceproject.telemetry import sentry, tracing
 from voices.engines import configured

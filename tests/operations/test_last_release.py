@@ -27,8 +27,8 @@ from standardwebhooks import Webhook
 from tests.fakes.receiver import Receiver
 from tests.operations.last_release.make import sha256
 from tests.operations.last_release.material import HERE, Material, commands, excerpt
-from tests.support.installation import Installation
 from tests.support.missing import url_of
+from tests.support.running.installation import Installation
 from tests.support.waiting import until
 
 DAY = timedelta(days=1)

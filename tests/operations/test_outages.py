@@ -17,7 +17,7 @@ from django.db import InterfaceError, OperationalError
 
 from covers import pipeline, tasks
 from covers.models import CoverJob
-from tests.support.workers import submit
+from tests.support.running.workers import submit
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.media.storage import is_passing
 from voiceproject.operations import worker

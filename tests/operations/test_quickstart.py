@@ -24,8 +24,8 @@ from django.conf import settings
 from tests.fakes.gptsovits import FakeGptSovits, pitch_of
 from tests.support.audio import speech_like, wav_bytes
 from tests.support.missing import needs
-from tests.support.processes import processes_of
-from tests.support.quickstart import REFERENCE, SAMPLES, Quickstart
+from tests.support.running.processes import processes_of
+from tests.support.running.quickstart import REFERENCE, SAMPLES, Quickstart
 from tests.support.waiting import until
 
 BASE_DIR = Path(settings.BASE_DIR)

@@ -23,7 +23,7 @@ from covers.models import CoverJob
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import decode, wav_bytes
 from tests.support.covers import INFER, RATE, SEPARATE, level_at, song
-from tests.support.processes import processes_of
+from tests.support.running.processes import processes_of
 from tests.support.waiting import until
 from voiceproject.operations.terminal import Bar
 from voiceproject.tenants.models import UsageEntry

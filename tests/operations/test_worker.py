@@ -19,9 +19,9 @@ from django.db.models.functions import Now
 from covers import tasks as cover_tasks
 from covers.models import CoverJob
 from tests.support.covers import away
-from tests.support.processes import processes_of
+from tests.support.running.processes import processes_of
+from tests.support.running.workers import a_worker, submit
 from tests.support.waiting import until
-from tests.support.workers import a_worker, submit
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.operations import worker
 

@@ -19,7 +19,7 @@ from django.test import Client
 from tests.support.browser import Browser
 from tests.support.covers import INFER, SEPARATE
 from tests.support.missing import needs
-from tests.support.quickstart import SAMPLES, Quickstart
+from tests.support.running.quickstart import SAMPLES, Quickstart
 from voiceproject.errors import STATUS_OF_CODE
 from voiceproject.jobs.status import ERROR_MESSAGES
 from voices.library import consents, quality

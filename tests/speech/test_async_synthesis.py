@@ -22,11 +22,11 @@ from rest_framework.test import APIClient
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import upload
 from tests.support.jobs import read_events
+from tests.support.running.workers import a_worker
+from tests.support.running.workers import submit as submit_cover
 from tests.support.tenants import Tenant
 from tests.support.threads import in_thread
 from tests.support.waiting import until
-from tests.support.workers import a_worker
-from tests.support.workers import submit as submit_cover
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable
 from voiceproject.jobs.broker import this_worker
 from voiceproject.operations import worker

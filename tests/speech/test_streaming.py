@@ -32,8 +32,8 @@ from rest_framework.test import APIClient
 from tests.fakes.engine import FakeEngine
 from tests.fakes.gptsovits import FakeGptSovits, pitch_of, tone
 from tests.support.audio import decode, upload, wav_bytes
-from tests.support.processes import database_url
-from tests.support.servers import free_port
+from tests.support.running.processes import database_url
+from tests.support.running.servers import free_port
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
 from voiceproject.errors import EngineError, StreamBroken

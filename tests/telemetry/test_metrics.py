@@ -32,8 +32,8 @@ from tests.fakes.collectors import Collectors
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import upload, wav_bytes
 from tests.support.covers import INFER, RATE, SEPARATE, song
-from tests.support.processes import database_url
-from tests.support.servers import free_port
+from tests.support.running.processes import database_url
+from tests.support.running.servers import free_port
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
 from voiceproject.errors import EngineTimeout

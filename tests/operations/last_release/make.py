@@ -34,7 +34,7 @@ import psycopg
 from tests.fakes.receiver import Receiver
 from tests.operations.last_release.material import HERE, commands, downloads, excerpt
 from tests.support.audio import speech_like, wav_bytes
-from tests.support.installation import Installation
+from tests.support.running.installation import Installation
 from tests.support.waiting import until
 
 ROOT = HERE.parents[2]

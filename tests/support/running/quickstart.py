@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 from django.conf import settings
 
-from tests.support.servers import free_port
+from tests.support.running.servers import free_port
 from tests.support.waiting import until
 
 BASE_DIR = Path(settings.BASE_DIR)

@@ -19,7 +19,7 @@ from model_bakery import baker
 from covers.models import CoverJob
 from tests.support.audio import speech_like, wav_bytes
 from tests.support.covers import INFER, RATE, SEPARATE, song
-from tests.support.processes import database_url
+from tests.support.running.processes import database_url
 from voiceproject.tenants.models import Tenant
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from tests.support.servers import free_port
+from tests.support.running.servers import free_port
 from tests.support.waiting import until
 
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "TMPDIR")
