@@ -22,9 +22,9 @@ from covers import tasks as cover_tasks
 from covers.models import CoverJob
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import speech_like, upload, wav_bytes
-from tests.support.covers import QUICK, RATE, URL, song
+from tests.support.covers import QUICK, RATE, song
 from tests.support.tenants import Tenant
-from tests.support.voices import STATEMENT
+from tests.support.voices import STATEMENT, URL
 from voiceproject.tenants.models import AuditEntry
 from voices.library import consents, saved, selection
 from voices.library.models import Consent, EngineData, Voice, VoiceSample
