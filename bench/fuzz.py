@@ -2,7 +2,7 @@
 
     python -m bench.fuzz [--files 20000] [--first 0] [--workers 2]
 
-Each file is made of its number (tests/mutated_audio.py) from a good one of every format that is taken, some of them
+Each file is made of its number (mutated_audio.py) from a good one of every format that is taken, some of them
 with a C2PA manifest, and sent to a synthesis as its reference, to a cover as its song, or to verification, in turns.
 Requests go through all of Django but the socket, in worker processes that are watched: one that dies, or says nothing
 for 150 s (the decoder's own deadline is 120 s), is a failure that is told with its file's number, and another goes on
@@ -65,8 +65,9 @@ def work(numbers: range) -> None:
     from rest_framework.test import APIRequestFactory
 
     from covers.models import CoverJob
-    from tests.conftest import FakeEngine, speech_like, wav_bytes
-    from tests.support.mutated_audio import mutated
+    from tests.fakes.engine import FakeEngine
+    from tests.support.audio import speech_like, wav_bytes
+    from tests.support.recordings.mutated_audio import mutated
     from voiceproject.wsgi import application
     from voices.engines import configured
     from voices.keys.models import ApiKey

@@ -4,7 +4,7 @@
 
 Speech is the built-in engine's: one voice saying `--texts` texts of about ten seconds that share many words.
 Excerpts of 5 s, cut anywhere, are encoded as people do and asked for; texts of the same voice that are not in the index
-are asked for as well, and none may be found. Songs are tests/songs.py's, each covered in two voices that sing the same
+are asked for as well, and none may be found. Songs are songs.py's, each covered in two voices that sing the same
 melody over the same accompaniment: excerpts of 5 s of each cover are asked for, and the song, its accompaniment and the
 other cover, of which none may be found. Then the index is filled to `--small` and `--large` recordings. A filler
 has as many landmarks as speech of ten seconds. A tenth of them are those of the real speech, which is far more than
@@ -74,7 +74,7 @@ def sentences(count: int) -> list[str]:
 
 
 def speak(texts: list[str], folder: Path) -> tuple[list[Audio], int]:
-    from tests.conftest import speech_like
+    from tests.support.audio import speech_like
     from voices.engines.builtin.engine import BuiltinEngine
     from voices.engines.interface import Reference, SynthesisRequest
 
@@ -205,7 +205,7 @@ def robustness(clips: list[Audio], others: list[Audio], rate: int) -> None:
 
 def covers(count: int, folder: Path) -> None:
     """Excerpts of covers, and what has the melody or the accompaniment of one and is none of ours."""
-    from tests.support import songs
+    from tests.support.recordings import songs
     from voiceproject.provenance.marks import cover_landmarks, keep_landmarks
     from voiceproject.provenance.models import Landmark, Mark
 

@@ -5,7 +5,7 @@
     bench-venv/bin/python -m bench.singing_speech [--set tuning|held-out|more] [--engine NAME] [--long] [--keep FOLDER]
 
 From the root of the project; about 10 minutes on one idle core. The songs are speech of other voices put on melodies
-by WORLD (tests/marked_speech.py): what is sung when, and on which F0, is known. `tuning` are the songs that the numbers
+by WORLD (marked_speech.py): what is sung when, and on which F0, is known. `tuning` are the songs that the numbers
 of the method were chosen on. `held-out` (the default) are other texts and other voices too, among them two people whose
 words and vowels pocketsphinx finds. `more` are 20 more songs of these voices, not tuned on either: of 200 vowels, which
 6 songs have, a share is known to .03 only; `--songs 8:` leaves out the first 8 of them. A vowel that comes on time may
@@ -41,8 +41,8 @@ import numpy as np
 import pyworld
 import soundfile as sf
 
-from tests.support import marked_speech as marked
-from tests.support import songs as rooms
+from tests.support.recordings import marked_speech as marked
+from tests.support.recordings import songs as rooms
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "gpu_scripts"))

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import requests
 
-from tests.fakes.fake_gptsovits import FakeGptSovits
+from tests.fakes.gptsovits import FakeGptSovits
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "voiceproject" / "samples" / "reference.flac"

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from tests.support import songs
+from tests.support.recordings import songs
 
 TRANSCRIPT = (
     "Good evening, and thank you for coming. Tonight I want to tell you about the old lighthouse, "

@@ -18,7 +18,7 @@ import soxr
 from numpy.typing import NDArray
 
 from bench.engines import corpus, scorers
-from tests.support import songs
+from tests.support.recordings import songs
 
 Audio = NDArray[np.float64]
 

@@ -22,9 +22,11 @@ from model_bakery import baker
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
-from tests.covers.test_covers import RATE, song
-from tests.jobs.test_jobs import together
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload, wav_bytes
+from tests.support.covers import RATE, song
+from tests.support.tenants import Tenant
+from tests.support.threads import together
 from voiceproject.errors import StreamBroken
 from voiceproject.jobs.job import Job
 from voiceproject.leases.models import EngineTurn

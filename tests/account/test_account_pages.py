@@ -18,7 +18,9 @@ from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant, upload
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
+from tests.support.tenants import Tenant
 from voiceproject.tenants import signin
 from voiceproject.tenants.models import AuditEntry, UsageEntry
 from voiceproject.tenants.models import Tenant as TenantRow

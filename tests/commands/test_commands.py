@@ -11,12 +11,14 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.running.processes import live
+from tests.support.waiting import wait_until
 from voiceproject.commands import guard, runner
 from voiceproject.commands.runner import (
     CommandError,
@@ -86,29 +88,6 @@ TREES = {
         1,
     ),
 }
-
-
-def live(tag: str, pids: list[int]) -> list[str]:
-    """The processes that run with this tag in their environment, and those of the given pids that run."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            status = Path(f"/proc/{name}/status").read_text()
-            threads = len(os.listdir(f"/proc/{name}/task"))
-            if "\nState:\tZ" in status and threads < 2:
-                continue
-            if int(name) in pids or tag.encode() in Path(f"/proc/{name}/environ").read_bytes():
-                found.append(f"{name} {Path(f'/proc/{name}/cmdline').read_bytes()[:200]!r}")
-    return found
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> float:
-    """Waits for a condition; how many seconds that took."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < seconds, f"never happened: {what}"
-        time.sleep(0.01)
-    return time.monotonic() - started
 
 
 class Bench:

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from tests.commands.test_commands import live, wait_until
-from tests.conftest import speech_like
+from tests.support.audio import speech_like
+from tests.support.running.processes import live
+from tests.support.waiting import wait_until
 from voiceproject.commands import resident, runner
 from voiceproject.commands.resident_child import folder_in_use
 from voiceproject.commands.runner import (
@@ -36,7 +37,7 @@ from voiceproject.commands.template import CommandTemplate, child_environment, i
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks through /proc")
 
 PROJECT = Path(runner.__file__).resolve().parents[2]
-SCRIPT = Path(__file__).parents[1] / "serving_command.py"
+SCRIPT = Path(__file__).parents[1] / "programs" / "serving_command.py"
 TEMPLATE = CommandTemplate(
     f"{{python_exec}} {SCRIPT} --output {{output}} --load 0 --habit {{habit}}",
     frozenset({"python_exec", "output", "habit"}),

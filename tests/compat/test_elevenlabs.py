@@ -22,9 +22,11 @@ from elevenlabs.core.api_error import ApiError
 from covers import commands
 from covers import tasks as cover_tasks
 from covers.models import CoverJob
-from tests.compat.test_openai import assert_, pitch
-from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
-from tests.covers.test_covers import QUICK
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, wav_bytes
+from tests.support.compat import assert_, pitch
+from tests.support.covers import QUICK
+from tests.support.tenants import Tenant
 from voices.compat.elevenlabs.base import OUTPUTS
 from voices.compat.elevenlabs.speech import alignment
 from voices.library.models import Consent, Voice

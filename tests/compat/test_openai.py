@@ -15,7 +15,10 @@ import pytest
 import soundfile as sf
 from django.core.files.uploadedfile import SimpleUploadedFile
 
-from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, wav_bytes
+from tests.support.compat import assert_, pitch
+from tests.support.tenants import Tenant
 from voiceproject.errors import EngineBusy, StreamBroken
 from voices.library.models import Consent, RecordedConsent, Voice
 from voices.speech.models import Synthesis
@@ -44,14 +47,6 @@ def heard(content: bytes, format: str) -> tuple[np.ndarray, int]:
             frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
             return np.concatenate(frames, axis=1)[0], container.streams.audio[0].rate
     return sf.read(io.BytesIO(content))
-
-
-def assert_(true: bool) -> None:
-    assert true
-
-
-def pitch(samples: np.ndarray, rate: int) -> float:
-    return float(np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples))))) * rate / len(samples))
 
 
 @pytest.mark.parametrize("format", ["mp3", "opus", "aac", "flac", "wav", "pcm"])

@@ -20,8 +20,10 @@ from model_bakery import baker
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, needs, speech_like, wav_bytes
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, wav_bytes
 from tests.support.browser import Browser
+from tests.support.missing import needs
 from voiceproject.console.timeline import spans
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import JobStatus
@@ -31,13 +33,6 @@ from voices.keys.models import ApiKey
 from voices.speech.models import EngineModel, Synthesis
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def operator() -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
 
 
 def with_permissions(*codenames: str) -> Client:

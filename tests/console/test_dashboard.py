@@ -14,7 +14,7 @@ from django.utils import timezone
 from model_bakery import baker
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine
+from tests.fakes.engine import FakeEngine
 from voiceproject.console import numbers
 from voiceproject.console.background import Background
 from voiceproject.console.charts import day_chart

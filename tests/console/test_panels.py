@@ -12,7 +12,7 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from covers.models import STAGES, CoverJob
-from tests.conftest import FakeEngine
+from tests.fakes.engine import FakeEngine
 from voiceproject.console import numbers, panels
 from voiceproject.console.panels import JOBS, Link, Section
 from voiceproject.console.site import navigation

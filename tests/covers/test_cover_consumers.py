@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,31 +11,21 @@ import numpy as np
 import pytest
 import soundfile as sf
 from django.conf import settings
-from django.db import connection
 from rest_framework.test import APIClient
 
 from covers import listening, tasks
 from covers.models import STEMS, CoverJob
-from tests.conftest import Tenant, upload, wav_bytes
-from tests.covers.test_covers import RATE, URL, download, fresh, habits, level_at, song, submit  # noqa: F401 (fixtures)
+from tests.support.audio import upload, wav_bytes
+from tests.support.covers import RATE, URL, download, level_at, song
+from tests.support.jobs import read_events
+from tests.support.tenants import Tenant
+from tests.support.threads import in_thread
 from voiceproject.jobs import events
 from voiceproject.web import slots
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("fresh_covers")]
 Submit = Callable[..., Any]
 Habits = Callable[..., None]
-
-
-def in_thread(action: Callable[[], Any]) -> threading.Thread:
-    def run() -> None:
-        try:
-            action()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
 
 
 # --- waiting ---
@@ -88,15 +77,6 @@ def test_where_too_many_wait_already_the_answer_comes_at_once(
 
 
 # --- events ---
-
-
-def read_events(body: Any) -> list[tuple[int, dict[str, Any]]]:
-    found = []
-    for block in b"".join(body).decode().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        if "data" in fields:
-            found.append((int(fields.get("id", -1)), json.loads(fields["data"])))
-    return found
 
 
 def test_events_tell_each_stage_and_close_at_the_end(submit: Submit, api: APIClient, habits: Habits) -> None:

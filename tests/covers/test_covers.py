@@ -6,11 +6,9 @@ import io
 import os
 import re
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,67 +18,18 @@ import pytest
 import soundfile as sf
 from django.conf import settings as django_settings
 from django.core.files.storage import default_storage
-from dramatiq.brokers.redis import RedisBroker
 from rest_framework.test import APIClient
 
 from covers import commands, pipeline, tasks
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
+from tests.support.audio import speech_like, upload, wav_bytes
+from tests.support.covers import RATE, URL, away, download, level_at, run_in_thread, song
+from tests.support.running.processes import processes_of
+from tests.support.tenants import Tenant
+from tests.support.waiting import until
 from voiceproject.operations import checks
 
-QUICK = Path(__file__).parents[1] / "quick_command.py"
-SEPARATE = f"{{python_exec}} {QUICK} separate {{song_input}} {{vocal_output}} {{inst_output}}"
-INFER = f"{{python_exec}} {QUICK} infer {{input_vocal}} {{output_vocal}}"
-URL = "/api/v1/cover/jobs"
-RATE = 44_100
-
-
-def song(seconds: float = 3.0, rate: int = RATE, channels: int = 2) -> np.ndarray:
-    """float32 (n, channels): a tone on each side."""
-    time_ = np.arange(round(seconds * rate)) / rate
-    return np.stack([0.4 * np.sin(2 * np.pi * hz * time_) for hz in (220, 330)[:channels]], axis=1).astype(np.float32)
-
-
-@pytest.fixture
-def habits(settings: Any) -> Callable[..., None]:
-    def choose(separate: str = "", infer: str = "") -> None:
-        settings.COVER_SEPARATE_CMD_TEMPLATE = f"{SEPARATE} {separate}"
-        settings.COVER_INFER_CMD_TEMPLATE = f"{INFER} {infer}"
-        commands.template.cache_clear()
-
-    choose()
-    return choose
-
-
-@pytest.fixture(autouse=True)
-def fresh(engine: FakeEngine, habits: Callable[..., None]) -> Any:
-    tasks.stopping.clear()
-    yield
-    tasks.stopping.clear()
-    commands.template.cache_clear()
-
-
-@pytest.fixture
-def submit(api: APIClient, reference_wav: bytes) -> Callable[..., Any]:
-    content = wav_bytes(song(), RATE)
-
-    def send(_client: APIClient = api, **fields: Any) -> Any:
-        form = {"song": upload(content, "song.wav"), "reference_voice": upload(reference_wav), **fields}
-        return _client.post(URL, {name: value for name, value in form.items() if value is not None})
-
-    return send
-
-
-def download(client: APIClient, url: str) -> tuple[np.ndarray, int]:
-    response = client.get(url)
-    assert response.status_code == 200, response.content
-    return sf.read(io.BytesIO(b"".join(response.streaming_content)), always_2d=True)
-
-
-def level_at(samples: np.ndarray, hz: float) -> float:
-    """Amplitude of a tone in samples (n,)."""
-    time_ = np.arange(len(samples)) / RATE
-    return float(2 * abs(np.mean(samples * np.exp(-2j * np.pi * hz * time_))))
+pytestmark = pytest.mark.usefixtures("fresh_covers")
 
 
 def test_a_submitted_job_is_202_with_its_place(submit: Callable[..., Any], api: APIClient) -> None:
@@ -411,56 +360,10 @@ def test_canceling_ends_a_command_that_stays_and_the_next_job_starts_another(
     assert api.get(again["links"]["self"]).json()["status"] == "succeeded"
 
 
-@contextmanager
-def away() -> Iterator[None]:
-    """The actor's broker is a Redis where nothing listens: a real connection that is refused."""
-    broker = RedisBroker(url="redis://127.0.0.1:1/0", middleware=[])
-    broker.declare_actor(tasks.run_covers)
-    original, tasks.run_covers.broker = tasks.run_covers.broker, broker
-    try:
-        yield
-    finally:
-        tasks.run_covers.broker = original
-
-
-def run_in_thread() -> threading.Thread:
-    from django.db import connection
-
-    def work() -> None:
-        tasks.run_covers.fn()
-        connection.close()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
-
-
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come about in time")
-
-
 def residents_of(settings: Any) -> list[int]:
     """The commands that stay, with their children; not their guards."""
     pids = processes_of(f"TMPDIR={settings.SCRATCH_DIR}/resident-")
     return [pid for pid in pids if b"guard.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-def processes_of(job_id: str) -> list[int]:
-    """Everything that runs with this job's scratch folder in its environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                if job_id.encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from tests.conftest import needs
 from tests.docs.blocks import PAGES, ROOT, Block, blocks
-from tests.operations.test_quickstart import SAMPLES, Quickstart, free_port
-from tests.speech.test_streaming import decode
+from tests.support.audio import decode
+from tests.support.missing import needs
+from tests.support.running.quickstart import SAMPLES, Quickstart
+from tests.support.running.servers import free_port
 
 ADDRESS = "localhost:8000"
 KEY = "your-api-key"

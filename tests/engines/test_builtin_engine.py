@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support import speech
-from tests.support.speech import MAN, REFERENCE_TEXT, WOMAN, Person
+from tests.support.recordings import speech
+from tests.support.recordings.speech import MAN, REFERENCE_TEXT, WOMAN, Person
 from voiceproject.errors import EngineError, EngineTimeout, EngineUnavailable, PublicError
 from voices.engines.builtin import child, conversion, pool
 from voices.engines.builtin.base_voices import PRECOMPUTED, base_file

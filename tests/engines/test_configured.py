@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rest_framework.test import APIClient
 
-from tests.conftest import upload
+from tests.support.audio import upload
 from voiceproject.errors import PublicError
 from voices.engines import configured
 from voices.engines.interface import EngineHealth, Piece, SynthesisRequest

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import speech
-from tests.support.speech import MAN, SAMPLE_RATE, SENTENCE, WOMAN, Person
+from tests.support.recordings import speech
+from tests.support.recordings.speech import MAN, SAMPLE_RATE, SENTENCE, WOMAN, Person
 from voices.engines.builtin import conversion, world
 from voices.engines.builtin.synthesizer import Synthesizer
 from voices.engines.builtin.world import Float32

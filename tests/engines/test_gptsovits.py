@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.leases.test_lease import child, in_thread, until
-from tests.support.gptsovits_client import Engines, ask, engine_for, failure, fake, pitch, plain, post, speak, voice  # noqa: F401
+from tests.fakes.gptsovits import FakeGptSovits, pitch_of, tone
+from tests.support.gptsovits_client import Engines, ask, failure, pitch, plain, post, speak, voice
+from tests.support.running.processes import child
+from tests.support.threads import in_thread
+from tests.support.waiting import until
 from voiceproject.leases.lease import Leases
 from voices.engines.gptsovits import references
 from voices.engines.gptsovits.api_v2 import ApiV2
@@ -119,7 +121,7 @@ print(json.dumps([pitch(speak(engine, ask(reference=voice(frequency)), 60)) for 
 
 
 def test_parallel_processes_never_overlap_and_never_swap_voices(tmp_path: Path, transactional_db: None) -> None:
-    command = [sys.executable, "-m", "tests.fakes.fake_gptsovits", "--seconds", "0.05", "--unlocked"]
+    command = [sys.executable, "-m", "tests.fakes.gptsovits", "--seconds", "0.05", "--unlocked"]
     server = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

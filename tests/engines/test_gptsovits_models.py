@@ -12,23 +12,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.leases.test_lease import in_thread, until
-from tests.support.gptsovits_client import (  # noqa: F401
+from tests.fakes.gptsovits import FakeGptSovits, pitch_of, tone
+from tests.support.gptsovits_client import (
     ANNA,
     TEXT,
     Engines,
     ask,
-    engine_for,
     failure,
-    fake,
     pitch,
     plain,
     post,
     speak,
-    voice,
     with_model,
 )
+from tests.support.threads import in_thread
+from tests.support.waiting import until
 from voiceproject.errors import PublicError
 from voiceproject.leases.lease import UNKNOWN
 from voiceproject.leases.models import EngineLease, EngineWaiter

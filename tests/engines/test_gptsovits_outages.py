@@ -12,21 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.fakes.fake_gptsovits import FakeGptSovits
-from tests.leases.test_lease import in_thread, until
-from tests.support.gptsovits_client import (  # noqa: F401
-    Engines,
-    ask,
-    engine_for,
-    failure,
-    fake,
-    pitch,
-    plain,
-    post,
-    refused_url,
-    speak,
-    voice,
-)
+from tests.fakes.gptsovits import FakeGptSovits
+from tests.support.gptsovits_client import Engines, ask, failure, pitch, plain, post, refused_url, speak, voice
+from tests.support.threads import in_thread
+from tests.support.waiting import until
 from voiceproject.leases.lease import Leases
 from voiceproject.leases.models import EngineLease, EngineWaiter
 from voices.engines.gptsovits.servers import Server

@@ -10,22 +10,10 @@ from typing import Any
 import pytest
 import soundfile
 
-from tests.fake_own_server import FakeOwnServer
-from tests.fakes.fake_gptsovits import FakeGptSovits
-from tests.leases.test_lease import until
-from tests.support.gptsovits_client import (  # noqa: F401
-    ANNA,
-    TEXT,
-    Engines,
-    ask,
-    engine_for,
-    failure,
-    fake,
-    pitch,
-    speak,
-    voice,
-    with_model,
-)
+from tests.fakes.gptsovits import FakeGptSovits
+from tests.fakes.own_server import FakeOwnServer
+from tests.support.gptsovits_client import ANNA, TEXT, Engines, ask, failure, pitch, speak, voice, with_model
+from tests.support.waiting import until
 from voiceproject.leases.lease import Leases
 from voiceproject.telemetry.logging import bind
 from voices.engines.gptsovits.engine import GptSovitsEngine

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fakes.fake_gptsovits import FakeGptSovits
-from tests.support.gptsovits_client import TEXT, Engines, ask, engine_for, failure, fake, pitch, speak, voice  # noqa: F401
+from tests.fakes.gptsovits import FakeGptSovits
+from tests.support.gptsovits_client import TEXT, Engines, ask, failure, pitch, speak, voice
 from voiceproject.errors import PublicError
 from voiceproject.leases.models import EngineLease
 from voices.engines.gptsovits.speech import least_seconds

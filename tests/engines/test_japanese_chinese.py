@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.support import speech
+from tests.support.recordings import speech
 from voiceproject.errors import PublicError
 from voices.engines.builtin.languages import chinese, chinese_text, japanese, kokoro
 from voices.engines.builtin.synthesizer import Synthesizer

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from rest_framework.test import APIClient
 
-from tests.conftest import Tenant, speech_like, upload, wav_bytes
-from tests.leases.test_lease import until
+from tests.support.audio import speech_like, upload, wav_bytes
+from tests.support.tenants import Tenant
+from tests.support.waiting import until
 from voiceproject.errors import EngineBusy, EngineTimeout, EngineUnavailable
 from voices.engines import configured
 from voices.engines.builtin.engine import BuiltinEngine

@@ -1,0 +1,1 @@
+"""Stand-ins for what is not ours: engines, and servers of others."""

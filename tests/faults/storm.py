@@ -34,8 +34,8 @@ from tests.faults.servers import (
     environment,
     processes_with,
     running,
-    until,
 )
+from tests.support.waiting import until
 
 QUICK = Path(__file__).with_name("quick.py")
 TENANTS = 8
@@ -116,7 +116,7 @@ class Storm:
         from django.core.files.base import ContentFile
 
         from covers.models import CoverJob
-        from tests.conftest import speech_like, wav_bytes
+        from tests.support.audio import speech_like, wav_bytes
 
         time_ = np.arange(44_100) / 44_100
         song = wav_bytes(np.stack([0.3 * np.sin(2 * np.pi * hz * time_) for hz in (220, 330)], axis=1), 44_100)

@@ -17,11 +17,13 @@ from django.db import connection
 
 from covers import pipeline, tasks
 from covers.models import STAGES, CoverJob
-from tests.covers.test_covers import fresh, habits, processes_of, run_in_thread, until  # noqa: F401 - fixtures
-from tests.operations.test_worker import submit
+from tests.support.covers import run_in_thread
+from tests.support.running.processes import processes_of
+from tests.support.running.workers import submit
+from tests.support.waiting import until
 from voiceproject.media.storage import BucketStorage
 
-pytestmark = [pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("fresh_covers")]
 
 INPUTS = ["0-reference", "0-song"]
 

@@ -32,9 +32,9 @@ from tests.faults.servers import (
     environment,
     processes_with,
     running,
-    until,
 )
 from tests.faults.storm import WITNESS
+from tests.support.waiting import until
 
 QUICK = Path(__file__).with_name("quick.py")
 HEARTBEAT_SECONDS = 5
@@ -118,7 +118,7 @@ def run(folder: Path, hosts: list[Host], shared: dict[str, Any]) -> dict[str, An
     from django.db import connection
 
     from covers.models import CoverJob
-    from tests.conftest import speech_like, wav_bytes
+    from tests.support.audio import speech_like, wav_bytes
 
     call_command("migrate", verbosity=0)
     with connection.cursor() as cursor:

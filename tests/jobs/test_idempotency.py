@@ -11,9 +11,11 @@ from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
-from tests.covers.test_covers import RATE, song
-from tests.jobs.test_jobs import together
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, upload, wav_bytes
+from tests.support.covers import RATE, song
+from tests.support.tenants import Tenant
+from tests.support.threads import together
 from voiceproject.jobs import idempotency
 from voiceproject.jobs.models import IdempotencyKey
 from voices.speech.models import Synthesis

@@ -6,61 +6,25 @@ import functools
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
-from django.db import connection
-from django.db.models.functions import Now
 from model_bakery import baker
 
 from covers.models import CoverJob
-from tests.conftest import database_url
+from tests.support.jobs import claim, queued, silent_for
+from tests.support.running.processes import database_url
+from tests.support.threads import together
 from voiceproject.errors import PublicError
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import ERROR_MESSAGES, JobStatus
 from voiceproject.tenants.models import Tenant
 
 pytestmark = pytest.mark.django_db
-
-
-def queued(username: str = "alice", count: int = 1, **fields: Any) -> list[CoverJob]:
-    user, _ = User.objects.get_or_create(username=username)
-    Tenant.objects.get_or_create(user=user)
-    return [baker.make(CoverJob, tenant=user, stage="queued", **fields) for _ in range(count)]
-
-
-def claim(worker: str = "w1", host: str = "h1", host_limit: int = 100, tenant_limit: int = 100) -> CoverJob | None:
-    return CoverJob.claim(worker, host, host_limit, tenant_limit)
-
-
-def silent_for(job: CoverJob, seconds: float) -> None:
-    CoverJob.objects.filter(pk=job.pk).update(heartbeat_at=Now() - timedelta(seconds=seconds))
-
-
-def together(*actions: Callable[[], Any]) -> list[Any]:
-    """Runs the actions in threads that start at the same moment; their results in order."""
-    barrier = threading.Barrier(len(actions))
-    results: list[Any] = [None] * len(actions)
-
-    def run(index: int) -> None:
-        barrier.wait()
-        try:
-            results[index] = actions[index]()
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(actions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def test_a_claim_starts_an_attempt() -> None:

@@ -13,7 +13,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from tests.conftest import Tenant
+from tests.support.tenants import Tenant
 from voiceproject.prepared import Insert, Select, Slot, Update
 from voiceproject.tenants.models import Tenant as Settings
 from voices.keys.models import ApiKey

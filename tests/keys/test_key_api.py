@@ -15,7 +15,9 @@ from django.db.models import F
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant, upload
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
+from tests.support.tenants import Tenant
 from voiceproject.tenants.models import AuditEntry
 from voiceproject.web.client_ip import parse_network
 from voices.keys import grants

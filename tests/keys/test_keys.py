@@ -16,7 +16,8 @@ from django.utils import timezone
 from model_bakery import baker
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant
+from tests.fakes.engine import FakeEngine
+from tests.support.tenants import Tenant
 from voiceproject.tenants import audit
 from voiceproject.tenants.models import AuditEntry
 from voices.keys.models import ApiKey

@@ -7,19 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, transaction
 from django.db.models.functions import Now
 
+from tests.support.running.processes import child
+from tests.support.threads import in_thread
+from tests.support.waiting import until
 from voiceproject.errors import EngineBusy, EngineUnavailable
 from voiceproject.leases import lease as lease_module
 from voiceproject.leases.lease import UNKNOWN, Lease, Leases
@@ -40,52 +40,6 @@ def take(leases: Leases, seconds: float = 10.0, **options: Any) -> Lease:
     lease = leases.acquire(soon(seconds), **options)
     assert lease is not None
     return lease
-
-
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    """Runs it in a thread that leaves no database connection behind."""
-
-    def run() -> None:
-        try:
-            work()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = soon(seconds)
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
-
-
-def database_url() -> str:
-    """The database of this test run, for another process."""
-    parts = connection.settings_dict
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{parts['NAME']}"
-    host = f"{parts['HOST'] or 'localhost'}:{parts['PORT'] or 5432}"
-    return f"postgres://{parts['USER']}:{parts['PASSWORD']}@{host}/{parts['NAME']}"
-
-
-def child(code: str, *arguments: str, data_dir: bool = False) -> subprocess.Popen[str]:
-    """Another process of this project on the same database; data_dir: and on the same CACHE_DIR."""
-    setup = "import sys, django\ndjango.setup()\n"
-    if data_dir:
-        folder = repr(str(settings.CACHE_DIR))
-        setup += f"from django.conf import settings\nsettings.CACHE_DIR = type(settings.CACHE_DIR)({folder})\n"
-    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": database_url()}
-    return subprocess.Popen(
-        [sys.executable, "-c", setup + textwrap.dedent(code), *arguments],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_a_server_has_one_owner_until_it_is_released() -> None:

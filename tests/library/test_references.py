@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant, speech_like, wav_bytes
-from tests.conftest import upload as upload_file
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, wav_bytes
+from tests.support.audio import upload as upload_file
+from tests.support.tenants import Tenant
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
 from voices.library import consents, quality, recordings, reference_audio, saved, selection

@@ -20,8 +20,11 @@ from rest_framework.test import APIClient
 
 from covers import tasks as cover_tasks
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
-from tests.covers.test_covers import QUICK, RATE, song
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, upload, wav_bytes
+from tests.support.covers import QUICK, RATE, song
+from tests.support.tenants import Tenant
+from tests.support.voices import STATEMENT, URL
 from voiceproject.tenants.models import AuditEntry
 from voices.library import consents, saved, selection
 from voices.library.models import Consent, EngineData, Voice, VoiceSample
@@ -29,19 +32,8 @@ from voices.speech import tasks as synthesis_tasks
 from voices.speech.models import Synthesis
 
 pytestmark = pytest.mark.django_db(transaction=True)
-URL = "/api/v1/voice/voices"
 SYNTHESIZE = "/api/v1/voice/synthesize"
 COVERS = "/api/v1/cover/jobs"
-STATEMENT = "Jane Doe agreed on 3 May to have her voice cloned for our podcast."
-
-
-@pytest.fixture
-def save(api: APIClient, engine: FakeEngine, reference_wav: bytes) -> Callable[..., Any]:
-    def send(_client: APIClient = api, **fields: Any) -> Any:
-        form = {"name": "Jane", "sample": upload(reference_wav), "consent": STATEMENT, **fields}
-        return _client.post(URL, {name: value for name, value in form.items() if value is not None})
-
-    return send
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from tests.support import audio_files
-from tests.support.audio_files import BAD_FILES, FORMATS, BadFile, encoded, pitch, stereo, tone, voice, write
+from tests.support.recordings import audio_files
+from tests.support.recordings.audio_files import BAD_FILES, FORMATS, BadFile, encoded, pitch, stereo, tone, voice, write
 from voiceproject.errors import PublicError
 from voiceproject.media import audio, uploads
 

@@ -15,7 +15,8 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, upload
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
 from voiceproject.operations import health
 from voiceproject.web.errors import as_public_error
 from voices.speech.models import Synthesis

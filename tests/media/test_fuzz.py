@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, upload
-from tests.support.mutated_audio import mutated
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
+from tests.support.recordings.mutated_audio import mutated
 
 
 @pytest.mark.parametrize("start", range(0, 300, 75))

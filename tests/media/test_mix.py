@@ -15,7 +15,7 @@ import soundfile as sf
 from numpy.typing import NDArray
 from scipy import signal
 
-from tests.support.audio_files import PEAK_MB, Samples, pitch, tone, voice
+from tests.support.recordings.audio_files import PEAK_MB, Samples, pitch, tone, voice
 from voiceproject.errors import EngineError
 from voiceproject.media.mixing import LoudnessMeter, loudness, mix
 

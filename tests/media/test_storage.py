@@ -22,7 +22,8 @@ from django.core.files.storage import default_storage
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import Tenant, upload
+from tests.support.audio import upload
+from tests.support.tenants import Tenant
 from voiceproject.env import s3_options
 from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.job import Job

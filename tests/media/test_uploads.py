@@ -9,8 +9,9 @@ import pytest
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, upload
-from tests.support.audio_files import BAD_FILES, BadFile, voice, write, write_bad
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
+from tests.support.recordings.audio_files import BAD_FILES, BadFile, voice, write, write_bad
 from voices.speech.models import Synthesis
 
 

@@ -18,8 +18,8 @@ from django.db.migrations.recorder import MigrationRecorder
 
 import covers.checks
 import voices.checks
-from tests.covers.test_covers import until
-from tests.operations.test_quickstart import free_port
+from tests.support.running.servers import free_port
+from tests.support.waiting import until
 from voiceproject.operations import checks, health
 from voiceproject.telemetry import sentry, tracing
 from voices.engines import configured

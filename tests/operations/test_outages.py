@@ -17,11 +17,12 @@ from django.db import InterfaceError, OperationalError
 
 from covers import pipeline, tasks
 from covers.models import CoverJob
-from tests.covers.test_covers import fresh, habits  # noqa: F401 - fixtures
-from tests.operations.test_worker import submit
+from tests.support.running.workers import submit
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.media.storage import is_passing
 from voiceproject.operations import worker
+
+pytestmark = pytest.mark.usefixtures("fresh_covers")
 
 AWAY = EndpointConnectionError(endpoint_url="http://bucket.example")
 LOCKED = OperationalError("database is locked")  # what SQLite says; PostgreSQL's words do not matter

@@ -20,10 +20,11 @@ from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, wav_bytes
-from tests.covers.test_covers import INFER, RATE, SEPARATE, fresh, habits, level_at, processes_of, song, until  # noqa: F401
-from tests.library.test_saved import save  # noqa: F401
-from tests.speech.test_streaming import decode
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import decode, wav_bytes
+from tests.support.covers import INFER, RATE, SEPARATE, level_at, song
+from tests.support.running.processes import processes_of
+from tests.support.waiting import until
 from voiceproject.operations.terminal import Bar
 from voiceproject.tenants.models import UsageEntry
 from voices.library import saved
@@ -31,7 +32,7 @@ from voices.speech.models import Synthesis
 
 # The quick command wants no reference, but a template without one does not pass the system checks.
 INFER_WITH_REFERENCE = f"{INFER} stubborn".replace("{python_exec}", "{python_exec} -X reference={reference_voice}")
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("fresh_covers")]
 
 
 @pytest.fixture

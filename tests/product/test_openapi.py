@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.conftest import FakeEngine, Tenant
-from tests.product.test_isolation import cover, delivery, key, synthesis, voice
+from tests.fakes.engine import FakeEngine
+from tests.support.owned import cover, delivery, key, synthesis, voice
+from tests.support.tenants import Tenant
 from voices.keys.models import SCOPES
 
 with warnings.catch_warnings():

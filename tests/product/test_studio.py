@@ -16,10 +16,10 @@ import requests
 import soundfile as sf
 from django.test import Client
 
-from tests.conftest import needs
-from tests.covers.test_covers import INFER, SEPARATE
-from tests.operations.test_quickstart import SAMPLES, Quickstart
 from tests.support.browser import Browser
+from tests.support.covers import INFER, SEPARATE
+from tests.support.missing import needs
+from tests.support.running.quickstart import SAMPLES, Quickstart
 from voiceproject.errors import STATUS_OF_CODE
 from voiceproject.jobs.status import ERROR_MESSAGES
 from voices.library import consents, quality

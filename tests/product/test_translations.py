@@ -17,7 +17,7 @@ from rest_framework.test import APIClient
 
 from covers.models import CoverJob
 from tests import translations
-from tests.conftest import FakeEngine
+from tests.fakes.engine import FakeEngine
 from voiceproject.console import numbers
 from voiceproject.console.base import told
 from voiceproject.errors import PublicError

@@ -25,8 +25,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from rest_framework.test import APIClient
 
 from covers import commands, tasks
-from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
-from tests.covers.test_covers import INFER, SEPARATE
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload, wav_bytes
+from tests.support.covers import INFER, SEPARATE
+from tests.support.tenants import Tenant
 from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio
 from voiceproject.operations import checks

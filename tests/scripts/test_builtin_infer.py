@@ -15,7 +15,7 @@ import soundfile as sf
 import soxr
 
 from tests.scripts.script_server import SCRIPTS, Done
-from tests.support import songs
+from tests.support.recordings import songs
 from voices.engines.builtin import conversion, singing, world
 
 SCRIPT = SCRIPTS / "builtin_infer.py"

@@ -14,7 +14,7 @@ import pytest
 import soundfile as sf
 
 from tests.scripts.script_server import SCRIPTS, Done
-from tests.support import songs
+from tests.support.recordings import songs
 
 SCRIPT = SCRIPTS / "builtin_separate.py"
 RATE = songs.RATE

@@ -22,7 +22,7 @@ from common.sung_speech import frames, lyrics, matching
 from tests.scripts import fake_faster_whisper
 from tests.scripts import fake_gptsovits_root as fake
 from tests.scripts.script_server import SCRIPTS, ScriptServer
-from tests.support import marked_speech, songs
+from tests.support.recordings import marked_speech, songs
 
 SCRIPT = SCRIPTS / "gptsovits_infer.py"
 RATE = 44100

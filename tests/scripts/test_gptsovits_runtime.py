@@ -18,7 +18,7 @@ import yaml
 from tests.scripts import fake_gptsovits_root as fake
 from tests.scripts.fake_gptsovits_root.speaking import PRETRAINED, TTS_Config
 from tests.scripts.script_server import SCRIPTS
-from tests.support import speech
+from tests.support.recordings import speech
 
 TEXT = "The train leaves early in the morning."
 

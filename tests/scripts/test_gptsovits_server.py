@@ -23,7 +23,7 @@ import soundfile as sf
 
 from tests.scripts import fake_gptsovits_root as fake
 from tests.scripts.script_server import SCRIPTS
-from tests.support import speech
+from tests.support.recordings import speech
 from voiceproject.errors import EngineUnavailable
 from voiceproject.leases.lease import Leases
 from voices.engines.gptsovits.engine import GptSovitsEngine

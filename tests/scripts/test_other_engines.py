@@ -19,7 +19,7 @@ import seedvc_infer
 from common import script_io
 from tests.scripts import fake_engines
 from tests.scripts.script_server import SCRIPTS, Done, ScriptServer
-from tests.support import audio_files, songs
+from tests.support.recordings import audio_files, songs
 
 RATE = 44100
 SECONDS = 2.0

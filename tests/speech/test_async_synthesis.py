@@ -19,11 +19,14 @@ from botocore.exceptions import EndpointConnectionError
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant, upload
-from tests.covers.test_cover_consumers import in_thread, read_events
-from tests.covers.test_covers import until
-from tests.operations.test_worker import a_worker
-from tests.operations.test_worker import submit as submit_cover
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
+from tests.support.jobs import read_events
+from tests.support.running.workers import a_worker
+from tests.support.running.workers import submit as submit_cover
+from tests.support.tenants import Tenant
+from tests.support.threads import in_thread
+from tests.support.waiting import until
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable
 from voiceproject.jobs.broker import this_worker
 from voiceproject.operations import worker

@@ -16,10 +16,11 @@ from rest_framework.test import APIClient
 
 from covers import commands, tasks
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
-from tests.console.test_console import operator  # noqa: F401 - a fixture
-from tests.covers.test_covers import RATE, song
-from tests.fakes.fake_gptsovits import FakeGptSovits
+from tests.fakes.engine import FakeEngine
+from tests.fakes.gptsovits import FakeGptSovits
+from tests.support.audio import upload, wav_bytes
+from tests.support.covers import RATE, song
+from tests.support.tenants import Tenant
 from voiceproject.leases.lease import Leases
 from voices import checks
 from voices.engines import configured

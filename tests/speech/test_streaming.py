@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import requests
@@ -30,10 +29,13 @@ import soundfile as sf
 from django.conf import settings
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
-from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.leases.test_lease import database_url, until
-from tests.operations.test_quickstart import free_port
+from tests.fakes.engine import FakeEngine
+from tests.fakes.gptsovits import FakeGptSovits, pitch_of, tone
+from tests.support.audio import decode, upload, wav_bytes
+from tests.support.running.processes import database_url
+from tests.support.running.servers import free_port
+from tests.support.tenants import Tenant
+from tests.support.waiting import until
 from voiceproject.errors import EngineError, StreamBroken
 from voiceproject.jobs.heartbeat import hung_up
 from voiceproject.leases.lease import Leases
@@ -52,15 +54,6 @@ URL = "/api/v1/voice/synthesize"
 THREADS = 6
 TEXT = "Here is the first sentence of three. This is the second one of them. And that was the third and last."
 PITCH = 150.0
-
-
-def decode(content: bytes) -> tuple[np.ndarray, int]:
-    """By FFmpeg, which reads a stream as a player does: float32 (n,) mono, Hz."""
-    with av.open(io.BytesIO(content)) as container:
-        (stream,) = container.streams.audio
-        resampler = av.AudioResampler("flt", "mono", stream.rate)
-        frames = [f for frame in container.decode(stream) for f in resampler.resample(frame)]
-        return np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames]), stream.rate
 
 
 # --- the encoder --------------------------------------------------------------------------------------------
@@ -362,7 +355,14 @@ class Server:
             **kept, "DATA_DIR": str(folder / "data"), "ENV_FILE": os.devnull, "DATABASE_URL": database_url(),
             "SOVITS_BASE_URL": fake.url, "WEB_THREADS": str(THREADS), "LOG_LEVEL": "INFO",
         }  # fmt: skip
-        command = [sys.executable, "-m", "gunicorn", "voiceproject.wsgi", "--config", "python:tests.quick_serving"]
+        command = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "voiceproject.wsgi",
+            "--config",
+            "python:tests.programs.quick_serving",
+        ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, "--bind", f"127.0.0.1:{self.port}"],

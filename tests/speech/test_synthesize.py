@@ -15,7 +15,9 @@ import soundfile as sf
 from django.conf import settings
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant, speech_like, upload, wav_bytes
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, upload, wav_bytes
+from tests.support.tenants import Tenant
 from voiceproject.errors import EngineBusy, EngineError, EngineTimeout, EngineUnavailable, PublicError
 from voiceproject.web import slots
 from voices.engines import configured

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,10 +17,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from tests.fakes.fake_gptsovits import FakeGptSovits, pitch_of, tone
-from tests.leases.test_lease import until
+from tests.fakes.gptsovits import FakeGptSovits, pitch_of, tone
 from voiceproject.errors import PublicError
-from voiceproject.leases.lease import Leases
 from voices.engines.gptsovits.engine import GptSovitsEngine
 from voices.engines.interface import Model, Piece, Reference, SynthesisRequest
 
@@ -29,47 +26,7 @@ TEXT = "This is one sentence of a dozen words, which anybody can speak."
 ANNA = Model("anna", "gpt-anna", "sovits-anna")
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeGptSovits]:
-    with FakeGptSovits() as server:
-        yield server
-
-
 Engines = Callable[..., GptSovitsEngine]
-
-
-@pytest.fixture
-def engine_for(tmp_path: Path, transactional_db: None) -> Iterator[Engines]:
-    """An engine for servers' URLs; leases with short times."""
-    made: list[GptSovitsEngine] = []
-
-    def make(
-        *urls: str,
-        timeout_seconds: float = 20,
-        queue_seconds: float = 20,
-        max_waiting: int = 16,
-        set_aside_seconds: float = 1.0,
-        folder: Path | None = None,
-        **options: Any,
-    ) -> GptSovitsEngine:
-        folder = folder or tmp_path / "references"
-        engine = GptSovitsEngine(
-            urls,
-            timeout_seconds=timeout_seconds,
-            reference_dir=folder,
-            reference_dir_on_server=str(folder),
-            queue_seconds=queue_seconds,
-            max_waiting=max_waiting,
-            lease_factory=lambda servers, **bounds: Leases(servers, set_aside_seconds=set_aside_seconds, **bounds),
-            **options,
-        )
-        made.append(engine)
-        return engine
-
-    yield make
-    for engine in made:
-        engine.close()
-    until(lambda: not any(thread.name.startswith("probe ") for thread in threading.enumerate()))
 
 
 def voice(pitch: float = 120.0, seconds: float = 5.0, rate: int = 24_000, **fields: Any) -> Reference:

@@ -13,9 +13,11 @@ import pytest
 import requests
 from django.contrib.auth.models import User
 
-from tests import secrets_in_logs
-from tests.conftest import FakeEngine, Tenant, upload
-from tests.secrets_in_logs import Watch, watched
+from tests.fakes.engine import FakeEngine
+from tests.support import secrets_in_logs
+from tests.support.audio import upload
+from tests.support.secrets_in_logs import Watch, watched
+from tests.support.tenants import Tenant
 
 log = logging.getLogger("somewhere.deep")
 

@@ -28,15 +28,21 @@ from rest_framework.test import APIClient
 
 from covers import tasks
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, database_url, upload, wav_bytes
-from tests.covers.test_covers import INFER, QUICK, RATE, SEPARATE, fresh, habits, song, submit, until  # noqa: F401
-from tests.fakes.fake_collectors import Collectors
-from tests.operations.test_quickstart import free_port
+from tests.fakes.collectors import Collectors
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload, wav_bytes
+from tests.support.covers import INFER, RATE, SEPARATE, song
+from tests.support.running.processes import database_url
+from tests.support.running.servers import free_port
+from tests.support.tenants import Tenant
+from tests.support.waiting import until
 from voiceproject.errors import EngineTimeout
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.operations import metrics_view
 from voiceproject.telemetry import metrics
 from voiceproject.webhooks.models import WebhookDelivery
+
+pytestmark = pytest.mark.usefixtures("fresh_covers")
 
 DEPLOY = Path(django_settings.BASE_DIR) / "deploy"
 TOKEN = "a-token-for-prometheus"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from django.conf import settings
 
-from tests.fakes.fake_collectors import Collectors
+from tests.fakes.collectors import Collectors
 from voiceproject.telemetry.sentry import scrub
 
 # Everything that could give a secret away does: the exception's and its cause's message, local variables, the values

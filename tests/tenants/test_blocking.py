@@ -11,8 +11,11 @@ from django.utils import timezone
 from model_bakery import baker
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, upload
-from tests.jobs.test_jobs import claim, queued, together
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
+from tests.support.jobs import claim, queued
+from tests.support.tenants import Tenant
+from tests.support.threads import together
 from voiceproject.errors import StreamBroken
 from voiceproject.jobs import suspension
 from voiceproject.jobs.status import JobStatus

@@ -16,7 +16,8 @@ import redis
 from django.conf import settings as django_settings
 from django.db import connection
 
-from tests.conftest import FakeEngine, Tenant
+from tests.fakes.engine import FakeEngine
+from tests.support.tenants import Tenant
 from voiceproject.tenants import ratelimit
 from voiceproject.tenants.models import RateLog
 from voiceproject.tenants.models import Tenant as TenantRow

@@ -13,7 +13,7 @@ from django.utils import timezone
 from model_bakery import baker
 
 from covers.models import CoverJob
-from tests.conftest import speech_like, wav_bytes
+from tests.support.audio import speech_like, wav_bytes
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.tenants.models import AuditEntry, Tenant
 from voiceproject.tenants.roles import ADMIN, OPERATOR, ROLES, VIEWER, make_roles

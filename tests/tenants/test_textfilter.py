@@ -12,9 +12,11 @@ from rest_framework.test import APIClient
 
 from covers import commands
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
-from tests.covers.test_covers import RATE, song
+from tests.fakes.engine import FakeEngine
 from tests.support import filters
+from tests.support.audio import upload, wav_bytes
+from tests.support.covers import RATE, song
+from tests.support.tenants import Tenant
 from voiceproject.operations.checks import text_filter
 from voiceproject.tenants import textfilter
 from voiceproject.tenants.models import AuditEntry, UsageEntry

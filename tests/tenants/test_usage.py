@@ -20,9 +20,12 @@ from model_bakery import baker
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, upload, wav_bytes
-from tests.covers.test_covers import RATE, habits, song  # noqa: F401 - a fixture
-from tests.jobs.test_jobs import silent_for, together
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload, wav_bytes
+from tests.support.covers import RATE, song
+from tests.support.jobs import silent_for
+from tests.support.tenants import Tenant
+from tests.support.threads import together
 from voiceproject.errors import EngineError, PublicError, StreamBroken
 from voiceproject.jobs.queue import live_keys
 from voiceproject.jobs.status import JobStatus

@@ -17,7 +17,9 @@ from django.urls import path
 from rest_framework.test import APIClient
 
 import voiceproject.urls
-from tests.conftest import FakeEngine, Tenant, upload
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
+from tests.support.tenants import Tenant
 from voiceproject import wsgi
 from voiceproject.errors import STATUS_OF_CODE
 from voiceproject.operations import health

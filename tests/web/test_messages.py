@@ -9,7 +9,8 @@ from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, speech_like, wav_bytes
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import speech_like, wav_bytes
 
 SPEAK = "/api/v1/voice/synthesize"
 COVER = "/api/v1/cover/jobs"

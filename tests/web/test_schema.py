@@ -13,8 +13,9 @@ from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, upload, wav_bytes
-from tests.covers.test_covers import RATE, song
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload, wav_bytes
+from tests.support.covers import RATE, song
 from voiceproject.errors import STATUS_OF_CODE
 
 

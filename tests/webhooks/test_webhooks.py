@@ -27,9 +27,14 @@ from rest_framework.test import APIClient
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, needs, upload, wav_bytes
-from tests.covers.test_covers import RATE, song, until
-from tests.jobs.test_jobs import claim, silent_for, together
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload, wav_bytes
+from tests.support.covers import RATE, song
+from tests.support.jobs import claim, silent_for
+from tests.support.missing import needs
+from tests.support.tenants import Tenant
+from tests.support.threads import together
+from tests.support.waiting import until
 from voiceproject.jobs.broker import this_worker
 from voiceproject.operations import worker
 from voiceproject.tenants.models import AuditEntry

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gpu_scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "gpu_scripts"))
 
 from common import audio, script_io
 

@@ -47,7 +47,7 @@ SHORTEST = 12  # A shorter word may stand in a log by chance.
 NAME = re.compile(r"/?[a-z]+(?:[_./][a-z0-9]+)+")
 # Their output has to be where it can be read: a file.
 SERVES = re.compile(r"\b(gunicorn|dramatiq|manage\.py|gptsovits_server\.py)( |$)|--serve( |$)")
-TESTS = str(Path(__file__).parent)
+TESTS = str(Path(__file__).parents[1])
 # What `quickstart` shows once, on purpose, before it serves; the lines of its servers' logs begin with a time.
 GREETING_ENDS = "Ctrl-C ends everything."
 LOGGED = re.compile(r"\[?\d{4}-\d\d-\d\d[T ]|\{\"time\"")

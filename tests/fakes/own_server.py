@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from tests.fakes.fake_gptsovits import pitch_of, tone
+from tests.fakes.gptsovits import pitch_of, tone
 
 ERRORS = {
     "bad_request": 400, "unauthorized": 401, "unknown_model": 404, "too_large": 413, "unspeakable": 422, "busy": 503,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import soundfile as sf
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gpu_scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "gpu_scripts"))
 
 from common import script_io
 

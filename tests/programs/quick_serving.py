@@ -1,4 +1,4 @@
-"""voiceproject.serving with short times for clients that stall, for `--config python:tests.quick_serving`."""
+"""voiceproject.serving with short times for clients that stall, for `--config python:tests.programs.quick_serving`."""
 
 from typing import Any
 

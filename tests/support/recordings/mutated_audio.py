@@ -6,7 +6,7 @@ import random
 import struct
 from functools import cache
 
-from tests.support.audio_files import FORMATS, encoded, voice
+from tests.support.recordings.audio_files import FORMATS, encoded, voice
 
 # FFmpeg's child costs a tenth of a second where libsndfile costs a millisecond: fewer of those.
 IN_A_CHILD = ("m4a", "alac", "aac", "webm", "webm-vorbis")

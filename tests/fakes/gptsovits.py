@@ -11,7 +11,7 @@ as its text, as loud as its seed says. So `pitch_of` its audio tells whose voice
 it remembers of a reference that was read with other weights comes out an octave too low.
 
     with FakeGptSovits() as fake: ...                                   in this process
-    python -m tests.fakes.fake_gptsovits --port 9880 --seconds 0.5            by itself, with /_fake/log and
+    python -m tests.fakes.gptsovits --port 9880 --seconds 0.5            by itself, with /_fake/log and
     /_fake/mood
 """
 

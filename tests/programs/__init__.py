@@ -1,0 +1,1 @@
+"""Programs that tests start as commands, servers and their configuration: nothing here is imported."""

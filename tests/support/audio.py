@@ -1,0 +1,36 @@
+"""Recordings that pass for speech, WAV files of samples, and uploads of them."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import numpy as np
+import soundfile as sf
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+
+def speech_like(seconds: float = 4.0, rate: int = 16_000, pitch: float = 120.0) -> np.ndarray:
+    """float32 (n,): a buzz with the rhythm of syllables, which passes for a reference where no voice is needed."""
+    time = np.arange(round(seconds * rate)) / rate
+    buzz = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 15) if pitch * k < rate / 2)
+    return (0.2 * buzz * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * time))).astype(np.float32)
+
+
+def wav_bytes(samples: np.ndarray, rate: int, subtype: str = "PCM_16", format: str = "WAV") -> bytes:
+    buffer = io.BytesIO()
+    sf.write(buffer, samples, rate, subtype=subtype, format=format)
+    return buffer.getvalue()
+
+
+def upload(content: bytes, name: str = "reference.wav", content_type: str = "audio/wav") -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, content, content_type)
+
+
+def decode(content: bytes) -> tuple[np.ndarray, int]:
+    """By FFmpeg, which reads a stream as a player does: float32 (n,) mono, Hz."""
+    with av.open(io.BytesIO(content)) as container:
+        (stream,) = container.streams.audio
+        resampler = av.AudioResampler("flt", "mono", stream.rate)
+        frames = [f for frame in container.decode(stream) for f in resampler.resample(frame)]
+        return np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames]), stream.rate

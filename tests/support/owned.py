@@ -1,0 +1,65 @@
+"""What a tenant owns: each makes one thing and returns the values that go into its URL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from model_bakery import baker
+
+from covers.models import CoverJob
+from tests.support.audio import speech_like
+from voiceproject.media import audio
+from voiceproject.webhooks.models import WebhookDelivery
+from voices.keys.models import ApiKey
+from voices.library import quality
+from voices.library.models import RecordedConsent, Voice, VoiceSample
+from voices.speech.models import Synthesis
+
+REPORT = quality.measure(speech_like(), 16_000)
+
+
+def synthesis(owner: User) -> dict[str, Any]:
+    made = baker.make(Synthesis, tenant=owner, status="succeeded", response_format="wav", background=True)
+    made.audio = default_storage.save(f"{made.folder}/1-audio.wav", ContentFile(b"RIFF of one tenant"))
+    made.save()
+    return {"pk": made.pk}
+
+
+def cover(owner: User) -> dict[str, Any]:
+    made = baker.make(CoverJob, tenant=owner, status="succeeded", response_format="wav", input_kind="mix")
+    for name in ("vocals", "instrumental", "converted", "result", "result_flac", "result_mp3"):
+        stored = default_storage.save(f"{made.folder}/1-{name}", ContentFile(b"RIFF of one tenant"))
+        setattr(made, name, stored)
+    made.save()
+    return {"pk": made.pk, "stem": "converted"}
+
+
+def key(owner: User) -> dict[str, Any]:
+    return {"pk": ApiKey.objects.issue(owner, "another")[0].public_id}
+
+
+def voice(owner: User) -> dict[str, Any]:
+    made = baker.make(Voice, tenant=owner, language="en")
+    made.reference = default_storage.save(f"{made.folder}/reference.flac", ContentFile(b"RIFF of one tenant"))
+    made.save()
+    # Audio, since what is left of a voice is decoded when a sample goes.
+    flac = audio.encode(speech_like(), 16_000, "flac")
+    samples = [
+        baker.make(
+            VoiceSample, voice=made, quality=REPORT.as_json(), sample_rate=16_000, duration_seconds=4.0,
+            audio=default_storage.save(f"{made.folder}/sample-{number}.flac", ContentFile(flac)),
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    return {"pk": made.pk, "sample_id": samples[0].pk}
+
+
+def recorded_consent(owner: User) -> dict[str, Any]:
+    return {"pk": baker.make(RecordedConsent, tenant=owner).pk}
+
+
+def delivery(owner: User) -> dict[str, Any]:
+    return {"pk": baker.make(WebhookDelivery, tenant=owner, status="failed").pk}

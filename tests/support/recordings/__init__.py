@@ -1,0 +1,1 @@
+"""Recordings that are made for tests and benches: speech, songs, and files of every format, whole and broken."""

@@ -1,0 +1,1 @@
+"""The product in processes of its own, and where its servers listen."""
