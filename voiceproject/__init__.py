@@ -1,3 +1,3 @@
-"""The frame that both apps stand in: settings, errors, jobs, commands, audio."""
+"""The frame that both apps stand in. CONTRIBUTING.md says what lives in which of its rooms."""
 
 __version__ = "0.1.0"

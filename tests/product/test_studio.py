@@ -16,6 +16,7 @@ import requests
 import soundfile as sf
 from django.test import Client
 
+from covers.serializers import RESULT_FORMATS
 from tests.support.browser import Browser
 from tests.support.covers import INFER, SEPARATE
 from tests.support.missing import needs
@@ -23,6 +24,7 @@ from tests.support.running.quickstart import SAMPLES, Quickstart
 from voiceproject.errors import STATUS_OF_CODE
 from voiceproject.jobs.status import ERROR_MESSAGES
 from voices.library import consents, quality
+from voices.speech import serializers
 
 STATIC = Path(__file__).parents[2] / "voiceproject" / "static" / "studio"
 
@@ -55,6 +57,17 @@ def test_both_languages_have_the_same_texts_with_the_same_places_to_fill() -> No
         places = r"\{\w+\}"
         assert sorted(re.findall(places, text)) == sorted(re.findall(places, chinese[key])), key
         assert text.strip() and chinese[key].strip(), key
+
+
+def test_the_page_offers_the_servers_formats_and_knows_its_bounds() -> None:
+    def listed(script: str) -> list[str]:
+        found = re.search(r"^const FORMATS = \[(.*)\];$", (STATIC / script).read_text(), re.MULTILINE)
+        assert found is not None, script
+        return re.findall(r"'(\w+)'", found[1])
+
+    assert sorted(listed("speak.js")) == sorted(serializers.FORMATS)
+    assert sorted(listed("cover.js")) == sorted(RESULT_FORMATS)
+    assert f"const MAX_CHARACTERS = {serializers.MAX_TEXT_CHARACTERS};" in (STATIC / "speak.js").read_text()
 
 
 def test_the_consent_that_the_page_sends_is_one_that_the_server_takes() -> None:

@@ -100,7 +100,7 @@ BOUNDS = [
     ("seed", str(2**32 - 1), str(2**32), 200),
     ("reference_text", "a" * 2000, "a" * 2001, 200),
     ("language", "ja", "xx", 200),
-    ("response_format", "flac", "aiff", 200),
+    ("response_format", "flac", "midi", 200),
     ("model_id", "default", "another", 200),
     ("stream", "false", "odd", 200),
 ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db import models
 from django.db.models import F
@@ -38,8 +41,10 @@ class JobFiles(models.Model):
     """The part of a job that is about its files. Names in the storage are `<folder>/<attempt>-<name>`."""
 
     # Fields of Job, which has all of them in one place.
+    attempt: int
     input_bytes: int
     output_bytes: int
+    note: Callable[..., bool]
 
     class Meta:
         abstract = True
@@ -51,6 +56,19 @@ class JobFiles(models.Model):
         held = rows.filter(tenant=tenant_id, files_expired=False).order_by()
         total = held.aggregate(n=models.Sum(F("input_bytes") + F("output_bytes")))["n"]
         return int(total or 0)
+
+    def store(self, field: str, path: Path, name: str) -> bool:
+        """Puts a finished file where every host finds it. False, and nothing kept, when the job is no longer ours."""
+        stored = self.upload(field, path, name)
+        if self.note(**self.with_output(path.stat().st_size, **{field: stored})):
+            return True
+        getattr(self, field).storage.delete(stored)
+        return False
+
+    def upload(self, field: str, path: Path, name: str) -> str:
+        """The first half of `store`: the file under its name in the storage, which no row knows yet."""
+        with path.open("rb") as file:
+            return str(getattr(self, field).storage.save(f"{self.folder}/{self.attempt}-{name}", File(file)))
 
     @classmethod
     def file_fields(cls) -> list[str]:

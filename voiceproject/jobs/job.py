@@ -2,6 +2,7 @@
 
 | from            | to                | by                                                                     |
 |-----------------|-------------------|------------------------------------------------------------------------|
+| (new)           | queued, running   | `accept`; `accept_running`, where whoever accepts it does the work     |
 | queued          | running           | `claim`: attempt + 1, worker, heartbeat                                |
 | queued, running | canceled          | `cancel`: the tenant or an operator                                    |
 | running         | succeeded, failed | `succeed`, `fail`: the worker whose attempt number still matches       |
@@ -10,17 +11,16 @@
 |                 |                   | attempt; `requeue`: an operator                                        |
 | failed, canceled| queued            | `retry`                                                                |
 
-Times that decide anything are the database's clock. Nothing but this module writes `status`.
+Times that decide anything are the database's clock. Nothing but the verbs of `Job` writes `status`; the
+statement of `succeed` and `fail` is `end_job` in statements.py.
 """
 
 from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from django.core.files import File
 from django.db import DatabaseError, connection, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Greatest, Now
@@ -152,6 +152,17 @@ class Job(QueuedJob, JobFiles):
             usage.reserve(self)
             insert_job(type(self))(self)
 
+    def accept_running(self, worker: str, host: str = "", stage: str = "queued") -> None:
+        """As `accept`, for a new job that this process does itself, now: it is born running, in its first attempt."""
+        self.status = JobStatus.RUNNING
+        self.attempt = 1
+        self.worker, self.host = worker, host
+        self.heartbeat_at = self.started_at = Now()
+        if stage != self.stage:
+            self.stage = stage
+            self.mark(stage)
+        self.accept()
+
     # --- transitions: each returns whether it happened ---
 
     @classmethod
@@ -239,19 +250,6 @@ class Job(QueuedJob, JobFiles):
         for name, value in fields.items():
             setattr(self, name, value)
         return True
-
-    def store(self, field: str, path: Path, name: str) -> bool:
-        """Puts a finished file where every host finds it. False, and nothing kept, when the job is no longer ours."""
-        stored = self.upload(field, path, name)
-        if self.note(**self.with_output(path.stat().st_size, **{field: stored})):
-            return True
-        getattr(self, field).storage.delete(stored)
-        return False
-
-    def upload(self, field: str, path: Path, name: str) -> str:
-        """The first half of `store`: the file under its name in the storage, which no row knows yet."""
-        with path.open("rb") as file:
-            return str(getattr(self, field).storage.save(f"{self.folder}/{self.attempt}-{name}", File(file)))
 
     def succeed(self, ttl_hours: float, **fields: Any) -> bool:
         self.mark("succeeded")

@@ -1,6 +1,6 @@
 """Whose turn it is: limits on what a tenant may queue and run, turns between tenants, places in the queue.
 
-Nothing here writes `status`: that is `Job`'s alone (job.py).
+Nothing here writes `status`: only the verbs of `Job` do (job.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class QueuedJob(models.Model):
     tenant = models.ForeignKey(
         settings.AUTH_USER_MODEL, verbose_name=_("tenant"), on_delete=models.CASCADE, related_name="%(class)ss"
     )
-    # Only Job writes it.
+    # Only the verbs of Job write it.
     status = models.CharField(_("status"), max_length=16, choices=JobStatus, default=JobStatus.QUEUED)
     priority = models.SmallIntegerField(_("priority"), default=0, help_text=_("Higher goes first, across all tenants"))
     host = models.CharField(_("host"), max_length=128, blank=True)

@@ -1,1 +1,6 @@
-"""What audio is and where files are: reading uploads, encoding, mixing, the storage."""
+"""What audio is and where files are.
+
+`uploads` opens what people send (`content_type` says what it is, `decoder` is the child process for containers),
+`audio` checks, levels and encodes it, `formats` encodes for other services' clients, `mixing` makes a cover's mix,
+`storage` is a folder or a bucket.
+"""

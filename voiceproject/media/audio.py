@@ -61,6 +61,7 @@ CONTENT_TYPES = {
     "opus": "audio/ogg; codecs=opus",
     "pcm": "audio/pcm",
 }
+# Of the files that covers are downloaded as.
 EXTENSIONS = {"wav": "wav", "mp3": "mp3", "flac": "flac", "opus": "ogg", "pcm": "pcm"}
 # FLAC is not among them: without its length in front, libsndfile and what stands on it refuse to read it.
 STREAMED_FORMATS = ("wav", "pcm", "mp3", "opus")
@@ -170,7 +171,7 @@ def encode(samples: Samples, rate: int, format: str) -> bytes:
         for start in range(0, len(samples), BLOCK_FRAMES):
             block = samples[start : start + BLOCK_FRAMES]
             # Rounded here, which takes a sixth of the time that libsndfile takes; its lossy formats want floats.
-            out.write(_steps(block) if format in ("wav", "flac") else np.clip(block, -1, 1))
+            out.write(_steps(block) if _WRITTEN[format][1] == "PCM_16" else np.clip(block, -1, 1))
     return buffer.getvalue()
 
 

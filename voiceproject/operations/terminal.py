@@ -28,7 +28,6 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models.functions import Now
 
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import JobStatus
@@ -93,15 +92,6 @@ class JobCommand(BaseCommand):
         """
         self.prepare_database()
         job.tenant = terminal_user()
-        for name, value in {
-            "status": JobStatus.RUNNING,
-            "attempt": 1,
-            "worker": f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
-            "host": settings.WORKER_HOST,
-            "heartbeat_at": Now(),
-            "started_at": Now(),
-        }.items():
-            setattr(job, name, value)
         with canceling() as canceled:
             try:
                 for field, path in inputs.items():
@@ -110,7 +100,8 @@ class JobCommand(BaseCommand):
                         setattr(job, field, storage.save(f"{job.folder}/0-{field}", File(file)))
                     job.input_bytes += usage.size_of(path)
                 with told_plainly():
-                    job.accept()
+                    worker = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+                    job.accept_running(worker, settings.WORKER_HOST)
                 self.watch(job, run, canceled)
                 job.refresh_from_db()
                 if job.status == JobStatus.SUCCEEDED:

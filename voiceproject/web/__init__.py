@@ -1,1 +1,6 @@
-"""What all HTTP views share: errors, limits on bodies, downloads, middleware, the OpenAPI schema, the web server."""
+"""What all HTTP views share.
+
+`errors` makes answers of errors, `api` has limits on bodies, strict forms, pages and downloads with ranges, `slots`
+bounds who may wait, `middleware` gives every request its id and its log line, `schema` is the OpenAPI document, `pages`
+the studio and the docs, `client_ip` who asks, `serving` the web server's configuration.
+"""

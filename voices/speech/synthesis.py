@@ -15,12 +15,10 @@ import soxr
 from django.conf import settings
 from django.core.files.base import ContentFile
 from django.db import transaction
-from django.db.models.functions import Now
 
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken
 from voiceproject.jobs.heartbeat import Pulse
 from voiceproject.jobs.queue import key_admission
-from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio
 from voiceproject.provenance.manifest import sign
 from voiceproject.provenance.marks import mark_partial, mark_synthesis
@@ -50,18 +48,8 @@ class Speech:
 
 def start(synthesis: Synthesis) -> None:
     """Accepts a new synthesis that this process makes itself, now. Raises PublicError quota_exceeded, too_many_jobs."""
-    for name, value in {
-        "status": JobStatus.RUNNING,
-        "stage": "infer",
-        "attempt": 1,
-        "worker": f"web@{settings.WORKER_HOST}",
-        "heartbeat_at": Now(),
-        "started_at": Now(),
-    }.items():
-        setattr(synthesis, name, value)
-    synthesis.mark("infer")
     with key_admission(synthesis.api_key):
-        synthesis.accept()
+        synthesis.accept_running(f"web@{settings.WORKER_HOST}", stage="infer")
 
 
 def request_for(
