@@ -56,7 +56,7 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):
     search_help_text = _("The beginning of a name, or an e-mail address")
     ordering = ("username",)
     filter_horizontal = ()
-    readonly_fields = ("last_login", "date_joined")
+    readonly_fields = ("is_staff", "last_login", "date_joined")  # Staff is who has a role: voiceproject.tenants.roles.
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).prefetch_related("groups")
@@ -76,6 +76,10 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):
             (_("Permissions"), {"fields": rights}),
             (_("Times"), {"fields": ("last_login", "date_joined")}),
         )
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        obj.is_staff = obj.is_staff or obj.is_superuser
+        super().save_model(request, obj, form, change)
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name == "groups":
