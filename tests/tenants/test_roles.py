@@ -147,7 +147,7 @@ def test_an_admin_makes_users_and_gives_roles_but_no_superuser(things: dict[str,
     url = reverse("admin:auth_user_change", args=[things["user"].pk])
     operator = Group.objects.get(name=OPERATOR)
     everything = [permission.pk for permission in Permission.objects.filter(codename__contains="user")]
-    form = {"username": "dora", "is_active": "on", "is_staff": "on", "groups": [operator.pk], "is_superuser": "on",
+    form = {"username": "dora", "is_active": "on", "groups": [operator.pk], "is_superuser": "on",
             "user_permissions": everything}  # fmt: skip
     assert client.post(url, form).status_code == 302
     things["user"].refresh_from_db()
@@ -178,6 +178,63 @@ def test_a_superuser_makes_a_superuser(things: dict[str, Any]) -> None:
     client.post(url, {"username": "dora", "is_active": "on", "is_superuser": "on"})
     things["user"].refresh_from_db()
     assert things["user"].is_superuser
+    assert things["user"].is_staff
+
+
+def test_a_role_lets_its_user_sign_in_and_its_end_ends_that(things: dict[str, Any]) -> None:
+    user = things["user"]
+    user.set_password("dora's own password")
+    user.save()
+    operator = Group.objects.get(name=OPERATOR)
+    page, admin = reverse("admin:auth_user_change", args=[user.pk]), staff(ADMIN)
+    admin.post(page, {"username": "dora", "is_active": "on", "groups": [operator.pk]})
+    client, signin = Client(), {"username": "dora", "password": "dora's own password"}
+    assert client.post("/admin/login/", signin).status_code == 302
+    assert client.get(reverse("admin:covers_coverjob_changelist")).status_code == 200
+    # What the page sends of its own accord changes nothing: it is the role that counts.
+    admin.post(page, {"username": "dora", "is_active": "on", "groups": [operator.pk], "is_staff": ""})
+    user.refresh_from_db()
+    assert user.is_staff
+    admin.post(page, {"username": "dora", "is_active": "on"})
+    user.refresh_from_db()
+    assert not user.is_staff
+    assert client.get(reverse("admin:covers_coverjob_changelist")).status_code == 302
+
+
+@pytest.mark.parametrize("way", ["set", "clear", "remove", "of the group", "all of the group"])
+def test_staff_follows_roles_whatever_gives_and_takes_them(way: str, things: dict[str, Any]) -> None:
+    user, root, viewer = things["user"], things["root"], Group.objects.get(name=VIEWER)
+    other = Group.objects.create(name="singers")
+    user.groups.add(other)
+    assert not user.is_staff
+    viewer.user_set.add(user, root)
+    user.refresh_from_db()
+    assert user.is_staff
+    match way:
+        case "set":
+            user.groups.set([other])
+        case "clear":
+            user.groups.clear()
+        case "remove":
+            user.groups.remove(viewer)
+        case "of the group":
+            viewer.user_set.remove(user, root)
+        case _:
+            viewer.user_set.clear()
+    user.refresh_from_db()
+    root.refresh_from_db()
+    assert (user.is_staff, root.is_staff) == (False, True)
+
+
+def test_who_was_made_staff_by_hand_stays_it(things: dict[str, Any]) -> None:
+    user = User.objects.create_user("by-hand", is_staff=True)
+    singers = Group.objects.create(name="singers")
+    user.groups.add(singers)
+    user.groups.clear()
+    user.groups.add(singers)
+    user.groups.remove(singers)
+    user.refresh_from_db()
+    assert user.is_staff
 
 
 @pytest.mark.parametrize("lookup", ["password__startswith=md5", "user__password__startswith=md5"])
@@ -205,3 +262,11 @@ def test_migrate_repairs_the_roles(things: dict[str, Any]) -> None:
     make_roles()
     assert not viewer.permissions.filter(codename__startswith="change").exists()
     assert Group.objects.get(name=OPERATOR).permissions.filter(codename="change_coverjob").exists()
+
+
+def test_migrate_lets_those_in_who_had_a_role_and_were_no_staff(things: dict[str, Any]) -> None:
+    things["user"].groups.add(Group.objects.get(name=VIEWER))
+    User.objects.filter(pk=things["user"].pk).update(is_staff=False)
+    make_roles()
+    things["user"].refresh_from_db()
+    assert things["user"].is_staff

@@ -181,9 +181,9 @@ def key_admission(key: Any) -> Iterator[None]:
 
 
 def live_jobs_of(key: Any) -> int:
-    """How many jobs of the API key wait or run."""
+    """How many jobs of the API key, and of those that share its limits, wait or run."""
     # With its tenant, since an index knows that one's live jobs, and the key's would be all that it ever made.
-    own = {"tenant": key.user_id, "status__in": LIVE, "api_key": key}
+    own = {"tenant": key.user_id, "status__in": LIVE, "api_key__lineage": key.lineage}
     return sum(model._default_manager.filter(**own).count() for model in registry.job_models())
 
 

@@ -81,6 +81,7 @@ class UsageEntry(models.Model):
 
     tenant_id = models.BigIntegerField(help_text="The user")
     key_id = models.UUIDField(null=True, help_text="The API key's public id")
+    lineage = models.UUIDField(null=True, help_text="The API key's: keys that share their limits have the same one")
     key_prefix = models.CharField(max_length=16, blank=True)
     key_name = models.CharField(max_length=100, blank=True, help_text="As it was when the work was accepted")
     operation = models.CharField(max_length=32, help_text="synthesis, cover, remix")
@@ -100,7 +101,7 @@ class UsageEntry(models.Model):
         verbose_name = "usage entry"
         verbose_name_plural = "usage"
         # The first covers the sums of quotas; the other has an entry for each live job only.
-        indexes: ClassVar = [models.Index(fields=["tenant_id", "day", "key_id", "audio_ms"])]
+        indexes: ClassVar = [models.Index(fields=["tenant_id", "day", "lineage", "audio_ms"])]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["job_id"], condition=Q(ended_at__isnull=True), name="one_reservation_a_job")
         ]

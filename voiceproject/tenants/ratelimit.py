@@ -58,7 +58,8 @@ class Standing:
 def take(limits: list[Limit]) -> list[Standing]:
     """Counts one request under all limits, or, where one of them refuses it, under none. Empty: Redis is away.
 
-    A name stands for one limit at a time, and where several are taken together, they are always in the same order.
+    Several limits may stand under one name: each is compared with all that was accepted under it. Where several names
+    are taken together, they are always in the same order.
     """
     if not limits:
         return []
@@ -142,11 +143,14 @@ NOW = {
     "postgresql": "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
     "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)",
 }
+# As many times are kept as the highest limit of this name has asked for, whoever asks.
+GREATEST = {"postgresql": "greatest", "sqlite": "max"}
 # Written where there is none yet, or where the N-th last time is longer ago than the window. Both times are cut to
 # milliseconds, so one that is not longer ago might be a fraction of one too young.
 STATEMENT = """
 INSERT INTO {table} (name, times) VALUES (%s, CAST({now} AS TEXT))
-ON CONFLICT (name) DO UPDATE SET times = substr(CAST({now} AS TEXT) || {table}.times, 1, %s)
+ON CONFLICT (name) DO UPDATE SET times = substr(CAST({now} AS TEXT) || {table}.times, 1,
+    {greatest}(%s, length({table}.times)))
 WHERE substr({table}.times, %s, {digits}) < CAST({now} - %s AS TEXT)
 RETURNING times, {now}
 """
@@ -154,7 +158,8 @@ LOOK = "SELECT times, {now} FROM {table} WHERE name = %s"
 
 
 def _sql(statement: str) -> str:
-    return statement.format(table=RateLog._meta.db_table, now=NOW[connection.vendor], digits=DIGITS)
+    vendor = connection.vendor
+    return statement.format(table=RateLog._meta.db_table, now=NOW[vendor], greatest=GREATEST[vendor], digits=DIGITS)
 
 
 def _take_from_database(limits: list[Limit]) -> list[Standing]:

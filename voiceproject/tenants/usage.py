@@ -98,12 +98,12 @@ def storage_limit(tenant: Tenant | None) -> int | None:
     return own if own is not None else settings.MAX_STORAGE_BYTES or None
 
 
-def counted_ms(tenant_id: int, now: datetime, key_id: Any = None) -> int:
-    """Audio that counts in the month of `now`: what was made, and what is reserved."""
+def counted_ms(tenant_id: int, now: datetime, lineage: Any = None) -> int:
+    """Audio that counts in the month of `now`: what was made, and what is reserved. lineage: by keys of this line."""
     days = (month_start(now).date(), month_end(now).date() - timedelta(days=1))
     month = UsageEntry.objects.filter(tenant_id=tenant_id, day__range=days).order_by()
-    if key_id is not None:
-        month = month.filter(key_id=key_id)
+    if lineage is not None:
+        month = month.filter(lineage=lineage)
     return int(month.aggregate(n=Sum("audio_ms"))["n"] or 0)
 
 
@@ -156,13 +156,14 @@ def reserve(job: Metered) -> None:
         left.append(_left("tenant", of_tenant, counted_ms(job.tenant_id, now), reserved, now))
     key = job.api_key
     if key is not None and of_key is not None:
-        left.append(_left("key", of_key, counted_ms(job.tenant_id, now, key.public_id), reserved, now))
+        left.append(_left("key", of_key, counted_ms(job.tenant_id, now, key.lineage), reserved, now))
     if of_storage is not None:
         _check_storage(of_storage, storage_bytes(job.tenant_id), job.input_bytes)
     _open(
         UsageEntry(
             tenant_id=job.tenant_id,
             key_id=key.public_id if key else None,
+            lineage=key.lineage if key else None,
             key_prefix=key.prefix if key else "",
             key_name=key.name if key else "",
             operation=job.operation,
@@ -181,7 +182,7 @@ def reserve(job: Metered) -> None:
 def _left(whose: str, limit: int, used_ms: int, wanted_ms: int, now: datetime) -> int:
     left_ms = 1000 * limit - used_ms
     if wanted_ms > left_ms:
-        owner = "This key" if whose == "key" else "This account"
+        owner = "This key, with those that share its limits," if whose == "key" else "This account"
         raise PublicError(
             "quota_exceeded",
             f"{owner} may make {limit} seconds of audio a month; this takes about {wanted_ms / 1000:.1f}, "

@@ -57,8 +57,10 @@ def parse(url: str) -> Target:
     """Raises Refused where the URL has another form than `https://host[:port]/path?query`."""
     if len(url) > MAX_URL_CHARACTERS:
         raise Refused(f"Has more than {MAX_URL_CHARACTERS} characters.")
-    # Also what urlsplit would drop without a word: tabs and line breaks.
-    if not re.fullmatch(r"[!-\[\]-~]+", re.sub(r"^(https?://)[^/?#]*", r"\1x", url, flags=re.I)):
+    # Also in the host, whose letters may be any: what urlsplit would drop without a word, tabs and line breaks.
+    if re.search(r"[\x00-\x20\x7f]", url) or not re.fullmatch(
+        r"[!-\[\]-~]+", re.sub(r"^(https?://)[^/?#]*", r"\1x", url, flags=re.I)
+    ):
         raise Refused("Has spaces, backslashes or characters that have to be percent-encoded.")
     try:
         parts = urlsplit(url)

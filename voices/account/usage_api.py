@@ -172,7 +172,7 @@ def _me(user: Any, key: Any) -> dict[str, Any]:
     used_ms = usage.counted_ms(user.pk, now)
     left_ms = [1000 * of_tenant - used_ms] if of_tenant is not None else []
     if of_key is not None:
-        left_ms.append(1000 * of_key - usage.counted_ms(user.pk, now, key.public_id))
+        left_ms.append(1000 * of_key - usage.counted_ms(user.pk, now, key.lineage))
     storage, stored = usage.storage_limit(tenant), usage.storage_bytes(user.pk)
     return {
         "username": user.get_username(),

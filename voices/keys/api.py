@@ -129,8 +129,8 @@ class KeyFilters(StrictSerializer):
 
 LOCATION = OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[201], description="Where the key is")
 GRANTS = (
-    "A key grants nothing that it does not have itself: 403 `permission_denied` for scopes, a longer life, wider "
-    "networks or higher limits than its own. "
+    "A key gives at most a part of what it has, compared as a whole: 403 `permission_denied` for scopes, a longer "
+    "life, wider networks or higher limits than its own. Where it has limits, the keys that it makes draw on them too. "
 )
 
 
@@ -185,9 +185,9 @@ class KeyViewSet(BodyLimitMixin, viewsets.GenericViewSet):
     @extend_schema(
         operation_id="update_key",
         summary="Change a key",
-        description=f"Only the fields that are sent. {GRANTS}409 `conflict` where the last key with the scope `keys` "
-        "would lose that, end sooner, or not be usable from where you are; 410 `revoked` once it is. Needs the scope "
-        "`keys`.",
+        description=f"Only the fields that are sent. {GRANTS}What only takes something from the changed key is allowed "
+        "to every key. 409 `conflict` where the last key with the scope `keys` would lose that, end sooner, or not be "
+        "usable from where you are; 410 `revoked` once it is. Needs the scope `keys`.",
         request={"application/json": EditKeySerializer},
         tags=["keys"],
     )

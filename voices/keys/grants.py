@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -58,7 +59,9 @@ def create(user: User, actor: Actor, **fields: Any) -> tuple[ApiKey, str]:
     """
     with _locked(user, actor) as actor:
         values = inherited(actor) | fields
-        _check_grant(actor, values)
+        if actor.key is not None and actor.key.is_limited:
+            values["lineage"] = actor.key.lineage
+        _check_grant(actor, ApiKey(**values))
         _check_expiry(values.get("expires_at"))
         _check_count(user)
         if "public_id" in values and ApiKey.objects.filter(public_id=values["public_id"]).exists():
@@ -80,14 +83,15 @@ def update(key: ApiKey, actor: Actor, **changes: Any) -> ApiKey:
             raise PublicError("conflict", _("This key has been replaced, and ends when that was said to."))
         if "expires_at" in changes:
             _check_expiry(changes["expires_at"])
-        _check_grant(actor, changes, before)
+        changed = copy(key)
+        for name, value in changes.items():
+            setattr(changed, name, value)
+        _check_grant(actor, changed, before=key)
         _check_lock_out(key, actor, changes)
         ApiKey.objects.filter(pk=key.pk).update(**changes)
-        for name, value in changes.items():
-            setattr(key, name, value)
         shown = {name: [_shown(before[name]), _shown(value)] for name, value in changes.items()}
-        _record(actor, "key.update", key, shown)
-    return key
+        _record(actor, "key.update", changed, shown)
+    return changed
 
 
 def rotate(key: ApiKey, actor: Actor, overlap_seconds: int = 0) -> tuple[ApiKey, str]:
@@ -106,9 +110,9 @@ def rotate(key: ApiKey, actor: Actor, overlap_seconds: int = 0) -> tuple[ApiKey,
             raise PublicError("conflict", _("This key has expired; give it another expiry first, or make a new one."))
         values = {name: getattr(key, name) for name in FIELDS}
         if actor.key is None or actor.key.pk != key.pk:
-            _check_grant(actor, values)
+            _check_grant(actor, key)
         _check_count(key.user)
-        fresh, secret = ApiKey.objects.issue(key.user, **values)
+        fresh, secret = ApiKey.objects.issue(key.user, **values, lineage=key.lineage)
         now = timezone.now()
         key.replaced_by = fresh
         if overlap_seconds:
@@ -173,35 +177,38 @@ def _check_count(user: User) -> None:
         raise PublicError("conflict", message, {"limit": MAX_VALID_KEYS})
 
 
-def _check_grant(actor: Actor, values: dict[str, Any], before: dict[str, Any] | None = None) -> None:
-    """Nothing is granted that neither the asking key has nor the changed key had (`before`)."""
+def _check_grant(actor: Actor, given: ApiKey, before: ApiKey | None = None) -> None:
+    """Raises PublicError permission_denied where `given` lies neither within the asking key nor within `before`."""
     if actor.key is None:
         return
-    for name, value in values.items():
-        own, had = getattr(actor.key, name), before[name] if before else None
-        match name:
-            case "scopes":
-                lacking = [scope for scope in value if scope not in own and scope not in (had or [])]
-                if lacking:
-                    message = f"This key lacks the scope {lacking[0]}, so it cannot grant it."
-                    raise PublicError("permission_denied", message, {"scope": lacking[0]})
-            case "allowed_networks":
-                _check_networks(value, own, had)
-            case "expires_at":
-                if _exceeds(value, own) and (before is None or _exceeds(value, had)):
-                    raise _beyond(name, f"This key ends {own.isoformat()}; it cannot grant more.", own.isoformat())
-            case _ if name in KEY_LIMITS:
-                if _exceeds(value, own) and (before is None or _exceeds(value, had)):
-                    raise _beyond(name, f"This key has {name} {own}; it cannot grant more.", own)
+    excess = _excess(given, actor.key)
+    if excess is not None and (before is None or _excess(given, before) is not None):
+        raise excess
 
 
-def _check_networks(value: list[str], own: list[str], had: list[str] | None) -> None:
-    if not own or had == []:
-        return
-    wide = [network for network in value if not is_part(network, [*own, *(had or [])])]
-    if wide or not value:
+def _excess(key: ApiKey, bounds: ApiKey) -> PublicError | None:
+    """What `key` may do and `bounds` may not, as the error that says so; None where all of it is a part of that."""
+    lacking = [scope for scope in key.scopes if scope not in bounds.scopes]
+    if lacking:
+        message = f"This key lacks the scope {lacking[0]}, so it cannot grant it."
+        return PublicError("permission_denied", message, {"scope": lacking[0]})
+    if bounds.expires_at is not None and _exceeds(key.expires_at, bounds.expires_at):
+        end = bounds.expires_at.isoformat()
+        return _beyond("expires_at", f"This key ends {end}; it cannot grant more.", end)
+    own = bounds.allowed_networks
+    wide = [network for network in key.allowed_networks if not is_part(network, own)] if own else []
+    if own and (wide or not key.allowed_networks):
         where = wide[0] if wide else "everywhere"
-        raise _beyond("allowed_networks", f"This key may not be used from {where}; it cannot grant that.", own)
+        message = f"This key may not be used from {where}; it cannot grant that."
+        return _beyond("allowed_networks", message, own)
+    for name in KEY_LIMITS:
+        limit = getattr(bounds, name)
+        if _exceeds(getattr(key, name), limit):
+            return _beyond(name, f"This key has {name} {limit}; it cannot grant more.", limit)
+        if limit is not None and key.lineage != bounds.lineage:
+            message = f"This key has {name} {limit}, and the other one does not draw on that; it cannot grant more."
+            return _beyond(name, message, limit)
+    return None
 
 
 def _exceeds(value: Any, bound: Any) -> bool:

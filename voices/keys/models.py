@@ -26,7 +26,8 @@ from voiceproject.web.client_ip import parse_network, written
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
 BOOTSTRAP_USERNAME = "api"
 
-# The limits that a key may have besides its tenant's. They only narrow; None: only the tenant's limit counts.
+# The limits that a key may have besides its tenant's. They only narrow; None: only the tenant's limit counts. What is
+# compared with them is what all keys of one `lineage` have used, so that a limit is not had anew by making another key.
 KEY_LIMITS = ("requests_per_minute", "max_concurrent_jobs", "monthly_audio_seconds")
 MAX_LIMIT = 2**31 - 1
 MAX_NETWORKS = 100
@@ -124,6 +125,12 @@ class ApiKey(models.Model):
     replaced_by = models.ForeignKey(
         "self", verbose_name=_("replaced by"), null=True, on_delete=models.SET_NULL, related_name="+", editable=False
     )
+    # Shown on no page.
+    lineage = models.UUIDField(
+        db_index=True,
+        editable=False,
+        help_text="Keys with the same one share their limits: those that were replaced, and those that they made",
+    )
     from_environment = models.BooleanField(_("from environment"), default=False, editable=False)
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
@@ -136,6 +143,15 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.lineage is None:
+            self.lineage = self.public_id  # The first of its line.
+        super().save(*args, **kwargs)
+
+    @property
+    def is_limited(self) -> bool:
+        return any(getattr(self, name) is not None for name in KEY_LIMITS)
 
     @staticmethod
     def identity(secret: str) -> dict[str, str]:
@@ -175,7 +191,7 @@ class ApiKey(models.Model):
             shared = settings.RATE_LIMIT_PER_MINUTE
         limits = []
         if own and (not shared or own < shared):  # Otherwise the tenant's is reached first.
-            limits.append(Limit(f"key:{self.pk}", own))
+            limits.append(Limit(f"key:{self.lineage}", own))
         if shared:
             limits.append(Limit(f"tenant:{self.user_id}", shared))
         return limits
