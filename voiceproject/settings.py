@@ -97,7 +97,7 @@ MIDDLEWARE = [
     "voiceproject.web.middleware.PathMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "voiceproject.web.middleware.PageLanguageMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "voiceproject.web.middleware.HostMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -237,10 +237,9 @@ CSRF_TRUSTED_ORIGINS = [
     check_url("CSRF_TRUSTED_ORIGINS", origin, ("https", "http"), origin=True)
     for origin in env.words("CSRF_TRUSTED_ORIGINS", [])
 ]
+SECURE_REDIRECT_EXEMPT = [r"^health/?$"]  # A probe comes from inside, without TLS.
 if HTTPS:
     SECURE_SSL_REDIRECT = True
-    # A health probe comes from inside, without TLS.
-    SECURE_REDIRECT_EXEMPT = [r"^health$"]
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True

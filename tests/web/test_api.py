@@ -56,11 +56,11 @@ def test_every_error_wears_the_envelope(api: APIClient, engine: FakeEngine) -> N
     assert "POST" in refused["Allow"]
     assert_envelope(api.get("/api/v1/voice/synthesize"), 405, "method_not_allowed")
     assert_envelope(APIClient().get("/api/v1/cover/jobs"), 401, "missing_api_key")
-    assert_envelope(Client().get("/health", headers={"Host": "evil.example"}), 400, "validation_error")
+    assert_envelope(Client().get("/docs", headers={"Host": "evil.example"}), 400, "validation_error")
 
 
 def test_a_host_name_that_is_not_ours_is_one_line_in_the_log(db: None, caplog: pytest.LogCaptureFixture) -> None:
-    assert Client().get("/health", headers={"Host": "evil.example"}).status_code == 400
+    assert Client().get("/openapi.json", headers={"Host": "evil.example"}).status_code == 400
     told = [record for record in caplog.records if record.levelno > logging.INFO]
     assert [record.levelname for record in told] == ["WARNING"]
     assert "'evil.example', which ALLOWED_HOSTS does not have" in told[0].getMessage()
@@ -274,6 +274,25 @@ class TestCors:
 
 
 class TestHealth:
+    @pytest.mark.parametrize("host", ["10.0.0.7:8000", "web:8000", "voice_web_1", "evil.example", "a b", ""])
+    def test_it_and_nothing_else_answers_whatever_the_host_header_says(
+        self, db: None, engine: FakeEngine, host: str
+    ) -> None:
+        headers = {"Host": host, "Origin": "http://localhost:3000", "Referer": "http://elsewhere.example/"}
+        for route in ("/health", "/health/"):
+            assert Client().get(route, headers=headers).status_code == 200
+        for route in ("/", "/docs", "/openapi.json", "/healthy", "/health/x", "/api/v1/voice/health", "/admin/login/"):
+            assert Client().get(route, headers=headers).status_code == 400, route
+
+    def test_it_answers_without_tls_where_everything_else_is_sent_there(
+        self, db: None, engine: FakeEngine, settings: Any
+    ) -> None:
+        settings.SECURE_SSL_REDIRECT = True
+        for route in ("/health", "/health/"):
+            assert Client().get(route, headers={"Host": "10.0.0.7:8000"}).status_code == 200
+        moved = Client().get("/docs")
+        assert (moved.status_code, moved["Location"]) == (301, "https://testserver/docs")
+
     def test_it_is_healthy_with_the_builtin_engine(self, db: None, engine: FakeEngine) -> None:
         response = Client().get("/health")
         body = response.json()

@@ -13,6 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.middleware.common import CommonMiddleware
 from django.utils import translation
 from django.utils.cache import patch_vary_headers
 
@@ -158,6 +159,13 @@ class PathMiddleware:
             request.path_info = self.CAPITALS.sub(lambda found: found[0].lower(), request.path_info)
             request.path = self.CAPITALS.sub(lambda found: found[0].lower(), request.path)
         return self.get_response(request)
+
+
+class HostMiddleware(CommonMiddleware):
+    """Refuses a Host that is not in ALLOWED_HOSTS, but for /health: probes ask by address or by a service's name."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponseBase | None:  # type: ignore[override] # as Django's
+        return None if request.path_info == "/health" else super().process_request(request)
 
 
 class PageLanguageMiddleware:
