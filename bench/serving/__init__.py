@@ -1,0 +1,1 @@
+"""What bench.connections needs: servers to measure, and clients by the thousand."""
