@@ -20,14 +20,13 @@ from django.conf import settings as django_settings
 from django.core.files.storage import default_storage
 from rest_framework.test import APIClient
 
-from covers import commands, pipeline, tasks
+from covers import checks, commands, pipeline, tasks
 from covers.models import CoverJob
 from tests.support.audio import speech_like, upload, wav_bytes
 from tests.support.covers import RATE, URL, away, download, level_at, run_in_thread, song
 from tests.support.running.processes import processes_of
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
-from voiceproject.operations import checks
 
 pytestmark = pytest.mark.usefixtures("fresh_covers")
 

@@ -68,7 +68,10 @@ class Watch(logging.Handler):
         self.lines.write(self.format(record) + "\n")
 
     def add(self, secret: Any) -> None:
-        if isinstance(secret, str) and len(secret.strip()) >= SHORTEST and not NAME.fullmatch(secret.strip()):
+        # One letter again and again is a test of a length, in a text as in a path.
+        if not isinstance(secret, str) or len(set(secret)) < 3:
+            return
+        if len(secret.strip()) >= SHORTEST and not NAME.fullmatch(secret.strip()):
             self.secrets.add(secret.strip())
 
     # --- what is secret ---
