@@ -94,8 +94,8 @@ def test_wrong_passwords_are_throttled(tenant: Tenant, other: Tenant) -> None:
     for each in (tenant, other):
         each.user.set_password(PASSWORD)
         each.user.save()
-    statuses = [sign_in(Client(), "alice", f"wrong {number}").status_code for number in range(signin.ACCOUNT_LIMIT)]
-    assert statuses == [200] * signin.ACCOUNT_LIMIT
+    statuses = [sign_in(Client(), "alice", f"wrong {number}").status_code for number in range(signin.PAIR_LIMIT)]
+    assert statuses == [200] * signin.PAIR_LIMIT
     refused = sign_in(Client(), "alice", PASSWORD)
     assert refused.status_code == 429 and int(refused["Retry-After"]) > 0
     assert "Too many" in text_of(refused)
@@ -188,7 +188,7 @@ def test_a_password_is_not_guessed_where_accounts_are_erased(tenant: Tenant) -> 
     tenant.user.save()
     page = signed_in(tenant)
     tries = [page.post("/account/erase", {"username": "alice", "password": f"{n}"}) for n in range(11)]
-    assert [each.status_code for each in tries] == [400] * signin.ACCOUNT_LIMIT + [429]
+    assert [each.status_code for each in tries] == [400] * signin.SESSION_LIMIT + [429]
     right = page.post("/account/erase", {"username": "alice", "password": PASSWORD})
     assert right.status_code == 429 and int(right["Retry-After"]) > 0
     assert User.objects.get(username="alice").is_active

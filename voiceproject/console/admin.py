@@ -98,6 +98,9 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return False  # Its jobs would go with it, and leave their files; an inactive one can do nothing.
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        return ConsoleAdmin.lookup_allowed(self, lookup, value, request)  # not what UserAdmin lets pass
+
 
 @admin.register(Tenant)
 class TenantAdmin(ConsoleAdmin):

@@ -6,20 +6,27 @@ The dashboard shows itself again every few seconds (console.js asks for `dashboa
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.translation import gettext_lazy as _
-from unfold.forms import AuthenticationForm
+from unfold.forms import AdminOwnPasswordChangeForm, AuthenticationForm
 from unfold.sites import UnfoldAdminSite
 
 from voiceproject.console import panels
 from voiceproject.console.numbers import all_numbers
 from voiceproject.console.panels import JOBS, MACHINES, TENANTS, Link
-from voiceproject.tenants.signin import WINDOW, ThrottledSignin
+from voiceproject.tenants.signin import (
+    PasswordView,
+    ThrottledOldPassword,
+    ThrottledSignin,
+    refuse,
+    remember_device,
+)
 
 panels.register_links(
     Link(JOBS, 30, "voiceproject.webhookdelivery", _("Webhooks"), "webhook"),
@@ -32,6 +39,10 @@ panels.register_links(
 
 class SigninForm(ThrottledSignin, AuthenticationForm):
     """The console's, with as many tries as `voiceproject.tenants.signin` leaves."""
+
+
+class OwnPasswordForm(ThrottledOldPassword, AdminOwnPasswordChangeForm):
+    """The same for who is signed in and wants another password."""
 
 
 class ConsoleSite(UnfoldAdminSite):
@@ -67,9 +78,20 @@ class ConsoleSite(UnfoldAdminSite):
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)
         if getattr(request, "signin_throttled", False):
-            response.status_code = 429
-            response["Retry-After"] = str(int(WINDOW.total_seconds()))
+            refuse(response)
+        elif request.method == "POST" and isinstance(request.user, User) and response.status_code == 302:
+            remember_device(response, request.user)
         return response
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        request.current_app = self.name  # type: ignore[attr-defined]
+        view = PasswordView.as_view(
+            form_class=OwnPasswordForm,
+            success_url=reverse(f"{self.name}:password_change_done", current_app=self.name),
+            template_name=self.password_change_template or "registration/password_change_form.html",
+            extra_context={**self.each_context(request), **(extra_context or {})},
+        )
+        return cast(HttpResponse, view(request))
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:

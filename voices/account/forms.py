@@ -5,17 +5,26 @@ from __future__ import annotations
 from typing import Any, cast
 
 from django import forms
-from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.tenants.signin import ThrottledSignin, forgive, take_try
+from voiceproject.tenants.signin import (
+    ThrottledOldPassword,
+    ThrottledSignin,
+    forgive_confirmation,
+    take_confirmation,
+)
 from voices.keys.forms import KeyForm, NetworksField
 from voices.keys.models import SCOPES
 
 
 class SigninForm(ThrottledSignin, AuthenticationForm):
+    pass
+
+
+class OwnPasswordForm(ThrottledOldPassword, PasswordChangeForm):
     pass
 
 
@@ -112,11 +121,11 @@ class EraseForm(forms.Form):
         if "username" in given and given["username"] != user.get_username():
             self.add_error("username", _("That is not the user name of this account."))
         elif "username" in given and "password" in given:
-            if not take_try(self.request, user.get_username()):
+            if not take_confirmation(self.request):
                 self.throttled = True
                 self.add_error("password", _("There were too many wrong passwords. Try again in 15 minutes."))
             elif not user.check_password(given["password"]):
                 self.add_error("password", _("That is not the password of this account."))
             else:
-                forgive(self.request, user.get_username())
+                forgive_confirmation(self.request)
         return given

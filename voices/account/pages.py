@@ -14,7 +14,7 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.auth.models import User
-from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView
+from django.contrib.auth.views import LoginView, LogoutView
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -30,13 +30,13 @@ from django.views.decorators.cache import never_cache
 from voiceproject.console.base import told
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
-from voiceproject.tenants import audit, usage
+from voiceproject.tenants import usage
 from voiceproject.tenants.models import Tenant
-from voiceproject.tenants.signin import WINDOW
+from voiceproject.tenants.signin import PasswordView, refuse, remember_device
 from voiceproject.web.api import file_response
 from voices.account import personal_data
 from voices.account.api import export
-from voices.account.forms import AccountKeyForm, EraseForm, NewKeyForm, RotateForm, SigninForm
+from voices.account.forms import AccountKeyForm, EraseForm, NewKeyForm, OwnPasswordForm, RotateForm, SigninForm
 from voices.keys import grants
 from voices.keys.models import ApiKey
 from voices.library import quality, saved, selection
@@ -56,11 +56,15 @@ class SigninView(LoginView):
     def get_form_kwargs(self) -> dict[str, Any]:
         return super().get_form_kwargs() | {"label_suffix": ""}
 
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        remember_device(response, form.get_user())
+        return response
+
     def form_invalid(self, form: Any) -> HttpResponse:
         response = super().form_invalid(form)
         if form.throttled:
-            response.status_code = 429
-            response["Retry-After"] = str(int(WINDOW.total_seconds()))
+            refuse(response)
         return response
 
 
@@ -226,7 +230,8 @@ class DeleteVoiceView(AccountView):
         return redirect("account-voices")
 
 
-class PasswordView(AccountView, PasswordChangeView):
+class OwnPasswordView(AccountView, PasswordView):
+    form_class = OwnPasswordForm
     template_name = f"{TEMPLATES}/password.html"
     success_url = reverse_lazy("account")
 
@@ -235,7 +240,6 @@ class PasswordView(AccountView, PasswordChangeView):
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
-        audit.record("password.change", self.user, request=self.request, tenant_id=self.user.pk)
         messages.success(self.request, gettext("Your password has been changed."))
         return response
 
@@ -256,9 +260,9 @@ class EraseView(AccountView):
     def post(self, request: HttpRequest) -> HttpResponse:
         form = EraseForm(request, request.POST)
         if not form.is_valid():
-            response = self.page(form, 429 if form.throttled else 400)
+            response = self.page(form, 400)
             if form.throttled:
-                response["Retry-After"] = str(int(WINDOW.total_seconds()))
+                refuse(response)
             return response
         personal_data.request_erasure(self.user, request)
         logout(request)

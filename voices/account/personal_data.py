@@ -11,7 +11,6 @@ import logging
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,6 +29,7 @@ from voiceproject.media.storage import is_passing, read_blocks
 from voiceproject.tenants import audit
 from voiceproject.tenants.models import Tenant, UsageEntry
 from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
+from voices.account.exported import ACCOUNT_FIELDS, PARTS, Part
 from voices.keys.models import ApiKey
 from voices.library import saved
 from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice
@@ -46,46 +46,13 @@ LOOK_SECONDS = 2.0  # so long one look works on one erasure
 # --- what is held ---
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows of one model in the archive. owner: the lookup of the tenant's id; without: fields that stay here."""
-
-    name: str
-    owner: str
-    without: frozenset[str] = frozenset()
-
-
-ACCOUNT_FIELDS = ("username", "email", "first_name", "last_name", "date_joined")
-# What runs the service, and words of commands, which are the operator's alone.
-OPERATORS_FIELDS = frozenset({"error_detail", "worker", "host", "heartbeat_at", "callback_base", "trace_parent"})
-
-# A model that names a tenant and stands neither here nor below fails a test.
-PARTS = {
-    "voiceproject.Tenant": Part("limits", "user"),
-    "voices.ApiKey": Part("keys", "user", frozenset({"key_hash"})),
-    "voices.Synthesis": Part("syntheses", "tenant", OPERATORS_FIELDS),
-    "covers.CoverJob": Part("covers", "tenant", OPERATORS_FIELDS),
-    "voices.Voice": Part("voices", "tenant"),
-    "voices.VoiceSample": Part("voice_samples", "voice__tenant"),
-    "voices.EngineData": Part("voice_engine_data", "voice__tenant"),
-    "voices.Consent": Part("consents", "tenant"),
-    "voices.StandingConsent": Part("standing_consent", "tenant"),
-    "voices.RecordedConsent": Part("recorded_consents", "tenant"),
-    "voiceproject.UsageEntry": Part("usage", "tenant_id"),
-    "voiceproject.WebhookDelivery": Part("webhook_deliveries", "tenant"),
-    "voiceproject.WebhookSecret": Part("webhook_secret", "user", frozenset({"secret", "previous"})),
-    "voiceproject.IdempotencyKey": Part("idempotency_keys", "tenant", frozenset({"request_hash"})),
-    "voiceproject.AuditEntry": Part("audit_log", "tenant_id"),
-}
-# Whose turn it is, and who waits: told in no archive, since nothing of them is kept.
-LEFT_OUT = {"voiceproject.EngineTurn", "voiceproject.EngineWaiter"}
-
-
 def _rows(model: type[models.Model], part: Part, tenant_id: int) -> Iterator[models.Model]:
     """All rows, a few at a time: no cursor and no connection is held while the client takes them."""
     last: Any = None
     while True:
         rows = model._base_manager.filter(**{part.owner: tenant_id}).order_by("pk")
+        if part.keys:
+            rows = rows.select_related(*part.keys)
         if last is not None:
             rows = rows.filter(pk__gt=last)
         found = list(rows[:ROWS])
@@ -133,14 +100,12 @@ def archive(user: User) -> Iterator[bytes]:
         _write(file, "account.json", _json({name: getattr(user, name) for name in ACCOUNT_FIELDS}))
         for label, part in PARTS.items():
             model = apps.get_model(label)
-            fields = [field for field in model._meta.concrete_fields if field.name not in part.without]
-            files = [field.name for field in fields if isinstance(field, models.FileField)]
+            files = [name for name in part.fields if isinstance(model._meta.get_field(name), models.FileField)]
             with file.open(_entry(f"{part.name}.json", now), "w", force_zip64=True) as member:
                 counts[part.name] = 0
                 for row in _rows(model, part, user.pk):
-                    shown = {field.name: _value(row, field) for field in fields}
                     member.write(b"[\n" if not counts[part.name] else b",\n")
-                    member.write(_json(shown))
+                    member.write(_json(part.values(row, user.pk)))
                     counts[part.name] += 1
                     if len(pipe.data) > BLOCK_BYTES:
                         yield pipe.take()
@@ -178,11 +143,6 @@ def _copy(file: zipfile.ZipFile, pipe: _Pipe, stored: Any, now: datetime, missin
                 yield pipe.take()
         except FileNotFoundError:
             missing.append(stored.name)  # It was deleted this moment.
-
-
-def _value(row: models.Model, field: models.Field) -> Any:
-    value = field.value_from_object(row)
-    return value.name if isinstance(field, models.FileField) else value
 
 
 def _json(value: Any) -> bytes:
