@@ -19,7 +19,9 @@ from django.contrib.staticfiles.storage import staticfiles_storage
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import Client, RequestFactory
 
-from tests.conftest import FakeEngine, Tenant, upload
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
+from tests.support.tenants import Tenant
 from voiceproject.web import pages, static_files
 from voiceproject.web.compression import TextCompressionMiddleware
 from voiceproject.web.static_files import StaticFilesMiddleware
