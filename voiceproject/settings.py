@@ -40,7 +40,7 @@ SCRATCH_DIR = DATA_DIR / "scratch"
 UPLOAD_DIR = DATA_DIR / "uploads"
 CACHE_DIR = DATA_DIR / "cache"
 try:
-    for folder in (DATA_DIR, SCRATCH_DIR, UPLOAD_DIR, CACHE_DIR, DATA_DIR / "media", DATA_DIR / "static"):
+    for folder in (DATA_DIR, SCRATCH_DIR, UPLOAD_DIR, CACHE_DIR, DATA_DIR / "media"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "Nothing can be written there", str(folder))
@@ -90,9 +90,10 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # Outermost: every answer, also one made by a middleware below, carries the request id and is logged.
     "voiceproject.web.middleware.RequestMiddleware",
+    "voiceproject.web.compression.TextCompressionMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "voiceproject.web.static_files.StaticFilesMiddleware",
     "voiceproject.web.middleware.PageBodyMiddleware",
     "voiceproject.web.middleware.PathMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -171,14 +172,13 @@ if STORAGE_URL:
         raise BadSetting("STORAGE_URL", str(error)) from None
 STORAGES = {
     "default": _files,
-    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "staticfiles": {"BACKEND": "voiceproject.web.static_files.HashedNamesStorage"},
 }
 MEDIA_ROOT = DATA_DIR / "media"
 FILE_UPLOAD_PERMISSIONS = 0o600
 FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o700
 STATIC_URL = "static/"
 LOGIN_REDIRECT_URL = "admin:index"  # The tenants' page names its own.
-STATIC_ROOT = DATA_DIR / "static"
 # Static files are served from the packages themselves: nothing has to be collected first.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
@@ -308,6 +308,7 @@ SPECTACULAR_SETTINGS = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "voiceproject.web.schema.order_methods",
         "voiceproject.web.schema.add_examples",
     ],
     "APPEND_COMPONENTS": {"securitySchemes": {"MetricsToken": {"type": "http", "scheme": "bearer"}}},

@@ -7,14 +7,13 @@ from django.templatetags.static import static
 from django.urls import path
 from django.views.generic import RedirectView
 from django.views.i18n import set_language
-from drf_spectacular.views import SpectacularJSONAPIView
 
 from covers.speech_to_speech import SpeechToSpeechView
 from covers.views import CoverJobViewSet
 from voiceproject.operations.health import HealthView
 from voiceproject.operations.metrics_view import MetricsView
 from voiceproject.provenance.api import VerifyView
-from voiceproject.web.pages import DocsView, RedocView, StudioView
+from voiceproject.web.pages import DocsView, RedocView, SchemaView, StudioView
 from voiceproject.webhooks.api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices.account import pages
 from voices.account.api import EraseView, ExportView
@@ -35,7 +34,7 @@ urlpatterns = [
     path("health", HealthView.as_view(), name="health"),
     path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
-    path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("openapi.json", SchemaView.as_view(), name="schema"),
     path("docs", DocsView.as_view(), name="docs"),
     path("redoc", RedocView.as_view(), name="redoc"),
     path("admin/", admin.site.urls),

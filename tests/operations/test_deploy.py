@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.web_server import DEPLOY, dockerfile_command
+from tests.support.running.web_server import DEPLOY, dockerfile_command
 from voiceproject.commands.template import CommandTemplate
 from voiceproject.settings import COVER_INFER_PLACEHOLDERS, COVER_SEPARATE_PLACEHOLDERS, env
 

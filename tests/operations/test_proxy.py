@@ -18,9 +18,11 @@ import requests
 from django.conf import settings
 from requests.adapters import HTTPAdapter
 
-from tests.conftest import Tenant, needs, wav_bytes
-from tests.covers.test_covers import RATE, song
-from tests.support.web_server import DEPLOY, Caddy, WebServer
+from tests.support.audio import wav_bytes
+from tests.support.covers import RATE, song
+from tests.support.missing import needs
+from tests.support.running.web_server import DEPLOY, Caddy, WebServer
+from tests.support.tenants import Tenant
 from voiceproject.web.api import FORM_OVERHEAD_BYTES
 from voices.keys.models import ApiKey
 

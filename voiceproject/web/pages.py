@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import gzip
+import hashlib
+import re
+import threading
+from typing import Any, NamedTuple
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
+from django.utils.cache import get_conditional_response
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import TemplateView
-from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
+from drf_spectacular.renderers import OpenApiJsonRenderer
+from drf_spectacular.settings import spectacular_settings
+from drf_spectacular.utils import extend_schema
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from rest_framework.request import Request
 
 from voiceproject import __version__
 from voiceproject.errors import PublicError
@@ -43,6 +53,47 @@ class StudioView(TemplateView):
         response = json_response(PublicError("method_not_allowed", "This is a page to look at."))
         response["Allow"] = "GET, HEAD"
         return response
+
+
+class Document(NamedTuple):
+    """The OpenAPI document as it is sent, plain or compressed, and a hash of it."""
+
+    plain: bytes
+    packed: bytes
+    digest: str
+
+
+class SchemaView(SpectacularJSONAPIView):
+    """`GET /openapi.json`. It takes a third of a second to make, and is the same for everybody: each process makes it
+    once, and those who ask meanwhile wait for it."""
+
+    GZIP = re.compile(r"(?:^|[\s,])(?:gzip|\*)(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
+    _making = threading.Lock()
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
+        with self._making:
+            document = self.document()
+        packed = bool(self.GZIP.search(request.headers.get("Accept-Encoding", "")))
+        body = document.packed if packed else document.plain
+        response = HttpResponse(body, content_type=OpenApiJsonRenderer.media_type)
+        if packed:
+            response["Content-Encoding"] = "gzip"
+        # A strong one, so each form of it has its own.
+        response["ETag"] = f'"{document.digest}-gzip"' if packed else f'"{document.digest}"'
+        response["Cache-Control"] = "no-cache"  # It may be kept, and is asked for again with its ETag.
+        response["Vary"] = "Accept-Encoding"
+        response["Content-Disposition"] = f'inline; filename="{spectacular_settings.TITLE}.json"'
+        answer = get_conditional_response(request._request, etag=response["ETag"], response=response)
+        assert isinstance(answer, HttpResponse)
+        return answer
+
+    @classmethod
+    @functools.cache
+    def document(cls) -> Document:
+        schema = cls.generator_class().get_schema(request=None, public=True)
+        plain = OpenApiJsonRenderer().render(schema, renderer_context={})
+        return Document(plain, gzip.compress(plain, mtime=0), hashlib.sha256(plain).hexdigest()[:32])
 
 
 class DocsView(SpectacularSwaggerSplitView):

@@ -168,6 +168,16 @@ def error_examples(codes: list[str]) -> dict[str, Any]:
     }
 
 
+METHODS = ("get", "post", "put", "patch", "delete", "head", "options", "trace")
+
+
+def order_methods(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """A path's methods in one order: REST framework names them from a set, in another order in each process."""
+    for path, item in result["paths"].items():
+        result["paths"][path] = {name: item[name] for name in sorted(item, key=METHODS.index)}
+    return result
+
+
 def add_examples(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     """A hook of drf-spectacular's, run over the whole document."""
     schemas = result.get("components", {}).get("schemas", {})

@@ -154,6 +154,10 @@ timeout = 60
 # `quickstart` promises to end within seconds; a server in production lets running requests finish.
 graceful_timeout = 1 if os.environ.get("VOICEPROJECT_LIFELINE") else 30
 keepalive = 15
+# No header moves a request to another path, or says that it came by TLS, whoever has connected. (By default gunicorn
+# takes SCRIPT_NAME and PATH_INFO from this machine's own proxies, which pass on what a client sent.)
+forwarder_headers = ""
+forwarded_allow_ips = ""
 # A hand-written request line or header may be long, but not this long.
 limit_request_line = 4094
 limit_request_field_size = 8190

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,15 +15,10 @@ import requests
 import yaml
 from django.conf import settings
 
-from tests.conftest import database_url
+from tests.support.running.processes import database_url
+from tests.support.running.servers import free_port
 
 DEPLOY = Path(settings.BASE_DIR) / "deploy"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def dockerfile_command(name: str) -> list[str]:
