@@ -184,7 +184,8 @@ class Site:
 
     def made(self, model: Any) -> Any:
         fields = {each.name: self.user for each in model._meta.concrete_fields if each.related_model is User}
-        return baker.make(model, **fields)
+        make: Any = baker.make
+        return make(model, **fields)
 
 
 @pytest.fixture
