@@ -250,7 +250,7 @@ class VoiceAdmin(TakedownAdmin):
         voice = Voice.objects.filter(pk=pk).first()
         if not self.has_view_permission(request, voice):
             raise PermissionDenied
-        if voice is None:
+        if voice is None or not voice.reference:
             raise Http404
         if request.headers.get("Range", "bytes=0-").startswith("bytes=0-"):
             self.act(request, "listen", voice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from unittest import mock
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.db import connection
 from django.test import Client, RequestFactory
 from django.urls import reverse
@@ -204,16 +206,26 @@ def test_a_right_password_costs_nothing_and_forgets_the_account_s_failures(opera
         assert list(SigninFailures.objects.values_list("count", flat=True)) == [signin.PAIR_LIMIT - 1] * 2
 
 
-@pytest.mark.django_db(transaction=True)
-def test_tries_at_the_same_time_share_the_limit() -> None:
+def at_a_signin() -> bool:
+    return signin.take_try(RequestFactory().post("/", REMOTE_ADDR="10.0.0.1"), "root")
+
+
+def in_a_session() -> bool:
     request = RequestFactory().post("/", REMOTE_ADDR="10.0.0.1")
+    request.user, request.session = User(pk=None, username="root"), SessionStore("one-session")
+    return signin.take_confirmation(request)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("take", [at_a_signin, in_a_session])
+def test_tries_at_the_same_time_share_the_limit(take: Callable[[], bool]) -> None:
     start = threading.Barrier(8)
     taken: list[bool] = []
 
     def guess() -> None:
         start.wait()
         try:
-            taken.extend(signin.take_try(request, "root") for _ in range(4))
+            taken.extend(take() for _ in range(4))
         finally:
             connection.close()
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
@@ -49,6 +51,18 @@ def told(error: PublicError) -> str:
     if words == error.message and get_language() != settings.LANGUAGE_CODE and error.code in _TOLD:
         return str(_TOLD[error.code])
     return words
+
+
+def _may_be_key(model: type[Model], text: str) -> bool:
+    """Whether the text could be the primary key of a row: of its type, and within its bounds."""
+    field: Any = model._meta.pk
+    while field.remote_field is not None:
+        field = field.target_field
+    try:
+        field.clean(text, None)
+    except ValidationError:
+        return False
+    return "\x00" not in text
 
 
 def utc(field: str, description: Any) -> Callable[[Any, Any], SafeString | str]:
@@ -127,6 +141,19 @@ class ConsoleAdmin(ModelAdmin):
             else:
                 found.add(item.parameter_name)
         return found
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        # An id that no row can have would go to the database, which refuses some: numbers too big for it, NULs.
+        if from_field is None and not _may_be_key(self.model, object_id):
+            return None
+        return super().get_object(request, object_id, from_field)
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet) -> Any:
+        sent = request.POST.copy()
+        selected = [key for key in sent.getlist(ACTION_CHECKBOX_NAME) if _may_be_key(self.model, key)]
+        sent.setlist(ACTION_CHECKBOX_NAME, selected)
+        request.POST = sent  # type: ignore[assignment]
+        return super().response_action(request, queryset)
 
     def act(self, request: HttpRequest, verb: str, target: Model, **details: Any) -> None:
         audit.record(f"{self.audit_name}.{verb}", target, request=request, details=details)
