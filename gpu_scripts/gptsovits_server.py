@@ -11,7 +11,7 @@ reads); `reference_text` (may be empty); `speed` (0.25 to 4, 1); `temperature` (
 drawn if it is left out); `model_id` (`default`); `gpt_weights` and `sovits_weights`, paths below the project root that
 win over `model_id`. 200 is `audio/wav`, mono, 16 bits, with `X-Seed`. Everything else is JSON, {"error", "message"}:
 400 bad_request, 401 unauthorized, 404 unknown_model, 413 too_large, 422 unspeakable, 500 synthesis_failed (for silence
-too), 503 busy (with Retry-After) or stopping, 507 out_of_memory.
+too), 503 busy (with Retry-After) or stopping, 507 out_of_memory; 408 too_slow and 503 busy before there is a request.
 
 GET /health: {"status": "ready"|"busy"|"stopping", "engine", "version", "queue_length", "models", "loaded_model"}. It
 answers while a synthesis runs; the names of models are told only to whoever has the token.
@@ -39,6 +39,7 @@ import uvicorn
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
 
 from common import options, script_io
+from common.gptsovits.connections import Connection, Limits, look_at_all
 from common.gptsovits.runtime import Runtime
 from common.gptsovits.service import Service, application
 from common.gptsovits.worker import References, Worker
@@ -53,6 +54,11 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._loop = asyncio.get_running_loop()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 5 == 0:  # twice a second
+            look_at_all(self.server_state.connections)
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets=sockets)
@@ -75,10 +81,13 @@ async def serve(arguments: argparse.Namespace, token: str) -> int:
             References(Path(folder), 60 * arguments.keep_minutes),
         )
         service = Service(worker, root, token, arguments.max_waiting, arguments.max_upload_bytes)
+        limits = Limits(arguments.head_seconds, arguments.body_seconds, arguments.max_connections)
         config = uvicorn.Config(
             application(service),
             host=arguments.host,
             port=arguments.port,
+            http=type("LimitedConnection", (Connection,), {"limits": limits}),
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -119,6 +128,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--token-file", type=Path, help="instead of VOICEPROJECT_TOKEN in the environment")
     parser.add_argument("--max-waiting", type=int, default=8, help="requests beside the running one")
     parser.add_argument("--max-upload-bytes", type=int, default=12 * 2**20)
+    parser.add_argument("--max-connections", type=int, default=Limits.connections)
+    parser.add_argument("--head-seconds", type=float, default=Limits.head_seconds, help="for a request's head to come")
+    parser.add_argument("--body-seconds", type=float, default=Limits.body_seconds, help="for the rest, and the answer")
     parser.add_argument("--grace-seconds", type=float, default=30, help="for the running synthesis, at SIGTERM")
     parser.add_argument("--keep-minutes", type=float, default=60, help="how long an unused reference is kept")
     arguments = parser.parse_args(argv)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -467,3 +469,148 @@ def test_the_product_s_own_client_speaks_through_it(server: Running, tmp_path: P
     )
     with pytest.raises(EngineUnavailable):
         list(wrong.synthesize(asked, time.monotonic() + 60, lambda: False))
+
+
+class Stalled:
+    """Connections that have sent a part of a request."""
+
+    def __init__(self, server: Running, count: int, sent: bytes) -> None:
+        host, port = server.url.removeprefix("http://").split(":")
+        self.sockets = [socket.create_connection((host, int(port)), timeout=20) for _ in range(count)]
+        for connection in self.sockets:
+            connection.sendall(sent)
+
+    def __enter__(self) -> Stalled:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for connection in self.sockets:
+            connection.close()
+
+    def ends(self, drip: bytes = b"") -> list[bytes]:
+        """What each got until the server ended it; meanwhile a byte of `drip` is sent now and then."""
+        got = dict.fromkeys(self.sockets, b"")
+        open_ones = set(self.sockets)
+        deadline = time.monotonic() + 20
+        while open_ones:
+            assert time.monotonic() < deadline, f"{len(open_ones)} are still open"
+            readable, _, _ = select.select(list(open_ones), [], [], 0.2)
+            for connection in readable:
+                try:
+                    block = connection.recv(65536)
+                except ConnectionResetError:
+                    block = b""
+                got[connection] += block
+                if not block:
+                    open_ones.discard(connection)
+            for connection in open_ones if drip else ():
+                with contextlib.suppress(OSError):
+                    connection.send(drip)
+        return list(got.values())
+
+
+def sockets(server: Running) -> int:
+    """How many the server has open."""
+    found = 0
+    for descriptor in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(descriptor).startswith("socket:")
+    return found
+
+
+HALF_A_HEAD = b"GET /health HTTP/1.1\r\nHost: box\r\nX-Half: "
+HALF_A_BODY = b"POST /synthesize HTTP/1.1\r\nHost: box\r\nContent-Length: 100000\r\n"
+
+
+@pytest.mark.parametrize("drip", [b"", b"x"])
+@pytest.mark.parametrize("sent", [b"", b"G", HALF_A_HEAD])
+def test_half_sent_heads_are_ended_and_nobody_waits_for_them(own, sent, drip):
+    server = own("--head-seconds", "1.5", "--max-connections", "400")
+    server.until(lambda report: report["status"] == "ready")
+    before = sockets(server)
+    with Stalled(server, 300, sent) as stalled:
+        began = time.monotonic()
+        assert server.health()["status"] == "ready" and time.monotonic() - began < 1
+        for answer in stalled.ends(drip):
+            assert answer == b"" or (answer.startswith(b"HTTP/1.1 408 ") and b'"too_slow"' in answer)
+        assert 1 < time.monotonic() - began < 6
+    server.until(lambda report: sockets(server) <= before + 2)
+    samples_of(server.speak(reference_of()))
+
+
+@pytest.mark.parametrize(
+    "head", [f"Authorization: Bearer {TOKEN}\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n", "\r\n"]
+)
+def test_half_sent_bodies_are_ended_whoever_sends_them(own, head):
+    server = own("--head-seconds", "1", "--body-seconds", "2")
+    server.until(lambda report: report["status"] == "ready")
+    with Stalled(server, 20, HALF_A_BODY + head.encode()) as stalled:
+        stalled.ends(b"x")
+    server.until(lambda report: report["status"] == "ready" and report["queue_length"] == 0)
+    samples_of(server.speak(reference_of()))
+
+
+def test_a_body_that_goes_on_after_its_answer_is_ended(own):
+    server = own("--body-seconds", "1.5")
+    sent = b"GET /health HTTP/1.1\r\nHost: box\r\nContent-Length: 1000000\r\n\r\nx"
+    with Stalled(server, 10, sent) as stalled:
+        assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in stalled.ends(b"x"))
+
+
+def test_a_second_head_that_stalls_on_an_answered_connection_is_ended(own):
+    server = own("--head-seconds", "1.5")
+    sent = b"GET /health HTTP/1.1\r\nHost: box\r\n\r\n"
+    with Stalled(server, 10, sent) as stalled:
+        time.sleep(0.5)
+        for connection in stalled.sockets:
+            connection.sendall(HALF_A_HEAD)
+        for answer in stalled.ends(b"x"):
+            assert answer.startswith(b"HTTP/1.1 200 ") and b"HTTP/1.1 408 " in answer
+
+
+def test_more_connections_than_the_limit_cost_those_that_ask_for_nothing(own):
+    server = own("--max-connections", "20", "--head-seconds", "60")
+    server.until(lambda report: report["status"] == "ready")
+    before = sockets(server)
+    with Stalled(server, 100, HALF_A_HEAD):
+        for _ in range(5):
+            samples_of(server.speak(reference_of()))
+        assert sockets(server) <= before + 25
+
+
+def test_an_answer_that_nobody_takes_is_given_up(own):
+    server = own("--body-seconds", "2")
+    server.until(lambda report: report["status"] == "ready")
+    form = {"text": f"{TEXT} " * 120, "language": "en", "reference_text": "", "reference_language": "en"}
+    request = requests.Request(
+        "POST", f"{server.url}/synthesize", data=form, files={"reference_audio": reference_of()}, headers=server.headers
+    ).prepare()
+    assert isinstance(request.body, bytes)
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        connection.sendall(f"POST /synthesize HTTP/1.1\r\nHost: box\r\n{head}\r\n".encode() + request.body)
+        server.until(lambda report: ": 200 " in server.log())
+        server.until(lambda report: "a connection is given up" in server.log())
+        got = b""
+        with contextlib.suppress(ConnectionResetError):
+            while block := connection.recv(65536):
+                got += block
+    length = re.search(rb"(?i)content-length: (\d+)", got)
+    assert length and len(got) < int(length[1])
+
+
+def test_a_long_synthesis_and_a_kept_connection_are_not_given_up(own, root):
+    server = own("--head-seconds", "0.5", "--body-seconds", "0.5")
+    server.until(lambda report: report["status"] == "ready")
+    with requests.Session() as session:
+        assert session.get(f"{server.url}/health", timeout=10).status_code == 200
+        fake.set_mood(root, run="hang")
+        running = in_background(server.speak, reference_of())
+        server.until(lambda report: report["status"] == "busy")
+        time.sleep(2)
+        fake.set_mood(root)
+        samples_of(running.result(60))
+        assert session.get(f"{server.url}/health", timeout=10).status_code == 200
