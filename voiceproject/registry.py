@@ -68,6 +68,8 @@ class Registry:
     at_sweep: list[Callable[[float], Any]] = field(default_factory=list)
     at_worker_stop: list[Callable[[], Any]] = field(default_factory=list)
     speech_engine: SpeechEngine | None = None
+    # Of the API keys with these primary keys, those that are valid, of tenants that are not blocked, with their scopes.
+    scopes_of_keys: Callable[[set[Any]], dict[Any, set[str]]] | None = None
 
     def kind_of(self, job: Any) -> JobKind:
         """Raises LookupError for a model that nobody has registered."""
