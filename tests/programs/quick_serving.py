@@ -10,3 +10,4 @@ def post_worker_init(worker: object) -> None:
 
     Connection.HEAD_SECONDS = Body.IDLE_SECONDS = Sender.IDLE_SECONDS = 1.0
     Body.DRAIN_SECONDS = 0.2
+    Body.GRACE_SECONDS = Sender.GRACE_SECONDS = 2.0

@@ -293,7 +293,7 @@ class HeldGptSovits(FakeGptSovits):
 class Server:
     """Gunicorn as it is served, on the database of this test run, with few threads and short times for who stalls."""
 
-    def __init__(self, folder: Path, fake: HeldGptSovits) -> None:
+    def __init__(self, folder: Path, fake: HeldGptSovits, config: str = "tests.programs.quick_serving", **environ: str) -> None:
         self.fake = fake
         self.port = free_port()
         self.log = folder / "server.log"
@@ -301,15 +301,9 @@ class Server:
         environment = {
             **kept, "DATA_DIR": str(folder / "data"), "ENV_FILE": os.devnull, "DATABASE_URL": database_url(),
             "SOVITS_BASE_URL": fake.url, "WEB_THREADS": str(THREADS), "LOG_LEVEL": "INFO",
+            **environ,
         }  # fmt: skip
-        command = [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "voiceproject.asgi",
-            "--config",
-            "python:tests.programs.quick_serving",
-        ]
+        command = [sys.executable, "-m", "gunicorn", "voiceproject.asgi", "--config", f"python:{config}"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, "--bind", f"127.0.0.1:{self.port}"],

@@ -13,11 +13,13 @@ import socket
 import struct
 import sys
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from voiceproject.errors import PublicError, envelope
 
@@ -28,6 +30,7 @@ MAX_LINE_BYTES = 4094
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100
 MAX_HEAD_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 1024 * 1024  # of a WebSocket; a longer one ends it with 1009
 PIPELINED_BYTES = 64 * 1024  # of later requests, which are read ahead: the end of a connection is told behind them
 
 EXTENSION = "voiceproject.connection"  # where a scope has its Connection
@@ -44,18 +47,35 @@ def refusal(status: HTTPStatus, request_id: str) -> bytes:
     return head.encode() + body
 
 
+class Flush:
+    """Ends a connection over which nothing more is to come, and whose last bytes nobody takes."""
+
+    SECONDS = 30.0  # for any of them
+
+    def __init__(self) -> None:
+        self._unsent = 0
+        self._since = 0.0
+
+    def look(self, transport: Any, over: bool, now: float) -> None:
+        unsent = transport.get_write_buffer_size()
+        if not unsent or not over or unsent != self._unsent:
+            self._unsent, self._since = unsent, now
+        elif now - self._since > self.SECONDS:
+            transport.abort()
+
+
 class Connection(H11Protocol):
     """One client's connection. `look` is called about every second."""
 
     HEAD_SECONDS = 15.0  # for the request line and all headers together, from their first byte on
-    FLUSH_SECONDS = 30.0  # for any byte of what is left to be sent when an answer is over
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._answer, self.app = self.app, self._checked
         self._head_since: float | None = None
-        self._unsent = 0
-        self._unsent_since = 0.0
+        self.on_end: Callable[[], None] | None = None  # set while a request waits for its answer
+        self._ended = False
+        self._flush = Flush()
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -78,16 +98,29 @@ class Connection(H11Protocol):
         if ahead and len(self.conn.trailing_data[0]) < PIPELINED_BYTES:
             self.flow.resume_reading()
 
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's closes at once
+        """The client sends no more: it has gone, or waits for the answer to its last request."""
+        if self.conn.their_state is h11.SEND_BODY:
+            self.conn.receive_data(b"")
+            self.handle_events()  # Which finds that a body broke off.
+            return False
+        if self.on_end is None:
+            return False
+        self._ended = True
+        self.on_end()
+        return True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._ended:
+            self.transport.close()
+
     def look(self, now: float) -> None:
         """Ends what has taken too long. now: the loop's time."""
         if self._head_since is not None and now - self._head_since > self.HEAD_SECONDS:
             self.refuse(HTTPStatus.REQUEST_TIMEOUT, "its head did not come in time")
-        unsent = self.transport.get_write_buffer_size()
         over = self.cycle is None or self.cycle.response_complete or self.transport.is_closing()
-        if not unsent or not over or unsent != self._unsent:
-            self._unsent, self._unsent_since = unsent, now
-        elif now - self._unsent_since > self.FLUSH_SECONDS:
-            self.transport.abort()
+        self._flush.look(self.transport, over, now)
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn while it handles an error of h11."""
@@ -130,6 +163,32 @@ class Connection(H11Protocol):
         await self._answer(scope, receive, send)
 
 
+class SocketConnection(WebSocketsSansIOProtocol):
+    """A WebSocket's connection. Pongs that nobody takes are not kept without end."""
+
+    MAX_UNSENT_BYTES = 1024 * 1024
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._flush = Flush()
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            self.scope["extensions"][EXTENSION] = self  # type: ignore[index, assignment]
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > self.MAX_UNSENT_BYTES:
+            self.transport.abort()
+
+    def look(self, now: float) -> None:
+        self._flush.look(self.transport, self.transport.is_closing(), now)
+
+    def cut(self) -> None:
+        self.transport.abort()
+
+
 def refused(scope: Any) -> HTTPStatus | None:
     """Why a head that h11 has taken is not taken here."""
     headers = scope["headers"]
@@ -149,5 +208,5 @@ def look_at_all(connections: Any) -> None:
     """Called about every second with uvicorn's connections of this process."""
     now = asyncio.get_running_loop().time()
     for connection in tuple(connections):
-        if isinstance(connection, Connection):
+        if isinstance(connection, Connection | SocketConnection):
             connection.look(now)

@@ -22,6 +22,7 @@ from django.http import FileResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from voiceproject.errors import PublicError, StreamBroken
+from voiceproject.web import websockets
 from voiceproject.web.bodies import FREE_BYTES, Body
 from voiceproject.web.connection import EXTENSION
 from voiceproject.web.errors import json_response
@@ -82,6 +83,9 @@ class Application(BaseHandler):
         self.load_middleware()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await websockets.serve(scope, receive, send)
+            return
         if scope["type"] != "http":
             raise ValueError(f"{scope['type']} is not served here")
         await Exchange(self, scope, receive, send).run()
@@ -108,6 +112,8 @@ class Exchange:
                 await self._body.read(self._request.body_limit or FREE_BYTES)
                 self._limit()
                 if self._body.complete:
+                    if self._connection is not None:
+                        self._connection.on_end = self._left
                     watch = asyncio.create_task(self._watch())
                 self._request.take(self._body)
                 await in_thread(self._respond, gone=self._gone)
@@ -115,6 +121,8 @@ class Exchange:
         except TooSlow:
             self._cut(reset=True)
         finally:
+            if self._connection is not None:
+                self._connection.on_end = None
             if watch is not None:
                 watch.cancel()
             if self._stream is not None:
@@ -158,6 +166,9 @@ class Exchange:
         """Tells whoever works on the answer that nobody waits for it any more."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._left()
+
+    def _left(self) -> None:
         self._gone.set()
         if self._stream is not None:
             self._stream.end(GONE)
@@ -177,6 +188,7 @@ class Exchange:
         if isinstance(response, Held):
             response = await self._hold(response)
         if response is None:
+            self._cut()
             return
         await self._send.start(response, close=not self._body.complete)
         if response.streaming and self._request.method != "HEAD":
@@ -267,6 +279,9 @@ class Sender:
         headers += [
             (b"Set-Cookie", cookie.output(header="").strip().encode("ascii")) for cookie in response.cookies.values()
         ]
+        bodiless = response.streaming or response.status_code in (204, 304)
+        if not bodiless and not response.has_header("Content-Length"):
+            headers.append((b"Content-Length", str(len(response.content)).encode()))  # type: ignore[attr-defined]
         if close:
             headers.append((b"Connection", b"close"))
         await self._timed({"type": "http.response.start", "status": response.status_code, "headers": headers}, 0)

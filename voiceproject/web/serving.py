@@ -24,7 +24,7 @@ from uvicorn_worker import UvicornWorker
 
 from voiceproject.env import log_unknown
 from voiceproject.registry import registry
-from voiceproject.web.connection import MAX_HEAD_BYTES, Connection, look_at_all
+from voiceproject.web.connection import MAX_HEAD_BYTES, MAX_MESSAGE_BYTES, Connection, SocketConnection, look_at_all
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
 
@@ -58,6 +58,9 @@ class Worker(UvicornWorker):
         "lifespan": "off",
         "loop": "asyncio",
         "http": Connection,
+        "ws": SocketConnection,
+        "ws_max_size": MAX_MESSAGE_BYTES,
+        "ws_per_message_deflate": False,
         "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
         "timeout_graceful_shutdown": STOP_SECONDS,
         # Who has connected is told as it is; TRUSTED_PROXIES says whose word is taken for others.
