@@ -3,7 +3,7 @@
 from voiceproject.web.serving import *  # noqa: F403
 
 
-def post_worker_init(worker: object) -> None:
+def post_worker_init(worker: object) -> None:  # type: ignore[no-redef]
     from voiceproject.web.bodies import Body
     from voiceproject.web.connection import Connection
     from voiceproject.web.edge import Sender

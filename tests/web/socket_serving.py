@@ -6,7 +6,7 @@ from tests import quick_serving
 from tests.quick_serving import *  # noqa: F403
 
 
-def post_worker_init(worker: object) -> None:
+def post_worker_init(worker: object) -> None:  # type: ignore[no-redef]
     from voiceproject.registry import WebSocketRoute, registry
     from voiceproject.web.websockets import Socket
 

@@ -21,7 +21,8 @@ import websocket
 from django.conf import settings
 from django.utils import timezone
 
-from tests.conftest import Tenant
+from tests.conftest import Tenant, wav_bytes
+from tests.fakes.fake_gptsovits import tone
 from tests.leases.test_lease import database_url, until
 from tests.operations.test_quickstart import free_port
 from tests.speech.test_streaming import Answer, HeldGptSovits, Server, ask
@@ -162,16 +163,12 @@ def test_a_chunked_body_is_a_body_and_the_connection_serves_on(server: Server, t
 
 
 def test_a_chunked_upload_is_served(server: Server, tenant: Tenant) -> None:
-    import io
-
-    from tests.conftest import wav_bytes
-    from tests.fakes.fake_gptsovits import tone
-
     wav = wav_bytes(tone(150, 5.0, 24_000), 24_000)
     prepared = requests.Request(
         "POST", f"http://127.0.0.1:{server.port}{SPEAK}", headers={"X-API-Key": tenant.secret},
-        data={"text": "One sentence.", "language": "en"}, files={"reference_audio": ("r.wav", io.BytesIO(wav))},
+        data={"text": "One sentence.", "language": "en"}, files={"reference_audio": ("r.wav", wav)},
     ).prepare()  # fmt: skip
+    assert isinstance(prepared.body, bytes)
     blocks = [prepared.body[at : at + 50_000] for at in range(0, len(prepared.body), 50_000)]
     headers = dict(prepared.headers)
     del headers["Content-Length"]
@@ -419,7 +416,8 @@ def test_a_socket_is_refused_by_an_ordinary_answer(
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         open_socket(server, path, header={"X-API-Key": secret} if key is not None else {})
     assert refused.value.status_code == status
-    assert json.loads(refused.value.resp_body)["success"] is False
+    assert json.loads(refused.value.resp_body or b"")["success"] is False
+    assert refused.value.resp_headers is not None
     assert f"request_id={refused.value.resp_headers['x-request-id']}" in server.log.read_text()
 
 

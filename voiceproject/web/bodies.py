@@ -15,7 +15,7 @@ from voiceproject.media.storage import is_disk_full
 from voiceproject.web.threads import in_thread
 
 FREE_BYTES = 64 * 1024  # A body of so many bytes is read before anything else is asked.
-WRITE_BYTES = 256 * 1024
+WRITE_BYTES = 64 * 1024
 BROKEN_OFF = "The request's body did not arrive, or broke off."
 
 
@@ -43,6 +43,11 @@ class Body:
         self._started = time.monotonic()
         self._pending = bytearray()
         self._file: IO[bytes] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since the head came."""
+        return time.monotonic() - self._started
 
     async def read(self, limit: int) -> None:
         """Reads until it is complete, has failed, or has more than `limit` bytes."""

@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Any
 
+from django.conf import settings
 from django.core import signals
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.base import BaseHandler
@@ -24,6 +25,7 @@ from django.http.response import HttpResponseBase
 from voiceproject.errors import PublicError, StreamBroken
 from voiceproject.web import websockets
 from voiceproject.web.bodies import FREE_BYTES, Body
+from voiceproject.web.client_ip import comes_from_proxy
 from voiceproject.web.connection import EXTENSION
 from voiceproject.web.errors import json_response
 from voiceproject.web.streams import GONE, LAPSED, BodyWanted, Held, Live, Stream, streams
@@ -32,6 +34,9 @@ from voiceproject.web.threads import in_thread
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 64 * 1024
+RECHECK_SECONDS = 4.0  # A key that was checked with the head is checked again behind a body that took longer.
+# What only a proxy may say. Where TRUSTED_PROXIES names none, whoever connects is taken for one, as with HTTPS=true.
+FORWARDED = ("HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED")
 _END = object()
 
 
@@ -52,6 +57,9 @@ class Request(ASGIRequest):
     def __init__(self, scope: Any, gone: threading.Event) -> None:
         super().__init__(scope, io.BytesIO())
         self.client_gone = gone
+        if settings.TRUSTED_PROXIES and not comes_from_proxy(self.META, settings.TRUSTED_PROXIES):
+            for name in FORWARDED:
+                self.META.pop(name, None)
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
         meta["CONTENT_TYPE"] = readable_content_type(meta.get("CONTENT_TYPE", ""))
@@ -59,6 +67,8 @@ class Request(ASGIRequest):
 
     def take(self, body: Body) -> None:
         self.head_only = False
+        if body.seconds > RECHECK_SECONDS:
+            self.credentials = None
         self._stream = body.stream()
         if body.chunked:
             self.META["CONTENT_LENGTH"] = str(body.received)
