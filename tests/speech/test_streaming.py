@@ -293,7 +293,9 @@ class HeldGptSovits(FakeGptSovits):
 class Server:
     """Gunicorn as it is served, on the database of this test run, with few threads and short times for who stalls."""
 
-    def __init__(self, folder: Path, fake: HeldGptSovits, config: str = "tests.programs.quick_serving", **environ: str) -> None:
+    def __init__(
+        self, folder: Path, fake: HeldGptSovits, config: str = "tests.programs.quick_serving", **environ: str
+    ) -> None:
         self.fake = fake
         self.port = free_port()
         self.log = folder / "server.log"

@@ -21,11 +21,13 @@ import websocket
 from django.conf import settings
 from django.utils import timezone
 
-from tests.conftest import Tenant, wav_bytes
-from tests.fakes.fake_gptsovits import tone
-from tests.leases.test_lease import database_url, until
-from tests.operations.test_quickstart import free_port
+from tests.fakes.gptsovits import tone
 from tests.speech.test_streaming import Answer, HeldGptSovits, Server, ask
+from tests.support.audio import wav_bytes
+from tests.support.running.processes import database_url
+from tests.support.running.servers import free_port
+from tests.support.tenants import Tenant
+from tests.support.waiting import until
 from voiceproject.web.threads import in_thread
 from voices.speech.models import Synthesis
 
@@ -39,7 +41,7 @@ SPEAK = "/api/v1/voice/synthesize"
 def served(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with HeldGptSovits() as fake:
         server = Server(
-            tmp_path_factory.mktemp("server"), fake, "tests.web.socket_serving", WEB_STREAMS_PER_TENANT="60"
+            tmp_path_factory.mktemp("server"), fake, "tests.programs.socket_serving", WEB_STREAMS_PER_TENANT="60"
         )
         try:
             yield server
@@ -311,7 +313,8 @@ def test_many_event_streams_and_waits_hold_no_thread(server: Server, tenant: Ten
     assert all(b"queued" in (stream.chunk() or b"") for stream in streams)
     path = f"/api/v1/voice/syntheses/{job.pk}"
     waits = [send(server, path, f"X-API-Key: {tenant.secret}\r\nPrefer: wait=60\r\n", method="GET") for _ in range(20)]
-    until(lambda: watch(server, tenant, job).status == 503, 10)
+    until(lambda: server.log.read_text().count(f"GET {path} 200") == len(waits), 30)
+    assert watch(server, tenant, job).status == 503
     theirs = watch(server, other, job_of(other))
     assert theirs.status == 200, "one tenant's streams take no place of another's"
     theirs.hang_up()

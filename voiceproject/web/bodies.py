@@ -12,6 +12,7 @@ from django.conf import settings
 
 from voiceproject.errors import PublicError
 from voiceproject.media.storage import is_disk_full
+from voiceproject.web.connection import EXTENSION
 from voiceproject.web.threads import in_thread
 
 FREE_BYTES = 64 * 1024  # A body of so many bytes is read before anything else is asked.
@@ -29,6 +30,8 @@ class Body:
     GRACE_SECONDS = 30.0  # and all of it in this time, with this rate from then on
     MIN_BYTES_A_SECOND = 8 * 1024
     DRAIN_SECONDS = 2.0
+    # So many bytes may stand around a chunked body's own, in proportion and beyond that.
+    MAX_WRAPPING, FREE_WRAPPING_BYTES = 8, 512 * 1024
 
     def __init__(self, scope: Any, receive: Any) -> None:
         headers = dict(scope["headers"])
@@ -40,6 +43,7 @@ class Body:
         self.gone = False
         self.error: PublicError | None = None
         self._receive = receive
+        self._connection = scope.get("extensions", {}).get(EXTENSION)
         self._started = time.monotonic()
         self._pending = bytearray()
         self._file: IO[bytes] | None = None
@@ -68,6 +72,11 @@ class Body:
             self.received += len(block)
             self._pending += block
             self.complete = not message.get("more_body", False)
+            if self.chunked and self._connection is not None:
+                allowed = self.MAX_WRAPPING * self.received + self.FREE_WRAPPING_BYTES
+                if self._connection.body_bytes > allowed:
+                    self.error = PublicError("validation_error", "The request's body is sent in too small chunks.")
+                    return
             if len(self._pending) > WRITE_BYTES or (self._file is not None and self.complete):
                 await self._write()
 

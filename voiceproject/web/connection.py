@@ -75,6 +75,7 @@ class Connection(H11Protocol):
         self._head_since: float | None = None
         self.on_end: Callable[[], None] | None = None  # set while a request waits for its answer
         self._ended = False
+        self.body_bytes = 0  # of the last request's body, with all that chunks have around them
         self._flush = Flush()
 
     def connection_made(self, transport: Any) -> None:
@@ -91,6 +92,8 @@ class Connection(H11Protocol):
             return  # It was refused; nothing of it is wanted.
         if self._head_since is None and self.conn.their_state is h11.IDLE:
             self._head_since = self.loop.time()
+        if self.conn.their_state is h11.SEND_BODY:
+            self.body_bytes += len(data)
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._head_since = None
@@ -160,6 +163,7 @@ class Connection(H11Protocol):
             self.refuse(status, "its head is too large, or contradicts itself")
             return
         scope["extensions"] = {EXTENSION: self}
+        self.body_bytes = 0
         await self._answer(scope, receive, send)
 
 

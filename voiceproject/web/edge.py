@@ -130,6 +130,10 @@ class Exchange:
             await self._deliver()
         except TooSlow:
             self._cut(reset=True)
+        except asyncio.CancelledError:
+            # The time for a graceful stop is over. Nobody awaits this task, and uvicorn would log it as an error.
+            log.warning("an answer was cut off, since the server stops", extra={"request_id": self._request.request_id})
+            self._cut()
         finally:
             if self._connection is not None:
                 self._connection.on_end = None

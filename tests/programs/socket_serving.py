@@ -1,9 +1,9 @@
-"""tests.quick_serving with a WebSocket that says back what it hears, for `--config python:tests.web.socket_serving`."""
+"""tests.programs.quick_serving with a WebSocket that says back what it hears."""
 
 import re
 
-from tests import quick_serving
-from tests.quick_serving import *  # noqa: F403
+from tests.programs import quick_serving
+from tests.programs.quick_serving import *  # noqa: F403
 
 
 def post_worker_init(worker: object) -> None:  # type: ignore[no-redef]
