@@ -215,7 +215,7 @@ def main() -> None:
         key = next(word for word in made.stdout.split() if word.startswith("vck_"))
         commands = [["bench.api_overhead", "--serve", str(at)] for at in ports]
         serving = ["--config", "python:voiceproject.serving", "--bind", f"127.0.0.1:{port}"]
-        commands.append(["gunicorn", "voiceproject.wsgi", *serving])
+        commands.append(["gunicorn", "voiceproject.asgi", *serving])
         try:
             for command in commands:
                 started.append(subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=environment))

@@ -31,7 +31,7 @@ from voiceproject.media import audio
 from voiceproject.media.formats import encode
 from voiceproject.media.storage import fetch
 from voiceproject.telemetry.logging import current
-from voiceproject.web.api import SizedFileField
+from voiceproject.web.api import SizedFileField, client_gone
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import upload_path
 from voices.compat.common import find_speaker, marked, streaming_response
@@ -85,7 +85,7 @@ class SpeechToSpeechView(ElevenLabsView):
             )
             _submit(job, path, voice)
             wake_workers(run_covers)
-            wait_for_end(job, settings.SYNTHESIS_TIMEOUT_SECONDS, request.META.get("gunicorn.socket"))
+            wait_for_end(job, settings.SYNTHESIS_TIMEOUT_SECONDS, client_gone(request))
         job.refresh_from_db()
         if job.status in LIVE:
             job.cancel(settings.COVER_RESULT_TTL_HOURS)

@@ -93,7 +93,7 @@ class CoverJobViewSet(
         parameters=[consumers.LOCATION, consumers.WAIT, *consumers.IDEMPOTENCY],
         tags=["cover"],
     )
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request) -> HttpResponseBase:
         tenant, key = credentials(request)
         submission = Submission(request, tenant, CoverJob)
         if (earlier := submission.earlier()) is not None:
@@ -145,7 +145,7 @@ class CoverJobViewSet(
             selection.check_still_there(job)
         return self._accepted(request, kept, replayed=kept is not job)
 
-    def _accepted(self, request: Request, job: Job, replayed: bool = False) -> Response:
+    def _accepted(self, request: Request, job: Job, replayed: bool = False) -> HttpResponseBase:
         return consumers.accepted(request, job, run_covers, self.get_serializer, replayed=replayed)
 
     @extend_schema(
@@ -155,7 +155,7 @@ class CoverJobViewSet(
         return super().list(request, *args, **kwargs)
 
     @extend_schema(operation_id="get_cover", summary="One cover job", parameters=[consumers.WAIT], tags=["cover"])
-    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         job = self.get_object()
         return consumers.shown(request, job, self.get_serializer)
 
@@ -192,7 +192,7 @@ class CoverJobViewSet(
         responses={202: CoverJobSerializer},
         tags=["cover"],
     )
-    def retry(self, request: Request, pk: str) -> Response:
+    def retry(self, request: Request, pk: str) -> HttpResponseBase:
         tenant, _ = credentials(request)
         job = self.get_object()
         if job.revoked_at:
@@ -217,7 +217,7 @@ class CoverJobViewSet(
         parameters=[consumers.LOCATION, consumers.WAIT, *consumers.IDEMPOTENCY],
         tags=["cover"],
     )
-    def remix(self, request: Request, pk: str) -> Response:
+    def remix(self, request: Request, pk: str) -> HttpResponseBase:
         tenant, key = credentials(request)
         source = self.get_object()
         submission = Submission(request, tenant, CoverJob, source=str(pk))

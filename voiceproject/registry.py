@@ -7,7 +7,8 @@ metrics, the worker, the dashboard and the quotas ask here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,6 +56,18 @@ class JobKind:
     serialize: Callable[[Any, Any], dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class WebSocketRoute:
+    """Where WebSockets are taken. path: matches whole paths. scopes: the key needs one of them.
+
+    handle: a coroutine function, given the Socket and the groups of the path; the socket is closed when it returns.
+    """
+
+    path: re.Pattern[str]
+    scopes: tuple[str, ...]
+    handle: Callable[..., Coroutine[Any, Any, None]]
+
+
 @dataclass
 class Registry:
     """Filled once, while Django starts; only read afterwards."""
@@ -68,6 +81,12 @@ class Registry:
     at_sweep: list[Callable[[float], Any]] = field(default_factory=list)
     at_worker_stop: list[Callable[[], Any]] = field(default_factory=list)
     speech_engine: SpeechEngine | None = None
+    # Of the API keys with these primary keys, those that are valid, of tenants that are not blocked, with their scopes.
+    scopes_of_keys: Callable[[set[Any]], dict[Any, set[str]]] | None = None
+
+    # Given a request's META, a secret and scopes: the tenant and the key, counted as one request. Raises PublicError.
+    admit: Callable[[dict[str, Any], str, tuple[str, ...]], tuple[Any, Any]] | None = None
+    websockets: list[WebSocketRoute] = field(default_factory=list)
 
     def kind_of(self, job: Any) -> JobKind:
         """Raises LookupError for a model that nobody has registered."""

@@ -452,7 +452,9 @@ WORKER_HOST = env.text("WORKER_HOST", socket.gethostname())
 WORKER_HEARTBEAT_TIMEOUT_SECONDS = env.number("WORKER_HEARTBEAT_TIMEOUT_SECONDS", 30, minimum=5, maximum=MAX_SECONDS)
 WORKER_LOOK_SECONDS = 2
 WEB_PROCESSES = env.number("WEB_PROCESSES", 1, maximum=64)
-WEB_THREADS = env.number("WEB_THREADS", 16, minimum=4, maximum=256)
+WEB_THREADS = env.number("WEB_THREADS", 80, minimum=4, maximum=256)
+WEB_STREAMS = env.number("WEB_STREAMS", 5000, maximum=100_000)
+WEB_STREAMS_PER_TENANT = env.number("WEB_STREAMS_PER_TENANT", 1000, maximum=100_000)
 
 # --- Logs ------------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from voices import checks  # noqa: F401 - registers the system checks
 from voices.account import personal_data
 from voices.engines import configured
 from voices.engines.gptsovits.references import sweep_references
+from voices.keys.auth import admit
+from voices.keys.models import ApiKey
 from voices.library import saved
 from voices.library.models import Voice
 from voices.speech import tasks
@@ -33,6 +35,8 @@ def register() -> None:
         )
     )
     registry.speech_engine = SpeechEngine(health=_engine_health, close=configured.close_engine)
+    registry.admit = admit
+    registry.scopes_of_keys = ApiKey.objects.scopes_of
     registry.held_bytes += [Synthesis.held_bytes, Voice.held_bytes]
     registry.at_look += [personal_data.erase_requested, tasks.rest]
     registry.at_sweep += [saved.sweep_orphans, _finish_takedowns, _sweep_references]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.http import HttpRequest
 from rest_framework.test import APIClient
 
 from tests.support.audio import speech_like, upload, wav_bytes
@@ -273,19 +273,17 @@ def test_a_synthesis_that_waits_is_abandoned_when_its_client_hangs_up(
     engine = HeldEngine()
     monkeypatch.setattr(configured, "load_engine", lambda: engine)
     engine.ask("It is spoken.", "another")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        ours, _ = listener.accept()
+    gone = threading.Event()
+    monkeypatch.setattr(HttpRequest, "client_gone", gone, raising=False)
     answers: list[Any] = []
 
     def hang_up() -> None:
         until(lambda: engine.waiting == 1)
-        client.close()
+        gone.set()
 
     thread = threading.Thread(target=hang_up)
     thread.start()
-    with ours:
-        answers.append(ask_api(tenant.client, **{"gunicorn.socket": ours}))
+    answers.append(ask_api(tenant.client))
     thread.join(PATIENCE)
     assert answers[0].json()["error"] == "job_canceled"
     assert engine.waiting == 0

@@ -1,17 +1,13 @@
 """voiceproject.serving with short times for clients that stall, for `--config python:tests.programs.quick_serving`."""
 
-from typing import Any
-
-from voiceproject.web import serving
 from voiceproject.web.serving import *  # noqa: F403
-from voiceproject.web.serving import Worker
-
-Worker.HEAD_SECONDS = 1.0
 
 
-def post_worker_init(worker: Any) -> None:  # type: ignore[no-redef]
-    from voiceproject.web.middleware import RequestMiddleware  # Django is set up in workers, not where this is read.
+def post_worker_init(worker: object) -> None:  # type: ignore[no-redef]
+    from voiceproject.web.bodies import Body
+    from voiceproject.web.connection import Connection
+    from voiceproject.web.edge import Sender
 
-    RequestMiddleware.IDLE_SECONDS = 1.0
-    RequestMiddleware.DRAIN_SECONDS = 0.2
-    serving.post_worker_init(worker)
+    Connection.HEAD_SECONDS = Body.IDLE_SECONDS = Sender.IDLE_SECONDS = 1.0
+    Body.DRAIN_SECONDS = 0.2
+    Body.GRACE_SECONDS = Sender.GRACE_SECONDS = 2.0

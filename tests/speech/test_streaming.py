@@ -10,9 +10,7 @@ import io
 import itertools
 import json
 import os
-import select
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -37,7 +35,6 @@ from tests.support.running.servers import free_port
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
 from voiceproject.errors import EngineError, StreamBroken
-from voiceproject.jobs.heartbeat import hung_up
 from voiceproject.leases.lease import Leases
 from voiceproject.leases.models import EngineWaiter
 from voiceproject.media import audio
@@ -266,56 +263,6 @@ def test_the_builtin_engine_is_heard_before_it_has_read_on(
     assert np.sqrt(np.mean(samples**2)) > 0.01
 
 
-# --- who has hung up ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Both ends of a TCP connection: ours, the client's."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        ours, _ = listener.accept()
-    with client, ours:
-        yield ours, client
-
-
-def test_who_hung_up_is_told_without_touching_what_was_sent(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, client = ends
-    assert not hung_up(ours)
-    client.sendall(b"GET /next HTTP/1.1\r\n")
-    until(lambda: bool(select.select([ours], [], [], 0)[0]))
-    assert not hung_up(ours), "the next request of a pipeline"
-    client.close()
-    until(lambda: hung_up(ours))
-    assert ours.recv(100) == b"GET /next HTTP/1.1\r\n"
-    ours.close()
-    assert hung_up(ours)
-
-
-def test_who_hung_up_behind_tls_records_is_told(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, client = ends
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with context.wrap_socket(ours, server_side=True, do_handshake_on_connect=False) as secured:
-        client.sendall(b"\x17\x03\x03 records that nobody has read")
-        assert not hung_up(secured)
-        client.shutdown(socket.SHUT_RDWR)
-        until(lambda: hung_up(secured))
-
-
-def test_who_hung_up_is_told_where_the_system_has_no_word_for_it(
-    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(select, "POLLRDHUP", raising=False)
-    ours, client = ends
-    ours.settimeout(5)
-    assert not hung_up(ours)
-    client.sendall(b"next")
-    assert not hung_up(ours)
-    assert ours.recv(10) == b"next"
-    client.close()
-    until(lambda: hung_up(ours))
-
-
 # --- the whole server ---------------------------------------------------------------------------------------
 
 
@@ -346,7 +293,9 @@ class HeldGptSovits(FakeGptSovits):
 class Server:
     """Gunicorn as it is served, on the database of this test run, with few threads and short times for who stalls."""
 
-    def __init__(self, folder: Path, fake: HeldGptSovits) -> None:
+    def __init__(
+        self, folder: Path, fake: HeldGptSovits, config: str = "tests.programs.quick_serving", **environ: str
+    ) -> None:
         self.fake = fake
         self.port = free_port()
         self.log = folder / "server.log"
@@ -354,15 +303,9 @@ class Server:
         environment = {
             **kept, "DATA_DIR": str(folder / "data"), "ENV_FILE": os.devnull, "DATABASE_URL": database_url(),
             "SOVITS_BASE_URL": fake.url, "WEB_THREADS": str(THREADS), "LOG_LEVEL": "INFO",
+            **environ,
         }  # fmt: skip
-        command = [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "voiceproject.wsgi",
-            "--config",
-            "python:tests.programs.quick_serving",
-        ]
+        command = [sys.executable, "-m", "gunicorn", "voiceproject.asgi", "--config", f"python:{config}"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, "--bind", f"127.0.0.1:{self.port}"],
@@ -649,7 +592,7 @@ def test_more_stalled_requests_than_threads_are_let_go(
         (b"GET /health HTTP/9.9\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
-        (b"GET /health HTTP/1.1\r\nX-Long: " + b"x" * 9000 + b"\r\n\r\n", 431),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 9000 + b"\r\n\r\n", 431),
         (b"POST /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: odd\r\n\r\n", 501),
     ],
 )

@@ -368,7 +368,7 @@ def test_two_web_processes_and_a_worker_are_one_and_one_id_is_followed_through_a
         environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{collectors.port}"
         gunicorn = (
             "gunicorn",
-            "voiceproject.wsgi",
+            "voiceproject.asgi",
             "--config",
             "python:voiceproject.serving",
             "--bind",

@@ -1,7 +1,7 @@
 """Clients that speak HTTP badly, slowly or without end: over plain sockets, against the real server's processes.
 
 Each is ended in time, with a status where there can be one, while somebody else is served. How long a client may stall
-is shortened for tests (tests.quick_serving).
+is shortened for tests (tests.programs.quick_serving).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.conftest import Tenant
-from tests.leases.test_lease import until
 from tests.speech.test_streaming import THREADS, Server, served, server
+from tests.support.tenants import Tenant
+from tests.support.waiting import until
 
 __all__ = ["served", "server"]  # fixtures
 

@@ -1,90 +1,150 @@
-"""Waiting for a job of any kind: until its end, or for each of its changes."""
+"""Waiting for a job of any kind: until its end, or for each of its changes; in a coroutine, or in a thread.
+
+A coroutine holds no thread while it waits. A thread waits where there is no event loop, and where the view goes on with
+what the job has made.
+"""
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import json
+import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from django.db import connection
+from django.http import StreamingHttpResponse
 from rest_framework.utils.encoders import JSONEncoder
 
-from voiceproject.jobs.heartbeat import hung_up
+from voiceproject.errors import envelope
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE
-from voiceproject.jobs.watch import Watcher
+from voiceproject.jobs.watch import watcher
+from voiceproject.web.edge import lapsed
+from voiceproject.web.streams import LAPSED, Live
+from voiceproject.web.threads import with_database
 
 MAX_WAIT_SECONDS = 60
-HANG_UP_SECONDS = 1.0  # how often a waiting request looks whether its client is still there
+HANG_UP_SECONDS = 1.0  # how often a thread that waits looks whether its client is still there
 COMMENT_SECONDS = 15.0
+COMMENT = b": still there\n\n"
+DELETED = b"event: deleted\ndata: {}\n\n"
 
 
-@functools.cache
-def watcher(model: type[Job]) -> Watcher:
-    """The one of this process for jobs of this kind."""
-    return Watcher(model)
+def _changed_here(job: Job, seconds: float) -> bool:
+    change = watcher(type(job)).change(job.pk, job.revision)
+    try:
+        change.result(seconds)
+    except TimeoutError:
+        return False
+    finally:
+        watcher(type(job)).forget(job.pk, change)
+    return True
 
 
-def wait_for_end(job: Job, seconds: float, client: Any = None) -> None:
-    """Returns when the job has ended, was deleted, or `seconds` have passed; `job` is then as it is in the database.
-
-    client: the socket of whoever waits, where there is one: nobody waits for who has hung up.
-    """
-    deadline = time.monotonic() + seconds
-    while job.status in LIVE and (left := deadline - time.monotonic()) > 0:
-        if client is not None and hung_up(client):
-            return
-        if watcher(type(job)).wait(job.pk, job.revision, min(left, HANG_UP_SECONDS)) and not _refresh(job):
-            return
+async def _changed(job: Job, seconds: float) -> bool:
+    change = watcher(type(job)).change(job.pk, job.revision)
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.wrap_future(change)
+    except TimeoutError:
+        return False
+    finally:
+        watcher(type(job)).forget(job.pk, change)
+    return True
 
 
 def _refresh(job: Job) -> bool:
-    """False where the job was deleted. No connection is kept for who goes on waiting."""
+    """False where the job was deleted."""
     try:
         job.refresh_from_db()
     except type(job).DoesNotExist:
         return False
-    finally:
-        if not connection.in_atomic_block:
-            connection.close()
     return True
 
 
-class JobEvents(Iterator[bytes]):
-    """The body of a Server-Sent Events answer: a job now, then after each change, until it has ended.
+def _refresh_here(job: Job) -> bool:
+    """The same for who goes on waiting in a thread, and keeps no connection."""
+    try:
+        return _refresh(job)
+    finally:
+        if not connection.in_atomic_block:
+            connection.close()
 
-    last: the revision that the client has seen, -1 for none; render: gives a job's serializer; done: called once it is
+
+def wait_for_end(job: Job, seconds: float, gone: threading.Event | None = None) -> None:
+    """Returns when the job has ended, was deleted, or `seconds` have passed; `job` is then as it is in the database.
+
+    gone: set when nobody waits any more.
+    """
+    deadline = time.monotonic() + seconds
+    while job.status in LIVE and (left := deadline - time.monotonic()) > 0:
+        if gone is not None and gone.is_set():
+            return
+        if _changed_here(job, min(left, HANG_UP_SECONDS)) and not _refresh_here(job):
+            return
+
+
+async def end_of(job: Job, seconds: float) -> None:
+    """`wait_for_end` as a coroutine."""
+    deadline = time.monotonic() + seconds
+    while job.status in LIVE and (left := deadline - time.monotonic()) > 0:
+        if await _changed(job, left) and not await with_database(_refresh, job):
+            return
+
+
+class JobEvents(Live, StreamingHttpResponse):
+    """A Server-Sent Events answer: a job now, then after each change, until it has ended.
+
+    seen: the revision that the client has seen, -1 for none; render: gives a job's serializer; done: called once it is
     over, also when the client has gone away.
     """
 
-    def __init__(self, job: Job, last: int, render: Callable[..., Any], done: Callable[[], None]) -> None:
+    def __init__(self, job: Job, seen: int, render: Callable[..., Any], done: Callable[[], None]) -> None:
+        self._job = job
+        self._seen = seen
         self._render = render
         self._done = done
-        self._events = self._make(job, last)
-
-    def __next__(self) -> bytes:
-        return next(self._events)
+        super().__init__(self._blocks_here(), content_type="text/event-stream")
+        self["Cache-Control"] = "no-cache, no-transform"
+        self["X-Accel-Buffering"] = "no"  # nginx would hold events back
 
     def close(self) -> None:
-        self._events.close()
+        super().close()
         self._done()
 
-    def _make(self, job: Job, last: int) -> Generator[bytes, None, None]:
-        if job.revision > last:
-            yield self._event(job)
-        while job.status in LIVE:
-            if not watcher(type(job)).wait(job.pk, job.revision, COMMENT_SECONDS):
-                yield b": still there\n\n"
-            elif _refresh(job):
-                yield self._event(job)
-            else:
-                yield b"event: deleted\ndata: {}\n\n"
+    async def blocks(self) -> AsyncIterator[bytes]:
+        if self._job.revision > self._seen:
+            yield await with_database(self._event)
+        while self._job.status in LIVE:
+            changed = await _changed(self._job, COMMENT_SECONDS)
+            block = await with_database(self._after) if changed else COMMENT
+            yield block
+            if block is DELETED:
                 return
 
-    def _event(self, job: Job) -> bytes:
-        data = json.dumps(self._render(job).data, cls=JSONEncoder, ensure_ascii=False)
-        if not connection.in_atomic_block:
-            connection.close()
-        return f"id: {job.revision}\ndata: {data}\n\n".encode()
+    def last(self, why: str) -> bytes:
+        """What a client is told whose events end before the job does."""
+        if why == LAPSED:
+            return f"event: error\ndata: {json.dumps(envelope(lapsed()))}\n\n".encode()
+        return b"event: stopping\ndata: {}\n\n"  # It comes back, with Last-Event-ID, as EventSource does by itself.
+
+    def _blocks_here(self) -> Iterator[bytes]:
+        if self._job.revision > self._seen:
+            yield self._event()
+        while self._job.status in LIVE:
+            changed = _changed_here(self._job, COMMENT_SECONDS)
+            block = self._after() if changed else COMMENT
+            if not connection.in_atomic_block:
+                connection.close()
+            yield block
+            if block is DELETED:
+                return
+
+    def _after(self) -> bytes:
+        return self._event() if _refresh(self._job) else DELETED
+
+    def _event(self) -> bytes:
+        data = json.dumps(self._render(self._job).data, cls=JSONEncoder, ensure_ascii=False)
+        return f"id: {self._job.revision}\ndata: {data}\n\n".encode()

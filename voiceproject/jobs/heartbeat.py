@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import select
-import socket
 import threading
 import time
 from collections import deque
-from typing import Any
 
 from django.conf import settings
 from django.db import close_old_connections, connection
@@ -21,46 +18,24 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5
 
 
-def hung_up(connection: Any) -> bool:
-    """Whether the other end of a TCP connection has closed it, or its sending half. Takes nothing from the socket.
-
-    connection: a socket, also a TLS one. As with other servers, who stops sending has gone.
-    """
-    if (number := connection.fileno()) < 0:
-        return True
-    poll = select.poll()
-    if hasattr(select, "POLLRDHUP"):
-        # The end of what the client sends is told even behind bytes that nobody has read: the next request of a
-        # pipeline, the records of TLS.
-        poll.register(number, select.POLLRDHUP)
-        return bool(poll.poll(0))
-    poll.register(number, select.POLLIN)
-    if not poll.poll(0):
-        return False  # Asked first: a socket with a time limit waits for that long in recv, whatever its flags.
-    try:
-        # Not TLS's own recv, which knows no flags.
-        return not socket.socket.recv(connection, 1, socket.MSG_PEEK)
-    except OSError:
-        return True
-
-
 class Pulse(threading.Thread):
     """Beats for a job until the `with` block is left; writes the stage and progress that its owner sets.
 
-    `gone()`: the job was canceled, deleted or taken over, `stopping` was set, or the client that waits for it at the
-    other end of `client` (a socket) hung up: the work must end. `client_left` tells the last one from the others.
+    `gone()`: the job was canceled, deleted or taken over, `stopping` was set, or the client that waits for it
+    has left, which sets `client_left`: the work must end.
 
     It must end too when the database could not be reached for twice the time after which others take the job over: this
     host may be the one that is cut off, and nobody could tell it that it has lost.
     """
 
-    def __init__(self, job: Job, stopping: threading.Event | None = None, client: Any = None) -> None:
+    def __init__(
+        self, job: Job, stopping: threading.Event | None = None, client: threading.Event | None = None
+    ) -> None:
         super().__init__(name=f"pulse-{job.pk}", daemon=True)
         self.job = job
         self.stopping = stopping or threading.Event()
-        self.client = client
         self.lost = threading.Event()
-        self.client_left = threading.Event()
+        self.client_left = client or threading.Event()
         self.left = threading.Event()
         self.stage = job.stage
         self.progress = 0
@@ -99,8 +74,6 @@ class Pulse(threading.Thread):
             self._soon.clear()
             if self.left.is_set():
                 break
-            if self.client is not None and hung_up(self.client):
-                self.client_left.set()
             try:
                 close_old_connections()
                 asked_at = time.monotonic()

@@ -1,14 +1,15 @@
 """Waiting for jobs to change: one thread a process looks at all jobs that anybody here waits for, with one query.
 
-Whoever waits holds no database connection meanwhile, and a hundred who wait cost no more queries than one.
+Whoever waits holds no database connection meanwhile, and a thousand who wait cost no more queries than one.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from collections import Counter
+from concurrent.futures import Future
 from typing import Any
 
 from django.db import connection
@@ -19,7 +20,6 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 IDLE_LOOKS = 20  # the thread ends when for so many looks nobody has waited
-GONE = -1
 
 
 class Watcher:
@@ -27,42 +27,32 @@ class Watcher:
 
     def __init__(self, model: type[Job]) -> None:
         self._model = model
-        self._changed = threading.Condition()
-        self._waiting: Counter[Any] = Counter()
-        self._revisions: dict[Any, int] = {}
+        self._lock = threading.Lock()
+        self._waiting: dict[Any, dict[Future[None], int]] = {}  # by the job's key: with the revision that each has seen
         self._thread: threading.Thread | None = None
 
-    def wait(self, pk: Any, revision: int, seconds: float) -> bool:
-        """Whether the job has another revision than the given one, or is gone, within `seconds`."""
-        deadline = time.monotonic() + seconds
-        with self._changed:
-            self._waiting[pk] += 1
+    def change(self, pk: Any, revision: int) -> Future[None]:
+        """Done when the job has a later revision than the given one, or is gone. To be given to `forget`."""
+        future: Future[None] = Future()
+        with self._lock:
+            self._waiting.setdefault(pk, {})[future] = revision
             if self._thread is None:
                 self._thread = threading.Thread(target=self._look, name="watcher", daemon=True)
                 self._thread.start()
-            try:
-                while not self._has_changed(pk, revision):
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        return False
-                    self._changed.wait(left)
-                return True
-            finally:
-                self._waiting[pk] -= 1
-                if not self._waiting[pk]:
-                    del self._waiting[pk]
-                    self._revisions.pop(pk, None)
+        return future
 
-    def _has_changed(self, pk: Any, revision: int) -> bool:
-        # A look may have begun before this wait, and a replica be behind: an older revision is no change.
-        seen = self._revisions.get(pk, revision)
-        return seen == GONE or seen > revision
+    def forget(self, pk: Any, future: Future[None]) -> None:
+        with self._lock:
+            waiting = self._waiting.get(pk, {})
+            waiting.pop(future, None)
+            if not waiting:
+                self._waiting.pop(pk, None)
 
     def _look(self) -> None:
         idle = 0
         try:
             while True:
-                with self._changed:
+                with self._lock:
                     pks = list(self._waiting)
                     idle = 0 if pks else idle + 1
                     if idle > IDLE_LOOKS:
@@ -75,6 +65,9 @@ class Watcher:
             connection.close()
 
     def _ask(self, pks: list[Any]) -> None:
+        with self._lock:
+            # Whoever comes during the query may have seen more than it does.
+            asked = [(pk, future, seen) for pk in pks for future, seen in self._waiting.get(pk, {}).items()]
         try:
             found = dict(self._model.objects.filter(pk__in=pks).values_list("pk", "revision"))
         except Exception:
@@ -82,8 +75,13 @@ class Watcher:
             log.warning("the look at watched jobs failed", exc_info=True)
             connection.close()
             return
-        with self._changed:
-            for pk in pks:
-                if pk in self._waiting:
-                    self._revisions[pk] = found.get(pk, GONE)
-            self._changed.notify_all()
+        for pk, future, seen in asked:
+            # A replica may be behind: an older revision is no change.
+            if (pk not in found or found[pk] > seen) and not future.done():
+                future.set_result(None)
+
+
+@functools.cache
+def watcher(model: type[Job]) -> Watcher:
+    """The one of this process for jobs of this kind."""
+    return Watcher(model)

@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import re
+import threading
 from datetime import UTC
 from difflib import get_close_matches
 from typing import Any
@@ -27,6 +28,7 @@ from rest_framework.request import Request
 
 from voiceproject.errors import UNKNOWN_FIELD, PublicError
 from voiceproject.media.storage import presigned_url, read_blocks
+from voiceproject.web.streams import BodyWanted
 
 # Room for the form fields and the part headers around the files.
 FORM_OVERHEAD_BYTES = 1024 * 1024
@@ -61,8 +63,14 @@ class BoundedJSONParser(JSONParser):
             raise
 
 
+class BodyUnread(Exception):
+    """All is well with the head of a request, and its body has not been read."""
+
+
 class BodyLimitMixin:
     """A view's mixin: after authentication and before the body is parsed, its length is checked.
+
+    Where only the head is there, that is all: see voiceproject.web.edge.
 
     `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
     bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes
@@ -75,10 +83,6 @@ class BodyLimitMixin:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
         files = self.get_max_body_bytes() if request.content_type.lower().startswith("multipart/") else 0
         limit = files + FORM_OVERHEAD_BYTES
-        if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and not request.META.get(
-            "CONTENT_LENGTH"
-        ):
-            raise PublicError("validation_error", "The body has no Content-Length (it is chunked). Send it with one.")
         found = int(request.META.get("CONTENT_LENGTH") or 0)
         if found > limit and not files:
             message = f"The request has {found} bytes; only multipart/form-data may have more than {limit}."
@@ -89,9 +93,24 @@ class BodyLimitMixin:
                 f"The request has {found} bytes; its files may have {files} together.",
                 {"limit": files, "found": found},
             )
+        if getattr(request._request, "head_only", False):
+            if not hasattr(self, str(request.method).lower()):
+                self.http_method_not_allowed(request)  # type: ignore[attr-defined]
+            request._request.body_limit = limit  # type: ignore[attr-defined]
+            raise BodyUnread
+
+    def handle_exception(self, exc: Exception) -> Any:
+        if isinstance(exc, BodyUnread):
+            return BodyWanted()
+        return super().handle_exception(exc)  # type: ignore[misc]
 
     def get_max_body_bytes(self) -> int:
         return self.max_body_bytes or settings.MAX_UPLOAD_SIZE
+
+
+def client_gone(request: Request) -> threading.Event | None:
+    """Set when who waits for the answer has hung up; None where the server does not tell."""
+    return getattr(request._request, "client_gone", None)
 
 
 def preferences(request: Request) -> dict[str, str]:

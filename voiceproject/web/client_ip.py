@@ -52,7 +52,7 @@ def client_address(meta: Mapping[str, Any], trusted: Collection[Network | str]) 
     said = str(meta.get("REMOTE_ADDR", ""))
     address = parse_address(said)
     found = str(address) if address else said
-    if not trusted or not (_is_trusted(address, trusted) if said else UNIX in trusted):
+    if not comes_from_proxy(meta, trusted):
         return found
     for hop in reversed(str(meta.get("HTTP_X_FORWARDED_FOR", "")).split(",")):
         address = parse_address(hop)
@@ -62,6 +62,12 @@ def client_address(meta: Mapping[str, Any], trusted: Collection[Network | str]) 
         if not _is_trusted(address, trusted):
             break
     return found
+
+
+def comes_from_proxy(meta: Mapping[str, Any], trusted: Collection[Network | str]) -> bool:
+    """Whether who has connected is one of the `trusted` proxies."""
+    said = str(meta.get("REMOTE_ADDR", ""))
+    return _is_trusted(parse_address(said), trusted) if said else UNIX in trusted
 
 
 def _is_trusted(address: Address | None, trusted: Collection[Network | str]) -> bool:

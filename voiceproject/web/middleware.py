@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from voiceproject.errors import PublicError
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound
 from voiceproject.web.errors import json_response
+from voiceproject.web.streams import BodyWanted, Held
 
 log = logging.getLogger("voiceproject.access")
 
@@ -29,16 +29,8 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
 class RequestMiddleware:
-    """Gives each request an id (the client's own, where it sent a sane one), logs it, and reads what is left of a body.
+    """Gives each request an id (the client's own, where it sent a sane one), and logs it."""
 
-    A body that was refused unread would be answered by a connection reset before the client could read why. So what
-    comes of it within a bounded time is read and thrown away.
-    """
-
-    DRAIN_BLOCK = 64 * 1024
-    DRAIN_SECONDS = 2.0
-    # A client that sends, or takes, nothing for so long holds no thread any longer.
-    IDLE_SECONDS = 30.0
     # Scripts, styles and sounds are our own, nothing is inline, nobody frames these pages; Swagger UI has data: images.
     CONTENT_SECURITY_POLICY = (
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -51,18 +43,21 @@ class RequestMiddleware:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
-        self.drain_bytes = 4 * (settings.MAX_UPLOAD_SIZE + 1024 * 1024)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        sent = request.headers.get("X-Request-ID", "")
-        request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
-        request.request_id = request_id  # type: ignore[attr-defined]
+        request_id = getattr(request, "request_id", "")  # It has one where its head was checked before.
+        if not request_id:
+            sent = request.headers.get("X-Request-ID", "")
+            request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+            request.request_id = request_id  # type: ignore[attr-defined]
         started = metrics.request_started()
-        connection = request.META.get("gunicorn.socket")
-        if connection is not None:
-            connection.settimeout(self.IDLE_SECONDS)
         with bind(request_id=request_id), self.span(request) as span:
             response = self.get_response(request)
+            if isinstance(response, BodyWanted):
+                return response
+            if isinstance(response, Held) and not hasattr(request, "client_gone"):
+                response.wait_here()
+                response.finish()
             response["X-Request-ID"] = request_id
             for name, value in getattr(request, "rate_headers", {}).items():
                 response[name] = value
@@ -72,13 +67,9 @@ class RequestMiddleware:
                 response.setdefault("Content-Security-Policy", policy)
                 response.setdefault("Permissions-Policy", self.PERMISSIONS_POLICY)
             if request.method == "HEAD" and isinstance(response, HttpResponse) and response.content:
-                # Only told how long the body would be; gunicorn logs a warning for each one that it has to drop.
+                # Only told how long the body would be; the server has nothing to drop.
                 response.setdefault("Content-Length", str(len(response.content)))
                 response.content = b""
-            if response.status_code >= 400:
-                self.drain(request, connection)
-                if connection is not None:
-                    connection.settimeout(self.IDLE_SECONDS)
             self.tell(request, response, started, span)
         return response
 
@@ -89,7 +80,7 @@ class RequestMiddleware:
 
     @staticmethod
     def tell(request: HttpRequest, response: HttpResponseBase, started: float, span: Any) -> None:
-        """The access log, the metrics and the trace. Of an answer that is streamed, they tell of its start."""
+        """The access log, the metrics and the trace. Of an answer that is streamed or held, they tell of its start."""
         method, status = str(request.method), response.status_code
         match = request.resolver_match
         route = match.route if match is not None else None
@@ -102,21 +93,6 @@ class RequestMiddleware:
             span.set_attributes({**bound(), "http.route": route or "", "http.response.status_code": status})
         extra = {"duration_ms": round(1000 * seconds), **({"error": error} if error else {})}
         log.info("%s %s %s", method, request.path, status, extra=extra)
-
-    def drain(self, request: HttpRequest, connection: Any) -> None:
-        stream = getattr(request, "_stream", None)
-        left = self.drain_bytes
-        deadline = time.monotonic() + self.DRAIN_SECONDS
-        try:
-            while stream is not None and left > 0 and (seconds := deadline - time.monotonic()) > 0:
-                if connection is not None:
-                    connection.settimeout(seconds)
-                block = stream.read(min(self.DRAIN_BLOCK, left))
-                if not block:
-                    return
-                left -= len(block)
-        except (OSError, ValueError):  # The client has gone, or sends nothing.
-            return
 
 
 class PageBodyMiddleware:
@@ -133,9 +109,14 @@ class PageBodyMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         found = int(request.META.get("CONTENT_LENGTH") or 0)
-        if found > self.MAX_BYTES and not request.path_info.startswith(self.APIS):
+        if request.path_info.startswith(self.APIS):
+            return self.get_response(request)
+        if found > self.MAX_BYTES:
             message = f"The request has {found} bytes; {self.MAX_BYTES} are taken here."
             return json_response(PublicError("file_too_large", message, {"limit": self.MAX_BYTES, "found": found}))
+        if getattr(request, "head_only", False):
+            request.body_limit = self.MAX_BYTES  # type: ignore[attr-defined]
+            return BodyWanted()
         return self.get_response(request)
 
 

@@ -1,166 +1,91 @@
-"""Gunicorn's configuration: `gunicorn voiceproject.wsgi --config python:voiceproject.serving`.
+"""Gunicorn's configuration: `gunicorn voiceproject.asgi --config python:voiceproject.serving`.
 
-Threads, not processes, carry the load: the work is done by engines and workers, and requests mostly wait. Under ASGI a
-synchronous generator is buffered whole and an upload is read before its key is checked, so this is WSGI.
+Gunicorn keeps the processes, uvicorn serves in each of them. Threads, not processes, carry the load: the work is done
+by engines and workers, and who waits costs no thread (see voiceproject.web.edge).
 """
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import gc
-import json
 import os
-import selectors
+import resource
 import signal
-import socket
-import struct
+import sys
 import threading
-import time
-import uuid
-from collections.abc import Callable
-from functools import partial
-from http import HTTPStatus
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import uvicorn
 from django.conf import settings
-from gunicorn import util
-from gunicorn.http import errors as refused
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.arbiter import Arbiter
+from uvicorn_worker import UvicornWorker
 
 from voiceproject.env import log_unknown
-from voiceproject.errors import PublicError, StreamBroken, envelope
 from voiceproject.registry import registry
+from voiceproject.web.connection import MAX_HEAD_BYTES, MAX_MESSAGE_BYTES, Connection, SocketConnection, look_at_all
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
 
-# What gunicorn refuses by itself, before there is a request; every other malformed one is 400.
-REFUSALS: dict[type[Exception], HTTPStatus] = {
-    refused.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    refused.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    refused.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-    refused.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
-    refused.ForbiddenProxyRequest: HTTPStatus.FORBIDDEN,
-    # These are faults of ours: a header that the application made, a path outside SCRIPT_NAME.
-    refused.InvalidResponseHeader: HTTPStatus.INTERNAL_SERVER_ERROR,
-    refused.InvalidResponseHeaderName: HTTPStatus.INTERNAL_SERVER_ERROR,
-    refused.ConfigurationProblem: HTTPStatus.INTERNAL_SERVER_ERROR,
-}
+# `quickstart` promises to end within seconds; a server in production lets running requests finish.
+STOP_SECONDS = 1 if os.environ.get("VOICEPROJECT_LIFELINE") else 28
 
 
-def refusal(status: HTTPStatus, request_id: str) -> bytes:
-    """A whole HTTP answer with the error envelope, for what never became a request."""
-    error = PublicError("validation_error", f"The request was not understood: {status.phrase}.")
-    if status == HTTPStatus.FORBIDDEN:
-        error = PublicError("permission_denied", "This is not allowed.")
-    elif status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        error = PublicError("internal_error", "Something went wrong here. Report the X-Request-ID to the operator.")
-    body = json.dumps(envelope(error)).encode()
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        f"X-Request-ID: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+class Server(uvicorn.Server):
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # about once a second
+            look_at_all(self.server_state.connections)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        from voiceproject.web.streams import streams  # Django is not set up when gunicorn reads this file.
+
+        streams.stop()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own raises the signal again at the end, before gunicorn's hooks have run.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
-class Connection(TConn):
-    """A client's connection. What a thread has closed is not closed again, and so not counted out twice."""
+class Worker(UvicornWorker):
+    CONFIG_KWARGS = {
+        "interface": "asgi3",
+        "lifespan": "off",
+        "loop": "asyncio",
+        "http": Connection,
+        "ws": SocketConnection,
+        "ws_max_size": MAX_MESSAGE_BYTES,
+        "ws_per_message_deflate": False,
+        "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
+        "timeout_graceful_shutdown": STOP_SECONDS,
+        # Who has connected is told as it is; TRUSTED_PROXIES says whose word is taken for others.
+        "proxy_headers": False,
+        "server_header": False,
+        "access_log": False,  # RequestMiddleware writes it, with the request id.
+    }
 
-    def close(self, graceful: bool = False) -> None:
-        if self.sock.fileno() >= 0:
-            super().close(graceful)
-
-
-class Worker(ThreadWorker):
-    """Gunicorn's threads, with an answer in the envelope for everything, and no thread that waits for a stalled client.
-
-    gthread gives a thread to each new connection for 5 s even if nothing comes, waits for the rest of a request's head
-    without end, and lingers up to 2 s over the closing of a connection in the one thread that accepts all others.
-    """
-
-    HEAD_SECONDS = 15.0  # for the request line and all headers together
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._heads: dict[Connection, float] = {}  # whose head is being read, and since when
-
-    def accept(self, listener: socket.socket) -> None:
-        try:
-            sock, address = listener.accept()
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
-                raise
-            return
-        self.nr_conns += 1
-        connection = Connection(self.cfg, sock, address, listener.getsockname())
-        connection.set_timeout()
-        self.pending_conns.append(connection)
-        readable = partial(self.on_pending_socket_readable, connection)
-        self.poller.register(connection.sock, selectors.EVENT_READ, readable)
-
-    def handle(self, conn: Connection) -> Any:
-        self._heads[conn] = time.monotonic()
-        try:
-            going_on = super().handle(conn)
-        finally:
-            self._heads.pop(conn, None)
-        if not going_on:
-            conn.close(graceful=True)
-        return going_on
-
-    def handle_request(self, req: Any, conn: Connection) -> Any:
-        self._heads.pop(conn, None)
-        try:
-            return super().handle_request(req, conn)
-        except StreamBroken:
-            if req.version < (1, 1):
-                # Such a body has no chunks: it ends with the connection, and only a reset is no such end.
-                conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                conn.sock.close()
-            return False
-
-    def murder_pending(self) -> None:
-        """Called by gunicorn every second."""
-        super().murder_pending()
-        late = time.monotonic() - self.HEAD_SECONDS
-        for conn, since in list(self._heads.items()):
-            if since < late and self._heads.pop(conn, 0.0):
-                try:
-                    if not self.cfg.is_ssl:
-                        answer = refusal(HTTPStatus.REQUEST_TIMEOUT, uuid.uuid4().hex)
-                        conn.sock.send(answer, socket.MSG_DONTWAIT)
-                    conn.sock.shutdown(socket.SHUT_RD)  # its thread reads the end, and closes
-                except OSError:
-                    self.log.debug("A stalled connection was gone already.")
-
-    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        request_id = uuid.uuid4().hex
-        malformed = HTTPStatus.BAD_REQUEST if isinstance(exc, refused.ParseException | OSError) else None
-        status = REFUSALS.get(type(exc), malformed) or HTTPStatus.INTERNAL_SERVER_ERROR
-        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.log.error("unhandled error request_id=%s", request_id, exc_info=exc)
-        else:
-            self.log.warning("refused with %d request_id=%s: %s", status, request_id, exc)
-        try:
-            util.write_nonblock(client, refusal(status, request_id))
-        except OSError:
-            self.log.debug("The client did not wait for its answer.")
+    async def _serve(self) -> None:
+        # The command may name voiceproject.wsgi, as it did in earlier releases.
+        self.config.app = "voiceproject.asgi:application"
+        server = Server(config=self.config)
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
 worker_class = Worker
 workers = settings.WEB_PROCESSES
-threads = settings.WEB_THREADS
-# A thread that waits for an engine is not dead: gthread workers report by themselves.
 timeout = 60
-# `quickstart` promises to end within seconds; a server in production lets running requests finish.
-graceful_timeout = 1 if os.environ.get("VOICEPROJECT_LIFELINE") else 30
+graceful_timeout = STOP_SECONDS + 2
 keepalive = 15
-# No header moves a request to another path, or says that it came by TLS, whoever has connected. (By default gunicorn
-# takes SCRIPT_NAME and PATH_INFO from this machine's own proxies, which pass on what a client sent.)
+# No header moves a request to another path, or says that it came by TLS, whoever has connected.
 forwarder_headers = ""
 forwarded_allow_ips = ""
-# A hand-written request line or header may be long, but not this long.
-limit_request_line = 4094
-limit_request_field_size = 8190
 accesslog = None  # RequestMiddleware writes it, with the request id.
 loglevel = "warning"
 control_socket_disable = True
@@ -187,6 +112,9 @@ def end_with_parent(end: Callable[[], None]) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
+    # A connection is a file, and the usual limit of 1,024 is low for those who wait.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # What has been loaded by now stays for good: looking through it again and again costs a twentieth of all work.
     gc.collect()
     gc.freeze()

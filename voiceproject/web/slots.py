@@ -1,4 +1,4 @@
-"""Slots for requests that wait long: for an engine, for a job's end, for a file to be decoded or packed.
+"""Slots for requests that wait long in a thread: for an engine, for a file to be decoded or packed.
 
 A thread that waits serves nobody else. There are four slots fewer than threads, so that some threads are always left
 for short requests. Each process counts its own.
@@ -7,8 +7,10 @@ for short requests. Each process counts its own.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.conf import settings
 from django.db import connection
@@ -46,6 +48,41 @@ def acquire_slot() -> Callable[[], None] | None:
 
     close_connection()
     return release
+
+
+class Places:
+    """Places for answers that wait without a thread: so many in all, and so many of each tenant."""
+
+    def __init__(self, most: int, most_of_one: int) -> None:
+        self._most, self._most_of_one = most, most_of_one
+        self._lock = threading.Lock()
+        self._taken: Counter[Any] = Counter()
+
+    def acquire(self, tenant: Any) -> Callable[[], None] | None:
+        """Takes a place and returns the function that gives it back (once, however often it is called), or None."""
+        with self._lock:
+            if self._taken.total() >= self._most or self._taken[tenant] >= self._most_of_one:
+                return None
+            self._taken[tenant] += 1
+        held = [True]
+
+        def release() -> None:
+            with self._lock:
+                if held:
+                    held.clear()
+                    self._taken[tenant] -= 1
+                    if not self._taken[tenant]:
+                        del self._taken[tenant]
+
+        return release
+
+
+_streams = Places(settings.WEB_STREAMS, settings.WEB_STREAMS_PER_TENANT)
+
+
+def acquire_stream(tenant: Any) -> Callable[[], None] | None:
+    """A place for an event stream or a held answer of this tenant (a primary key), as `acquire_slot`."""
+    return _streams.acquire(tenant)
 
 
 def too_many_waiting() -> PublicError:

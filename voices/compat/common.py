@@ -28,7 +28,7 @@ from voiceproject.provenance.manifest import MIME_TYPES, sign
 from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
-from voiceproject.web.api import BodyLimitMixin
+from voiceproject.web.api import BodyLimitMixin, client_gone
 from voiceproject.web.errors import as_public_error, exception_handler
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
@@ -165,16 +165,16 @@ class Speaking:
         )
         synthesis.start(self.job)
         selection.check_still_there(self.job)
-        self._client = request.META.get("gunicorn.socket")
+        self._gone = client_gone(request)
         self._order: SynthesisRequest = synthesis.request_for(self.job, reference, checked["model"], early=streamed)
 
     def whole(self) -> synthesis.Speech:
         """All of it, encoded as the job's response_format says."""
-        return synthesis.perform(self.job, self._order, self._client)
+        return synthesis.perform(self.job, self._order, self._gone)
 
     def stream(self) -> synthesis.SpeechStream:
         """The job's response_format must be wav for Transcoded."""
-        return synthesis.SpeechStream(self.job, self._order, self._client)
+        return synthesis.SpeechStream(self.job, self._order, self._gone)
 
 
 def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:

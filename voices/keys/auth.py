@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -26,6 +27,10 @@ class ApiKeyAuthentication(BaseAuthentication):
     """`X-API-Key: <key>` or `Authorization: Bearer <key>`. Nothing else: no session, no query string."""
 
     def authenticate(self, request: Request) -> tuple[User, ApiKey]:
+        known = getattr(request._request, "credentials", None)
+        if known is not None:  # With the head; this is the same request, with its body.
+            note(tenant=known[0].pk, key=known[1].pk)
+            return known
         secret = request.META.get("HTTP_X_API_KEY", "").strip()
         if not secret:
             scheme, _, credential = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
@@ -42,24 +47,48 @@ class ApiKeyAuthentication(BaseAuthentication):
             raise PublicError("missing_api_key", message)
         if not secret:
             raise PublicError("missing_api_key", NO_KEY)
-        key = ApiKey.objects.find(secret)
-        if key is None:
-            message = "This API key is not valid. Send it whole; it may also have expired, or been revoked."
-            raise PublicError("invalid_api_key", message)
-        if not key.user.is_active:
-            raise PublicError("tenant_blocked", "This account is blocked. Ask the operator.")
-        if key.allowed_networks:
-            address = client_address(request.META, settings.TRUSTED_PROXIES)
-            if not is_within(address, key.allowed_networks):
-                message = f"This key may not be used from {address or 'a Unix socket'}."
-                raise PublicError("permission_denied", message, {"address": address})
-        key.touch()
-        note(tenant=key.user_id, key=key.pk)
+        key = _find(secret, request.META)
         request._request.tenant_id = key.user_id  # type: ignore[attr-defined] # for the access log
+        request._request.credentials = key.user, key  # type: ignore[attr-defined]
         return key.user, key
 
     def authenticate_header(self, request: Request) -> str:
         return 'ApiKey realm="api", header="X-API-Key"'
+
+
+def _find(secret: str, meta: Mapping[str, Any]) -> ApiKey:
+    """The key with this secret, for a request with this META. Raises PublicError."""
+    key = ApiKey.objects.find(secret)
+    if key is None:
+        message = "This API key is not valid. Send it whole; it may also have expired, or been revoked."
+        raise PublicError("invalid_api_key", message)
+    if not key.user.is_active:
+        raise PublicError("tenant_blocked", "This account is blocked. Ask the operator.")
+    if key.allowed_networks:
+        address = client_address(meta, settings.TRUSTED_PROXIES)
+        if not is_within(address, key.allowed_networks):
+            message = f"This key may not be used from {address or 'a Unix socket'}."
+            raise PublicError("permission_denied", message, {"address": address})
+    key.touch()
+    note(tenant=key.user_id, key=key.pk)
+    return key
+
+
+def _check_scope(key: ApiKey, scopes: tuple[str, ...]) -> None:
+    if scopes and not set(scopes) & set(key.scopes):
+        raise PublicError("permission_denied", f"This key lacks the scope {scopes[0]}.", {"scope": scopes[0]})
+
+
+def admit(meta: Mapping[str, Any], secret: str, scopes: tuple[str, ...]) -> tuple[User, ApiKey]:
+    """For what is no request of REST framework: the tenant and the key, with the checks of all three classes here."""
+    if not secret:
+        raise PublicError("missing_api_key", NO_KEY)
+    key = _find(secret, meta)
+    _check_scope(key, scopes)
+    standings = ratelimit.take(key.rate_limits())
+    if standings and not (tightest := _tightest(standings)).accepted:
+        raise _too_often(tightest)
+    return key.user, key
 
 
 def credentials(request: Request) -> tuple[User, ApiKey]:
@@ -76,9 +105,25 @@ class HasScope(BasePermission):
         _, key = credentials(request)
         scope = getattr(view, "required_scope", None)
         scopes = (scope,) if isinstance(scope, str) else scope or ()
-        if scopes and not set(scopes) & set(key.scopes):
-            raise PublicError("permission_denied", f"This key lacks the scope {scopes[0]}.", {"scope": scopes[0]})
+        request._request.scopes = scopes  # type: ignore[attr-defined] # a stream ends with the last of them
+        _check_scope(key, tuple(scopes))
         return True
+
+
+def _tightest(standings: list[ratelimit.Standing]) -> ratelimit.Standing:
+    """What is told: what refuses, else what leaves the least."""
+    return min(standings, key=lambda s: (s.accepted, s.remaining, -s.reset_seconds))
+
+
+def _too_often(standing: ratelimit.Standing) -> PublicError:
+    whose = standing.limit.name.partition(":")[0]
+    return PublicError(
+        "rate_limited",
+        f"{'This key' if whose == 'key' else 'Your account'} may send {standing.limit.requests} requests in "
+        "any 60 seconds. Retry-After says when the next one is taken.",
+        {"limit": standing.limit.requests, "limit_of": whose},
+        retry_after=max(1.0, standing.reset_seconds),
+    )
 
 
 class WithinRate(BaseThrottle):
@@ -88,27 +133,19 @@ class WithinRate(BaseThrottle):
     """
 
     def allow_request(self, request: Request, view: Any) -> bool:
-        if not isinstance(request.auth, ApiKey):
-            return True  # A route that is open to all.
+        if not isinstance(request.auth, ApiKey) or hasattr(request._request, "rate_headers"):
+            return True  # A route that is open to all, or a request that was counted with its head.
         standings = ratelimit.take(request.auth.rate_limits())
         if not standings:
             return True
-        # The tightest is told: what refuses, else what leaves the least.
-        standing = min(standings, key=lambda s: (s.accepted, s.remaining, -s.reset_seconds))
+        standing = _tightest(standings)
         request._request.rate_headers = {  # type: ignore[attr-defined] # RequestMiddleware sends them
             "X-RateLimit-Limit": str(standing.limit.requests),
             "X-RateLimit-Remaining": str(standing.remaining),
             "X-RateLimit-Reset": str(math.ceil(standing.reset_seconds)),
         }
         if not standing.accepted:
-            whose = standing.limit.name.partition(":")[0]
-            raise PublicError(
-                "rate_limited",
-                f"{'This key' if whose == 'key' else 'Your account'} may send {standing.limit.requests} requests in "
-                "any 60 seconds. Retry-After says when the next one is taken.",
-                {"limit": standing.limit.requests, "limit_of": whose},
-                retry_after=max(1.0, standing.reset_seconds),
-            )
+            raise _too_often(standing)
         return True
 
 

@@ -55,6 +55,12 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         secret = f"{ApiKey.MARK}{secrets.token_urlsafe(32)}"
         return self.create(user=user, name=name, **ApiKey.identity(secret), **fields), secret
 
+    def scopes_of(self, pks: set[Any]) -> dict[Any, set[str]]:
+        """The scopes of those keys that may be used now: one query."""
+        valid = self.filter(pk__in=pks, revoked_at=None, user__is_active=True)
+        valid = valid.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+        return {pk: set(scopes) for pk, scopes in valid.values_list("pk", "scopes")}
+
     def find(self, secret: str) -> ApiKey | None:
         """The valid key with this secret, its user and tenant: one indexed query. None: unknown, expired, revoked."""
         identity = ApiKey.identity(secret)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
 
 import dramatiq
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import status
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from voiceproject.jobs.broker import wake_workers
-from voiceproject.jobs.events import MAX_WAIT_SECONDS, JobEvents, wait_for_end
+from voiceproject.jobs.events import MAX_WAIT_SECONDS, JobEvents, end_of, wait_for_end
 from voiceproject.jobs.idempotency import HEADER, REPLAYED
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE
 from voiceproject.tenants import usage
 from voiceproject.web.api import preferences
-from voiceproject.web.slots import acquire_slot, too_many_waiting
+from voiceproject.web.slots import acquire_stream, too_many_waiting
+from voiceproject.web.streams import Held
 
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[202], description="The job's URL"
@@ -46,7 +49,8 @@ IDEMPOTENCY = [
 EVENTS_DESCRIPTION = (
     "The job's JSON at once and after each change; `id` is its revision, which `Last-Event-ID` may give back to go on "
     "from there. A comment line every 15 seconds keeps the connection; it is closed when the job has ended (204 for "
-    "who has seen its end already)."
+    "who has seen its end already). It ends earlier with `event: error` when your key ends, and with `event: stopping` "
+    "when the server does: connect again then."
 )
 EVENTS_RESPONSES = {
     (200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description="`id: 7`, `data: {the job}`"),
@@ -62,57 +66,78 @@ def accepted(
     *,
     applied: tuple[str, ...] = (),
     replayed: bool = False,
-) -> Response:
+) -> HttpResponseBase:
     """202 for a job that was queued this moment, or how far it came while `Prefer: wait` held the answer.
 
     actor: what workers are told to run; render: gives a job's serializer; applied: preferences that were followed.
     """
     wake_workers(actor)
     job.refresh_from_db()
-    preferred = [*applied, *wait(request, job)]
-    data = render(job).data
-    headers = {"Location": data["links"]["self"]}
-    if preferred:
-        headers["Preference-Applied"] = ", ".join(preferred)
-    if replayed:
-        headers[REPLAYED] = "true"
+    headers = {REPLAYED: "true"} if replayed else {}
     if job.quota_left_ms is not None:
         headers[usage.HEADER] = usage.header(job.quota_left_ms)
-    return Response(data, status=status.HTTP_202_ACCEPTED, headers=headers)
+
+    def respond(preferred: list[str]) -> tuple[Any, dict[str, str]]:
+        data = render(job).data
+        followed = {"Preference-Applied": ", ".join(preferred)} if preferred else {}
+        return data, {**headers, **followed, "Location": data["links"]["self"]}
+
+    return _held(request, job, status.HTTP_202_ACCEPTED, respond, applied)
 
 
-def wait(request: Request, job: Job) -> list[str]:
-    """Holds a request with `Prefer: wait=N` until the job ends or N seconds pass; the preferences followed so."""
+def shown(request: Request, job: Job, render: Callable[..., Any]) -> HttpResponseBase:
+    """A job's JSON, held back as `Prefer: wait` says."""
+
+    def respond(preferred: list[str]) -> tuple[Any, dict[str, str]]:
+        return render(job).data, {"Preference-Applied": ", ".join(preferred)} if preferred else {}
+
+    return _held(request, job, status.HTTP_200_OK, respond)
+
+
+def _held(
+    request: Request,
+    job: Job,
+    code: int,
+    respond: Callable[[list[str]], tuple[Any, dict[str, str]]],
+    applied: tuple[str, ...] = (),
+) -> HttpResponseBase:
+    """Holds an answer with `Prefer: wait=N` until the job ends or N seconds pass.
+
+    respond: given the preferences that were followed, gives the body and headers.
+    """
     wished = preferences(request).get("wait", "")
     if not re.fullmatch(r"\d{1,9}", wished):
-        return []
+        data, headers = respond([*applied])
+        return Response(data, status=code, headers=headers)
     seconds = min(int(wished), MAX_WAIT_SECONDS)
-    slot = acquire_slot() if job.status in LIVE else None
-    if slot is not None:
-        try:
-            wait_for_end(job, seconds, request.META.get("gunicorn.socket"))
-        finally:
-            slot()
-    return [f"wait={seconds}"] if slot or job.status not in LIVE else []
+    followed = [*applied, f"wait={seconds}"]
+    place = acquire_stream(request.user.pk) if job.status in LIVE else None
+    if place is None:
+        data, headers = respond([*applied] if job.status in LIVE else followed)
+        return Response(data, status=code, headers=headers)
 
+    def finish() -> tuple[bytes, dict[str, str]]:
+        data, headers = respond(followed)
+        return JSONRenderer().render(data), headers
 
-def shown(request: Request, job: Job, render: Callable[..., Any]) -> Response:
-    """A job's JSON, held back as `Prefer: wait` says."""
-    preferred = wait(request, job)
-    headers = {"Preference-Applied": ", ".join(preferred)} if preferred else {}
-    return Response(render(job).data, headers=headers)
+    held = Held(
+        functools.partial(end_of, job, seconds),
+        functools.partial(wait_for_end, job, seconds),
+        finish,
+        status=code,
+        content_type=JSONRenderer.media_type,
+    )
+    held.done = place
+    return held
 
 
 def events(request: Request, job: Job, render: Callable[..., Any]) -> HttpResponseBase:
     """A job's changes as Server-Sent Events. Raises PublicError too_many_waiting."""
-    seen = request.headers.get("Last-Event-ID", "")
-    last = int(seen) if re.fullmatch(r"\d{1,9}", seen) else -1
-    if job.status not in LIVE and last >= job.revision:
+    sent = request.headers.get("Last-Event-ID", "")
+    seen = int(sent) if re.fullmatch(r"\d{1,9}", sent) else -1
+    if job.status not in LIVE and seen >= job.revision:
         return HttpResponse(status=204)  # Tells an EventSource not to connect again.
-    slot = acquire_slot()
-    if slot is None:
+    place = acquire_stream(request.user.pk)
+    if place is None:
         raise too_many_waiting()
-    response = StreamingHttpResponse(JobEvents(job, last, render, slot), content_type="text/event-stream")
-    response["Cache-Control"] = "no-cache, no-transform"
-    response["X-Accel-Buffering"] = "no"  # nginx would hold events back
-    return response
+    return JobEvents(job, seen, render, place)

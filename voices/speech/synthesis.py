@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import soxr
@@ -70,15 +70,15 @@ def request_for(
     )
 
 
-def perform(synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> Speech:
+def perform(synthesis: Synthesis, request: SynthesisRequest, gone: threading.Event | None = None) -> Speech:
     """Speaks a running synthesis' text, encodes and stores the audio, and ends the job.
 
-    client: the socket of whoever waits, where there is one; the work stops when it hangs up. Raises PublicError.
+    gone: set when who waits has hung up: the work stops then. Raises PublicError.
     """
     work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "wait")
     note(job=synthesis.pk)
     with work.ended():
-        with waiting_slot(), Pulse(synthesis, client=client) as pulse:
+        with waiting_slot(), Pulse(synthesis, client=gone) as pulse:
             parts = list(work.pieces(pulse))
         stored = work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
     metrics.first_byte(synthesis.engine, "wait")
@@ -97,17 +97,17 @@ class SpeechStream:
     stored as any other is, before the last block is given out. A stream carries no manifest, the stored file does; what
     was sent is remembered by its sound and its hash, also where it broke off.
 
-    sample_rate in Hz; request and client as for `perform`.
+    sample_rate in Hz; request and gone as for `perform`.
     """
 
-    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, client: Any = None) -> None:
+    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, gone: threading.Event | None = None) -> None:
         note(job=synthesis.pk)
         self.job_id = synthesis.pk
         self._ids = bound()
         self._work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "stream")
         self._synthesis = synthesis
         self._sent_hash = hashlib.sha256()
-        self._blocks = self._make(client)
+        self._blocks = self._make(gone)
         self._first: bytes | None = next(self._blocks)
         metrics.first_byte(synthesis.engine, "stream")
         self.sample_rate = self._work.sample_rate
@@ -145,12 +145,12 @@ class SpeechStream:
         # The response is sent after the middleware has been left.
         return bind(**self._ids)
 
-    def _make(self, client: Any) -> Generator[bytes, None, None]:
+    def _make(self, gone: threading.Event | None) -> Generator[bytes, None, None]:
         work = self._work
         encoder: audio.StreamEncoder | None = None
         done = False
         try:
-            with work.ended(), waiting_slot(), Pulse(self._synthesis, client=client) as pulse:
+            with work.ended(), waiting_slot(), Pulse(self._synthesis, client=gone) as pulse:
                 for samples in work.pieces(pulse):
                     encoder = encoder or audio.StreamEncoder(work.sample_rate, work.format)
                     yield from self._sent(encoder.write(samples))

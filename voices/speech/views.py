@@ -30,7 +30,7 @@ from voiceproject.media import audio
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web import uploads
-from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response, preferences
+from voiceproject.web.api import BodyLimitMixin, CursorPages, client_gone, file_response, preferences
 from voiceproject.webhooks.deliveries import callback_base
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
@@ -170,7 +170,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
 
     def _submit(
         self, request: Request, submission: Submission, job: Synthesis, reference: Path | FieldFile
-    ) -> Response:
+    ) -> HttpResponseBase:
         job.background = True
         storage = job.reference_audio.storage
         try:
@@ -189,7 +189,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             selection.check_still_there(job)
         return self._accepted(request, kept, replayed=kept is not job)
 
-    def _accepted(self, request: Request, job: Job, replayed: bool) -> Response:
+    def _accepted(self, request: Request, job: Job, replayed: bool) -> HttpResponseBase:
         render = functools.partial(SynthesisSerializer, context={"request": request})
         applied = ("respond-async",)
         return consumers.accepted(request, job, run_syntheses, render, applied=applied, replayed=replayed)
@@ -203,18 +203,18 @@ class SynthesizeView(BodyLimitMixin, APIView):
         window: tuple[float, float] | None,
     ) -> HttpResponseBase:
         """Responds with the audio: whole, or as a stream while it is made."""
-        client = request.META.get("gunicorn.socket")
+        gone = client_gone(request)
         content_type = audio.CONTENT_TYPES[job.response_format]
         response: HttpResponseBase
         if streamed:
-            stream = synthesis.SpeechStream(job, spoken, client)
+            stream = synthesis.SpeechStream(job, spoken, gone)
             response = StreamingHttpResponse(stream, content_type=content_type)
             response["X-Audio-Sample-Rate"] = str(stream.sample_rate)
             # A proxy that gathers the answer first would undo it.
             response["X-Accel-Buffering"] = "no"
             response["Cache-Control"] = "no-store, no-transform"
         else:
-            speech = synthesis.perform(job, spoken, client)
+            speech = synthesis.perform(job, spoken, gone)
             response = HttpResponse(speech.encoded, content_type=content_type)
             response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
             response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
@@ -257,7 +257,7 @@ class SynthesisViewSet(
         return super().list(request, *args, **kwargs)
 
     @extend_schema(operation_id="get_synthesis", summary="One synthesis", parameters=[consumers.WAIT], tags=["voice"])
-    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         return consumers.shown(request, self.get_object(), self.get_serializer)
 
     @extend_schema(operation_id="delete_synthesis", summary="Delete a synthesis and its audio", tags=["voice"])
@@ -289,7 +289,7 @@ class SynthesisViewSet(
         responses={202: SynthesisSerializer},
         tags=["voice"],
     )
-    def retry(self, request: Request, pk: str) -> Response:
+    def retry(self, request: Request, pk: str) -> HttpResponseBase:
         tenant, _ = credentials(request)
         job = self.get_object()
         if not job.resumable:

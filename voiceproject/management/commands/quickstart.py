@@ -172,7 +172,7 @@ def commands(host: str, port: int, worker: bool) -> dict[str, list[str]]:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     found = {
         "web server": [
-            sys.executable, "-m", "gunicorn", "voiceproject.wsgi", "--config", "python:voiceproject.serving",
+            sys.executable, "-m", "gunicorn", "voiceproject.asgi", "--config", "python:voiceproject.serving",
             "--bind", address,
         ]
     }  # fmt: skip
