@@ -1,7 +1,7 @@
 """Clients that speak HTTP badly, slowly or without end: over plain sockets, against the real server's processes.
 
 Each is ended in time, with a status where there can be one, while somebody else is served. How long a client may stall
-is shortened for tests (tests.quick_serving).
+is shortened for tests (tests.programs.quick_serving).
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tests.speech.test_streaming import THREADS, Answer, Server, served, server
+from tests.support.running.quick_server import THREADS, Answer, Server
 from tests.support.running.sockets import ENDED_SECONDS, drip, flood, head, open_sockets, rest, status_of
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
-
-__all__ = ["served", "server"]  # fixtures
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
