@@ -209,6 +209,15 @@ class Server:
         """MB that the server and its children have in memory."""
         return sum(map(resident_bytes, tree(self.process.pid))) / MB
 
+    def cpu_seconds(self) -> float:
+        """That it and its living children have used so far."""
+        ticks = 0
+        for pid in tree(self.process.pid):
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     @contextlib.contextmanager
     def watched(self) -> Iterator[list[float]]:
         """The block's largest memory in MB; in the list once the block has ended."""

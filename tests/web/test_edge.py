@@ -22,9 +22,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from tests.fakes.gptsovits import tone
-from tests.speech.test_streaming import Answer, HeldGptSovits, Server, ask
 from tests.support.audio import wav_bytes
 from tests.support.running.processes import database_url
+from tests.support.running.quick_server import Answer, HeldGptSovits, Server, ask
 from tests.support.running.servers import free_port
 from tests.support.tenants import Tenant
 from tests.support.waiting import until

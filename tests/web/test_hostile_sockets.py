@@ -8,34 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
 
-from tests.speech.test_streaming import THREADS, Server, served, server
+from tests.support.running.quick_server import THREADS, Answer, Server
+from tests.support.running.sockets import ENDED_SECONDS, drip, flood, head, open_sockets, rest, status_of
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
 
-__all__ = ["served", "server"]  # fixtures
-
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ENDED_SECONDS = 15.0  # many times what the tests' server allows
+SERVED_SECONDS = 10.0  # for anybody else
 UPLOAD = "/api/v1/voice/quality"
+LARGE = "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
 FORM = "Content-Type: multipart/form-data; boundary=b"
 PART = b'--b\r\nContent-Disposition: form-data; name="sample"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
-
-
-def head(line: str, *headers: str, key: str = "") -> bytes:
-    lines = [f"{line} HTTP/1.1" if " HTTP/" not in line else line, "Host: localhost", *headers]
-    return "\r\n".join([*lines, *([f"X-API-Key: {key}"] if key else []), "\r\n"]).encode()
 
 
 @pytest.fixture(autouse=True)
@@ -64,85 +56,20 @@ def somebody_else(server: Server, other: Tenant) -> Iterator[None]:
         done.set()
         thread.join(60)
     assert {status for status, _ in found} == {200}
-    assert max(seconds for _, seconds in found) < 5
-
-
-def drip(connection: socket.socket, block: bytes = b"a", every: float = 0.3) -> bytes:
-    """Sends a little again and again until the server ends the connection; what it answered. Fails after a while."""
-    deadline = time.monotonic() + ENDED_SECONDS
-    received = b""
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            connection.sendall(block)
-        if select.select([connection], [], [], every)[0]:
-            try:
-                content = connection.recv(65_536)
-            except OSError:  # Reset: it was ended before all of our bytes were read.
-                return received
-            if not content:
-                return received
-            received += content
-    return pytest.fail(f"not ended after {ENDED_SECONDS:g} s; answered so far: {received[:200]!r}")
-
-
-def flood(connection: socket.socket, block: bytes) -> bytes:
-    """Sends as much as is taken, without end; what the server answered before it ended the connection."""
-    connection.setblocking(False)
-    deadline = time.monotonic() + ENDED_SECONDS
-    received, left = b"", block
-    while time.monotonic() < deadline:
-        readable, writable, _ = select.select([connection], [connection], [], 1.0)
-        try:
-            if readable:
-                content = connection.recv(65_536)
-                if not content:
-                    return received
-                received += content
-            if writable:
-                left = left[connection.send(left) :] or block
-        except OSError:
-            return received
-    return pytest.fail(f"still taken after {ENDED_SECONDS:g} s; answered so far: {received[:200]!r}")
-
-
-def rest(connection: socket.socket) -> bytes:
-    """All that comes until the server ends the connection."""
-    connection.settimeout(ENDED_SECONDS)
-    received = b""
-    try:
-        while content := connection.recv(65_536):
-            received += content
-    except ConnectionError:
-        return received
-    return received
-
-
-def status_of(answer: bytes) -> int:
-    return int(answer.split()[1]) if answer.startswith(b"HTTP/1.") else 0
-
-
-def open_sockets(server: Server) -> int:
-    """Of the server's processes."""
-    pids = [server.process.pid]
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) in pids:
-                pids.append(int(entry.name))
-    found = 0
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").glob("*"):
-            with contextlib.suppress(OSError):
-                found += os.readlink(link).startswith("socket:")
-    return found
+    assert max(seconds for _, seconds in found) < SERVED_SECONDS
 
 
 # --- heads --------------------------------------------------------------------------------------------------
 
 
-def test_heads_of_a_byte_at_a_time_are_ended_though_they_go_on(server: Server) -> None:
+@pytest.mark.parametrize("kept", [False, True], ids=["at first", "after a request"])
+def test_heads_of_a_byte_at_a_time_are_ended_though_they_go_on(server: Server, tenant: Tenant, kept: bool) -> None:
     connections = [server.connect() for _ in range(3 * THREADS)]
     answers: list[bytes] = []
     for connection in connections:
+        if kept:
+            connection.sendall(head("GET /api/v1/me", key=tenant.secret))
+            assert Answer(connection).json()
         connection.sendall(head("GET /health", "X-Long: a")[:-4])
     threads = [threading.Thread(target=lambda c=c: answers.append(drip(c))) for c in connections]  # type: ignore[misc]
     for thread in threads:
@@ -292,7 +219,7 @@ def test_requests_in_one_go_are_answered_in_their_order(server: Server, tenant: 
 
 
 def test_clients_that_never_read_are_let_go(server: Server) -> None:
-    before = open_sockets(server)
+    before = open_sockets(server.process.pid)
     silent = []
     for _ in range(2 * THREADS):
         connection = socket.socket()
@@ -301,8 +228,8 @@ def test_clients_that_never_read_are_let_go(server: Server) -> None:
         silent.append(connection)
         connection.setblocking(False)
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            connection.sendall(head("GET /openapi.json") * 500)
+            connection.sendall(head(f"GET {LARGE}") * 500)
     time.sleep(0.5)
-    until(lambda: open_sockets(server) <= before + 2, 3 * ENDED_SECONDS)  # somebody else has one
+    until(lambda: open_sockets(server.process.pid) <= before + 2, 3 * ENDED_SECONDS)  # somebody else has one
     for connection in silent:
         connection.close()
