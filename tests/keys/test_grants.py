@@ -23,8 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rest_framework.test import APIRequestFactory
 
-from tests.conftest import Tenant
-from tests.keys.test_key_api import change, make, rotate, with_key
+from tests.support.tenants import Tenant, change_key, make_key, rotate_key, with_key
 from voiceproject.errors import PublicError
 from voices.keys import grants
 from voices.keys.models import KEY_LIMITS, ApiKey
@@ -171,11 +170,11 @@ def test_a_narrow_key_does_not_build_a_wide_one_out_of_an_older_one(tenant: Tena
     hour = timezone.now() + timedelta(hours=1)
     _, narrow = with_key(tenant, expires_at=hour, allowed_networks=["127.0.0.0/8"])
     older, _ = with_key(tenant, scopes=["keys"])
-    assert change(narrow, older, scopes=["keys", "synthesize"]).status_code == 403
-    assert change(narrow, older, scopes=["keys", "synthesize"], expires_at=hour.isoformat()).status_code == 403
+    assert change_key(narrow, older, scopes=["keys", "synthesize"]).status_code == 403
+    assert change_key(narrow, older, scopes=["keys", "synthesize"], expires_at=hour.isoformat()).status_code == 403
     # What it could make itself, it may also make of the older key.
     whole = {"scopes": ["synthesize"], "expires_at": hour.isoformat(), "allowed_networks": ["127.0.0.1"]}
-    assert change(narrow, older, **whole).status_code == 200
+    assert change_key(narrow, older, **whole).status_code == 200
     older.refresh_from_db()
     assert (older.scopes, older.allowed_networks) == (["synthesize"], ["127.0.0.1"])
 
@@ -188,11 +187,11 @@ def test_a_narrow_key_does_not_build_a_wide_one_out_of_an_older_one(tenant: Tena
 def test_every_kind_of_lesser_key_may_take_and_may_not_give(tenant: Tenant, field: str, bound: Any) -> None:
     _, lesser = with_key(tenant, **{field: bound})
     older, _ = with_key(tenant, scopes=["keys", "voices"])
-    assert change(lesser, older, scopes=["keys", "voices", "covers"]).status_code == 403
-    assert rotate(lesser, older).status_code == 403
-    assert make(lesser, **{field: [] if field == "allowed_networks" else None}).status_code in (400, 403)
-    assert change(lesser, older, scopes=["voices"], name="less").status_code == 200
-    assert change(lesser, older, scopes=["keys", "voices"]).status_code == 403
+    assert change_key(lesser, older, scopes=["keys", "voices", "covers"]).status_code == 403
+    assert rotate_key(lesser, older).status_code == 403
+    assert make_key(lesser, **{field: [] if field == "allowed_networks" else None}).status_code in (400, 403)
+    assert change_key(lesser, older, scopes=["voices"], name="less").status_code == 200
+    assert change_key(lesser, older, scopes=["keys", "voices"]).status_code == 403
     older.refresh_from_db()
     assert (older.scopes, older.name, older.state) == (["voices"], "less", "valid")
 
@@ -200,9 +199,9 @@ def test_every_kind_of_lesser_key_may_take_and_may_not_give(tenant: Tenant, fiel
 def test_a_limited_key_gives_nothing_to_one_that_does_not_draw_on_its_limit(tenant: Tenant) -> None:
     _, limited = with_key(tenant, monthly_audio_seconds=3)
     other, _ = with_key(tenant, monthly_audio_seconds=3, scopes=["keys"])
-    response = change(limited, other, scopes=["keys", "synthesize"])
+    response = change_key(limited, other, scopes=["keys", "synthesize"])
     assert (response.status_code, response.json()["error"]) == (403, "permission_denied")
-    assert rotate(limited, other).status_code == 403
-    child = make(limited, scopes=["keys"]).json()["id"]
-    assert change(limited, child, scopes=["keys", "synthesize"]).status_code == 200
-    assert rotate(limited, child).status_code == 201
+    assert rotate_key(limited, other).status_code == 403
+    child = make_key(limited, scopes=["keys"]).json()["id"]
+    assert change_key(limited, child, scopes=["keys", "synthesize"]).status_code == 200
+    assert rotate_key(limited, child).status_code == 201

@@ -17,47 +17,20 @@ from rest_framework.test import APIClient
 
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import upload
-from tests.support.tenants import Tenant
+from tests.support.tenants import KEYS_URL as URL
+from tests.support.tenants import MODELS_URL as MODELS
+from tests.support.tenants import Tenant, with_key
+from tests.support.tenants import change_key as change
+from tests.support.tenants import key_works as works
+from tests.support.tenants import made_key as made
+from tests.support.tenants import make_key as make
+from tests.support.tenants import revoke_key as revoke
+from tests.support.tenants import rotate_key as rotate
 from voiceproject.tenants.models import AuditEntry
 from voiceproject.web.client_ip import parse_network
 from voices.keys import grants
 from voices.keys.models import ApiKey
 from voices.speech.models import Synthesis
-
-URL = "/api/v1/keys"
-MODELS = "/api/v1/voice/models"
-
-
-def make(client: APIClient, **fields: Any) -> Any:
-    return client.post(URL, {"name": "made", **fields}, format="json")
-
-
-def made(client: APIClient, **fields: Any) -> dict[str, Any]:
-    response = make(client, **fields)
-    assert response.status_code == 201, response.content
-    return response.json()
-
-
-def change(client: APIClient, key: Any, **fields: Any) -> Any:
-    return client.patch(f"{URL}/{getattr(key, 'public_id', key)}", fields, format="json")
-
-
-def rotate(client: APIClient, key: Any, **fields: Any) -> Any:
-    return client.post(f"{URL}/{getattr(key, 'public_id', key)}/rotate", fields, format="json")
-
-
-def revoke(client: APIClient, key: Any) -> Any:
-    return client.delete(f"{URL}/{getattr(key, 'public_id', key)}")
-
-
-def works(secret: str, **extra: str) -> int:
-    return APIClient(headers={"X-API-Key": secret}).get(MODELS, **extra).status_code
-
-
-def with_key(tenant: Tenant, **fields: Any) -> tuple[ApiKey, APIClient]:
-    """Another key of the tenant, and a client that sends it."""
-    key, secret = ApiKey.objects.issue(tenant.user, "another", **fields)
-    return key, APIClient(headers={"X-API-Key": secret})
 
 
 def test_a_new_keys_secret_is_in_this_answer_alone(tenant: Tenant, engine: FakeEngine) -> None:

@@ -15,8 +15,9 @@ from model_bakery import baker
 from rest_framework.test import APIClient
 
 from covers.models import CoverJob
-from tests.conftest import FakeEngine, Tenant, upload
-from tests.keys.test_key_api import change, make, rotate, with_key
+from tests.fakes.engine import FakeEngine
+from tests.support.audio import upload
+from tests.support.tenants import Tenant, change_key, make_key, rotate_key, with_key
 from voiceproject.errors import PublicError
 from voiceproject.jobs.queue import key_admission, live_jobs_of
 from voiceproject.tenants import usage
@@ -53,35 +54,35 @@ def test_a_key_of_few_seconds_gets_none_by_rotating_itself_or_making_children(
     assert speak(client).status_code == 200
     refused = speak(client)
     assert (refused.status_code, refused.json()["error"]) == (429, "quota_exceeded")
-    child, of_child = with_secret(make(client))
-    fresh, of_fresh = with_secret(rotate(client, key))
-    grandchild, of_grandchild = with_secret(make(of_child, monthly_audio_seconds=1))
+    child, of_child = with_secret(make_key(client))
+    fresh, of_fresh = with_secret(rotate_key(client, key))
+    grandchild, of_grandchild = with_secret(make_key(of_child, monthly_audio_seconds=1))
     for made, its in ((child, of_child), (fresh, of_fresh), (grandchild, of_grandchild)):
         assert made.lineage == key.public_id
         assert used(made) == used(key) > 0
         answer = speak(its)
         assert (answer.status_code, answer.json()["details"]["limit_of"]) == (429, "key")
         assert its.get(ME).json()["remaining"]["audio_seconds"] < 1.5
-    assert change(of_child, child, monthly_audio_seconds=None).status_code == 403
-    assert change(of_child, child, monthly_audio_seconds=4).status_code == 403
+    assert change_key(of_child, child, monthly_audio_seconds=None).status_code == 403
+    assert change_key(of_child, child, monthly_audio_seconds=4).status_code == 403
 
 
 def test_a_key_without_limits_begins_a_line_with_each_key_that_it_makes(
     tenant: Tenant, speak: Callable[[APIClient], Any]
 ) -> None:
-    one, of_one = with_secret(make(tenant.client, monthly_audio_seconds=3))
-    two, of_two = with_secret(make(tenant.client, monthly_audio_seconds=3))
+    one, of_one = with_secret(make_key(tenant.client, monthly_audio_seconds=3))
+    two, of_two = with_secret(make_key(tenant.client, monthly_audio_seconds=3))
     assert len({one.lineage, two.lineage, tenant.key.lineage}) == 3
     assert [speak(client).status_code for client in (of_one, of_one, of_two)] == [200, 429, 200]
     # Who replaces one of them from outside does not begin anew either.
-    fresh, of_fresh = with_secret(rotate(tenant.client, one))
+    fresh, of_fresh = with_secret(rotate_key(tenant.client, one))
     assert (fresh.lineage, speak(of_fresh).status_code) == (one.lineage, 429)
 
 
 def test_requests_a_minute_are_those_of_the_line(tenant: Tenant, engine: FakeEngine) -> None:
     _, client = with_key(tenant, requests_per_minute=4)
-    child, of_child = with_secret(make(client, requests_per_minute=3))
-    _, of_fresh = with_secret(rotate(of_child, child, overlap_seconds=3600))
+    child, of_child = with_secret(make_key(client, requests_per_minute=3))
+    _, of_fresh = with_secret(rotate_key(of_child, child, overlap_seconds=3600))
     assert of_fresh.get(MODELS).status_code == 200
     # Three of four: the child, whose own limit is three, is at its end, and so is what replaced it.
     assert [c.get(MODELS).status_code for c in (of_child, of_fresh)] == [429, 429]
@@ -91,15 +92,15 @@ def test_requests_a_minute_are_those_of_the_line(tenant: Tenant, engine: FakeEng
 
 def test_a_lower_limit_of_the_line_forgets_nothing_that_a_higher_one_counts(tenant: Tenant, engine: FakeEngine) -> None:
     _, client = with_key(tenant, requests_per_minute=6)
-    _, of_child = with_secret(make(client, requests_per_minute=3))
+    _, of_child = with_secret(make_key(client, requests_per_minute=3))
     answers = [c.get(MODELS).status_code for c in (of_child, of_child, client, client, client, client, client)]
     assert answers.count(200) == 5  # and one that made the child
 
 
 def test_jobs_at_a_time_are_those_of_the_line(tenant: Tenant) -> None:
     key, client = with_key(tenant, max_concurrent_jobs=2)
-    child, _ = with_secret(make(client))
-    fresh, _ = with_secret(rotate(client, key, overlap_seconds=60))
+    child, _ = with_secret(make_key(client))
+    fresh, _ = with_secret(rotate_key(client, key, overlap_seconds=60))
     for owner in (key, child):
         baker.make(CoverJob, tenant=tenant.user, api_key=owner, status="queued")
     baker.make(CoverJob, tenant=tenant.user, api_key=tenant.key, status="running")
@@ -111,7 +112,7 @@ def test_jobs_at_a_time_are_those_of_the_line(tenant: Tenant) -> None:
 
 def test_keys_of_one_line_that_spend_at_the_same_time_never_spend_more_than_it_has(tenant: Tenant) -> None:
     key, client = with_key(tenant, monthly_audio_seconds=300)
-    keys = [key, *(with_secret(make(client))[0] for _ in range(3))]
+    keys = [key, *(with_secret(make_key(client))[0] for _ in range(3))]
     start, answers = threading.Barrier(len(keys)), []
 
     def spend(own: ApiKey) -> None:

@@ -29,8 +29,9 @@ from drf_spectacular.generators import SchemaGenerator
 from model_bakery import baker
 from rest_framework.test import APIClient
 
-from tests.conftest import FakeEngine, Tenant
-from tests.product.test_isolation import API_ROUTES, ROUTES, path_of
+from tests.fakes.engine import FakeEngine
+from tests.support.owned import ROUTES, cover, delivery, key, path_of, recorded_consent, synthesis, voice
+from tests.support.tenants import Tenant
 from voices.keys.models import ApiKey
 
 pytestmark = pytest.mark.django_db
@@ -69,6 +70,11 @@ COMMON = (
     "area", "status__exact", "revoked_at__isempty", "is_active__exact", "enabled__exact", "unknown_field",
     "csrfmiddlewaretoken", "_save", "_continue", "format", "lang", "user_id", "object_id",
 )  # fmt: skip
+# What the API's routes name, by the part of a route before its parameter.
+OWNED = {
+    "syntheses/<": synthesis, "history/<": synthesis, "jobs/<": cover, "keys/<": key, "voices/<": voice,
+    "deliveries/<": delivery, "consents/<": recorded_consent,
+}  # fmt: skip
 FILES = ("reference_audio", "song", "reference_voice", "sample", "audio", "file", "audio_sample", "files")
 
 
@@ -171,9 +177,10 @@ class Site:
 
     def path(self, route: str) -> str:
         """A path of the route that names something which is there, as far as one is known."""
-        if route in API_ROUTES:
-            owned = API_ROUTES[route].owned
-            return path_of(route, owned(self.user) if owned else {})
+        for part, make in OWNED.items():
+            if part in route and not is_page(route):
+                values = make(self.user)
+                return path_of(route, values | dict.fromkeys(("name", "voice_id", "item_id"), values["pk"]))
         if match := re.match(r"admin/(\w+)/(\w+)/<", route):
             model = apps.get_model(match[1], match[2])
             row = model._default_manager.first() or self.made(model)

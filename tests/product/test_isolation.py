@@ -7,10 +7,9 @@ the scope it wants, its methods, and what a tenant owns there; pages for people 
 from __future__ import annotations
 
 import io
-import re
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,14 +18,13 @@ import pytest
 from django.apps import apps
 from django.contrib.auth.models import User
 from django.test import Client
-from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 from model_bakery import baker
 from rest_framework.test import APIClient
 
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import upload
-from tests.support.owned import cover, delivery, key, recorded_consent, synthesis, voice
+from tests.support.owned import ROUTES, cover, delivery, key, path_of, recorded_consent, synthesis, voice
 from tests.support.tenants import Tenant
 from voices.keys.models import SCOPES, ApiKey
 from voices.library.models import StandingConsent
@@ -172,29 +170,8 @@ PAGES = {
 # --- All routes ---
 
 
-def walk(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
-    for pattern in resolver.url_patterns:
-        route = prefix + str(pattern.pattern)
-        if isinstance(pattern, URLResolver):
-            yield from walk(pattern, route)
-        elif isinstance(pattern, URLPattern):
-            yield route
-
-
-ROUTES = sorted(set(walk(get_resolver())))
 API_ROUTES = {entry.root + path: entry for path, entry in [*API.items(), *COMPATIBLE.items()]}
 PAGE_ROUTES = [route for route in ROUTES if any(route.startswith(prefix) for prefix in PAGES)]
-
-
-def path_of(route: str, values: dict[str, Any] | None = None) -> str:
-    """A path that a route matches: with these values, else with ones that name nothing."""
-    given = values or {}
-    made = {"uuid": str(uuid.uuid4()), "int": "987654", "path": "987654", "str": "nothing", "slug": "nothing"}
-    route = re.sub(r"\^?\(\?P<\w+>([\w|]+)\)(/?)\$", lambda m: m[1].split("|")[0] + m[2], route)
-    route = re.sub(r"\(\?P<\w+>\.\*\)\$", "nothing", route)
-    return "/" + re.sub(
-        r"<(?:(\w+):)?(\w+)>", lambda m: str(given[m[2]]) if m[2] in given else made[m[1] or "str"], route
-    )
 
 
 def test_every_route_is_declared() -> None:

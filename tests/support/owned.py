@@ -1,12 +1,16 @@
-"""What a tenant owns: each makes one thing and returns the values that go into its URL."""
+"""What a tenant owns: each makes one thing and returns the values that go into its URL. And the routes themselves."""
 
 from __future__ import annotations
 
+import re
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.urls import URLPattern, URLResolver, get_resolver
 from model_bakery import baker
 
 from covers.models import CoverJob
@@ -63,3 +67,26 @@ def recorded_consent(owner: User) -> dict[str, Any]:
 
 def delivery(owner: User) -> dict[str, Any]:
     return {"pk": baker.make(WebhookDelivery, tenant=owner, status="failed").pk}
+
+
+def walk(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
+    for pattern in resolver.url_patterns:
+        route = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from walk(pattern, route)
+        elif isinstance(pattern, URLPattern):
+            yield route
+
+
+ROUTES = sorted(set(walk(get_resolver())))
+
+
+def path_of(route: str, values: dict[str, Any] | None = None) -> str:
+    """A path that a route matches: with these values, else with ones that name nothing."""
+    given = values or {}
+    made = {"uuid": str(uuid.uuid4()), "int": "987654", "path": "987654", "str": "nothing", "slug": "nothing"}
+    route = re.sub(r"\^?\(\?P<\w+>([\w|]+)\)(/?)\$", lambda m: m[1].split("|")[0] + m[2], route)
+    route = re.sub(r"\(\?P<\w+>\.\*\)\$", "nothing", route)
+    return "/" + re.sub(
+        r"<(?:(\w+):)?(\w+)>", lambda m: str(given[m[2]]) if m[2] in given else made[m[1] or "str"], route
+    )
