@@ -11,52 +11,27 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
-import requests
 
 from tests.support.running.quick_server import THREADS, Answer, Server
-from tests.support.running.sockets import ENDED_SECONDS, drip, flood, head, open_sockets, rest, status_of
+from tests.support.running.sockets import (
+    ENDED_SECONDS,
+    FORM,
+    LARGE,
+    PART,
+    UPLOAD,
+    drip,
+    flood,
+    head,
+    open_sockets,
+    rest,
+    status_of,
+)
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-SERVED_SECONDS = 10.0  # for anybody else
-UPLOAD = "/api/v1/voice/quality"
-LARGE = "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
-FORM = "Content-Type: multipart/form-data; boundary=b"
-PART = b'--b\r\nContent-Disposition: form-data; name="sample"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
-
-
-@pytest.fixture(autouse=True)
-def somebody_else(server: Server, other: Tenant) -> Iterator[None]:
-    """Asks for itself all the time, and is always answered."""
-    done = threading.Event()
-    found: list[tuple[int, float]] = []
-
-    def ask() -> None:
-        with requests.Session() as session:
-            while not done.is_set():
-                began = time.monotonic()
-                try:
-                    url = f"http://127.0.0.1:{server.port}/api/v1/me"
-                    status = session.get(url, headers={"X-API-Key": other.secret}, timeout=30).status_code
-                except requests.RequestException:
-                    status = 0
-                found.append((status, time.monotonic() - began))
-                done.wait(0.05)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(60)
-    assert {status for status, _ in found} == {200}
-    assert max(seconds for _, seconds in found) < SERVED_SECONDS
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("somebody_else")]
 
 
 # --- heads --------------------------------------------------------------------------------------------------

@@ -13,6 +13,11 @@ import pytest
 
 ENDED_SECONDS = 15.0  # many times what the tests' server allows
 
+UPLOAD = "/api/v1/voice/quality"
+LARGE = "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
+FORM = "Content-Type: multipart/form-data; boundary=b"
+PART = b'--b\r\nContent-Disposition: form-data; name="sample"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
+
 
 def head(line: str, *headers: str, key: str = "") -> bytes:
     lines = [f"{line} HTTP/1.1" if " HTTP/" not in line else line, "Host: localhost", *headers]
