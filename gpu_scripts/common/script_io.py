@@ -18,6 +18,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, BinaryIO, NoReturn
 
+# onnxruntime, which some engines load, would tell its maker of each start and model.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 UNEXPECTED = 1
 BAD_ARGUMENTS = 2
 UNREADABLE = 3

@@ -140,6 +140,6 @@ def test_the_files_and_modules_that_a_page_names_are_there(page: Path) -> None:
     top = "voiceproject|voices|covers|gpu_scripts|tests|bench|deploy|docs"
     named = [ROOT / path for path in re.findall(rf"(?<![\w/.])((?:{top})/[\w./-]*\w)", text)]
     named += [ROOT / f"{module.replace('.', '/')}.py" for module in re.findall(r"-m ((?:bench|tests)\.\w+)", text)]
-    # A file that a reader makes, and a route of ElevenLabs.
-    others = {ROOT / "deploy" / "compose.env", ROOT / "voices" / "add"}
+    # Files that a reader makes, and a route of ElevenLabs.
+    others = {ROOT / "deploy" / "compose.env", ROOT / "deploy" / ".env", ROOT / "voices" / "add"}
     assert [str(path.relative_to(ROOT)) for path in named if path not in others and not path.exists()] == []

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -506,3 +507,15 @@ def test_a_process_forgets_whose_voice_was_not_used_for_long(
 
         assert child._next(orders, idle) == b"{}\n"
     assert len(looks) == 3
+
+
+def test_nothing_is_reported_to_the_maker_of_onnxruntime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it would send, it keeps in a database in the home folder first."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    engine = BuiltinEngine()
+    try:
+        assert len(synthesize(engine)) > 0
+    finally:
+        engine.close()
+    assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in str(path)]

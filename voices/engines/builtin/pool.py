@@ -132,7 +132,9 @@ class Child:
 
     def __init__(self, cache_dir: Path | None) -> None:
         arguments = [sys.executable, "-m", "voices.engines.builtin.child"]
-        environment = {**os.environ, "OMP_NUM_THREADS": THREADS, "OPENBLAS_NUM_THREADS": THREADS}
+        # onnxruntime would tell its maker of each start and model; see also gpu_scripts/common/script_io.py.
+        quiet = {"ORT_DISABLE_TELEMETRY": "1"}
+        environment = {**os.environ, **quiet, "OMP_NUM_THREADS": THREADS, "OPENBLAS_NUM_THREADS": THREADS}
         if cache_dir:
             environment["BUILTIN_CACHE_DIR"] = str(cache_dir)
         # A session of its own: Ctrl-C in a terminal is for the server, which then closes its children.
