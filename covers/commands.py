@@ -20,7 +20,7 @@ from covers.failures import NotOurs, StageFailed, code_of_stage
 from covers.models import CoverJob
 from voiceproject.commands import resident, runner
 from voiceproject.commands.template import CommandTemplate, child_environment, identity
-from voiceproject.jobs.heartbeat import Pulse
+from voiceproject.jobs.heartbeat import Heartbeat
 from voiceproject.media import audio
 from voiceproject.telemetry import tracing
 
@@ -68,7 +68,7 @@ def run_command(
     job: CoverJob,
     values: dict[str, str],
     folder: Path,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
     deadline: float,
     on_progress: Callable[[float], None],
 ) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def run_command(
             env=child_environment(folder, identity(job.log_ids(), tracing.traceparent())),
             deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, deadline - time.monotonic())),
             on_progress=on_progress,
-            should_stop=pulse.gone,
+            should_stop=heartbeat.gone,
             poll_seconds=0.1,
             stop_every_seconds=0.1,
             grace_seconds=0.8,

@@ -26,7 +26,7 @@ from covers.failures import NotOurs, StageFailed, as_failure
 from covers.models import STAGES, CoverJob
 from voiceproject.commands.scratch import scratch
 from voiceproject.errors import PublicError
-from voiceproject.jobs.heartbeat import Pulse
+from voiceproject.jobs.heartbeat import Heartbeat
 from voiceproject.media import audio, storage
 from voiceproject.media.storage import OUTAGE_SECONDS, is_passing, patiently
 from voiceproject.provenance.manifest import sign_file
@@ -48,14 +48,14 @@ def run(job: CoverJob, stopping: threading.Event) -> None:
     ids = job.log_ids()
     with bind(**ids), tracing.span("cover", job.trace_parent, {**ids, "attempt": job.attempt}) as span:
         log.info("cover started", extra={"attempt": job.attempt})
-        pulse = _Progress(job, stopping)
+        heartbeat = _Progress(job, stopping)
         try:
-            with pulse, scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
-                _Cover(job, folder, pulse).run()
+            with heartbeat, scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
+                _Cover(job, folder, heartbeat).run()
         except Exception as error:
             tracing.mark_failed(span, error.code if isinstance(error, StageFailed) else type(error).__name__)
             try:
-                patiently(functools.partial(_settle, job, error, pulse), stopping.is_set)
+                patiently(functools.partial(_settle, job, error, heartbeat), stopping.is_set)
             except DatabaseError as trouble:
                 if not is_passing(trouble):
                     raise
@@ -63,30 +63,30 @@ def run(job: CoverJob, stopping: threading.Event) -> None:
                 log.warning("cover is left to be taken over: %s", trouble)
 
 
-def _settle(job: CoverJob, error: Exception, pulse: _Progress) -> None:
+def _settle(job: CoverJob, error: Exception, heartbeat: _Progress) -> None:
     """Writes why an attempt has ended before its time. Safe to repeat when it is not known whether it was written."""
-    if isinstance(error, NotOurs) or (is_passing(error) and pulse.stopping.is_set()):
-        if pulse.stopping.is_set() and job.hand_back():
+    if isinstance(error, NotOurs) or (is_passing(error) and heartbeat.stopping.is_set()):
+        if heartbeat.stopping.is_set() and job.hand_back():
             log.info("cover handed back")
-        elif pulse.cut_off() and job.put_back(settings.COVER_MAX_ATTEMPTS):
+        elif heartbeat.cut_off() and job.put_back(settings.COVER_MAX_ATTEMPTS):
             log.warning("cover put back: the database could not be reached")
         else:
             log.info("cover is no longer ours")
         return
     if is_passing(error) and job.put_back(settings.COVER_MAX_ATTEMPTS):
-        log.warning("cover put back: %s", error, extra={"stage": pulse.stage})
+        log.warning("cover put back: %s", error, extra={"stage": heartbeat.stage})
         return
-    failure = as_failure(error, pulse.stage)
-    if pulse.stage in ("separate", "infer"):
-        metrics.engine_failed(pulse.stage, failure.code)
+    failure = as_failure(error, heartbeat.stage)
+    if heartbeat.stage in ("separate", "infer"):
+        metrics.engine_failed(heartbeat.stage, failure.code)
     ttl = settings.COVER_RESULT_TTL_HOURS
-    fields = {"stage": pulse.stage, "engine_seconds": job.engine_seconds}
+    fields = {"stage": heartbeat.stage, "engine_seconds": job.engine_seconds}
     if job.fail(failure.code, failure.message, failure.detail, ttl, **fields):
-        log.warning("cover failed: %s", failure.code, extra={"stage": pulse.stage})
+        log.warning("cover failed: %s", failure.code, extra={"stage": heartbeat.stage})
 
 
-class _Progress(Pulse):
-    """A pulse that knows the stages of a cover."""
+class _Progress(Heartbeat):
+    """A heartbeat that knows the stages of a cover."""
 
     def check(self) -> None:
         if self.gone():
@@ -110,10 +110,10 @@ class _Progress(Pulse):
 
 
 class _Cover:
-    def __init__(self, job: CoverJob, folder: Path, pulse: _Progress) -> None:
+    def __init__(self, job: CoverJob, folder: Path, heartbeat: _Progress) -> None:
         self.job = job
         self.folder = folder
-        self.pulse = pulse
+        self.heartbeat = heartbeat
         self.deadline = time.monotonic() + settings.COVER_TIMEOUT_SECONDS
         self.frames = 0
         self.warnings: list[str] = []
@@ -122,7 +122,7 @@ class _Cover:
         if not self.job.song:
             self.run_remix()
             return
-        self.pulse.check()
+        self.heartbeat.check()
         if not self.job.converted:
             self.model()  # Known now, and not after an hour of separating.
         for stage in STAGES:
@@ -130,7 +130,7 @@ class _Cover:
 
     def run_remix(self) -> None:
         """New gains for the stems of another job: nothing is separated or converted again."""
-        self.pulse.enter("preprocess")
+        self.heartbeat.enter("preprocess")
         # None if it was deleted
         source = self.patiently(lambda: self.job.remix_of if self.job.remix_of_id else None)
         try:
@@ -146,7 +146,7 @@ class _Cover:
             self.enter(stage)
 
     def enter(self, stage: str) -> None:
-        self.pulse.enter(stage)
+        self.heartbeat.enter(stage)
         with bind(stage=stage), tracing.span(stage, attributes={"job": str(self.job.pk)}), metrics.stage(stage):
             getattr(self, stage)()
 
@@ -293,7 +293,7 @@ class _Cover:
             audio.encode_file(result, encoded, wanted)
             self.keep_made(f"result_{wanted}", encoded, wanted, "cover")
         self.keep_made("result", result, "wav", "cover", landmarks)
-        self.pulse.check()
+        self.heartbeat.check()
         fields = {"stage": "finalize", "warning": " ".join(self.warnings)[:500]}
         if not self.patiently(lambda: self.job.succeed(settings.COVER_RESULT_TTL_HOURS, **fields)):
             raise NotOurs
@@ -310,8 +310,8 @@ class _Cover:
             raise StageFailed("inference_failed", message, detail=str(error)) from error
 
     def command(self, kind: str, values: dict[str, str]) -> None:
-        on_progress = self.pulse.within(kind)
-        self.warnings += run_command(kind, self.job, values, self.folder, self.pulse, self.deadline, on_progress)
+        on_progress = self.heartbeat.within(kind)
+        self.warnings += run_command(kind, self.job, values, self.folder, self.heartbeat, self.deadline, on_progress)
 
     def note(self, **fields: Any) -> None:
         """Writes fields to the row and to `job`."""
@@ -349,4 +349,4 @@ class _Cover:
 
     def patiently(self, action: Callable[[], T]) -> T:
         seconds = min(OUTAGE_SECONDS, max(1.0, self.deadline - time.monotonic()))
-        return patiently(action, self.pulse.gone, seconds)
+        return patiently(action, self.heartbeat.gone, seconds)

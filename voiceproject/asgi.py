@@ -9,6 +9,6 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
 django.setup(set_prefix=False)
 
-from voiceproject.web.edge import Application  # noqa: E402 - needs the settings
+from voiceproject.server.edge import Application  # noqa: E402 - needs the settings
 
 application = Application()

@@ -1,3 +1,3 @@
 """Kept for operators whose units name it: `gunicorn --config python:voiceproject.serving`."""
 
-from voiceproject.web.serving import *  # noqa: F403
+from voiceproject.server.serving import *  # noqa: F403

@@ -16,7 +16,7 @@ from django.core.handlers.wsgi import WSGIHandler
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
 django.setup(set_prefix=False)
 
-from voiceproject.web.edge import readable_content_type  # noqa: E402 - needs the settings
+from voiceproject.server.edge import readable_content_type  # noqa: E402 - needs the settings
 
 
 class Application(WSGIHandler):

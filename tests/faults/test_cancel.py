@@ -55,8 +55,8 @@ def test_between_two_stages(stage: str, monkeypatch: pytest.MonkeyPatch) -> None
     job = submit()
     enter = pipeline._Progress.enter
 
-    def cancel_and_enter(pulse: Any, name: str) -> None:
-        enter(pulse, name)
+    def cancel_and_enter(heartbeat: Any, name: str) -> None:
+        enter(heartbeat, name)
         if name == stage:
             assert CoverJob.objects.get(pk=job.pk).cancel()
 

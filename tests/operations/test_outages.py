@@ -18,7 +18,7 @@ from django.db import InterfaceError, OperationalError
 from covers import pipeline, tasks
 from covers.models import CoverJob
 from tests.support.running.workers import submit
-from voiceproject.jobs.heartbeat import Pulse
+from voiceproject.jobs.heartbeat import Heartbeat
 from voiceproject.media.storage import is_passing
 from voiceproject.operations import worker
 
@@ -153,14 +153,14 @@ def test_who_cannot_reach_the_database_gives_up_before_two_work_on_one_job_for_l
     job = CoverJob.claim("w", "h", 1, 1)
     assert job is not None
     stopping = threading.Event()
-    with failing(monkeypatch, CoverJob, "beat", LOCKED, times=1000) as raised, Pulse(job, stopping) as pulse:
-        pulse.cut_off_seconds = 1.2
+    with failing(monkeypatch, CoverJob, "beat", LOCKED, times=1000) as raised, Heartbeat(job, stopping) as heartbeat:
+        heartbeat.cut_off_seconds = 1.2
         time.sleep(0.6)
         assert raised() >= 1
-        assert not pulse.gone()
+        assert not heartbeat.gone()
         time.sleep(0.8)
-        assert pulse.gone()
-    assert not pulse.lost.is_set()
+        assert heartbeat.gone()
+    assert not heartbeat.lost.is_set()
 
 
 @pytest.mark.django_db(transaction=True)

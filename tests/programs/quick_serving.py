@@ -1,12 +1,12 @@
 """voiceproject.serving with short times for clients that stall, for `--config python:tests.programs.quick_serving`."""
 
-from voiceproject.web.serving import *  # noqa: F403
+from voiceproject.server.serving import *  # noqa: F403
 
 
 def post_worker_init(worker: object) -> None:  # type: ignore[no-redef]
-    from voiceproject.web.bodies import Body
-    from voiceproject.web.connection import Connection
-    from voiceproject.web.edge import Sender
+    from voiceproject.server.bodies import Body
+    from voiceproject.server.connection import Connection
+    from voiceproject.server.edge import Sender
 
     Connection.HEAD_SECONDS = Body.IDLE_SECONDS = Sender.IDLE_SECONDS = 1.0
     Body.DRAIN_SECONDS = 0.2

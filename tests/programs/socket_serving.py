@@ -8,7 +8,7 @@ from tests.programs.quick_serving import *  # noqa: F403
 
 def post_worker_init(worker: object) -> None:  # type: ignore[no-redef]
     from voiceproject.registry import WebSocketRoute, registry
-    from voiceproject.web.websockets import Socket
+    from voiceproject.server.websockets import Socket
 
     quick_serving.post_worker_init(worker)
     Socket.IDLE_SECONDS, Socket.SEND_SECONDS = 2.0, 1.0

@@ -21,7 +21,7 @@ from voiceproject.errors import envelope
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE
 from voiceproject.jobs.watch import watcher
-from voiceproject.web.edge import lapsed
+from voiceproject.server.edge import lapsed
 from voiceproject.web.streams import LAPSED, Live
 from voiceproject.web.threads import with_database
 

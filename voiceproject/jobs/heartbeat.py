@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5
 
 
-class Pulse(threading.Thread):
+class Heartbeat(threading.Thread):
     """Beats for a job until the `with` block is left; writes the stage and progress that its owner sets.
 
     `gone()`: the job was canceled, deleted or taken over, `stopping` was set, or the client that waits for it
@@ -31,7 +31,7 @@ class Pulse(threading.Thread):
     def __init__(
         self, job: Job, stopping: threading.Event | None = None, client: threading.Event | None = None
     ) -> None:
-        super().__init__(name=f"pulse-{job.pk}", daemon=True)
+        super().__init__(name=f"heartbeat-{job.pk}", daemon=True)
         self.job = job
         self.stopping = stopping or threading.Event()
         self.lost = threading.Event()
@@ -44,7 +44,7 @@ class Pulse(threading.Thread):
         self.cut_off_seconds = 2.0 * settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS
         self.heard_at = time.monotonic()
 
-    def __enter__(self) -> Pulse:
+    def __enter__(self) -> Heartbeat:
         # Not at once: what is done before the first beat costs no thread, no connection and no write.
         _later.start(self)
         return self
@@ -98,13 +98,13 @@ class _Later:
     """Begins pulses when their first beat is due, all of a process in one thread: most syntheses end before."""
 
     def __init__(self) -> None:
-        self._due: deque[tuple[float, Pulse]] = deque()
+        self._due: deque[tuple[float, Heartbeat]] = deque()
         self._more = threading.Semaphore(0)
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def start(self, pulse: Pulse) -> None:
-        self._due.append((time.monotonic() + BEAT_SECONDS, pulse))
+    def start(self, heartbeat: Heartbeat) -> None:
+        self._due.append((time.monotonic() + BEAT_SECONDS, heartbeat))
         self._more.release()
         with self._start:
             if self._thread is None:
@@ -114,15 +114,15 @@ class _Later:
     def _run(self) -> None:
         while True:
             self._more.acquire()
-            at, pulse = self._due.popleft()
-            while not pulse.left.is_set() and (seconds := at - time.monotonic()) > 0:
+            at, heartbeat = self._due.popleft()
+            while not heartbeat.left.is_set() and (seconds := at - time.monotonic()) > 0:
                 time.sleep(seconds)
             try:
-                pulse.begin()
+                heartbeat.begin()
             except RuntimeError:
                 # No thread to be had: without a beat the job would be taken over while it is worked on.
                 log.exception("a heartbeat cannot be started")
-                pulse.lost.set()
+                heartbeat.lost.set()
 
 
 _later = _Later()

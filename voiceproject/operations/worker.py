@@ -35,9 +35,9 @@ from voiceproject.jobs.queue import live_keys  # noqa: E402
 from voiceproject.media.storage import is_passing  # noqa: E402
 from voiceproject.provenance.marks import make_landmarks  # noqa: E402
 from voiceproject.registry import registry  # noqa: E402
+from voiceproject.server.serving import end_with_parent  # noqa: E402
 from voiceproject.telemetry import metrics, sentry, tracing  # noqa: E402
 from voiceproject.tenants import ratelimit, usage  # noqa: E402
-from voiceproject.web.serving import end_with_parent  # noqa: E402
 from voiceproject.webhooks import deliveries  # noqa: E402
 
 log = logging.getLogger(__name__)

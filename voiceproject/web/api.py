@@ -70,7 +70,7 @@ class BodyUnread(Exception):
 class BodyLimitMixin:
     """A view's mixin: after authentication and before the body is parsed, its length is checked.
 
-    Where only the head is there, that is all: see voiceproject.web.edge.
+    Where only the head is there, that is all: see voiceproject.server.edge.
 
     `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
     bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes

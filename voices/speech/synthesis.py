@@ -17,7 +17,7 @@ from django.core.files.base import ContentFile
 from django.db import transaction
 
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken
-from voiceproject.jobs.heartbeat import Pulse
+from voiceproject.jobs.heartbeat import Heartbeat
 from voiceproject.jobs.queue import key_admission
 from voiceproject.media import audio
 from voiceproject.provenance.manifest import sign
@@ -78,8 +78,8 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, gone: threading.Eve
     work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "wait")
     note(job=synthesis.pk)
     with work.ended():
-        with waiting_slot(), Pulse(synthesis, client=gone) as pulse:
-            parts = list(work.pieces(pulse))
+        with waiting_slot(), Heartbeat(synthesis, client=gone) as heartbeat:
+            parts = list(work.pieces(heartbeat))
         stored = work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
     metrics.first_byte(synthesis.engine, "wait")
     return Speech(work.seconds, work.sample_rate, stored, work.spoken)
@@ -150,8 +150,8 @@ class SpeechStream:
         encoder: audio.StreamEncoder | None = None
         done = False
         try:
-            with work.ended(), waiting_slot(), Pulse(self._synthesis, client=gone) as pulse:
-                for samples in work.pieces(pulse):
+            with work.ended(), waiting_slot(), Heartbeat(self._synthesis, client=gone) as heartbeat:
+                for samples in work.pieces(heartbeat):
                     encoder = encoder or audio.StreamEncoder(work.sample_rate, work.format)
                     yield from self._sent(encoder.write(samples))
                 assert encoder is not None
@@ -208,16 +208,16 @@ class Work:
     def seconds(self) -> float:
         return self._frames / self.sample_rate if self.sample_rate else 0.0
 
-    def pieces(self, pulse: Pulse) -> Iterator[np.ndarray]:
+    def pieces(self, heartbeat: Heartbeat) -> Iterator[np.ndarray]:
         """The text's audio, float32 (n,), a piece after the other, all at one sample rate. Raises PublicError."""
         spoken = 0
-        for piece in get_engine().synthesize(self.request, self.deadline, pulse.gone):
+        for piece in get_engine().synthesize(self.request, self.deadline, heartbeat.gone):
             self.sample_rate = self.sample_rate or piece.sample_rate
             samples = piece.samples
             if piece.sample_rate != self.sample_rate:
                 samples = soxr.resample(samples, piece.sample_rate, self.sample_rate)
             spoken += len(piece.text)
-            pulse.progress = min(99, 100 * spoken // len(self.synthesis.text))
+            heartbeat.progress = min(99, 100 * spoken // len(self.synthesis.text))
             begin = self.seconds
             self._frames += len(samples)
             self.spoken.append((piece.text, begin, self.seconds))
@@ -226,11 +226,11 @@ class Work:
             if len(samples):
                 yield samples
             # Nobody waits for the rest. The engine checks this too, while it waits.
-            if pulse.gone():
+            if heartbeat.gone():
                 break
         # The engine has made no more if it was told so; this is also the answer for the last sentence.
-        if pulse.gone():
-            if not pulse.client_left.is_set():
+        if heartbeat.gone():
+            if not heartbeat.client_left.is_set():
                 self._correct()
                 raise PublicError("job_canceled", "This synthesis was canceled.")
             self._cancel()

@@ -19,7 +19,7 @@ from django.db import connection
 from voiceproject.commands.scratch import scratch
 from voiceproject.errors import PublicError
 from voiceproject.jobs.broker import broker, this_worker
-from voiceproject.jobs.heartbeat import Pulse
+from voiceproject.jobs.heartbeat import Heartbeat
 from voiceproject.jobs.status import JobStatus
 from voiceproject.media import audio, storage
 from voiceproject.media.storage import is_passing, patiently
@@ -108,8 +108,8 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
         started = time.monotonic()
         job.stage = "infer"
         try:
-            with _use, Pulse(job, stopping) as pulse:
-                _make(job, pulse)
+            with _use, Heartbeat(job, stopping) as heartbeat:
+                _make(job, heartbeat)
             log.info("synthesis succeeded")
         except Exception as error:
             tracing.mark_failed(span, as_public_error(error).code)
@@ -133,18 +133,18 @@ def run(job: Synthesis, stopping: threading.Event) -> None:
                 log.info("synthesis is no longer ours")
 
 
-def _make(job: Synthesis, pulse: Pulse) -> None:
+def _make(job: Synthesis, heartbeat: Heartbeat) -> None:
     engine = configured.get_engine()
     job.mark("infer")
-    if not patiently(lambda: job.note(stage="infer", engine=engine.name, marks=job.marks), pulse.gone):
+    if not patiently(lambda: job.note(stage="infer", engine=engine.name, marks=job.marks), heartbeat.gone):
         raise PublicError("job_canceled", "This synthesis was canceled.")
-    request = patiently(lambda: _request(job), pulse.gone)
+    request = patiently(lambda: _request(job), heartbeat.gone)
     deadline = time.monotonic() + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
     away_since = 0.0
     while True:
         work = synthesis.Work(job, request, deadline, "background")
         try:
-            parts = list(work.pieces(pulse))
+            parts = list(work.pieces(heartbeat))
             break
         except PublicError as error:
             work.failed(error)
@@ -156,14 +156,14 @@ def _make(job: Synthesis, pulse: Pulse) -> None:
             elif not away_since or work.seconds:  # It has spoken since it was away before.
                 away_since = now
             patient = busy or (away and now - away_since < AWAY_SECONDS)
-            if not patient or pulse.gone() or now + wait > deadline:
+            if not patient or heartbeat.gone() or now + wait > deadline:
                 raise
             log.info("the engine takes no work; trying again in %.0f s", wait)
             again = time.monotonic() + wait
-            while time.monotonic() < again and not pulse.gone():
+            while time.monotonic() < again and not heartbeat.gone():
                 time.sleep(0.1)
     encoded = audio.encode(np.concatenate(parts), work.sample_rate, work.format)
-    patiently(lambda: work.succeed(encoded), pulse.gone)
+    patiently(lambda: work.succeed(encoded), heartbeat.gone)
 
 
 def _request(job: Synthesis) -> SynthesisRequest:

@@ -23,10 +23,10 @@ from django.http import FileResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from voiceproject.errors import PublicError, StreamBroken
-from voiceproject.web import websockets
-from voiceproject.web.bodies import FREE_BYTES, Body
+from voiceproject.server import websockets
+from voiceproject.server.bodies import FREE_BYTES, Body
+from voiceproject.server.connection import EXTENSION
 from voiceproject.web.client_ip import comes_from_proxy
-from voiceproject.web.connection import EXTENSION
 from voiceproject.web.errors import json_response
 from voiceproject.web.streams import GONE, LAPSED, BodyWanted, Held, Live, Stream, streams
 from voiceproject.web.threads import in_thread

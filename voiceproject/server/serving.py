@@ -1,7 +1,7 @@
 """Gunicorn's configuration: `gunicorn voiceproject.asgi --config python:voiceproject.serving`.
 
 Gunicorn keeps the processes, uvicorn serves in each of them. Threads, not processes, carry the load: the work is done
-by engines and workers, and who waits costs no thread (see voiceproject.web.edge).
+by engines and workers, and who waits costs no thread (see voiceproject.server.edge).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from uvicorn_worker import UvicornWorker
 
 from voiceproject.env import log_unknown
 from voiceproject.registry import registry
-from voiceproject.web.connection import MAX_HEAD_BYTES, MAX_MESSAGE_BYTES, Connection, SocketConnection, look_at_all
+from voiceproject.server.connection import MAX_HEAD_BYTES, MAX_MESSAGE_BYTES, Connection, SocketConnection, look_at_all
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
 

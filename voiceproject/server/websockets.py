@@ -17,9 +17,9 @@ from django.core.handlers.asgi import ASGIRequest
 
 from voiceproject.errors import PublicError, envelope
 from voiceproject.registry import WebSocketRoute, registry
+from voiceproject.server.connection import EXTENSION
 from voiceproject.telemetry import metrics
 from voiceproject.telemetry.logging import bind
-from voiceproject.web.connection import EXTENSION
 from voiceproject.web.errors import as_public_error
 from voiceproject.web.slots import acquire_stream, too_many_waiting
 from voiceproject.web.streams import LAPSED, STOPPED, Stream, streams
