@@ -151,7 +151,7 @@ def test_too_large_a_body_is_refused_by_the_server_and_cut_off_by_the_proxy(
         # answer only then, finds its connection closed.
         refused = subprocess.run(
             ["curl", "--silent", "--show-error", "--cacert", str(usual.authority), "--max-time", "60",
-             "--header", f"X-API-Key: {client.headers['X-API-Key']}", "--form", f"sample=@{large}",
+             "--header", f"X-API-Key: {client.headers['X-API-Key']!s}", "--form", f"sample=@{large}",
              f"{usual.base}/api/v1/voice/voices"],
             check=True, capture_output=True,
         )  # fmt: skip
