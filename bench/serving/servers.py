@@ -22,7 +22,7 @@ from bench.api_overhead import TEXT, form, free_port, tone, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 LAST_RELEASE = "6326d54"
 GUNICORN = "gunicorn voiceproject.wsgi --config python:voiceproject.serving --bind 127.0.0.1:{port}"
-NEW_COMMAND = GUNICORN
+NEW_COMMAND = GUNICORN.replace("wsgi", "asgi")
 TENANTS = 12
 MB = 1024 * 1024
 KEYS = """

