@@ -164,6 +164,8 @@ def test_a_frame_of_a_byte_at_a_time_is_ended(opened: Callable[..., socket.socke
         (frame(CLOSE, b"\x00"), PROTOCOL_ERROR),
         (b"GET / HTTP/1.1\r\n\r\n", PROTOCOL_ERROR),
     ],
+    # Frames are masked at random: two processes would give their tests other names.
+    ids=["bare", "no text", "unknown", "of nothing", "long ping", "ping in parts", "reserved", "half a code", "HTTP"],
 )
 def test_what_is_no_frame_ends_the_socket(opened: Callable[..., socket.socket], sent: bytes, code: int) -> None:
     connection = opened()
