@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
 from io import StringIO
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,45 @@ FOREIGN = re.compile(
 
 def not_writable(name: str, error: OSError, path: Path) -> BadSetting:
     """For a setting that names a place (`path`) where nothing can be kept."""
+    place = Path(error.filename or path)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        # Of /a/file/b/c, the system names the last: the one that is in the way is told.
+        file = next((parent for parent in (place, *place.parents) if parent.is_file()), place)
+        return BadSetting(name, f"{file} is a file. Set it to a folder.")
     advice = "Set it to a place that the user who runs this may write to."
-    return BadSetting(name, f"{error.strerror or error}: {error.filename or path}. {advice}")
+    return BadSetting(name, f"{error.strerror or error}: {place}. {advice}")
+
+
+NAMED_VALUE = re.compile(r"\s*(export\s+)?[A-Za-z_][A-Za-z0-9_.]*\s*=\s*")
+
+
+def read_lines(text: str, file: Path) -> list[tuple[str, str]]:
+    """The names and values of a `.env` file, in its order. BadSetting for a line that sets nothing, and for a quote
+    that is closed further down: the settings in between would be lost without a word."""
+    found = []
+    for binding in parse_stream(StringIO(text)):
+        if binding.key is None and not binding.error:  # Blank lines and comments.
+            continue
+        if problem := _what_is_wrong(binding):
+            blank = re.match(r"\s*", binding.original.string)
+            number = binding.original.line + len(re.findall(r"\r\n|\n|\r", blank[0] if blank else ""))
+            raise BadSetting(f"{file}, line {number}", problem)
+        found.append((binding.key or "", binding.value or ""))
+    return found
+
+
+def _what_is_wrong(binding: Binding) -> str:
+    """Never with the value, which may be a secret."""
+    first, *rest = binding.original.string.strip().splitlines()
+    begun = NAMED_VALUE.match(first)
+    if binding.error and begun and (quote := first[begun.end() :][:1]) in ("'", '"'):
+        closed = re.match(rf"{quote}(\\.|[^\\{quote}])*{quote}", first[begun.end() :])
+        return "something follows the closing quote" if closed else f"the quote {quote} is not closed"
+    if any(re.match(r"\s*(export\s+)?[A-Z][A-Z0-9_]*\s*=", line) for line in rest):
+        return "the quote is not closed before the next setting begins"
+    if binding.error or binding.value is None:
+        return "must be NAME=value, or a comment that begins with #"
+    return ""
 
 
 class Env:
@@ -66,7 +104,7 @@ class Env:
         file = Path(named).expanduser().absolute() if named else default_file
         whose = "ENV_FILE" if named else str(file)
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             if named:
                 raise BadSetting(whose, f"there is no file {file}; name one, or leave ENV_FILE out") from None
@@ -75,14 +113,19 @@ class Env:
             raise BadSetting(whose, f"{file} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
             raise BadSetting(whose, f"{file} is not UTF-8") from None
-        lines = dotenv_values(stream=StringIO(text), interpolate=False)
-        values = {name: value or "" for name, value in lines.items()}
-        return cls({**values, **os.environ}, file, values)
+        lines = read_lines(text, file)
+        return cls({**dict(lines), **os.environ}, file, [name for name, _ in lines])
 
     def unknown(self) -> list[str]:
-        """What the `.env` file sets and nothing reads, a sentence for each. To be asked once all settings are read."""
-        told = []
-        for name in self.file_names:
+        """What the `.env` file sets and nothing reads, and what it sets twice, a sentence for each.
+
+        To be asked once all settings are read."""
+        told = [
+            f"{name} stands {count} times in {self.file}; the last one counts."
+            for name, count in Counter(self.file_names).items()
+            if count > 1
+        ]
+        for name in dict.fromkeys(self.file_names):
             # SENTRY_DNS is nobody's name, although it begins like one of Sentry's.
             likeness = 0.9 if FOREIGN.fullmatch(name.upper()) else 0.75
             near = get_close_matches(name.upper(), sorted(self.names), n=1, cutoff=likeness)

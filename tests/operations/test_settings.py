@@ -152,11 +152,70 @@ def test_the_env_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     assert start(tmp_path, ENV_FILE=str(tmp_path / "latin")).stderr.endswith("is not UTF-8\n")
 
 
+WELL_FORMED = (
+    "\ufeffLOG_LEVEL=WARNING\r\n\r\n# A comment that isn't closed\r\nexport COVER_UVR_MODEL='two words' # \"why\r\n"
+    "SOVITS_TIMEOUT = 20\r\nSENTRY_ENVIRONMENT=it's\r\nAPI_KEY=\r\nCORS_ORIGINS='[\n\"http://a.example\"\n]'\r\n"
+)
+
+
+def test_a_file_as_others_write_it_is_read(tmp_path: Path) -> None:
+    shown = loaded(tmp_path, "LOG_LEVEL", "COVER_UVR_MODEL", "SOVITS_TIMEOUT", "CORS_ORIGINS", dotenv=WELL_FORMED)
+    assert shown == {
+        "LOG_LEVEL": "WARNING",
+        "COVER_UVR_MODEL": "two words",
+        "SOVITS_TIMEOUT": 20,
+        "CORS_ORIGINS": ["http://a.example"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "number", "problem"),
+    [
+        ("SECRET_KEY='swordfish\nDEBUG=true\n", 1, "the quote ' is not closed"),
+        ('# One\n\n\nSECRET_KEY="swordfish\nDEBUG=true\n', 4, 'the quote " is not closed'),
+        ("SECRET_KEY='swordfish\nDEBUG='true'\n", 1, "the quote ' is not closed"),
+        ("SECRET_KEY='swordfish\nDEBUG=true\nLOG_FORMAT=text'\n", 1, "the quote is not closed before the next setting"),
+        ("SECRET_KEY='swordfish' x\n", 1, "something follows the closing quote"),
+        ("DEBUG=true\r\n\r\nSECRET_KEY: swordfish\r\n", 3, "must be NAME=value"),
+        ("DEBUG=true\nSECRET_KEY:swordfish\n", 2, "must be NAME=value"),
+        ("DEBUG\n", 1, "must be NAME=value"),
+        ("=swordfish\n", 1, "must be NAME=value"),
+        ("  set DEBUG=true", 1, "must be NAME=value"),
+    ],
+)
+def test_a_line_that_sets_nothing_stops_the_start(tmp_path: Path, lines: str, number: int, problem: str) -> None:
+    result = start(tmp_path, dotenv=lines)
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{tmp_path / '.env'}, line {number}: {problem}")
+    assert "swordfish" not in line
+
+
+def test_a_name_that_stands_twice_in_the_file_is_told(tmp_path: Path) -> None:
+    (told,) = loaded(tmp_path, "UNKNOWN_NAMES", dotenv="DEBUG=true\nLOG_LEVEL=INFO\nDEBUG=false\n")["UNKNOWN_NAMES"]
+    assert told == f"DEBUG stands 2 times in {tmp_path / '.env'}; the last one counts."
+
+
 SERVERS = {
     "manage.py": ["manage.py", "check"],
+    "quickstart": ["manage.py", "quickstart"],
     "gunicorn": ["-m", "gunicorn", "voiceproject.wsgi", "--config", "python:voiceproject.serving"],
     "dramatiq": ["-m", "dramatiq", "voiceproject.worker", "--processes", "1"],
 }
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_line_that_sets_nothing_is_told_by_every_process(tmp_path: Path, server: str) -> None:
+    (tmp_path / ".env").write_text("\nDEBUG='true\n")
+    environment = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "ENV_FILE": str(tmp_path / ".env")}
+    result = subprocess.run(
+        [sys.executable, *SERVERS[server]], cwd=django_settings.BASE_DIR, capture_output=True, text=True, timeout=60,
+        env={**environment, "DJANGO_SETTINGS_MODULE": "voiceproject.settings"},
+    )  # fmt: skip
+    said = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert f"{tmp_path / '.env'}, line 2: the quote ' is not closed\n" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -232,6 +291,13 @@ def test_a_malformed_value_stops_the_start_with_one_line_that_names_it(tmp_path:
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"{name}: ")
+
+
+def test_a_data_dir_that_is_a_file_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "kept"
+    file.touch()
+    for place in (file, file / "below" / "it"):
+        assert start(tmp_path, DATA_DIR=str(place)).stderr == f"DATA_DIR: {file} is a file. Set it to a folder.\n"
 
 
 def test_a_password_in_a_malformed_url_is_not_printed(tmp_path: Path) -> None:
