@@ -6,6 +6,7 @@ A malformed value ends the process with one line that names it, before anything 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from dotenv.parser import Binding, parse_stream
 
@@ -84,22 +85,34 @@ def _what_is_wrong(binding: Binding) -> str:
 class Env:
     """Typed look-ups in a mapping of strings. An empty value counts as not set.
 
-    `file`: the `.env` file that some of them come from, with their names in `file_names`.
+    `file`: the `.env` file that some of them come from, with their names in `file_names`. A relative path in the file
+    is one from `home`; one in the environment is one from the folder that this process was started in, and
+    `for_children` has what a process in another folder has to be given instead.
     """
 
     TRUE = frozenset({"1", "true", "yes", "on"})
     FALSE = frozenset({"0", "false", "no", "off"})
 
-    def __init__(self, values: dict[str, str], file: Path | None = None, file_names: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        values: dict[str, str],
+        file: Path | None = None,
+        file_names: Iterable[str] = (),
+        home: Path | None = None,
+    ) -> None:
         self.values = values
         self.file = file
         self.file_names = list(file_names)
+        self.home = home or Path.cwd()
+        self.for_children: dict[str, str] = {}
         self.names: set[str] = set()
 
     @classmethod
     def read(cls, default_file: Path) -> Env:
-        """The process environment over a `.env` file (the environment wins): the one that ENV_FILE names, which has to
-        be there, else `default_file`, which need not."""
+        """The process environment over a `.env` file (the environment wins).
+
+        It is the one that ENV_FILE names, which has to be there, else `default_file`, which need not. Relative paths
+        in either count from the folder of `default_file`."""
         named = os.environ.get("ENV_FILE", "").strip()
         file = Path(named).expanduser().absolute() if named else default_file
         whose = "ENV_FILE" if named else str(file)
@@ -114,7 +127,10 @@ class Env:
         except UnicodeDecodeError:
             raise BadSetting(whose, f"{file} is not UTF-8") from None
         lines = read_lines(text, file)
-        return cls({**dict(lines), **os.environ}, file, [name for name, _ in lines])
+        env = cls({**dict(lines), **os.environ}, file, [name for name, _ in lines], default_file.parent)
+        if named:
+            env.for_children["ENV_FILE"] = str(file)
+        return env
 
     def unknown(self) -> list[str]:
         """What the `.env` file sets and nothing reads, and what it sets twice, a sentence for each.
@@ -185,11 +201,30 @@ class Env:
         return check_url(name, value, schemes) if value else ""
 
     def path(self, name: str, default: Path | str) -> Path:
-        return Path(self._get(name) or default).expanduser().absolute()
+        return self.optional_path(name) or Path(default).expanduser().absolute()
 
     def optional_path(self, name: str) -> Path | None:
         value = self._get(name)
-        return Path(value).expanduser().absolute() if value else None
+        if not value:
+            return None
+        path = self.absolute(name, value)
+        if name in os.environ:
+            self.for_children[name] = str(path)
+        return path
+
+    def sqlite_file(self, name: str, path: str) -> str:
+        """The file of an SQLite URL's relative or absolute path."""
+        file = str(self.absolute(name, path))
+        if name in os.environ:
+            self.for_children[name] = f"sqlite:///{quote(file)}"
+        return file
+
+    def hosts(self, name: str, default: list[str]) -> list[str]:
+        return [check_host(name, host) for host in self.words(name, default)]
+
+    def absolute(self, name: str, path: str) -> Path:
+        """A path in the value of the setting `name`, from where that value counts from."""
+        return (Path.cwd() if name in os.environ else self.home) / Path(path).expanduser()
 
 
 def log_unknown(sentences: list[str]) -> None:
@@ -213,6 +248,28 @@ def check_url(name: str, value: str, schemes: tuple[str, ...], *, origin: bool =
         shown = re.sub(r"//[^/@]*@", "//***@", value)
         raise BadSetting(name, f"must be a URL like {schemes[0]}://host:port, not {shown!r}")
     return value.rstrip("/")
+
+
+def check_host(name: str, value: str) -> str:
+    """A host name as Django compares it: `*`, `.example.com` with all below it, an IPv6 address in brackets."""
+    if value == "*":
+        return value
+    try:
+        if ipaddress.ip_address(value).version == 6:
+            return f"[{value}]"
+    except ValueError:
+        pass
+    if "//" in value:
+        raise BadSetting(name, f"must be host names without a scheme, not {value!r}")
+    if "/" in value:
+        raise BadSetting(name, f"must be host names without a path, not {value!r}")
+    if re.fullmatch(r".*[^:]:\d*", value) and not re.fullmatch(r"\[[^]]*\]", value):
+        raise BadSetting(name, f"must be host names without a port, not {value!r}")
+    if value.startswith("*."):
+        raise BadSetting(name, f"must have {value[1:]} for all names below it, not {value!r}")
+    if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]", value):
+        raise BadSetting(name, f"must be host names like voice.example.com, not {value!r}")
+    return value
 
 
 def s3_options(url: str) -> dict[str, Any]:

@@ -186,8 +186,11 @@ def commands(host: str, port: int, worker: bool) -> dict[str, list[str]]:
 
 
 def environment(host: str) -> dict[str, str]:
-    """The children's environment. A server answers to the name under which the printed lines call it, and one that was
-    told to listen to others, to any name that they use for it unless ALLOWED_HOSTS says which."""
+    """The children's environment. They start in the checkout, so paths are absolute in it.
+
+    A server answers to the name under which the printed lines call it, and one that was told to listen to others, to
+    any name that they use for it unless ALLOWED_HOSTS says which.
+    """
     names = list(settings.ALLOWED_HOSTS)
     if host not in ("0.0.0.0", "::"):
         names.append(f"[{host}]" if ":" in host else host)
@@ -195,6 +198,8 @@ def environment(host: str) -> dict[str, str]:
         names.append("127.0.0.1" if env.values.get("ALLOWED_HOSTS") else "*")
     return {
         **os.environ,
+        **env.for_children,
+        "DATA_DIR": str(settings.DATA_DIR),
         "ALLOWED_HOSTS": ",".join(dict.fromkeys(names)),
         "VOICEPROJECT_LIFELINE": "1",
         "dramatiq_worker_timeout": str(WORKER_TIMEOUT_MS),
