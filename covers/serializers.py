@@ -14,7 +14,14 @@ from voiceproject.jobs.status import LIVE, JobStatus
 from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.webhooks.deliveries import CallbackURLField
 from voices.speech import registry
-from voices.speech.serializers import RETRYABLE, FiniteFloatField, OneReferenceMixin, QueueSerializer, as_field_error
+from voices.speech.serializers import (
+    NO_VOICE_ID,
+    RETRYABLE,
+    FiniteFloatField,
+    OneReferenceMixin,
+    QueueSerializer,
+    as_field_error,
+)
 
 RESULT_FORMATS = ("wav", "flac", "mp3")
 
@@ -41,8 +48,9 @@ class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):
         help_text="The voice to sing with: 3 to 60 s of speech as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
     )
     voice_id = serializers.UUIDField(
-        required=False, allow_null=True, help_text="A saved voice of yours, instead of reference_voice."
-    )
+        required=False, allow_null=True, error_messages={"invalid": NO_VOICE_ID},
+        help_text="A saved voice of yours, instead of reference_voice.",
+    )  # fmt: skip
     song = SizedFileField(
         max_bytes_setting="COVER_MAX_UPLOAD_SIZE",
         help_text="The song, in the same formats, up to 8 minutes by default.",

@@ -6,18 +6,20 @@ A malformed value ends the process with one line that names it, before anything 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 log = logging.getLogger(__name__)
 
@@ -39,34 +41,83 @@ FOREIGN = re.compile(
 
 def not_writable(name: str, error: OSError, path: Path) -> BadSetting:
     """For a setting that names a place (`path`) where nothing can be kept."""
+    place = Path(error.filename or path)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        # Of /a/file/b/c, the system names the last: the one that is in the way is told.
+        file = next((parent for parent in (place, *place.parents) if parent.is_file()), place)
+        return BadSetting(name, f"{file} is a file. Set it to a folder.")
     advice = "Set it to a place that the user who runs this may write to."
-    return BadSetting(name, f"{error.strerror or error}: {error.filename or path}. {advice}")
+    return BadSetting(name, f"{error.strerror or error}: {place}. {advice}")
+
+
+NAMED_VALUE = re.compile(r"\s*(export\s+)?[A-Za-z_][A-Za-z0-9_.]*\s*=\s*")
+
+
+def read_lines(text: str, file: Path) -> list[tuple[str, str]]:
+    """The names and values of a `.env` file, in its order. BadSetting for a line that sets nothing, and for a quote
+    that is closed further down: the settings in between would be lost without a word."""
+    found = []
+    for binding in parse_stream(StringIO(text)):
+        if binding.key is None and not binding.error:  # Blank lines and comments.
+            continue
+        if problem := _what_is_wrong(binding):
+            blank = re.match(r"\s*", binding.original.string)
+            number = binding.original.line + len(re.findall(r"\r\n|\n|\r", blank[0] if blank else ""))
+            raise BadSetting(f"{file}, line {number}", problem)
+        found.append((binding.key or "", binding.value or ""))
+    return found
+
+
+def _what_is_wrong(binding: Binding) -> str:
+    """Never with the value, which may be a secret."""
+    first, *rest = binding.original.string.strip().splitlines()
+    begun = NAMED_VALUE.match(first)
+    if binding.error and begun and (quote := first[begun.end() :][:1]) in ("'", '"'):
+        closed = re.match(rf"{quote}(\\.|[^\\{quote}])*{quote}", first[begun.end() :])
+        return "something follows the closing quote" if closed else f"the quote {quote} is not closed"
+    if any(re.match(r"\s*(export\s+)?[A-Z][A-Z0-9_]*\s*=", line) for line in rest):
+        return "the quote is not closed before the next setting begins"
+    if binding.error or binding.value is None:
+        return "must be NAME=value, or a comment that begins with #"
+    return ""
 
 
 class Env:
     """Typed look-ups in a mapping of strings. An empty value counts as not set.
 
-    `file`: the `.env` file that some of them come from, with their names in `file_names`.
+    `file`: the `.env` file that some of them come from, with their names in `file_names`. A relative path in the file
+    is one from `home`; one in the environment is one from the folder that this process was started in, and
+    `for_children` has what a process in another folder has to be given instead.
     """
 
     TRUE = frozenset({"1", "true", "yes", "on"})
     FALSE = frozenset({"0", "false", "no", "off"})
 
-    def __init__(self, values: dict[str, str], file: Path | None = None, file_names: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        values: dict[str, str],
+        file: Path | None = None,
+        file_names: Iterable[str] = (),
+        home: Path | None = None,
+    ) -> None:
         self.values = values
         self.file = file
         self.file_names = list(file_names)
+        self.home = home or Path.cwd()
+        self.for_children: dict[str, str] = {}
         self.names: set[str] = set()
 
     @classmethod
     def read(cls, default_file: Path) -> Env:
-        """The process environment over a `.env` file (the environment wins): the one that ENV_FILE names, which has to
-        be there, else `default_file`, which need not."""
+        """The process environment over a `.env` file (the environment wins).
+
+        It is the one that ENV_FILE names, which has to be there, else `default_file`, which need not. Relative paths
+        in either count from the folder of `default_file`."""
         named = os.environ.get("ENV_FILE", "").strip()
         file = Path(named).expanduser().absolute() if named else default_file
         whose = "ENV_FILE" if named else str(file)
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             if named:
                 raise BadSetting(whose, f"there is no file {file}; name one, or leave ENV_FILE out") from None
@@ -75,14 +126,22 @@ class Env:
             raise BadSetting(whose, f"{file} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
             raise BadSetting(whose, f"{file} is not UTF-8") from None
-        lines = dotenv_values(stream=StringIO(text), interpolate=False)
-        values = {name: value or "" for name, value in lines.items()}
-        return cls({**values, **os.environ}, file, values)
+        lines = read_lines(text, file)
+        env = cls({**dict(lines), **os.environ}, file, [name for name, _ in lines], default_file.parent)
+        if named:
+            env.for_children["ENV_FILE"] = str(file)
+        return env
 
     def unknown(self) -> list[str]:
-        """What the `.env` file sets and nothing reads, a sentence for each. To be asked once all settings are read."""
-        told = []
-        for name in self.file_names:
+        """What the `.env` file sets and nothing reads, and what it sets twice, a sentence for each.
+
+        To be asked once all settings are read."""
+        told = [
+            f"{name} stands {count} times in {self.file}; the last one counts."
+            for name, count in Counter(self.file_names).items()
+            if count > 1
+        ]
+        for name in dict.fromkeys(self.file_names):
             # SENTRY_DNS is nobody's name, although it begins like one of Sentry's.
             likeness = 0.9 if FOREIGN.fullmatch(name.upper()) else 0.75
             near = get_close_matches(name.upper(), sorted(self.names), n=1, cutoff=likeness)
@@ -142,11 +201,30 @@ class Env:
         return check_url(name, value, schemes) if value else ""
 
     def path(self, name: str, default: Path | str) -> Path:
-        return Path(self._get(name) or default).expanduser().absolute()
+        return self.optional_path(name) or Path(default).expanduser().absolute()
 
     def optional_path(self, name: str) -> Path | None:
         value = self._get(name)
-        return Path(value).expanduser().absolute() if value else None
+        if not value:
+            return None
+        path = self.absolute(name, value)
+        if name in os.environ:
+            self.for_children[name] = str(path)
+        return path
+
+    def sqlite_file(self, name: str, path: str) -> str:
+        """The file of an SQLite URL's relative or absolute path."""
+        file = str(self.absolute(name, path))
+        if name in os.environ:
+            self.for_children[name] = f"sqlite:///{quote(file)}"
+        return file
+
+    def hosts(self, name: str, default: list[str]) -> list[str]:
+        return [check_host(name, host) for host in self.words(name, default)]
+
+    def absolute(self, name: str, path: str) -> Path:
+        """A path in the value of the setting `name`, from where that value counts from."""
+        return (Path.cwd() if name in os.environ else self.home) / Path(path).expanduser()
 
 
 def log_unknown(sentences: list[str]) -> None:
@@ -170,6 +248,28 @@ def check_url(name: str, value: str, schemes: tuple[str, ...], *, origin: bool =
         shown = re.sub(r"//[^/@]*@", "//***@", value)
         raise BadSetting(name, f"must be a URL like {schemes[0]}://host:port, not {shown!r}")
     return value.rstrip("/")
+
+
+def check_host(name: str, value: str) -> str:
+    """A host name as Django compares it: `*`, `.example.com` with all below it, an IPv6 address in brackets."""
+    if value == "*":
+        return value
+    try:
+        if ipaddress.ip_address(value).version == 6:
+            return f"[{value}]"
+    except ValueError:
+        pass
+    if "//" in value:
+        raise BadSetting(name, f"must be host names without a scheme, not {value!r}")
+    if "/" in value:
+        raise BadSetting(name, f"must be host names without a path, not {value!r}")
+    if re.fullmatch(r".*[^:]:\d*", value) and not re.fullmatch(r"\[[^]]*\]", value):
+        raise BadSetting(name, f"must be host names without a port, not {value!r}")
+    if value.startswith("*."):
+        raise BadSetting(name, f"must have {value[1:]} for all names below it, not {value!r}")
+    if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]", value):
+        raise BadSetting(name, f"must be host names like voice.example.com, not {value!r}")
+    return value
 
 
 def s3_options(url: str) -> dict[str, Any]:

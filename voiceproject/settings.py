@@ -33,7 +33,7 @@ MAX_HOURS = 10 * 365 * 24
 
 DEBUG = env.flag("DEBUG", False)
 HTTPS = env.flag("HTTPS", False)
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 
 DATA_DIR = env.path("DATA_DIR", BASE_DIR / "data")
 SCRATCH_DIR = DATA_DIR / "scratch"
@@ -137,6 +137,7 @@ if _database["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
     if ":" not in str(_database["NAME"]):  # Not :memory:
+        _database["NAME"] = env.sqlite_file("DATABASE_URL", _database["NAME"])
         # It holds what tenants have written; SQLite's own files beside it get the same mode.
         try:
             Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,6 +134,24 @@ def test_the_examples_of_a_page_do_what_it_says(page: Path, reader: Reader) -> N
             samples, rate = decode(path.read_bytes())
             assert np.sqrt(np.mean(samples**2)) > 0.005, f"{path.name} is silent"
             assert 0.3 < len(samples) / rate < 60, f"{path.name} has {len(samples) / rate} s"
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
+def test_what_the_server_refuses_is_shown_and_nothing_goes_on(page: Path, reader: Reader) -> None:
+    for block in blocks(page):
+        if not is_run(block) or "ANSWER=$(" not in block.code:
+            continue
+        reader.replaced[KEY] = "no-such-key"
+        code = block.code.replace("KEY=$(.venv/bin/python manage.py", ": $(true")
+        done = subprocess.run(
+            ["bash"], input=f"KEY=no-such-key JOB={uuid.uuid4()} VOICE=x\n{reader.adapted(code)}", cwd=reader.folder,
+            capture_output=True, text=True, timeout=60, env=reader.environment,
+        )  # fmt: skip
+        where = f"{page.name}:{block.line}"
+        assert done.stdout.count("invalid_api_key") == 1, where
+        assert done.stderr.count("curl: ") == 1 and "Traceback" not in done.stderr, f"{where}: {done.stderr}"
+        name = re.findall(r'^([A-Z_]+)=\$\(echo "\$ANSWER"', code, re.MULTILINE)[0]
+        assert f"${{{name}:?}}" not in code or f"{name}: parameter" in done.stderr, where
 
 
 def test_what_is_not_run_says_why_and_is_counted() -> None:

@@ -175,6 +175,18 @@ def test_the_command_says_what_is_wrong(db: None) -> None:
         call_command("create_api_key", "nobody", max_concurrent_jobs=0)
 
 
+def test_the_command_refuses_what_could_not_be_kept_and_makes_no_user(db: None) -> None:
+    for user, options, problem in (
+        ("two words", {}, "'two words' cannot be a user name. Enter a valid username"),
+        ("", {}, "cannot be a user name"),
+        ("eve", {"name": "n" * 1000}, "--name may have"),
+        ("eve", {"expires_in_days": 10**9}, "--expires-in-days must be from 1 to"),
+    ):
+        with pytest.raises(CommandError, match=problem):
+            call_command("create_api_key", user, create_user=True, stdout=io.StringIO(), **options)
+    assert not User.objects.exists()
+
+
 def test_the_command_bounds_a_key_and_the_log_says_so(db: None) -> None:
     baker.make(User, username="dora")
     bounds = {"allowed_networks": ["192.0.2.0/24"], "requests_per_minute": 5, "max_concurrent_jobs": 2,

@@ -361,6 +361,21 @@ def test_a_name_in_the_env_file_that_is_no_setting_is_told_once(tmp_path: Path) 
     assert running.output.count("is not a setting") == 1
 
 
+def test_relative_places_are_the_same_for_all_its_processes(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text(f"API_KEY=relative-{'k' * 10}-key\n")
+    running = Quickstart(
+        tmp_path / "data", cwd=tmp_path, DATA_DIR="kept", ENV_FILE="env", DATABASE_URL="sqlite:///kept/other.sqlite3"
+    ).ready()
+    try:
+        url, key = f"{running.base}/api/v1/me", f"relative-{'k' * 10}-key"
+        assert requests.get(url, headers={"X-API-Key": key}, timeout=20).status_code == 200
+        assert requests.get(url, headers={"X-API-Key": running.key}, timeout=20).status_code == 200
+        assert (tmp_path / "kept" / "other.sqlite3").stat().st_size > 0
+        assert not (tmp_path / "kept" / "db.sqlite3").exists() and not (BASE_DIR / "kept").exists()
+    finally:
+        running.stop()
+
+
 def test_an_env_file_with_a_key_and_the_url_of_gpt_sovits_just_works(tmp_path: Path) -> None:
     key = "only-tenant-" + "k" * 20
     with FakeGptSovits() as fake:

@@ -14,7 +14,7 @@ import pytest
 from django.conf import settings as django_settings
 
 from voiceproject import settings as product_settings
-from voiceproject.env import Env
+from voiceproject.env import BadSetting, Env, check_host
 
 EXAMPLE = Path(django_settings.BASE_DIR) / ".env.example"
 SHOWN = """
@@ -152,11 +152,108 @@ def test_the_env_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     assert start(tmp_path, ENV_FILE=str(tmp_path / "latin")).stderr.endswith("is not UTF-8\n")
 
 
+WELL_FORMED = (
+    "\ufeffLOG_LEVEL=WARNING\r\n\r\n# A comment that isn't closed\r\nexport COVER_UVR_MODEL='two words' # \"why\r\n"
+    "SOVITS_TIMEOUT = 20\r\nSENTRY_ENVIRONMENT=it's\r\nAPI_KEY=\r\nCORS_ORIGINS='[\n\"http://a.example\"\n]'\r\n"
+)
+
+
+def test_a_file_as_others_write_it_is_read(tmp_path: Path) -> None:
+    shown = loaded(tmp_path, "LOG_LEVEL", "COVER_UVR_MODEL", "SOVITS_TIMEOUT", "CORS_ORIGINS", dotenv=WELL_FORMED)
+    assert shown == {
+        "LOG_LEVEL": "WARNING",
+        "COVER_UVR_MODEL": "two words",
+        "SOVITS_TIMEOUT": 20,
+        "CORS_ORIGINS": ["http://a.example"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "number", "problem"),
+    [
+        ("SECRET_KEY='swordfish\nDEBUG=true\n", 1, "the quote ' is not closed"),
+        ('# One\n\n\nSECRET_KEY="swordfish\nDEBUG=true\n', 4, 'the quote " is not closed'),
+        ("SECRET_KEY='swordfish\nDEBUG='true'\n", 1, "the quote ' is not closed"),
+        ("SECRET_KEY='swordfish\nDEBUG=true\nLOG_FORMAT=text'\n", 1, "the quote is not closed before the next setting"),
+        ("SECRET_KEY='swordfish' x\n", 1, "something follows the closing quote"),
+        ("DEBUG=true\r\n\r\nSECRET_KEY: swordfish\r\n", 3, "must be NAME=value"),
+        ("DEBUG=true\nSECRET_KEY:swordfish\n", 2, "must be NAME=value"),
+        ("DEBUG\n", 1, "must be NAME=value"),
+        ("=swordfish\n", 1, "must be NAME=value"),
+        ("  set DEBUG=true", 1, "must be NAME=value"),
+    ],
+)
+def test_a_line_that_sets_nothing_stops_the_start(tmp_path: Path, lines: str, number: int, problem: str) -> None:
+    result = start(tmp_path, dotenv=lines)
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{tmp_path / '.env'}, line {number}: {problem}")
+    assert "swordfish" not in line
+
+
+def test_a_name_that_stands_twice_in_the_file_is_told(tmp_path: Path) -> None:
+    (told,) = loaded(tmp_path, "UNKNOWN_NAMES", dotenv="DEBUG=true\nLOG_LEVEL=INFO\nDEBUG=false\n")["UNKNOWN_NAMES"]
+    assert told == f"DEBUG stands 2 times in {tmp_path / '.env'}; the last one counts."
+
+
+PATHS = ("DATA_DIR", "TEXT_FILTER_WORDS", "SOVITS_REFERENCE_DIR", "GPT_SOVITS_PROJECT_ROOT", "C2PA_CERT", "C2PA_KEY")
+SHOW_PATHS = f"""
+import json, os, sys
+sys.path.insert(0, {str(django_settings.BASE_DIR)!r})
+from voiceproject.env import Env
+from pathlib import Path
+env = Env.read(Path(sys.argv[1]) / ".env")
+print(json.dumps([{{name: str(env.optional_path(name)) for name in {PATHS}}}, env.for_children]))
+"""
+
+
+def test_relative_paths_count_from_the_checkout_in_the_file_and_from_here_in_the_environment(tmp_path: Path) -> None:
+    home, here, elsewhere = (tmp_path / name for name in ("home", "here", "elsewhere"))
+    for folder in (home, here, elsewhere):
+        folder.mkdir()
+    text = "".join(f"{name}=below/{name}\n" for name in PATHS)
+    (home / ".env").write_text(text)
+    (elsewhere / "settings").write_text(text)
+
+    def shown(**environment: str) -> tuple[dict[str, str], dict[str, str]]:
+        argv = [sys.executable, "-c", SHOW_PATHS, str(home)]
+        environment = {"PATH": os.environ["PATH"], **environment}
+        done = subprocess.run(argv, cwd=here, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        paths, for_children = json.loads(done.stdout)
+        return paths, for_children
+
+    from_file = {name: f"{home}/below/{name}" for name in PATHS}
+    assert shown() == (from_file, {})
+    named = str(elsewhere / "settings")
+    assert shown(ENV_FILE="../elsewhere/settings") == (from_file, {"ENV_FILE": f"{here}/../elsewhere/settings"})
+    assert shown(ENV_FILE=named, DATA_DIR="./data") == (
+        {**from_file, "DATA_DIR": f"{here}/data"},
+        {"ENV_FILE": named, "DATA_DIR": f"{here}/data"},
+    )
+    from_here = {name: f"{here}/{name}" for name in PATHS}
+    assert shown(**{name: name for name in PATHS}) == (from_here, from_here)
+
+
 SERVERS = {
     "manage.py": ["manage.py", "check"],
+    "quickstart": ["manage.py", "quickstart"],
     "gunicorn": ["-m", "gunicorn", "voiceproject.wsgi", "--config", "python:voiceproject.serving"],
     "dramatiq": ["-m", "dramatiq", "voiceproject.worker", "--processes", "1"],
 }
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_line_that_sets_nothing_is_told_by_every_process(tmp_path: Path, server: str) -> None:
+    (tmp_path / ".env").write_text("\nDEBUG='true\n")
+    environment = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "ENV_FILE": str(tmp_path / ".env")}
+    result = subprocess.run(
+        [sys.executable, *SERVERS[server]], cwd=django_settings.BASE_DIR, capture_output=True, text=True, timeout=60,
+        env={**environment, "DJANGO_SETTINGS_MODULE": "voiceproject.settings"},
+    )  # fmt: skip
+    said = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert f"{tmp_path / '.env'}, line 2: the quote ' is not closed\n" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -202,6 +299,13 @@ MALFORMED = [
     ("DATA_DIR", "/proc/no/such"),
     ("DATA_DIR", "/sys/kernel"),  # It is there, and nobody, not even root, can write to it.
     ("CORS_ORIGINS", "http://localhost:3000/path"),
+    ("ALLOWED_HOSTS", "https://voice.example.com"),
+    ("ALLOWED_HOSTS", "localhost, voice.example.com/studio"),
+    ("ALLOWED_HOSTS", "voice.example.com:8000"),
+    ("ALLOWED_HOSTS", "[::1]:8000"),
+    ("ALLOWED_HOSTS", "*.example.com"),
+    ("ALLOWED_HOSTS", "two words"),
+    ("ALLOWED_HOSTS", "[::1"),
     ("SYNTHESIS_TIMEOUT_SECONDS", "999999999999999999"),
     ("SYNTHESIS_TTL_HOURS", "999999999"),
     ("COVER_SEPARATE_CMD_TEMPLATE", "{python_exec} x.py {unknown}"),
@@ -232,6 +336,36 @@ def test_a_malformed_value_stops_the_start_with_one_line_that_names_it(tmp_path:
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("https://voice.example.com:443/x", "without a scheme"),
+        ("voice.example.com/x", "without a path"),
+        ("voice.example.com:443", "without a port"),
+        ("[::1]:8000", "without a port"),
+        ("*.example.com", "must have .example.com for all names below it"),
+    ],
+)
+def test_what_is_no_host_name_is_told_why(host: str, problem: str) -> None:
+    with pytest.raises(BadSetting, match=rf"^ALLOWED_HOSTS: .*{re.escape(problem)}"):
+        check_host("ALLOWED_HOSTS", host)
+
+
+def test_host_names_of_every_kind_are_taken(tmp_path: Path) -> None:
+    hosts = "*,.example.com,a-b.example.com,web_1,127.0.0.1,[::1],localhost"
+    assert loaded(tmp_path, "ALLOWED_HOSTS", ALLOWED_HOSTS=f"{hosts},2001:db8::1")["ALLOWED_HOSTS"] == [
+        *hosts.split(","),
+        "[2001:db8::1]",
+    ]
+
+
+def test_a_data_dir_that_is_a_file_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "kept"
+    file.touch()
+    for place in (file, file / "below" / "it"):
+        assert start(tmp_path, DATA_DIR=str(place)).stderr == f"DATA_DIR: {file} is a file. Set it to a folder.\n"
 
 
 def test_a_password_in_a_malformed_url_is_not_printed(tmp_path: Path) -> None:

@@ -250,6 +250,12 @@ def test_a_wrong_extension_and_content_type_do_not_matter(post: Callable[..., An
     assert post(reference_audio=upload(reference_wav, "voice.txt", "text/plain")).status_code == 200
 
 
+def test_what_is_no_id_of_a_voice_says_where_ids_are(api: APIClient, engine: FakeEngine) -> None:
+    for url in ("/api/v1/voice/synthesize", "/api/v1/cover/jobs"):
+        body = api.post(url, {"text": "Hi.", "voice_id": "abc"}, format="multipart").json()
+        assert body["details"]["voice_id"] == ["This is no id of a voice. GET /api/v1/voice/voices lists yours."]
+
+
 def test_json_is_told_to_send_a_file(api: APIClient, engine: FakeEngine) -> None:
     response = api.post(URL, {"text": "Hello"}, format="json")
     assert response.status_code == 400

@@ -26,6 +26,7 @@ from django.contrib.auth.models import User
 from django.core.files import File
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
@@ -48,7 +49,41 @@ def existing_file(path: str) -> Path:
     return found.absolute()
 
 
-class JobCommand(BaseCommand):
+class ToldCommand(BaseCommand):
+    """A command that needs the database and shows what it makes: what is missing of these is told in plain lines."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        if sys.stdout is None and options.get("stdout") is None:
+            raise CommandError("Standard output is closed, so nothing could be shown; nothing was made.")
+        try:
+            return super().execute(*args, **options)
+        except DatabaseError as error:
+            raise CommandError(about_database(error)) from None
+
+    def show(self, line: str) -> None:
+        """Raises OutputGone when nobody reads any more."""
+        try:
+            self.stdout.write(f"{line}\n")
+            self.stdout.flush()
+        except OSError:
+            # Else the interpreter tries once more at its exit, and complains.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise OutputGone from None
+
+
+class OutputGone(Exception):
+    """Standard output takes nothing any more: its reader has ended, or its disk is full."""
+
+
+def about_database(error: DatabaseError) -> str:
+    """What to do about it, for a terminal."""
+    is_behind = getattr(error.__cause__, "sqlstate", "") in ("42P01", "42703")  # Of PostgreSQL: no table, no column.
+    if is_behind or str(error).startswith(("no such table", "no such column")):
+        return "The database has not been set up for this version. Run: manage.py migrate"
+    return f"The database cannot be used: {error}\nSee DATABASE_URL and DATA_DIR."
+
+
+class JobCommand(ToldCommand):
     """A command that makes one file by one job. `formats` are what the output's name may end with."""
 
     formats: tuple[str, ...] = ()

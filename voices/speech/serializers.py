@@ -30,6 +30,7 @@ MAX_TEXT_CHARACTERS = 5000
 DEFAULT_TEMPERATURE = 0.7
 MAX_SEED = 2**32 - 1
 RETRYABLE = (JobStatus.FAILED, JobStatus.CANCELED)
+NO_VOICE_ID = "This is no id of a voice. GET /api/v1/voice/voices lists yours."
 
 
 class FiniteFloatField(serializers.FloatField):
@@ -91,8 +92,9 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
         help_text="The voice to copy: 3 to 60 s of speech as wav, mp3, flac, ogg/opus, m4a/aac or webm.",
     )
     voice_id = serializers.UUIDField(
-        required=False, allow_null=True, help_text="A saved voice of yours, instead of reference_audio."
-    )
+        required=False, allow_null=True, error_messages={"invalid": NO_VOICE_ID},
+        help_text="A saved voice of yours, instead of reference_audio.",
+    )  # fmt: skip
     reference_text = TextField(
         required=False, allow_blank=True, default="", max_length=2000,
         help_text="What is said in the whole of the reference. Improves likeness. A saved voice has its own.",

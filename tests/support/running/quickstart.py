@@ -24,15 +24,15 @@ REFERENCE = SAMPLES / "reference.flac"
 class Quickstart:
     """`manage.py quickstart` with a data folder of its own; `output` is what it has printed so far."""
 
-    def __init__(self, data: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, data: Path, *arguments: str, cwd: Path = BASE_DIR, **environment: str) -> None:
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self.log = data.with_suffix(f".{self.port}.log")
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "quickstart", "--port", str(self.port), *arguments],
-                cwd=BASE_DIR,
+                [sys.executable, str(BASE_DIR / "manage.py"), "quickstart", "--port", str(self.port), *arguments],
+                cwd=cwd,
                 env={**kept, "DATA_DIR": str(data), "ENV_FILE": os.devnull, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -9,16 +9,17 @@ import socket
 import sys
 import time
 from argparse import ArgumentParser
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
-from django.db import Error as DatabaseError
+from django.core.management.base import CommandError
 
 from voiceproject import __version__
 from voiceproject.operations.supervisor import Ended, Supervisor
+from voiceproject.operations.terminal import OutputGone, ToldCommand
 from voiceproject.settings import env
 from voices.keys.models import ApiKey
 
@@ -30,7 +31,7 @@ WORKER_THREADS = 4  # Beside those that jobs may hold, so that no queue waits fo
 WORKER_TIMEOUT_MS = 200
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = "Migrates, makes a demo key and an admin login, and serves API and worker until Ctrl-C."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -47,9 +48,10 @@ class Command(BaseCommand):
             self.serve(host, port, worker)
         except KeyboardInterrupt:  # Before the supervisor took the signals over.
             pass
-        except DatabaseError as error:
-            raise CommandError(f"The database cannot be used: {error}\nSee DATABASE_URL and DATA_DIR.") from None
-        self.say("\nStopped.")
+        except OutputGone:  # As after `quickstart | head`: nobody would see the key.
+            sys.exit(1)
+        with suppress(OutputGone):
+            self.say("\nStopped.")
 
     def serve(self, host: str, port: int, worker: bool) -> None:
         started = time.monotonic()
@@ -73,8 +75,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def say(self, line: str = "") -> None:
-        self.stdout.write(f"{line}\n")
-        self.stdout.flush()
+        self.show(line)
 
     def introduce(self, base: str, worker: bool, health: dict[str, Any], seconds: float) -> None:
         say = self.say
@@ -186,8 +187,11 @@ def commands(host: str, port: int, worker: bool) -> dict[str, list[str]]:
 
 
 def environment(host: str) -> dict[str, str]:
-    """The children's environment. A server answers to the name under which the printed lines call it, and one that was
-    told to listen to others, to any name that they use for it unless ALLOWED_HOSTS says which."""
+    """The children's environment. They start in the checkout, so paths are absolute in it.
+
+    A server answers to the name under which the printed lines call it, and one that was told to listen to others, to
+    any name that they use for it unless ALLOWED_HOSTS says which.
+    """
     names = list(settings.ALLOWED_HOSTS)
     if host not in ("0.0.0.0", "::"):
         names.append(f"[{host}]" if ":" in host else host)
@@ -195,6 +199,8 @@ def environment(host: str) -> dict[str, str]:
         names.append("127.0.0.1" if env.values.get("ALLOWED_HOSTS") else "*")
     return {
         **os.environ,
+        **env.for_children,
+        "DATA_DIR": str(settings.DATA_DIR),
         "ALLOWED_HOSTS": ",".join(dict.fromkeys(names)),
         "VOICEPROJECT_LIFELINE": "1",
         "dramatiq_worker_timeout": str(WORKER_TIMEOUT_MS),

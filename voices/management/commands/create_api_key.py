@@ -7,14 +7,19 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand, CommandError
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandError
+from django.db import transaction
 from django.utils import timezone
 
+from voiceproject.operations.terminal import OutputGone, ToldCommand
 from voices.keys import grants
-from voices.keys.models import KEY_LIMITS, MAX_LIMIT, SCOPES, clean_networks
+from voices.keys.models import KEY_LIMITS, MAX_LIMIT, SCOPES, ApiKey, clean_networks
+
+MAX_DAYS = 100 * 365
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = "Makes an API key of a user and prints it. It is not shown again: only its hash is kept."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -38,11 +43,16 @@ class Command(BaseCommand):
                 raise CommandError(f"There is no user {options['user']!r}; add --create-user to make one.")
             user = User(username=options["user"])
             user.set_unusable_password()
-            user.full_clean(exclude=["password"])
-            user.save()
+            try:
+                user.full_clean(exclude=["password"])
+            except ValidationError as error:
+                raise CommandError(f"{options['user']!r} cannot be a user name. {' '.join(error.messages)}") from None
         days = options["expires_in_days"]
-        if days is not None and days < 1:
-            raise CommandError("--expires-in-days must be at least 1.")
+        if days is not None and not 1 <= days <= MAX_DAYS:
+            raise CommandError(f"--expires-in-days must be from 1 to {MAX_DAYS}.")
+        longest = ApiKey._meta.get_field("name").max_length
+        if longest and len(options["name"]) > longest:
+            raise CommandError(f"--name may have {longest} characters, not {len(options['name'])}.")
         expires_at = timezone.now() + timedelta(days=days) if days else None
         fields = {name: options[name] for name in ("name", "scopes", "allowed_networks", *KEY_LIMITS)}
         try:
@@ -52,6 +62,12 @@ class Command(BaseCommand):
         for name in KEY_LIMITS:
             if fields[name] is not None and not 1 <= fields[name] <= MAX_LIMIT:
                 raise CommandError(f"--{name.replace('_', '-')} must be from 1 to {MAX_LIMIT}.")
-        key, secret = grants.create(user, grants.Actor(), **fields, expires_at=expires_at)
-        self.stderr.write(f"Key {key.prefix}… of {user.username}. Copy it now, it is not shown again:")
-        self.stdout.write(secret)
+        try:
+            with transaction.atomic():  # A key that nobody has seen is none.
+                if user.pk is None:
+                    user.save()
+                key, secret = grants.create(user, grants.Actor(), **fields, expires_at=expires_at)
+                self.stderr.write(f"Key {key.prefix}… of {user.username}. Copy it now, it is not shown again:")
+                self.show(secret)
+        except OutputGone:
+            raise CommandError("The key could not be shown, so none was made.") from None
