@@ -19,6 +19,7 @@ import io
 import json
 import os
 import resource
+import signal
 import statistics
 import sys
 import threading
@@ -304,6 +305,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="NAME")
     parser.add_argument("--scale", type=float, default=1.0, help="of the crowd, for a quick look")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # What was started is ended then too.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # The servers inherit it.
     with contextlib.ExitStack() as stack:
