@@ -223,7 +223,7 @@ def test_the_operator_signs_in_and_sees_who_had_failed_to(upgraded: Upgraded) ->
         "username": "operator",
         "password": upgraded.facts["password"],
         "csrfmiddlewaretoken": session.cookies["csrftoken"],
-        "next": "/admin/voiceproject/auditentry/?action=signin.failed",
+        "next": "/admin/voiceproject/auditentry/?q=signin.failed",
     }
     page = session.post(login, data=form, headers={"Referer": login}, timeout=30)
     session.cookies.clear()
