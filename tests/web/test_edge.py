@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from tests.fakes.gptsovits import tone
 from tests.support.audio import wav_bytes
-from tests.support.running.processes import database_url
+from tests.support.running.processes import database_url, processes_of
 from tests.support.running.quick_server import Answer, HeldGptSovits, Server, ask
 from tests.support.running.servers import free_port
 from tests.support.tenants import Tenant
@@ -555,6 +555,22 @@ def test_the_server_ends_with_open_streams(start: Callable[..., subprocess.Popen
     assert (held.status, held.json()["status"]) == (200, "queued")
     assert process.wait(20) == 0
     assert time.monotonic() - began < 4
+
+
+def test_a_worker_whose_main_process_was_killed_ends(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    place = tmp_path / "web.sock"
+    process = start("voiceproject.asgi", "--config", "python:voiceproject.serving", "--bind", f"unix:{place}")
+
+    def is_served() -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(place)) == 0
+
+    until(is_served, 60)
+    until(lambda: len(processes_of(str(tmp_path / "data"))) == 2, 60)
+    process.kill()
+    until(lambda: not processes_of(str(tmp_path / "data")), 20)
 
 
 def test_the_old_command_serves_on_a_unix_socket(

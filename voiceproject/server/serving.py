@@ -33,9 +33,17 @@ STOP_SECONDS = 1 if os.environ.get("VOICEPROJECT_LIFELINE") else 28
 
 
 class Server(uvicorn.Server):
+    """Ends who stalls, and itself when gunicorn's main process is gone, whose socket it would hold for ever."""
+
+    def __init__(self, config: uvicorn.Config, parent: int) -> None:
+        super().__init__(config)
+        self.parent = parent  # its process id
+
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # about once a second
             look_at_all(self.server_state.connections)
+            if os.getppid() != self.parent:  # It was killed; gunicorn's own workers look for it too.
+                self.should_exit = True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:
@@ -72,7 +80,7 @@ class Worker(UvicornWorker):
     async def _serve(self) -> None:
         # The command may name voiceproject.wsgi, as it did in earlier releases.
         self.config.app = "voiceproject.asgi:application"
-        server = Server(config=self.config)
+        server = Server(self.config, self.ppid)
         await server.serve(sockets=self.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
