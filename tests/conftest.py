@@ -18,7 +18,7 @@ pytest.register_assert_rewrite("tests.fakes", "tests.support")
 LONGEST = (
     "test_builtin_engine", "test_last_release", "test_builtin_infer", "test_quickstart", "test_gptsovits_infer",
     "test_worker", "test_studio", "test_conversion", "test_japanese_chinese", "test_builtin_separate", "test_examples",
-    "test_isolation", "test_openapi",
+    "test_isolation", "test_openapi", "test_bad_input", "test_edge", "test_slow_clients", "test_hostile_sockets",
 )  # fmt: skip
 
 
