@@ -24,7 +24,7 @@ from django.utils import timezone
 from tests.fakes.gptsovits import tone
 from tests.support.audio import wav_bytes
 from tests.support.running.processes import database_url, processes_of
-from tests.support.running.quick_server import Answer, HeldGptSovits, Server, ask
+from tests.support.running.quick_server import Answer, Server, ask, serving
 from tests.support.running.servers import free_port
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
@@ -39,24 +39,9 @@ SPEAK = "/api/v1/voice/synthesize"
 
 @pytest.fixture(scope="module")
 def served(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with HeldGptSovits() as fake:
-        server = Server(
-            tmp_path_factory.mktemp("server"), fake, "tests.programs.socket_serving", WEB_STREAMS_PER_TENANT="60"
-        )
-        try:
-            yield server
-        finally:
-            fake.gate.set()
-            server.process.terminate()
-            server.process.wait(40)
-
-
-@pytest.fixture
-def server(served: Server) -> Iterator[Server]:
-    served.fake.reset()
-    yield served
-    served.fake.gate.set()
-    until(lambda: not Synthesis.objects.filter(status="running").exists(), 60)
+    folder = tmp_path_factory.mktemp("server")
+    with serving(folder, "tests.programs.socket_serving", WEB_STREAMS_PER_TENANT="60") as server:
+        yield server
 
 
 def send(server: Server, path: str, headers: str, body: bytes = b"", method: str = "POST") -> socket.socket:

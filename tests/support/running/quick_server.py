@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,19 @@ class Server:
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+
+@contextmanager
+def serving(folder: Path, *config: str, **environ: str) -> Iterator[Server]:
+    """The server until the block is left, with an engine of its own."""
+    with HeldGptSovits() as fake:
+        server = Server(folder, fake, *config, **environ)
+        try:
+            yield server
+        finally:
+            fake.gate.set()
+            server.process.terminate()
+            server.process.wait(40)
 
 
 class Answer:

@@ -44,6 +44,7 @@ class Program:
             raise
 
     def answers(self) -> bool:
+        # Each subclass has its own way to ask; this class is never made itself.
         raise NotImplementedError
 
     def wait(self, condition: Callable[[], bool], seconds: float = 60) -> None:
