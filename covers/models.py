@@ -25,6 +25,7 @@ class CoverJob(Job):
 
     reference_voice = models.FileField(_("reference voice"), max_length=200)
     song = models.FileField(_("song"), max_length=200)
+    title = models.CharField(_("title"), max_length=200, blank=True, help_text=_("The uploaded song's name, cleaned"))
     song_hash = models.CharField(_("song hash"), max_length=64, help_text=_("SHA-256 of the uploaded song"))
     model_id = models.CharField(_("model id"), max_length=100, blank=True)
     pitch_shift = models.SmallIntegerField(

@@ -166,7 +166,10 @@ class _Cover:
                 max_seconds=settings.COVER_MAX_DURATION_SECONDS,
                 sample_rate=SAMPLE_RATE,
             )
-            samples, rate = audio.load_reference(self.folder / "reference.upload", field="reference_voice")
+            samples, rate = audio.load_reference(
+                self.folder / "reference.upload", field="reference_voice", warnings=self.warnings
+            )
+            self.warnings += info.warnings
         except PublicError as error:
             code = "too_long" if error.details.get("reason") == "too_long" else "preprocess_failed"
             raise StageFailed(code, error.message) from error

@@ -38,7 +38,7 @@ from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response
 from voiceproject.web.slots import waiting_slot
-from voiceproject.web.uploads import upload_path
+from voiceproject.web.uploads import title_of, upload_path
 from voiceproject.webhooks.deliveries import callback_base
 from voices.keys.auth import credentials
 from voices.library import selection
@@ -102,6 +102,7 @@ class CoverJobViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         textfilter.check(request, fields["lyrics"], "cover", "lyrics")
+        title = title_of(fields["song"])
         song = upload_path(fields.pop("song"))
         reference: Path | FieldFile
         if "voice_id" in fields:
@@ -113,11 +114,13 @@ class CoverJobViewSet(
         else:
             reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None
+        warnings: list[str] = []
         with waiting_slot():
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
             if isinstance(reference, Path):
-                audio.load_reference(reference, field="reference_voice")
+                audio.load_reference(reference, field="reference_voice", warnings=warnings)
             info = audio.decode_song(song, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
+            warnings += info.warnings
             song_hash = audio.sha256_file(song)
         job = CoverJob(
             id=uuid.uuid4(),
@@ -125,8 +128,10 @@ class CoverJobViewSet(
             api_key=key,
             request_id=current("request_id"),
             callback_base=callback_base(request),
+            title=title,
             song_hash=song_hash,
             duration_seconds=info.duration_seconds,
+            warning=" ".join(warnings)[:500],
             **fields,
         )
         storage = job.song.storage
@@ -231,8 +236,8 @@ class CoverJobViewSet(
             source.raise_unless_succeeded()
         if not source.has_stems:
             raise PublicError("conflict", "This job has no stems that could be mixed again.")
-        copied = ("voice_id", "song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind", "preview_seconds",
-                  "preview_start_seconds", "duration_seconds")  # fmt: skip
+        copied = ("voice_id", "title", "song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind",
+                  "preview_seconds", "preview_start_seconds", "duration_seconds")  # fmt: skip
         job = CoverJob(
             tenant=tenant,
             api_key=key,

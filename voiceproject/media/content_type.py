@@ -52,8 +52,8 @@ class Content:
     or the last frame of a stream of them, runs on behind the end of the file. joined: where it ends, another file
     begins. options: for the demuxer. patches: bytes that it is shown instead of the file's, by their place: lengths
     that the writer left open. stated_share: how many times as long as the audio is a header says that it is. delay:
-    samples that the encoder put in front, where only the file's first frame tells; stated_frames: of that frame, the samples
-    that follow it; padding: how many of those are the encoder's filling.
+    samples that the encoder put in front, where only the file's first frame tells; stated_frames: of that frame, the
+    samples that follow it; padding: how many of those are the encoder's filling.
     """
 
     kind: str

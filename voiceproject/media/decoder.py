@@ -53,6 +53,7 @@ FILLING = 4096
 MAX_TAIL_BYTES = 4096
 STATED_SLACK_SECONDS = 0.15
 EXACT_SLACK_SECONDS = 0.01
+MOVED_SECONDS = 0.1
 INDEX_MISSING = "0.00 s: what tells where the audio lies is missing"
 # How the channels of a layout are heard on two sides (ITU-R BS.775).
 _HALF = math.sqrt(0.5)
@@ -299,7 +300,8 @@ class Decoding:
                 late -= (first or 0.0) + frame.samples / frame.sample_rate
             if late > self.max_seconds + 1:
                 raise Refused("too_long", round(late, 3))
-            silence = max(0, round(late * frame.sample_rate))
+            # Muxers move what begins before 0 to 0; elsewhere the time is that of what the encoder put in front.
+            silence = max(0, round(late * frame.sample_rate)) + (skip if late > MOVED_SECONDS else 0)
         header = {"upload_channels": channels, "codec": self.codec}
         self.output.begin(frame.sample_rate, min(channels, 2), skip, silence, header)
 
