@@ -20,8 +20,8 @@ from voiceproject.registry import WebSocketRoute, registry
 from voiceproject.server.connection import EXTENSION
 from voiceproject.telemetry import metrics
 from voiceproject.telemetry.logging import bind
+from voiceproject.web import slots
 from voiceproject.web.errors import as_public_error
-from voiceproject.web.slots import acquire_stream, too_many_waiting
 from voiceproject.web.streams import LAPSED, STOPPED, Stream, streams
 from voiceproject.web.threads import with_database
 
@@ -102,9 +102,7 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
             if route is None:
                 raise PublicError("not_found", "There is no WebSocket here.")
             tenant, key = await _admit(scope, headers, route)
-            place = acquire_stream(tenant.pk)
-            if place is None:
-                raise too_many_waiting()
+            place = slots.streams.take(tenant.pk)
         except Exception as error:
             public = as_public_error(error)
             if public.code == "internal_error":
