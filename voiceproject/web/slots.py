@@ -25,12 +25,13 @@ class Places:
 
     name: of what they are, for messages; most_of_one: of one tenant, where there is such a limit.
 
-    A tenant gets another place while it has less than eight times those that are free (a "dynamic threshold", as
-    switches share their buffers). One alone gets eight ninths. However many take all they get, some stay free, until
-    there are as many such tenants as places.
+    A sixteenth is for tenants that have none. Of the others a tenant gets one more while it has less than eight times
+    those that are free (a "dynamic threshold", as switches share their buffers): one alone gets five sixths of all, and
+    each that comes after it gets less.
     """
 
     SHARE = 8
+    RESERVE = 16
 
     def __init__(self, most: int, most_of_one: int | None = None, name: str = "requests that wait") -> None:
         self._most, self._most_of_one = most, most if most_of_one is None else most_of_one
@@ -43,7 +44,9 @@ class Places:
         back, once, however often it is called."""
         with self._lock:
             free, taken = self._most - self._taken.total(), self._taken[tenant]
-            if count > free or taken + count > self._most_of_one or taken >= self.SHARE * free:
+            if taken:
+                free -= self._most // self.RESERVE
+            if count > free or taken + count > self._most_of_one or (taken and taken >= self.SHARE * free):
                 return None
             self._taken[tenant] += count
         held = [True]
