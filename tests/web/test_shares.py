@@ -93,7 +93,7 @@ def test_a_tenant_that_fills_everything_does_not_delay_another_by_more_than_a_se
     assert answer.file.read(int(answer.headers["content-length"]))[:4] == b"RIFF"
     spoken = [call["body"]["text"] for call in list(server.fake.log)]
     assert spoken.index(OTHERS) == 1, "it was not the next that the engine heard of"
-    found = Counter()
+    found: Counter[int] = Counter()
     for connection in crowd:
         answer = Answer(connection)
         found[answer.status] += 1
