@@ -16,7 +16,7 @@ def assume(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('voiceproject', '0014_usage_lineage'),
+        ('voiceproject', '0015_webhook_order'),
     ]
 
     operations = [
