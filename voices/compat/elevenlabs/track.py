@@ -1,0 +1,155 @@
+"""What one stream of text sounds like: the audio of several syntheses as one, and when its characters are said."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import soxr
+
+from voiceproject.media.formats import Encoder, Output, Samples
+from voiceproject.provenance.marks import mark_sent
+from voices.compat.common import samples_of
+from voices.compat.elevenlabs.speech import spread
+from voices.speech.synthesis import SpeechStream
+from voices.text.growing import ends_sentence
+from voices.text.languages import has_speech
+from voices.text.pieces import COMMAS
+
+# Between what was spoken apart and belongs together, as the engines pause within one text; at speed 1.
+SENTENCE_PAUSE_SECONDS, CLAUSE_PAUSE_SECONDS = 0.35, 0.12
+SILENCE = 10 ** (-55 / 20)  # of full scale
+MAX_KEPT_BYTES = 8 * 1024 * 1024  # of encoded audio, before its encoder makes place for a new one
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """audio: encoded bytes; alignment: of the sentences that begin in them, None where none does."""
+
+    audio: bytes
+    alignment: dict[str, Any] | None
+
+
+class Track:
+    """The audio of one context. Its methods are called by one thread at a time."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._encoder: Encoder | None = None
+        self._rate = 0
+        self._bytes = 0
+        self._ahead = 0.0  # seconds of silence that no alignment has counted yet
+        self._silence = 0.0  # at the end
+        self._pause = 0.0  # that must follow what was said last
+        self._begun = self._settled = False
+        self._hash = hashlib.sha256()
+        self._job_id: uuid.UUID | None = None
+
+    def speak(self, stream: SpeechStream, text: str, speed: float) -> Iterator[Chunk]:
+        """The chunks of one synthesis. text: what is spoken, as it was sent. Raises as SpeechStream."""
+        self._job_id = stream.job_id
+        data = self._renewed(stream.sample_rate)
+        aligner = Aligner(text)
+        told = 0
+        lead = max(0.0, self._pause - self._silence) if self._begun else 0.0
+        for samples in samples_of(stream):
+            alignment = None
+            if len(stream.spoken) > told:
+                sentences, told = stream.spoken[told:], len(stream.spoken)
+                alignment = aligner.align(sentences, self._ahead + lead)
+                # Where there are no letters to tell it of, the time that has passed is told with the next ones.
+                self._ahead = 0.0 if alignment else self._ahead + lead + sentences[-1][2] - sentences[0][1]
+            data += self._write(samples, stream.sample_rate, lead)
+            lead = 0.0
+            yield Chunk(data, alignment)
+            data = b""
+        pause = SENTENCE_PAUSE_SECONDS if ends_sentence(text) else CLAUSE_PAUSE_SECONDS
+        self._pause = pause / speed if ends_sentence(text) or text.rstrip()[-1:] in COMMAS else 0.0
+
+    def settle(self) -> bytes:
+        """What the encoder still holds back: the client shall hear the end of a sentence, and no other comes now."""
+        if self._encoder is None or self._settled:
+            return b""
+        self._settled = True
+        seconds = self._encoder.latency_seconds
+        if not seconds:
+            return b""
+        self._ahead += seconds
+        self._silence += seconds
+        return self._counted(self._encoder.write(np.zeros(round(seconds * self._rate), np.float32)))
+
+    def close(self) -> bytes:
+        """The end of the audio. Remembers what was sent by its hash. May be called twice."""
+        data = b""
+        if self._encoder is not None:
+            data = self._counted(self._encoder.close())
+            self._encoder = None
+        if self._job_id is not None:
+            mark_sent(self._job_id, self._hash.hexdigest(), what="speech")
+            self._job_id = None
+        return data
+
+    def _renewed(self, rate: int) -> bytes:
+        """Makes the encoder, also in place of one that keeps much already, whose end is returned."""
+        data = b""
+        if self._encoder is not None and self._bytes > MAX_KEPT_BYTES:
+            data = self._counted(self._encoder.close())
+            self._encoder = None
+        if self._encoder is None:
+            self._encoder, self._rate, self._bytes = Encoder(rate, self._output), rate, 0
+        return data
+
+    def _write(self, samples: Samples, rate: int, lead: float) -> bytes:
+        assert self._encoder is not None
+        if rate != self._rate:
+            samples = soxr.resample(samples, rate, self._rate)
+        loud = np.flatnonzero(np.abs(samples) > SILENCE)
+        if len(loud):
+            self._silence = (len(samples) - 1 - int(loud[-1])) / self._rate
+        else:
+            self._silence += len(samples) / self._rate
+        if lead:
+            samples = np.concatenate([np.zeros(round(lead * self._rate), np.float32), samples])
+        self._begun, self._settled = True, False
+        return self._counted(self._encoder.write(samples))
+
+    def _counted(self, data: bytes) -> bytes:
+        self._bytes += len(data)
+        self._hash.update(data)
+        return data
+
+
+class Aligner:
+    """When the characters of a text are said, sentence by sentence: exact for these, estimated within them."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._place = 0
+
+    def align(self, spoken: list[tuple[str, float, float]], lead: float) -> dict[str, Any] | None:
+        """spoken: the next sentences, as in SpeechStream. Times begin with the audio of the first of them, which has
+        lead seconds of silence in front; the last character ends with the last sentence's audio. None: no characters.
+        """
+        origin = spoken[0][1] - lead
+        characters: list[str] = []
+        times: list[int] = []
+        for sentence, begin, end in spoken:
+            # A sentence that the engine has changed is not found in the text: take as many characters as it has.
+            found = self._text.find(sentence, self._place)
+            stop = found + len(sentence) if found >= 0 else min(len(self._text), self._place + len(sentence))
+            if not has_speech(self._text[stop:]):
+                stop = len(self._text)
+            for character, at, _ in spread(self._text[self._place : stop], begin - origin, end - origin):
+                characters.append(character)
+                times.append(round(1000 * at))
+            self._place = stop
+        if not characters:
+            return None
+        times.append(round(1000 * (spoken[-1][2] - origin)))
+        durations = [after - before for before, after in pairwise(times)]
+        return {"chars": characters, "charStartTimesMs": times[:-1], "charDurationsMs": durations}
