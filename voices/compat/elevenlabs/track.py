@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class Track:
             lead = 0.0
             yield Chunk(data, alignment)
             data = b""
+        if (left := aligner.rest()) is not None:
+            yield Chunk(b"", left)
         pause = SENTENCE_PAUSE_SECONDS if ends_sentence(text) else CLAUSE_PAUSE_SECONDS
         self._pause = pause / speed if ends_sentence(text) or text.rstrip()[-1:] in COMMAS else 0.0
 
@@ -139,9 +142,11 @@ class Aligner:
         characters: list[str] = []
         times: list[int] = []
         for sentence, begin, end in spoken:
-            # A sentence that the engine has changed is not found in the text: take as many characters as it has.
-            found = self._text.find(sentence, self._place)
-            stop = found + len(sentence) if found >= 0 else min(len(self._text), self._place + len(sentence))
+            # The engine's sentences have single spaces. One that it has changed otherwise is not found in the text:
+            # take as many characters as it has.
+            words = re.compile(r"\s+".join(map(re.escape, sentence.split())))
+            found = words.search(self._text, self._place)
+            stop = found.end() if found else min(len(self._text), self._place + len(sentence))
             if not has_speech(self._text[stop:]):
                 stop = len(self._text)
             for character, at, _ in spread(self._text[self._place : stop], begin - origin, end - origin):
@@ -153,3 +158,11 @@ class Aligner:
         times.append(round(1000 * (spoken[-1][2] - origin)))
         durations = [after - before for before, after in pairwise(times)]
         return {"chars": characters, "charStartTimesMs": times[:-1], "charDurationsMs": durations}
+
+    def rest(self) -> dict[str, Any] | None:
+        """What is left of the text behind the last sentence: of no length, since nobody knows when it was said."""
+        characters = list(self._text[self._place :])
+        if not characters:
+            return None
+        zeros = [0] * len(characters)
+        return {"chars": characters, "charStartTimesMs": zeros, "charDurationsMs": zeros}
