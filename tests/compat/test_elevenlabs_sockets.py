@@ -339,7 +339,8 @@ def test_a_message_that_is_none_ends_the_socket_with_a_reason(
         talk.send({"text": " ", "unknown": {"field": 1}})
         try:
             talk.send(*messages)
-            talk.to_end()
+            while talk.next() is not None:
+                pass
         except OSError:  # Who still sends may lose the last word.
             assert error == "too large"
             return

@@ -95,10 +95,15 @@ class MessageSerializer(serializers.Serializer):
 
 @dataclass(frozen=True)
 class Options:
-    """What the URL says. asked: fields of TextToSpeechSerializer."""
+    """What the URL says. asked: fields of TextToSpeechSerializer.
+
+    sync_alignment: times count from the beginning of a context, not of the message. That is how LiveKit, which sends
+    it, reads them, while Pipecat, which does not, adds up the messages' times.
+    """
 
     output: Output
     eager: bool
+    sync_alignment: bool
     inactivity_seconds: float
     asked: dict[str, Any]
 
@@ -113,6 +118,7 @@ class Options:
         return cls(
             output_of(query, streamed=True),
             query.get("auto_mode", "").lower() == "true",
+            query.get("sync_alignment", "").lower() == "true",
             number(seconds, "inactivity_timeout", 1, MAX_INACTIVITY_SECONDS),
             {name: value for name, value in serializer.validated_data.items() if name != "text"},
         )

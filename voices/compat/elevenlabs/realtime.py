@@ -43,6 +43,7 @@ from voices.compat.elevenlabs.messages import (
 )
 from voices.compat.elevenlabs.speech import own_fields
 from voices.compat.elevenlabs.track import Chunk, Track
+from voices.engines import configured
 from voices.speech.synthesis import SpeechStream
 from voices.text.growing import SCHEDULE, GrowingText
 
@@ -215,7 +216,7 @@ class Context:
         self.name = name
         self.earlier = earlier
         self.text = GrowingText(SCHEDULE, session.options.eager)
-        self.track = Track(session.options.output)
+        self.track = Track(session.options.output, not session.options.sync_alignment)
         self.style: dict[str, Any] = {}  # of voice_settings
         self.active_at = asyncio.get_running_loop().time()
         self.busy = False
@@ -361,7 +362,9 @@ class Part:
         asked = {**session.options.asked, "text": self._text, "voice_settings": context.style}
         speaking = Speaking(request, speaker, own_fields(asked, speaker), streamed=True)
         self._stream = speaking.stream()
-        self._chunks = context.track.speak(self._stream, self._text, speaking.job.speed)
+        sentence, clause = getattr(configured.get_engine(), "pauses", (0.0, 0.0))
+        pauses = sentence / speaking.job.speed, clause / speaking.job.speed
+        self._chunks = context.track.speak(self._stream, self._text, pauses)
 
     def next(self) -> Chunk | None:
         return next(self._chunks, None)

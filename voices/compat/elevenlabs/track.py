@@ -19,12 +19,8 @@ from voices.compat.common import samples_of
 from voices.compat.elevenlabs.speech import spread
 from voices.speech.synthesis import SpeechStream
 from voices.text.growing import ends_sentence
-from voices.text.languages import has_speech
-from voices.text.pieces import COMMAS
+from voices.text.languages import HAN, KANA, has_speech, script_of
 
-# Between what was spoken apart and belongs together, as the engines pause within one text; at speed 1.
-SENTENCE_PAUSE_SECONDS, CLAUSE_PAUSE_SECONDS = 0.35, 0.12
-SILENCE = 10 ** (-55 / 20)  # of full scale
 MAX_KEPT_BYTES = 8 * 1024 * 1024  # of encoded audio, before its encoder makes place for a new one
 
 
@@ -39,40 +35,57 @@ class Chunk:
 class Track:
     """The audio of one context. Its methods are called by one thread at a time."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, own_clock: bool) -> None:
+        """own_clock: the times of each alignment begin with its chunk; else with the track."""
         self._output = output
+        self._own_clock = own_clock
         self._encoder: Encoder | None = None
         self._rate = 0
         self._bytes = 0
         self._ahead = 0.0  # seconds of silence that no alignment has counted yet
-        self._silence = 0.0  # at the end
-        self._pause = 0.0  # that must follow what was said last
-        self._begun = self._settled = False
+        self._pause = 0.0  # seconds that must still follow what was said last
+        self._clock = 0.0  # seconds that alignments have told of
+        self._settled = False
+        self._unspaced = False  # What was said last ends without a space.
         self._hash = hashlib.sha256()
         self._job_id: uuid.UUID | None = None
 
-    def speak(self, stream: SpeechStream, text: str, speed: float) -> Iterator[Chunk]:
-        """The chunks of one synthesis. text: what is spoken, as it was sent. Raises as SpeechStream."""
+    def speak(self, stream: SpeechStream, text: str, pauses: tuple[float, float]) -> Iterator[Chunk]:
+        """The chunks of one synthesis. text: what is spoken, as it was sent; pauses: seconds of silence behind it, if
+        it ends a sentence and if not. Raises as SpeechStream."""
         self._job_id = stream.job_id
+        if self._unspaced and not text[0].isspace() and script_of(text[0]) not in (HAN, KANA):
+            text = f" {text}"  # Clients find the ends of words by it, also across messages.
+        self._unspaced = not text[-1].isspace()
         data = self._renewed(stream.sample_rate)
         aligner = Aligner(text)
         told = 0
-        lead = max(0.0, self._pause - self._silence) if self._begun else 0.0
+        lead, self._pause = self._pause, 0.0
         for samples in samples_of(stream):
             alignment = None
             if len(stream.spoken) > told:
                 sentences, told = stream.spoken[told:], len(stream.spoken)
-                alignment = aligner.align(sentences, self._ahead + lead)
-                # Where there are no letters to tell it of, the time that has passed is told with the next ones.
-                self._ahead = 0.0 if alignment else self._ahead + lead + sentences[-1][2] - sentences[0][1]
+                alignment = self._timed(aligner, sentences, self._ahead + lead)
             data += self._write(samples, stream.sample_rate, lead)
             lead = 0.0
             yield Chunk(data, alignment)
             data = b""
-        if (left := aligner.rest()) is not None:
+        if (left := aligner.rest(self._offset())) is not None:
             yield Chunk(b"", left)
-        pause = SENTENCE_PAUSE_SECONDS if ends_sentence(text) else CLAUSE_PAUSE_SECONDS
-        self._pause = pause / speed if ends_sentence(text) or text.rstrip()[-1:] in COMMAS else 0.0
+        self._pause = pauses[0] if ends_sentence(text) else pauses[1]
+
+    def _timed(self, aligner: Aligner, sentences: list[tuple[str, float, float]], lead: float) -> dict[str, Any] | None:
+        seconds = lead + sentences[-1][2] - sentences[0][1]
+        alignment = aligner.align(sentences, lead, self._offset())
+        if alignment is None:
+            self._ahead = seconds  # There are no letters to tell it of: it is told with the next ones.
+        else:
+            self._ahead = 0.0
+            self._clock += seconds
+        return alignment
+
+    def _offset(self) -> float:
+        return 0.0 if self._own_clock else self._clock
 
     def settle(self) -> bytes:
         """What the encoder still holds back: the client shall hear the end of a sentence, and no other comes now."""
@@ -83,7 +96,7 @@ class Track:
         if not seconds:
             return b""
         self._ahead += seconds
-        self._silence += seconds
+        self._pause = max(0.0, self._pause - seconds)
         return self._counted(self._encoder.write(np.zeros(round(seconds * self._rate), np.float32)))
 
     def close(self) -> bytes:
@@ -111,14 +124,9 @@ class Track:
         assert self._encoder is not None
         if rate != self._rate:
             samples = soxr.resample(samples, rate, self._rate)
-        loud = np.flatnonzero(np.abs(samples) > SILENCE)
-        if len(loud):
-            self._silence = (len(samples) - 1 - int(loud[-1])) / self._rate
-        else:
-            self._silence += len(samples) / self._rate
         if lead:
             samples = np.concatenate([np.zeros(round(lead * self._rate), np.float32), samples])
-        self._begun, self._settled = True, False
+        self._settled = False
         return self._counted(self._encoder.write(samples))
 
     def _counted(self, data: bytes) -> bytes:
@@ -134,11 +142,11 @@ class Aligner:
         self._text = text
         self._place = 0
 
-    def align(self, spoken: list[tuple[str, float, float]], lead: float) -> dict[str, Any] | None:
-        """spoken: the next sentences, as in SpeechStream. Times begin with the audio of the first of them, which has
-        lead seconds of silence in front; the last character ends with the last sentence's audio. None: no characters.
+    def align(self, spoken: list[tuple[str, float, float]], lead: float, offset: float = 0.0) -> dict[str, Any] | None:
+        """spoken: the next sentences, as in SpeechStream. The audio of the first of them, with lead seconds of silence
+        in front, begins at offset; the last character ends with the last sentence's audio. None: no characters.
         """
-        origin = spoken[0][1] - lead
+        origin = spoken[0][1] - lead - offset
         characters: list[str] = []
         times: list[int] = []
         for sentence, begin, end in spoken:
@@ -159,10 +167,10 @@ class Aligner:
         durations = [after - before for before, after in pairwise(times)]
         return {"chars": characters, "charStartTimesMs": times[:-1], "charDurationsMs": durations}
 
-    def rest(self) -> dict[str, Any] | None:
+    def rest(self, offset: float = 0.0) -> dict[str, Any] | None:
         """What is left of the text behind the last sentence: of no length, since nobody knows when it was said."""
         characters = list(self._text[self._place :])
         if not characters:
             return None
-        zeros = [0] * len(characters)
-        return {"chars": characters, "charStartTimesMs": zeros, "charDurationsMs": zeros}
+        starts = [round(1000 * offset)] * len(characters)
+        return {"chars": characters, "charStartTimesMs": starts, "charDurationsMs": [0] * len(characters)}
