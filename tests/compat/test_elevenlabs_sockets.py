@@ -267,10 +267,16 @@ def test_two_contexts_speak_at_once_and_each_ends_by_itself(server: Server, tena
         talk.until_final("quick")
         # The name may be taken again, and another connection's context of this name is another one.
         talk.send({"text": "A new one. ", "context_id": "quick"})
-        with Talk(server, voice_id, tenant.secret, "multi-stream-input") as other:
-            other.send({"text": "Elsewhere. ", "contextId": "slow", "flush": True}, {"close_socket": True})
+        with Talk(
+            server, voice_id, tenant.secret, "multi-stream-input", auto_mode="true", sync_alignment="true"
+        ) as other:
+            other.send(*({"text": text, "contextId": "slow"} for text in ("Elsewhere.", "Again.")))
+            other.send({"close_socket": True})
             other.to_end()
-            assert (other.code, other.said()[0]) == (1000, "Elsewhere. ")
+            assert (other.code, other.said()[0]) == (1000, "Elsewhere. Again.")
+        # Such times count from the beginning of the context.
+        first, second = (one["alignment"]["charStartTimesMs"] for one in other.came if one.get("alignment"))
+        assert 0 == first[0] < first[-1] < second[0] < second[-1] < 1000 * len(other.heard()[0]) / 24_000
         talk.send({"close_socket": True})
         talk.to_end()
     assert talk.code == 1000

@@ -11,7 +11,9 @@ from voices.text.sentences import finished
 
 SCHEDULE = (120, 160, 250, 290)
 MAX_PART = 1000  # characters
-LEAST_CLAUSE = 50  # characters, for a part that ends within a sentence because the sender is in a hurry
+# In characters: of a part that ends within a sentence, since the sender is in a hurry; and how much must be there for
+# that, since a sentence that is about to end sounds better whole.
+LEAST_CLAUSE, HURRIED = 25, 75
 
 
 class GrowingText:
@@ -75,11 +77,11 @@ class GrowingText:
         self._tried = False
         cut = 0
         if tried:
-            cut = finished(text) or last_clause(text, LEAST_CLAUSE)
+            cut = finished(text) or (last_clause(text, LEAST_CLAUSE) if len(text) >= HURRIED else 0)
         least = self.schedule[min(self._given, len(self.schedule) - 1)]
         if not cut and len(text) >= least:
             cut = finished(text)
-            if 2 * cut < least:
+            if 2 * cut < least and 2 * len(text) >= 3 * least:
                 cut = last_clause(text, least // 2) or cut
             if not cut and len(text) >= 2 * least:
                 cut = text.rfind(" ") + 1
