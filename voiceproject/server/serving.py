@@ -7,6 +7,7 @@ by engines and workers, and who waits costs no thread (see voiceproject.server.e
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import resource
@@ -99,7 +100,19 @@ loglevel = "warning"
 control_socket_disable = True
 
 
+# glibc's number of the option, and from which size on an array is memory of its own, which goes back when it is freed.
+# By itself glibc raises that size to 32 MB, and keeps such arrays in an arena of each thread that had one.
+_M_MMAP_THRESHOLD, OWN_MEMORY_BYTES = -3, 1024 * 1024
+
+
+def give_back_arrays() -> None:
+    """Lets this process and those that it forks give large arrays back to the system. Nothing where it is not glibc."""
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, OWN_MEMORY_BYTES)
+
+
 def on_starting(server: Any) -> None:
+    give_back_arrays()
     end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
