@@ -158,6 +158,7 @@ else:
     }.items():
         _database.setdefault("OPTIONS", {}).setdefault(_name, _value)
 DATABASES = {"default": _database}
+DATABASE_POOL_SIZE = env.number("DATABASE_POOL_SIZE", 20, minimum=0, maximum=1000)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix"))

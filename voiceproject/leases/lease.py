@@ -38,6 +38,7 @@ from voiceproject.leases.models import EngineLease, EngineTurn, EngineWaiter
 from voiceproject.leases.notifier import Notifier
 from voiceproject.leases.rows import UNKNOWN, ServerRow, give_back_lease, serve_turn, take_lease
 from voiceproject.prepared import Select
+from voiceproject.web.slots import return_connection
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ class Leases:
         want = _Wanted(tenant, acceptable, prefer, rank)
         lease, _ = self._take(None, want)
         if lease is not None:
+            return_connection()  # A call is longer than the queries around it.
             return lease
         place = self._join(want, admitted)
         mine = self._locals[place] = _Local(before=len(self._locals))
@@ -142,6 +144,7 @@ class Leases:
                 mine.woken.clear()
                 lease, before = self._take(place, want)
                 if lease is not None:
+                    return_connection()
                     return lease
                 now = time.monotonic()
                 if now >= wait_until:
@@ -160,6 +163,7 @@ class Leases:
                     mine.before = before
                 # Those in front look more often, and no two processes in step.
                 pause = min(MAX_POLL_SECONDS, POLL_SECONDS * (1 + mine.before)) * random.uniform(0.7, 1.3)
+                return_connection()
                 mine.woken.wait(max(0.0, min(pause, wait_until - now)))
         finally:
             self._locals.pop(place, None)

@@ -33,6 +33,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
 STOP_SECONDS = 1 if os.environ.get("VOICEPROJECT_LIFELINE") else 28
 
 
+# So long a thread waits for a connection: as long as one may take to be made (connect_timeout), and one more.
+POOL_TIMEOUT_SECONDS = 10.0
+
+
 class Server(uvicorn.Server):
     """Ends who stalls, and itself when gunicorn's main process is gone, whose socket it would hold for ever."""
 
@@ -130,6 +134,27 @@ def end_with_parent(end: Callable[[], None]) -> None:
         end()
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def share_connections() -> None:
+    """Has this process' threads share connections to PostgreSQL (Django's own pool), of which there are so few.
+
+    For a web process alone, before it has one: a worker has as many threads as it works on jobs, and each needs its
+    own.
+    """
+    database = settings.DATABASES["default"]
+    if settings.DATABASE_POOL_SIZE and database["ENGINE"].endswith("postgresql"):
+        database["CONN_MAX_AGE"] = 0  # Whoever has done with a connection gives it back at once.
+        database["OPTIONS"]["pool"] = {
+            "min_size": 0,
+            "max_size": settings.DATABASE_POOL_SIZE,
+            "timeout": POOL_TIMEOUT_SECONDS,
+            "max_idle": 60.0,
+        }
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    share_connections()
 
 
 def post_worker_init(worker: Any) -> None:
