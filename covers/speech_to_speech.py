@@ -70,7 +70,7 @@ class SpeechToSpeechView(ElevenLabsView):
             message = "A premade voice cannot be converted to; save a voice and send its id."
             raise PublicError("validation_error", f"voice_id: {message}", {"voice_id": [message]})
         path = upload_path(serializer.validated_data["audio"])
-        with waiting_slot():
+        with waiting_slot(tenant.pk):
             with memory.claim(memory.to_decode(path, 0, 0)):
                 info = audio.decode_song(path, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
             song_hash = audio.sha256_file(path)
@@ -127,7 +127,7 @@ def _submit(job: CoverJob, path: Path, voice: Voice) -> None:
 def _result(job: CoverJob, output: Output) -> bytes:
     """The converted voice as a file, mono, with the mark of what is made here."""
     with (
-        waiting_slot(),
+        waiting_slot(job.tenant_id),
         scratch(settings.SCRATCH_DIR, f"speech-{job.pk}") as folder,
         memory.claim(memory.BLOCKS_BYTES + round(RESULT_BYTES_PER_SECOND * (job.duration_seconds or 0))),
     ):

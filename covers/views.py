@@ -120,7 +120,7 @@ class CoverJobViewSet(
         needed = memory.to_decode(song, 0, 0)
         if isinstance(reference, Path):
             needed = max(needed, memory.to_decode(reference, references.MAX_SECONDS, references.BYTES_PER_SECOND))
-        with waiting_slot(), memory.claim(needed):
+        with waiting_slot(tenant.pk), memory.claim(needed):
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
             if isinstance(reference, Path):
                 audio.load_reference(reference, field="reference_voice")
@@ -318,7 +318,11 @@ def _encode_result(job: CoverJob, field: str, format: str) -> None:
     """Makes another format of a finished result, once, and keeps it with the job."""
     storage = job.result.storage
     needed = memory.BLOCKS_BYTES + round(SIGNED_BYTES_PER_SECOND.get(format, 0) * (job.duration_seconds or 0))
-    with waiting_slot(), memory.claim(needed), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
+    with (
+        waiting_slot(job.tenant_id),
+        memory.claim(needed),
+        tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder,
+    ):
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)

@@ -216,7 +216,7 @@ class VoicesView(OpenAIView):
         asked = serializer.validated_data
         consent = _consent(request, asked["consent"], "consent")
         path = uploads.upload_path(asked["audio_sample"])
-        with slots.waiting_slot(), recordings.reading([path], "audio_sample") as [recording]:
+        with slots.waiting_slot(request.user.pk), recordings.reading([path], "audio_sample") as [recording]:
             voice = saved.create(
                 consents.provider(request),
                 [(recording, "")],
@@ -286,7 +286,7 @@ class ConsentsView(OpenAIView):
         serializer = CreateConsentSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        with slots.waiting_slot():
+        with slots.waiting_slot(request.user.pk):
             path = uploads.upload_path(asked["recording"])
             with memory.claim(memory.to_decode(path, recordings.MAX_SECONDS, recordings.BYTES_PER_SECOND)):
                 audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.

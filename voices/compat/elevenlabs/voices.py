@@ -151,7 +151,7 @@ class AddVoiceView(ElevenLabsView):
         language = str(asked["labels"].get("language", "")).lower().partition("-")[0]
         known = configured.get_engine().languages
         paths = [uploads.upload_path(file) for file in asked["files"]]
-        with slots.waiting_slot(), recordings.reading(paths, "files") as found:
+        with slots.waiting_slot(request.user.pk), recordings.reading(paths, "files") as found:
             voice = saved.create(
                 consents.provider(request),
                 [(recording, "") for recording in found],
