@@ -98,6 +98,7 @@ class Socket:
         if self._first is not None:
             message_kept, self._first = self._first, None
             return message_kept
+        await asyncio.sleep(0)  # Many messages may be there already: others have their turn in between.
         async with asyncio.timeout(seconds):
             message = await self._receive()
         if message["type"] != "websocket.receive":
