@@ -493,6 +493,7 @@ def test_sockets_are_counted_and_end_with_their_key(server: Server, tenant: Tena
     assert close_code(last) == 1008
     stop.set()
     thread.join(10)
+    until(lambda: {"client_gone", "key_ended"} <= {end["ended"] for end in ends_of(server.log, "/echo/anna")}, 10)
 
 
 # --- the end, and the old command ---
@@ -553,6 +554,9 @@ def test_the_server_ends_with_open_streams(
     wait = connect(path, "Prefer: wait=60\r\n")
     half = socket.create_connection(("127.0.0.1", port), timeout=30)
     half.sendall(b"GET /health HTTP/1.1\r\nHo")
+    path = f"ws://127.0.0.1:{port}/elevenlabs/v1/text-to-speech/alloy/multi-stream-input"
+    speaks = websocket.create_connection(path, timeout=20, header={"xi-api-key": tenant.secret})
+    speaks.send('{"text": "Waits for more "}')
     time.sleep(0.5)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -560,6 +564,7 @@ def test_the_server_ends_with_open_streams(
     assert whole and rest == b"event: stopping\ndata: {}\n\n"
     held = Answer(wait)
     assert (held.status, held.json()["status"]) == (200, "queued")
+    assert close_code(speaks) == 1012
     assert process.wait(20) == 0
     assert time.monotonic() - began < 4
     assert [end["ended"] for end in ends_of(tmp_path / "server.log", f"{path}/events")] == ["server_stopped"]

@@ -27,6 +27,7 @@ from voiceproject.server import websockets
 from voiceproject.server.bodies import FREE_BYTES, Body
 from voiceproject.server.connection import EXTENSION
 from voiceproject.telemetry.logging import bind
+from voiceproject.web import slots
 from voiceproject.web.client_ip import comes_from_proxy
 from voiceproject.web.errors import json_response
 from voiceproject.web.streams import (
@@ -129,6 +130,7 @@ class Exchange:
         self._body = Body(scope, receive)
         self._request = Request(scope, self._gone)
         self._response: HttpResponseBase | None = None
+        self._body_places: slots.Release | None = None
         self._stream: Stream | None = None
         self._end = DONE
 
@@ -136,6 +138,7 @@ class Exchange:
         watch: asyncio.Task[None] | None = None
         try:
             if await self._checked():
+                self._reserve()
                 await self._body.read(self._request.body_limit or FREE_BYTES)
                 self._limit()
                 if self._body.complete:
@@ -164,6 +167,17 @@ class Exchange:
             if self._response is not None and not self._response.closed:
                 await in_thread(self._response.close)
             self._body.close()
+            if self._body_places is not None:
+                self._body_places()
+
+    def _reserve(self) -> None:
+        """Counts a large body against its tenant's share, before it is read."""
+        body, request = self._body, self._request
+        if request.credentials and not body.complete and body.error is None:
+            tenant = request.credentials[0].pk
+            self._body_places = slots.bodies.acquire(tenant, body.stated or request.body_limit)
+            if self._body_places is None:
+                body.error = slots.bodies.refusal(tenant)
 
     def _tell_end(self) -> None:
         """Logs the end of an answer that was held or streamed; the middleware has logged its start."""

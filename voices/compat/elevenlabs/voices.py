@@ -151,7 +151,7 @@ class AddVoiceView(ElevenLabsView):
         asked = serializer.validated_data
         language = str(asked["labels"].get("language", "")).lower().partition("-")[0]
         known = configured.get_engine().languages
-        with slots.waiting_slot():
+        with slots.waiting_slot(request.user.pk):
             recordings = [(read_sample(uploads.upload_path(file), "files"), "") for file in asked["files"]]
             voice = saved.create(
                 consents.provider(request),
