@@ -567,7 +567,8 @@ def test_the_server_ends_with_open_streams(
     assert close_code(speaks) == 1012
     assert process.wait(20) == 0
     assert time.monotonic() - began < 4
-    assert [end["ended"] for end in ends_of(tmp_path / "server.log", f"{path}/events")] == ["server_stopped"]
+    for ended in (f"/api/v1/voice/syntheses/{job.pk}/events", "/elevenlabs/v1/text-to-speech/alloy/multi-stream-input"):
+        assert [end["ended"] for end in ends_of(tmp_path / "server.log", ended)] == ["server_stopped"]
 
 
 def test_a_worker_whose_main_process_was_killed_ends(
