@@ -36,8 +36,8 @@ FAINT_SHARE = 0.02
 PITCHED_SECONDS = 0.5
 
 NO_VOCALS = gettext_noop(
-    "No singing was found in the song. Send on_no_vocals=keep to get it back as it is; a bare voice, with "
-    "input_kind=vocals, and with its accompaniment in instrumental."
+    "No singing was found in the song. Send on_no_vocals=keep to get it back as it is. If it is a bare voice, send "
+    "input_kind=vocals, and its accompaniment, if you have it, in instrumental."
 )
 NOT_SEPARATED = gettext_noop(
     "A voice is heard in the song, but the separation did not get hold of it. Separate it with another separator, and "

@@ -94,7 +94,7 @@ def test_an_intro_and_a_break_are_not_sung_and_the_verses_are_whole(voice: np.nd
 
 
 def test_a_held_note_stays_with_the_words_before_it(voice: np.ndarray) -> None:
-    held = (0.2 * sum(np.sin(2 * np.pi * 220 * k * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE) / k for k in range(1, 9)))
+    held = 0.2 * sum(np.sin(2 * np.pi * 220 * k * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE) / k for k in range(1, 9))
     verse = voice[: 4 * SAMPLE_RATE]
     stem = np.concatenate([verse, held.astype(np.float32) * np.std(verse) / np.std(held), np.zeros(SAMPLE_RATE)])
     stem = stem.astype(np.float32)
