@@ -98,7 +98,7 @@ def examine(vocals: Path, instrumental: Path) -> tuple[Activity, dict[str, Any]]
         "lead_share": round(own / (own + other), 4) if own + other else 0.0,
         "leftover_db": None if left is None else round(left, 1),
         "sung_seconds": round(activity.seconds, 2),
-        "voice_left": voice_activity.heard(voice_activity.mono(rest)),
+        "voice_left": voice_activity.heard(rest),
     }
 
 

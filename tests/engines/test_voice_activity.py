@@ -76,8 +76,9 @@ def test_a_voice_is_found_and_speech_too(voice: np.ndarray, band: np.ndarray) ->
         assert found.voice and found.seconds > 0.8 * SECONDS
     spoken = soxr.resample(np.concatenate([songs.speech(line) for line in songs.LINES]), 24000, SAMPLE_RATE)
     assert voice_activity.detect(spoken.astype(np.float32), np.zeros(len(spoken), np.float32)).voice
-    assert voice_activity.heard(voice + band)
-    assert not voice_activity.heard(band)
+    assert not voice_activity.heard(np.stack([band, band], axis=1))
+    assert voice_activity.heard(np.stack([voice + band, voice + band], axis=1))
+    assert voice_activity.heard(np.stack([band + voice, band - voice], axis=1))  # one side of it inverted
 
 
 def test_an_intro_and_a_break_are_not_sung_and_the_verses_are_whole(voice: np.ndarray, band: np.ndarray) -> None:

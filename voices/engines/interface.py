@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,14 +40,18 @@ class Reference:
     preset: str = ""
 
     @property
+    def frames(self) -> int:
+        return len(self.samples)
+
+    @property
     def duration_seconds(self) -> float:
-        return len(self.samples) / self.sample_rate
+        return self.frames / self.sample_rate
 
 
 class StoredReference(Reference):
     """A reference whose samples are read when somebody asks for them: engines that know the voice never do.
 
-    read: gives the samples; frames: how many they are.
+    They are not kept here. read: gives the samples; frames: how many they are.
     """
 
     def __init__(
@@ -73,15 +76,15 @@ class StoredReference(Reference):
         }.items():
             object.__setattr__(self, name, value)
 
-    @cached_property
+    @property
     def samples(self) -> NDArray[np.float32]:  # type: ignore[override]
         samples: NDArray[np.float32] = self._read()  # type: ignore[attr-defined]
         return samples
 
     @property
-    def duration_seconds(self) -> float:
+    def frames(self) -> int:
         frames: int = self._frames  # type: ignore[attr-defined]
-        return frames / self.sample_rate
+        return frames
 
 
 def profile_key(reference: Reference) -> str:
@@ -166,7 +169,8 @@ class Engine(Protocol):
     These attributes and methods are optional. BuiltinEngine and GptSovitsEngine show their arguments:
     models, serves: which models it speaks with, if it has more than one; presets: names of voices of its own;
     check: refuses a text early; prepare: computes what it needs of a saved voice; max_reference_seconds: it hears no
-    more of a reference; reference_window: which part of one it hears; close: ends what it has started.
+    more of a reference; reference_window: which part of one it hears; pauses: seconds of silence, at speed 1, that it
+    makes behind a sentence and behind a clause of a text, but not behind the last; close: ends what it has started.
     """
 
     name: str

@@ -158,6 +158,17 @@ def _sentences(text: str) -> Iterator[str]:
         yield text[start:]
 
 
+def finished(text: str) -> int:
+    """How much of a text that still grows is whole sentences, in characters: nothing that follows can go on with them.
+
+    `Dr. ` may, and so may `example.` without a space behind it.
+    """
+    last = ""
+    for last in _sentences(text + "X"):  # noqa: B007 - only the last one counts
+        pass
+    return max(0, len(text) + 1 - len(last))
+
+
 # --- runs of one language --------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,7 @@ class BuiltinEngine:
     name = "builtin"
     languages = LANGUAGES
     presets = PRESETS
+    pauses = SENTENCE_PAUSE_SECONDS, CLAUSE_PAUSE_SECONDS
     models = (CLEAR,)
 
     def __init__(

@@ -82,12 +82,13 @@ def find(vocals: Path, accompaniment: Path) -> Activity:
     return detect(mono(read(vocals)), mono(read(accompaniment)))
 
 
-def heard(samples: Float32) -> bool:
-    """Whether somebody sings or speaks in all of this, float32 (n,) at 16 kHz: of an accompaniment, what stays in it.
+def heard(stereo: Float32) -> bool:
+    """Whether somebody sings or speaks in all of this, float32 (n, 2) at 16 kHz: of an accompaniment, what stays in it.
 
-    Only a voice that stands out is heard so.
+    In the middle or at the sides; only a voice that stands out there is heard so.
     """
-    return _enough(_probabilities(samples) > SURE)
+    left, right = stereo[:, 0], stereo[:, 1]
+    return any(_enough(_probabilities(samples) > SURE) for samples in (left + right, left - right))
 
 
 def detect(voice: Float32, rest: Float32) -> Activity:
