@@ -118,7 +118,7 @@ class CoverJobViewSet(
         else:
             reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None
-        needed = memory.to_decode(song, 0, 0)
+        needed = max(memory.to_decode(path, 0, 0) for path in (song, own) if path is not None)
         if isinstance(reference, Path):
             needed = max(needed, memory.to_decode(reference, references.MAX_SECONDS, references.BYTES_PER_SECOND))
         with waiting_slot(tenant.pk), memory.claim(needed):
@@ -129,9 +129,8 @@ class CoverJobViewSet(
             seconds = info.duration_seconds
             if own is not None:
                 limit = settings.COVER_MAX_DURATION_SECONDS
-                seconds = max(
-                    seconds, audio.decode_song(own, None, field="instrumental", max_seconds=limit).duration_seconds
-                )
+                info = audio.decode_song(own, None, field="instrumental", max_seconds=limit)
+                seconds = max(seconds, info.duration_seconds)
             song_hash = audio.sha256_file(song)
         job = CoverJob(
             id=uuid.uuid4(),

@@ -107,7 +107,6 @@ def test_only_what_is_sung_is_in_the_vocal_stem_and_a_bad_separation_is_told(
     assert codes(remixed) == ["lead_left"]
 
 
-@pytest.mark.usefixtures("find_voice")
 @pytest.mark.parametrize(("left", "places"), [(-20, (1, 1)), (-9, (1, 1)), (-4, (1, 0)), (-6, (1, -1))])
 def test_what_is_left_of_the_lead_is_estimated_from_the_stems(
     tmp_path: Path, parts: Any, left: float, places: tuple[int, int]
@@ -124,6 +123,7 @@ def test_what_is_left_of_the_lead_is_estimated_from_the_stems(
     assert bool(separation.warnings_of(found)) == (left > -12)
 
 
+@pytest.mark.usefixtures("find_voice")
 def test_noise_is_no_bare_voice_and_a_melody_without_words_is_told(submit: Callable[..., Any], api: APIClient) -> None:
     noise = np.random.default_rng(1).normal(0, 0.1, (2 * RATE, 2))
     assert worked(api, submit(song=sent(noise), input_kind="vocals"))["error"] == "no_vocals"
