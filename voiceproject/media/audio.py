@@ -31,7 +31,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from voiceproject.media.mixing import MixInfo, loudness, mix
+from voiceproject.media.mixing import MixInfo, loudness, mix, mix_as_they_are
 from voiceproject.media.uploads import BLOCK_FRAMES, Bounds, Source, opened
 from voiceproject.media.voice import MAX_SAMPLE_RATE, loudest_rms, read_voice
 
@@ -48,6 +48,7 @@ __all__ = [
     "load_reference",
     "loudness",
     "mix",
+    "mix_as_they_are",
     "sha256_file",
     "wav_info",
 ]
