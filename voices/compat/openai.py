@@ -133,6 +133,8 @@ class SpeechView(OpenAIView):
             content = speech.encoded if native else recode(speech, speaking.job, output)
             response = HttpResponse(content, content_type=CONTENT_TYPES[format])
         response["X-Synthesis-ID"] = str(speaking.job.pk)
+        for name, value in speaking.headers.items():
+            response[name] = value
         if clamped:
             response["X-Speed-Clamped"] = f"{speed:g}"
         return response

@@ -152,14 +152,16 @@ class SpeakTextSerializer(SynthesizeSerializer):
     reference_audio = None  # type: ignore[assignment]
 
 
-def check_text(fields: dict[str, Any], transcript: str, reference_language: str) -> None:
-    """Whether the engine can speak the text of a SynthesizeSerializer's fields with such a reference.
+def check_text(fields: dict[str, Any], transcript: str, reference_language: str) -> list[dict[str, str]]:
+    """What is to be said of the text of a SynthesizeSerializer's fields, as `Synthesis.warnings` has it.
 
-    Raises PublicError.
+    Raises PublicError where the engine cannot speak it with such a reference.
     """
     check = getattr(configured.get_engine(), "check", None)
-    if check is not None:
-        check(fields["text"], fields["language"], transcript, reference_language, fields["model"])
+    if check is None:
+        return []
+    reading = check(fields["text"], fields["language"], transcript, reference_language, fields["model"])
+    return [{"code": notice.code, "message": notice.message} for notice in reading.notices]
 
 
 class QueueSerializer(serializers.ModelSerializer):
@@ -184,6 +186,11 @@ class QueueSerializer(serializers.ModelSerializer):
         return start and serializers.DateTimeField().to_representation(start)
 
 
+class WarningSerializer(serializers.Serializer):
+    code = serializers.CharField(help_text="left_out or language_guessed")
+    message = serializers.CharField()
+
+
 class SynthesisLinksSerializer(serializers.Serializer):
     self = serializers.URLField()
     audio = serializers.URLField(allow_null=True)
@@ -201,6 +208,8 @@ class SynthesisSerializer(QueueSerializer):
     model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
+    warnings = WarningSerializer(many=True, help_text="What was left out of the text, or guessed")
+    warning = serializers.SerializerMethodField(help_text="The first one's message")
     links = serializers.SerializerMethodField()
 
     class Meta:
@@ -208,14 +217,18 @@ class SynthesisSerializer(QueueSerializer):
         fields = (
             "synthesis_id", "job_id", "status", "stage", "progress", "background", "attempts", "queue_position",
             "expected_start_at", "voice_id", "text", "language", "speed", "temperature", "seed", "model_id",
-            "response_format", "engine", "error", "error_message", "duration_seconds", "sample_rate",
-            "created_at", "updated_at", "started_at", "finished_at", "expires_at", "revoked_at", "links",
+            "response_format", "engine", "error", "error_message", "warnings", "warning", "duration_seconds",
+            "sample_rate", "created_at", "updated_at", "started_at", "finished_at", "expires_at", "revoked_at", "links",
         )  # fmt: skip
         read_only_fields = fields
 
     def to_representation(self, instance: Synthesis) -> dict[str, Any]:
         data = super().to_representation(instance)
         return data | {name: data[name] or None for name in ("error", "error_message", "model_id")}
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_warning(self, synthesis: Synthesis) -> str | None:
+        return synthesis.warnings[0]["message"] if synthesis.warnings else None
 
     @extend_schema_field(SynthesisLinksSerializer)
     def get_links(self, synthesis: Synthesis) -> dict[str, str | None]:

@@ -182,6 +182,7 @@ def headers(request: Request, key: ApiKey, speaking: Speaking) -> dict[str, str]
     running = Synthesis.objects.filter(tenant=key.user, status=JobStatus.RUNNING).count()
     limit = key.max_concurrent_jobs or max(1, settings.WEB_THREADS - 4)
     return {
+        **speaking.headers,
         "request-id": str(getattr(request._request, "request_id", "")),
         "history-item-id": str(speaking.job.pk),
         "character-cost": str(len(speaking.text)),
