@@ -302,7 +302,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
         "JobStatus": "voiceproject.jobs.status.JobStatus",
-        "Language": "voices.speech.serializers.LANGUAGES",
+        "Language": "voices.text.languages.LANGUAGES",
         "SpeechFormat": "voices.speech.serializers.FORMATS",
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.webhooks.models.WebhookDelivery.Status",

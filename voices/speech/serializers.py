@@ -21,9 +21,10 @@ from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.webhooks.deliveries import CallbackURLField
 from voices.engines import configured
 from voices.engines.configured import check_language
+from voices.library.serializers import LanguageField
 from voices.speech import registry
 from voices.speech.models import Synthesis
-from voices.text.languages import LANGUAGES, has_speech
+from voices.text.languages import has_speech
 
 FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
 MAX_TEXT_CHARACTERS = 5000
@@ -99,9 +100,9 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
         required=False, allow_blank=True, default="", max_length=2000,
         help_text="What is said in the whole of the reference. Improves likeness. A saved voice has its own.",
     )  # fmt: skip
-    reference_language = serializers.ChoiceField(LANGUAGES, default="auto", help_text="Language of reference_text.")
-    language = serializers.ChoiceField(
-        LANGUAGES, default="auto", help_text="Language of the text; auto decides by script. yue and ko: GPT-SoVITS."
+    reference_language = LanguageField(default="auto", help_text="Language of reference_text.")
+    language = LanguageField(
+        default="auto", help_text="Language of the text, by any common name; auto finds out. yue and ko: GPT-SoVITS."
     )
     speed = FiniteFloatField(default=1.0, min_value=0.5, max_value=2.0, help_text="2 is twice as fast.")
     temperature = FiniteFloatField(

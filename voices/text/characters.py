@@ -21,6 +21,7 @@ _BETWEEN_DIGITS = re.compile("(?<=[0-9０-９])[．：，](?=[0-9０-９])")
 _SQUARE_UNITS = {"㎡": "m²", "㎥": "m³", "㎞": "km", "㎝": "cm", "㎜": "mm", "㎏": "kg", "㏄": "cc", "㎎": "mg"}
 _INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u061c\ufe0e\ufe0f\u20e3")
 _BREAKS = re.compile(r"\r\n?|[\u2028\u0085\v\f]")
+_BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+\n")
 
 
 def plain(text: str) -> tuple[str, list[str]]:
@@ -28,7 +29,7 @@ def plain(text: str) -> tuple[str, list[str]]:
 
     Superscripts become `^2`, fractions `1/2`, circled and Roman numerals digits. Line breaks are `\\n`.
     """
-    text = _BREAKS.sub("\n", text).replace("\u2029", "\n\n")
+    text = _BLANK_LINES.sub("\n\n", _BREAKS.sub("\n", text).replace("\u2029", "\n\n"))
     if text.isascii() and text.isprintable():
         return text, []
     for square, unit in _SQUARE_UNITS.items():

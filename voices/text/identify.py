@@ -46,7 +46,7 @@ def _identifier() -> Any:
 def foreign(text: str) -> tuple[str, float] | None:
     """The language that a Latin text is likely in, and how likely, 0 to 1; None for English and what cannot be told."""
     words = [word.casefold() for word in _WORD.findall(text[:MAX_CHARACTERS])]
-    if len(words) < MIN_WORDS:
+    if len(set(words)) < MIN_WORDS:
         return None
     share = sum(word.replace("’", "'") in _ENGLISH for word in words) / len(words)
     if share >= 0.2:

@@ -150,7 +150,7 @@ def _end(sentence: Sentence, words: str, goes_on: bool) -> End:
 
 
 def _left_out(dropped: list[str], ignored: list[str], unread: list[str]) -> list[Notice]:
-    named = [unicodedata.name(char, f"U+{ord(char):04X}").lower() for char in dict.fromkeys(dropped)]
+    named = [unicodedata.name(char, "").lower() or f"U+{ord(char):04X}" for char in dict.fromkeys(dropped)]
     named += dict.fromkeys(ignored)
     named += [f'"{part[:40]}"' for part in dict.fromkeys(unread) if re.search(r"\w", part)]
     if not named:

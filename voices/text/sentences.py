@@ -63,7 +63,7 @@ _WORD_BEFORE_DOT = re.compile(r"[^\W\d_](?:[^\W\d_]|\.(?=[^\W\d_])|['’](?=\w))
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\Z")
 # A line break that ends a sentence: the line after it is blank, or an item of a list.
 _LATIN_RUN = re.compile(
-    r"(?P<unit>(?<=\d) ?[A-Za-zμ]{1,4}(?![A-Za-z])|(?<![A-Za-z])[A-Z]{2,3}\$? ?(?=\d))"
+    r"(?P<unit>(?<=\d) ?[A-Za-zμ]{1,4}(?![A-Za-z])|(?<![A-Za-z])[A-Za-z]{1,4}[.$]? ?(?=\d))"
     r"|[A-Za-zÀ-ɏ]+|(?P<wide>[\u1100-\U0003ffff])"
 )
 _LINE_ENDS = re.compile(r"\n[^\S\n]*(?:\n|[-*+•◦▪‣][^\S\n]+\S|・|\(?\d{1,3}[.)、][^\S\n]+\S)")
@@ -247,7 +247,8 @@ def _keeps_its_latin(sentence: str, base_scripts: frozenset[str], said: bool) ->
                 return False
     wide = sum(script_of(char) in base_scripts for char in sentence)
     if said:
-        letters -= len(re.findall(r"(?<![^\W\d_])[A-Za-z](?![^\W\d_])", sentence))
+        # Initials and single letters are read in any language.
+        letters -= sum(map(len, re.findall(r"(?<![^\W\d_])(?:[A-Z]{1,5}|[a-z])(?![^\W\d_])", sentence)))
     return letters <= max(EMBEDDED_LETTERS_PER_CHARACTER * wide, EMBEDDED_LETTERS if wide > 1 else 0)
 
 

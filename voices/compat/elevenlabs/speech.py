@@ -35,7 +35,8 @@ from voices.keys.models import ApiKey
 from voices.library.models import Voice
 from voices.speech import synthesis
 from voices.speech.models import Synthesis
-from voices.speech.serializers import LANGUAGES, MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
+from voices.speech.serializers import MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
+from voices.text.languages import LANGUAGES, language_code, spoken_languages
 
 
 class VoiceSettingsSerializer(serializers.Serializer):
@@ -100,10 +101,10 @@ class TextToSpeechView(ElevenLabsView):
             fields["voice_id"] = str(speaker.pk)
         if asked.get("seed") is not None:
             fields["seed"] = asked["seed"]
-        if language := (asked.get("language_code") or "").lower().partition("-")[0]:
-            known = [code for code in LANGUAGES[1:] if code in configured.get_engine().languages]
-            if language not in known:
-                raise invalid("language_code", f"Must be one of {', '.join(known)}.")
+        if name := asked.get("language_code"):
+            known = [code for code in LANGUAGES if code in configured.get_engine().languages | {"auto"}]
+            if (language := language_code(name)) not in known:
+                raise invalid("language_code", f"Must be one of {spoken_languages(known)}.")
             fields["language"] = language
         if style.get("speed") is not None:
             fields["speed"], _ = clamp_speed(style["speed"])

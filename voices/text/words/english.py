@@ -25,7 +25,7 @@ from voices.text.words.english_words import (
 )
 from voices.text.words.numbers import MAX_DIGITS, cardinal, ordinal, roman, spoken_digits, year
 
-NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+"
+NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|(?<!\w)\.\d+|\d+"
 _N = rf"(?:{NUMBER})"
 _MONTH = alternatives(MONTHS)
 _UNIT = alternatives(UNITS)
@@ -36,7 +36,7 @@ _BIGS = {"k": "thousand", "m": "million", "b": "billion", "mn": "million", "bn":
 _DASH = r"\s?[-–—~]\s?"
 _ROMAN = r"(?=[IVXLCDM]+\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 _CUES = (
-    r"PIN|ZIP(?: code)?|code|password|passcode|room|flight|gate|dial|call|ring|text|phone|tel|telephone|fax|mobile|"
+    r"PIN|OTP|ZIP(?: code)?|code|password|passcode|room|flight|gate|dial|call|ring|text|phone|tel|telephone|fax|mobile|"
     r"cell|extension|ext|agent|account|acct|card|ending in|ends in|order|invoice|ticket|tracking|reference|ref|serial|"
     r"SSN|ISBN|IBAN|license|licence|passport|suite|bus|channel|route|highway|interstate|boeing|airbus|model|patent|"
     r"confirmation|booking|policy|locker|voucher|coupon|postcode|area code"
@@ -131,7 +131,8 @@ def _grouped(m: re.Match[str]) -> str:
 
 def _cued(m: re.Match[str]) -> str:
     cue, between, letters, code = m.groups()
-    if cue.lower() in _CALLED and not (len(code) == 3 and code[0] in "1456789") and len(code) < 7:
+    short = cue.lower() == "text" and len(code) in (5, 6)
+    if cue.lower() in _CALLED and not short and not (len(code) == 3 and code[0] in "1456789") and len(code) < 7:
         return m[0]
     said = ", ".join(map(spoken_digits, re.findall(r"\d+", code)))
     return f"{cue}{between}{letters.strip(' -')}{' ' if letters.strip() else ''}{said}"
@@ -208,11 +209,12 @@ def _measure(m: re.Match[str]) -> str:
         and amount.endswith("0")
         and (len(amount) == 4 or before.endswith(("the ", "early ", "late ", "mid ", "mid-", "his ", "her ", "their ")))
     )
-    if decade or (unit == "in" and space) or (unit == "A" and not space):
+    if decade or (unit == "in" and space and m.string[m.end() : m.end() + 1] != ".") or (unit == "A" and not space):
         return m[0]  # "the 90s", "1 in sales", "seat 5A"
     names = UNITS[unit]
-    power = {"2": "square ", "3": "cubic "}.get((raised or "").lstrip("^"), "")
-    return f"{_signed(amount)} {power}{_plural(amount.lstrip('-'), names)}"
+    power = {"2": ("square ", " squared"), "3": ("cubic ", " cubed")}.get((raised or "").lstrip("^"), ("", ""))
+    named = _plural(amount.lstrip("-"), names)
+    return f"{_signed(amount)} " + (f"{named}{power[1]}" if "/" in unit else f"{power[0]}{named}")
 
 
 def _signed(text: str) -> str:
@@ -363,6 +365,7 @@ _RULES: list[Rule] = [
     rule(r"(?<![\w&])#(?=[^\W\d_])", "hashtag "),
     rule(r"(?<=\w)_+(?=\w)", " "),
     # Dates and times.
+    rule(rf"\b({alternatives(WEEKDAYS)})\b\.?(?=,? [A-Z\d]|\s?[-–])", lambda m: WEEKDAYS[m[1]]),
     rule(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})\b(?!\.\d)", lambda m: _date(m[1], int(m[2]), int(m[3]), m[0])),
     rule(r"(?<![\w./-])(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})\b", _slashed),
     rule(r"(?<![\w./-])(\d{1,2})\.(\d{1,2})\.(\d{4})\b(?!\.\d)", lambda m: _date(m[3], int(m[2]), int(m[1]), m[0])),
@@ -372,7 +375,6 @@ _RULES: list[Rule] = [
         _I,
     ),
     rule(rf"\b(the )?(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({_MONTH})\b\.?(?: (\d{{4}})\b)?", _day_month, _I),
-    rule(rf"\b({alternatives(WEEKDAYS)})\b\.?(?=,? [A-Z\d]|\s?[-–])", lambda m: WEEKDAYS[m[1]]),
     rule(rf"(?<=day)\s?[-–]\s?({alternatives(WEEKDAYS)})\b\.?", lambda m: " to " + WEEKDAYS[m[1]]),
     rule(
         rf"\b(\d{{1,2}}(?:[:.]\d{{2}})?\s?(?:[ap]\.?m\.?)?){_DASH}(?=\d{{1,2}}(?:[:.]\d{{2}}\b|\s?[ap]\.?m\b))",
@@ -387,6 +389,7 @@ _RULES: list[Rule] = [
     rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){1,6}(?!\w)", _grouped),
     rule(r"(?<![\w.-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])", _grouped),
     rule(r"(?<![\w.-])\d{3}-\d{4}(?![\w-])", _grouped),
+    rule(r"\(0\d{1,4}\)[ -]?\d{3,4}(?:[ -]\d{3,4})?(?![\w-])", _grouped),
     rule(r"(?<![\w.-])0\d{2,4}[ -]\d{3,4}(?:[ -]\d{3,4})?(?![\w-])", _grouped),
     rule(r"(?<![\w.-])\d{1,6}(?:-\d{1,7}){2,5}(?![\w-])", _grouped),
     rule(
@@ -409,8 +412,10 @@ _RULES: list[Rule] = [
         _money_after,
     ),
     # Measures and fractions.
+    rule(r"(?<![\d,])(\d+),(\d{1,2})(?![\d,])", r"\1.\2"),
     rule(r"(?<![\d.])(\d{1,2})\s?['′]\s?(\d{1,2}(?:\.\d)?)\s?(?:[\"″]|'')", _feet),
     rule(rf"(?<![\w.])((?:{_N})){_DASH}(?=(?:{_N})(?![\d-])(?!-\d))", r"\1 to "),
+    rule(r"\b24/7\b", "twenty four seven"),
     rule(r"(?<![\d/.,])(?:(\d+)[ -])?(\d{1,4})/(\d{1,4})(?![\d/])", _fraction),
     rule(r"(?<![A-Za-z\d])([-−]?\d*\.?\d+)\s?(?:°|º)\s?([CF])?(?![A-Za-z])", _degrees),
     rule(
@@ -425,6 +430,10 @@ _RULES: list[Rule] = [
     rule(r"‰", " per mille "),
     # Signs.
     rule(r"(?<=\d)\s?\*\s?(?=[\w(])", " times "),
+    rule(r"(?<=\d):(?=\d)", " to "),
+    rule(r"\b([CF])#(?!\w)", r"\1 sharp"),
+    rule(r"(?<!\w)['’](?=\d\d\b)", ""),
+    rule(r"\b[vV]er\.?\s?(?=\d)", "version "),
     rule(r"(?<=\d)\s?/\s?(?=\d)", " slash "),
     rule(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])", " "),
     rule(r"(?<=\d) - (?=\d)", " minus "),
@@ -437,14 +446,14 @@ _RULES: list[Rule] = [
     rule(r"\b([A-Z]{2,5})(s?)\b(?=[ .,;:!?)'-]|$)", r"\1\2"),
     # Abbreviations.
     rule(rf"\b({alternatives(TITLES)})\.\s?(?=[A-Z\d])", lambda m: TITLES[m[1]] + " "),
-    rule(rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s?[\d(]|\s[a-z]|,)", _abbreviation, _I),
+    rule(rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s?[\d(]|\s[a-z]|[,:])", _abbreviation, _I),
     rule(rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s[A-Z])", _abbreviation, _I),
     rule(r"\b[Nn]os?\.\s?(?=\d)", "number "),
     rule(r"\b(?:[A-Za-z]\.){2,}", _initials),
     # What numbers are left.
     rule(r"\b(\d{1,3}(?:,\d{3})*|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(_plain(m[1])))),
     rule(r"(?<![\w.])'?(\d0|\d{3}0)s\b", _decade),
-    rule(r"(?<![\d.,A-Za-z])\d{4}(?![\d,A-Za-z]|\.\d)", _four_digits),
+    rule(r"(?<![\d.,A-Za-z])\d{4}(?![\dA-Za-z]|[.,]\d)", _four_digits),
     rule(r"(?<=[A-Za-z])-?(?=\d)|(?<=\d)-?(?=[A-Za-z])", " "),
     rule(NUMBER, lambda m: number(m[0])),
     rule(r"\b[a-zA-Z]*([a-z])\1{2,}[a-z]*\b", _shorten),

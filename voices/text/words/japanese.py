@@ -13,7 +13,7 @@ from voices.text.words.addresses import Rule, rule, say_addresses
 from voices.text.words.english_words import alternatives
 from voices.text.words.say_as import JAPANESE_DIGITS
 
-NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+"
+NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|(?<!\w)\.\d+|\d+"
 _N = rf"(?:{NUMBER})"
 _D = r"\s?[-–—~]\s?"
 MONEY = {
@@ -170,7 +170,7 @@ _RULES: list[Rule] = [
     ),
     rule(r"(?<![\w.])(v(?:er)?\.?)?(\d{1,6}(?:\.\d{1,6}){2,8})(?![\d.]*\d)", _dotted, _I),
     rule(
-        r"(?<![\d.-])\+?\d{1,5}(?:-\d{1,8}){2,5}(?![\d-])|(?<![\d.])0\d{1,4}[- ]\d{3,8}(?!\d)"
+        r"(?<![\d.-])\+?\d{1,5}(?:-\d{1,8}){2,5}(?![\d-])|(?<![\d.])0\d{1,4}[- ]\d{3,8}(?:[- ]\d{3,4})?(?!\d)"
         r"|(?<![\d.,-])0\d+(?![\d.]*\d)",
         _groups,
     ),
@@ -213,6 +213,8 @@ _RULES: list[Rule] = [
         rf"(?<=[{_J}])(?![IVXLCDM](?![IVXLCDM]))({_ROMAN})(?=[{_J}。、！？\s]|$)",
         lambda m: numbers.japanese(numbers.roman(m[1])),
     ),
+    rule(r"(?<=日)[(（]([月火水木金土日])[)）]", r"、\1曜日、"),
+    rule(r"(?<![A-Za-z])[vV]er\.?\s?(?=\d)", "バージョン"),
     rule(r"(?<![A-Za-z])vol\.?\s?(?=\d)", "ボリューム", _I),
     rule(r"(?<=[A-Za-z0-9])\.(?=[a-z])", "ドット"),
     rule(r"(?<=[A-Z])\.(?=[A-Z]\.)|(?<=[A-Z])\.(?=[^\W\d_a-zA-Z])", ""),
