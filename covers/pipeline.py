@@ -76,6 +76,10 @@ def _settle(job: CoverJob, error: Exception, heartbeat: _Progress) -> None:
     if is_passing(error) and job.put_back(settings.COVER_MAX_ATTEMPTS):
         log.warning("cover put back: %s", error, extra={"stage": heartbeat.stage})
         return
+    if not isinstance(error, StageFailed) and not job.beat():
+        # Canceled or deleted this moment: its files went from under it, and nothing is wrong.
+        log.info("cover is no longer ours")
+        return
     failure = as_failure(error, heartbeat.stage)
     if heartbeat.stage in ("separate", "infer"):
         metrics.engine_failed(heartbeat.stage, failure.code)

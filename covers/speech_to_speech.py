@@ -70,7 +70,7 @@ class SpeechToSpeechView(ElevenLabsView):
             message = "A premade voice cannot be converted to; save a voice and send its id."
             raise PublicError("validation_error", f"voice_id: {message}", {"voice_id": [message]})
         path = upload_path(serializer.validated_data["audio"])
-        with waiting_slot():
+        with waiting_slot(tenant.pk):
             info = audio.decode_song(path, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
             song_hash = audio.sha256_file(path)
             job = CoverJob(

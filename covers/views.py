@@ -113,7 +113,7 @@ class CoverJobViewSet(
         else:
             reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None
-        with waiting_slot():
+        with waiting_slot(tenant.pk):
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
             if isinstance(reference, Path):
                 audio.load_reference(reference, field="reference_voice")
@@ -310,7 +310,7 @@ class CoverJobViewSet(
 def _encode_result(job: CoverJob, field: str, format: str) -> None:
     """Makes another format of a finished result, once, and keeps it with the job."""
     storage = job.result.storage
-    with waiting_slot(), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
+    with waiting_slot(job.tenant_id), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)

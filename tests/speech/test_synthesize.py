@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -372,8 +371,8 @@ def test_a_synthesis_past_its_deadline_is_504(post: Callable[..., Any], settings
 def test_some_threads_are_always_left_for_short_requests(
     post: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "_slots", threading.BoundedSemaphore(1))
-    with slots.waiting_slot():
+    monkeypatch.setattr(slots, "slots", slots.Places(1))
+    with slots.waiting_slot("another"):
         response = post()
     assert (response.status_code, response.json()["error"]) == (503, "too_many_waiting")
     assert int(response["Retry-After"]) >= 1

@@ -531,6 +531,9 @@ def test_the_server_ends_with_open_streams(start: Callable[..., subprocess.Popen
     wait = connect(path, "Prefer: wait=60\r\n")
     half = socket.create_connection(("127.0.0.1", port), timeout=30)
     half.sendall(b"GET /health HTTP/1.1\r\nHo")
+    path = f"ws://127.0.0.1:{port}/elevenlabs/v1/text-to-speech/alloy/multi-stream-input"
+    speaks = websocket.create_connection(path, timeout=20, header={"xi-api-key": tenant.secret})
+    speaks.send('{"text": "Waits for more "}')
     time.sleep(0.5)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -538,6 +541,7 @@ def test_the_server_ends_with_open_streams(start: Callable[..., subprocess.Popen
     assert whole and rest == b"event: stopping\ndata: {}\n\n"
     held = Answer(wait)
     assert (held.status, held.json()["status"]) == (200, "queued")
+    assert close_code(speaks) == 1012
     assert process.wait(20) == 0
     assert time.monotonic() - began < 4
 

@@ -41,6 +41,9 @@ _SUBTYPES = {
 }
 
 
+CODED_LATENCY_SECONDS = 0.2  # frames that look ahead, pages of Ogg, and a resampler in front of them
+
+
 @dataclass(frozen=True)
 class Output:
     """format: a key of CONTENT_TYPES; sample_rate in Hz, None as it is made (or the next that the format knows);
@@ -84,6 +87,13 @@ class Encoder:
         if self._format == "opus":
             latency = sf._ffi.new("double *", OGG_PAGE_MILLISECONDS)
             sf._snd.sf_command(self._file._file, _SET_OGG_PAGE_LATENCY_MS, latency, sf._ffi.sizeof("double"))
+
+    @property
+    def latency_seconds(self) -> float:
+        """So much silence behind the last sound, and `write` has given out all of that sound."""
+        if self._format in ("pcm", "ulaw", "alaw"):
+            return 0.0 if self._resampler is None else 0.05
+        return CODED_LATENCY_SECONDS
 
     def write(self, samples: Samples) -> bytes:
         """Takes float32 (n,), clipped to [-1, 1]."""

@@ -26,6 +26,7 @@ from voiceproject.errors import PublicError, StreamBroken
 from voiceproject.server import websockets
 from voiceproject.server.bodies import FREE_BYTES, Body
 from voiceproject.server.connection import EXTENSION
+from voiceproject.web import slots
 from voiceproject.web.client_ip import comes_from_proxy
 from voiceproject.web.errors import json_response
 from voiceproject.web.streams import GONE, LAPSED, BodyWanted, Held, Live, Stream, streams
@@ -113,12 +114,14 @@ class Exchange:
         self._body = Body(scope, receive)
         self._request = Request(scope, self._gone)
         self._response: HttpResponseBase | None = None
+        self._body_places: slots.Release | None = None
         self._stream: Stream | None = None
 
     async def run(self) -> None:
         watch: asyncio.Task[None] | None = None
         try:
             if await self._checked():
+                self._reserve()
                 await self._body.read(self._request.body_limit or FREE_BYTES)
                 self._limit()
                 if self._body.complete:
@@ -144,6 +147,17 @@ class Exchange:
             if self._response is not None and not self._response.closed:
                 await in_thread(self._response.close)
             self._body.close()
+            if self._body_places is not None:
+                self._body_places()
+
+    def _reserve(self) -> None:
+        """Counts a large body against its tenant's share, before it is read."""
+        body, request = self._body, self._request
+        if request.credentials and not body.complete and body.error is None:
+            tenant = request.credentials[0].pk
+            self._body_places = slots.bodies.acquire(tenant, body.stated or request.body_limit)
+            if self._body_places is None:
+                body.error = slots.bodies.refusal(tenant)
 
     async def _checked(self) -> bool:
         """Whether the body shall be read, as far as the head tells. A small one is there before anybody could ask."""

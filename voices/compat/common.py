@@ -23,7 +23,7 @@ from rest_framework.views import APIView
 
 from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
-from voiceproject.media.formats import Encoder, Output, encode
+from voiceproject.media.formats import Encoder, Output, Samples, encode
 from voiceproject.provenance.manifest import MIME_TYPES, sign
 from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
@@ -232,18 +232,24 @@ class Transcoded:
                 mark_sent(self._stream.job_id, sent.hexdigest(), what="speech")
 
     def _transcode(self) -> Iterator[bytes]:
-        header, rest = WAV_HEADER_BYTES, b""
-        for block in self._stream:
-            cut = min(header, len(block))
-            header -= cut
-            rest += block[cut:]
-            even = len(rest) - len(rest) % 2
-            samples = (np.frombuffer(rest[:even], "<i2") / 32_768).astype(np.float32)
-            rest = rest[even:]
+        for samples in samples_of(self._stream):
             if data := self._encoder.write(samples):
                 yield data
         if data := self._encoder.close():
             yield data
+
+
+def samples_of(stream: synthesis.SpeechStream) -> Iterator[Samples]:
+    """A SpeechStream of WAV as samples: float32 (n,), -1..1, at its sample_rate. Raises as the stream."""
+    header, rest = WAV_HEADER_BYTES, b""
+    for block in stream:
+        cut = min(header, len(block))
+        header -= cut
+        rest += block[cut:]
+        even = len(rest) - len(rest) % 2
+        samples = (np.frombuffer(rest[:even], "<i2") / 32_768).astype(np.float32)
+        rest = rest[even:]
+        yield samples
 
 
 class Reshaped:

@@ -223,7 +223,7 @@ class VoicesView(OpenAIView):
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
         consent = _consent(request, asked["consent"], "consent")
-        with slots.waiting_slot():
+        with slots.waiting_slot(request.user.pk):
             recording = recordings.read_sample(uploads.upload_path(asked["audio_sample"]), "audio_sample")
             voice = saved.create(
                 consents.provider(request),
@@ -294,7 +294,7 @@ class ConsentsView(OpenAIView):
         serializer = CreateConsentSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        with slots.waiting_slot():
+        with slots.waiting_slot(request.user.pk):
             path = uploads.upload_path(asked["recording"])
             audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.
         consent = RecordedConsent.objects.create(

@@ -176,7 +176,8 @@ class Engine(Protocol):
     These attributes and methods are optional. BuiltinEngine and GptSovitsEngine show their arguments:
     models, serves: which models it speaks with, if it has more than one; presets: names of voices of its own;
     check: refuses a text early; prepare: computes what it needs of a saved voice; max_reference_seconds: it hears no
-    more of a reference; reference_window: which part of one it hears; close: ends what it has started.
+    more of a reference; reference_window: which part of one it hears; pauses: seconds of silence, at speed 1, that it
+    makes behind a sentence and behind a clause of a text, but not behind the last; close: ends what it has started.
     """
 
     name: str

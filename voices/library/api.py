@@ -84,7 +84,7 @@ class VoiceViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         check_language("language", fields["language"])
-        with waiting_slot():
+        with waiting_slot(request.user.pk):
             recording = recordings.read_sample(upload_path(fields["sample"]), "sample")
             voice = saved.create(
                 consents.provider(request),
@@ -160,7 +160,7 @@ class VoiceViewSet(
         serializer = AddSampleSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
-        with waiting_slot():
+        with waiting_slot(request.user.pk):
             recording = recordings.read_sample(upload_path(fields["sample"]), "sample")
             sample = saved.add_sample(
                 consents.provider(request), voice, recording, fields["transcript"], fields["consent"]
@@ -262,6 +262,6 @@ class QualityView(BodyLimitMixin, APIView):
     def post(self, request: Request) -> Response:
         serializer = CheckQualitySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        with waiting_slot():
+        with waiting_slot(request.user.pk):
             recording = recordings.read_sample(upload_path(serializer.validated_data["sample"]), "sample")
         return Response(recording.quality.as_json())

@@ -78,7 +78,7 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, gone: threading.Eve
     work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "wait")
     note(job=synthesis.pk)
     with work.ended():
-        with waiting_slot(), Heartbeat(synthesis, client=gone) as heartbeat:
+        with waiting_slot(synthesis.tenant_id), Heartbeat(synthesis, client=gone) as heartbeat:
             parts = list(work.pieces(heartbeat))
         stored = work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
     metrics.first_byte(synthesis.engine, "wait")
@@ -177,7 +177,11 @@ class SpeechStream:
         encoder: audio.StreamEncoder | None = None
         done = False
         try:
-            with work.ended(), waiting_slot(), Heartbeat(self._synthesis, client=gone) as heartbeat:
+            with (
+                work.ended(),
+                waiting_slot(self._synthesis.tenant_id),
+                Heartbeat(self._synthesis, client=gone) as heartbeat,
+            ):
                 for samples in work.pieces(heartbeat):
                     encoder = encoder or audio.StreamEncoder(work.sample_rate, work.format)
                     yield from self._sent(encoder.write(samples))

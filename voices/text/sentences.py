@@ -181,6 +181,17 @@ def _end_at(text: str, position: int, start: int) -> tuple[int, int]:
     return end, after
 
 
+def finished(text: str) -> int:
+    """How much of a text that still grows is whole sentences, in characters: nothing that follows can go on with them.
+
+    `Dr. ` may, and so may `example.` without a space behind it.
+    """
+    last = ""
+    for last in _sentences(text + "X"):  # noqa: B007 - only the last one counts
+        pass
+    return max(0, len(text) + 1 - len(last))
+
+
 # --- runs of one language --------------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,37 @@ class TextToSpeechSerializer(serializers.Serializer):
     seed = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=MAX_SEED)
 
 
+def own_fields(asked: dict[str, Any], speaker: str | Voice) -> dict[str, Any]:
+    """A TextToSpeechSerializer's fields in our terms, as Speaking takes them. Raises ValidationError."""
+    style = asked.get("voice_settings") or {}
+    fields: dict[str, Any] = {"text": asked["text"], "model_id": model_id(asked.get("model_id") or "")}
+    if isinstance(speaker, Voice):
+        fields["voice_id"] = str(speaker.pk)
+    if asked.get("seed") is not None:
+        fields["seed"] = asked["seed"]
+    if name := asked.get("language_code"):
+        known = [code for code in LANGUAGES if code in configured.get_engine().languages | {"auto"}]
+        if (language := language_code(name)) not in known:
+            raise invalid("language_code", f"Must be one of {spoken_languages(known)}.")
+        fields["language"] = language
+    if style.get("speed") is not None:
+        fields["speed"], _ = clamp_speed(style["speed"])
+    if style.get("stability") is not None:
+        fields["temperature"] = max(0.1, 1.0 - TEMPERATURE_A_STABILITY * style["stability"])
+    return fields
+
+
+def spread(text: str, begin: float, end: float) -> Iterator[tuple[str, float, float]]:
+    """Each character of a sentence with the seconds at which it begins and ends: by its share of the sentence."""
+    weights = [1.0 if char.isalnum() else 0.5 for char in text]
+    total = sum(weights) or 1.0
+    at = begin
+    for char, weight in zip(text, weights, strict=True):
+        until = at + (end - begin) * weight / total
+        yield char, at, until
+        at = until
+
+
 def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, Any]:
     """When each character is said: sentences as they were made, letters within one by their share of it."""
     characters: list[str] = []
@@ -66,16 +97,10 @@ def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, An
         stop = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
         if number == len(spoken) - 1:
             stop = len(text)
-        part = text[place:stop]
-        weights = [1.0 if char.isalnum() else 0.5 for char in part]
-        total = sum(weights) or 1.0
-        at = begin
-        for char, weight in zip(part, weights, strict=True):
-            until = at + (end - begin) * weight / total
+        for char, at, until in spread(text[place:stop], begin, end):
             characters.append(char)
             starts.append(round(at, 3))
             ends.append(round(until, 3))
-            at = until
         place = stop
     return {"characters": characters, "character_start_times_seconds": starts, "character_end_times_seconds": ends}
 
@@ -95,21 +120,7 @@ class TextToSpeechView(ElevenLabsView):
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
         speaker = find_speaker(tenant, voice_id)
-        style = asked.get("voice_settings") or {}
-        fields: dict[str, Any] = {"text": asked["text"], "model_id": model_id(asked.get("model_id") or "")}
-        if isinstance(speaker, Voice):
-            fields["voice_id"] = str(speaker.pk)
-        if asked.get("seed") is not None:
-            fields["seed"] = asked["seed"]
-        if name := asked.get("language_code"):
-            known = [code for code in LANGUAGES if code in configured.get_engine().languages | {"auto"}]
-            if (language := language_code(name)) not in known:
-                raise invalid("language_code", f"Must be one of {spoken_languages(known)}.")
-            fields["language"] = language
-        if style.get("speed") is not None:
-            fields["speed"], _ = clamp_speed(style["speed"])
-        if style.get("stability") is not None:
-            fields["temperature"] = max(0.1, 1.0 - TEMPERATURE_A_STABILITY * style["stability"])
+        fields = own_fields(asked, speaker)
         speaking = Speaking(request, speaker, fields, streamed=self.streamed)
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)
         for name, value in headers(request, key, speaking).items():

@@ -152,7 +152,7 @@ class AddVoiceView(ElevenLabsView):
         asked = serializer.validated_data
         language = language_code(str(asked["labels"].get("language", "")))
         known = configured.get_engine().languages
-        with slots.waiting_slot():
+        with slots.waiting_slot(request.user.pk):
             recordings = [(read_sample(uploads.upload_path(file), "files"), "") for file in asked["files"]]
             voice = saved.create(
                 consents.provider(request),

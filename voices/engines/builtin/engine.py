@@ -43,6 +43,7 @@ class BuiltinEngine:
     name = "builtin"
     languages = LANGUAGES
     presets = PRESETS
+    pauses = PAUSE_SECONDS["sentence"], PAUSE_SECONDS["clause"]
     models = (CLEAR,)
 
     def __init__(

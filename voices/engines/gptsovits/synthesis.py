@@ -186,7 +186,8 @@ class GptSovitsSynthesis(Iterator[Piece]):
         except CallFailed as failure:
             if not isinstance(failure.error, EngineTimeout):
                 raise
-            error: PublicError = EngineBusy(retry_after=self._fleet.leases.retry_after_seconds())
+            seconds = self._fleet.leases.retry_after_seconds(self._request.tenant, self._suitable)
+            error: PublicError = EngineBusy(retry_after=seconds)
             if time.monotonic() >= self._deadline:
                 error = EngineTimeout()
             raise CallFailed(error, unsettled=True) from failure
