@@ -441,3 +441,17 @@ def test_a_refused_choice_lists_the_choices(post: Callable[..., Any]) -> None:
     details = post(language="klingon", response_format="wma").json()["details"]
     assert "zh (Chinese)" in details["language"][0]
     assert "wav, mp3, flac, opus, pcm" in details["response_format"][0]
+
+
+def test_what_will_be_spoken_is_shown_and_spends_nothing(api: APIClient, engine: FakeEngine) -> None:
+    text = "# Room 305\n\n<break time='1s'/>It costs $20 😀."
+    response = api.post("/api/v1/voice/normalize", {"text": text, "language": "EN"}, format="json")
+    assert response.status_code == 200
+    said = [(s["words"], s["language"], s["end"], s["pause_seconds"]) for s in response.json()["sentences"]]
+    assert said == [("Room three zero five", "en", "clause", 1.0), ("It costs twenty dollars.", "en", "sentence", 0.0)]
+    assert response.json()["warnings"] == [
+        {"code": "left_out", "message": "Left out, since it is not read: grinning face."}
+    ]
+    assert not Synthesis.objects.exists() and engine.requests == []
+    refused = api.post("/api/v1/voice/normalize", {"text": "<voice>a</voice>"}, format="json")
+    assert (refused.status_code, list(refused.json()["details"])) == (400, ["text"])

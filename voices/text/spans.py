@@ -7,7 +7,7 @@ import unicodedata
 
 _TLD = "com|org|net|edu|gov|io|ai|co|info|dev|app|uk|us|de|fr|jp|cn|eu|ca|au|me|tv|xyz"
 ATOM = re.compile(
-    r"(?P<address>[A-Za-z0-9_+-]{1,64}(?:\.[A-Za-z0-9_+-]{1,64}){0,8}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"
+    r"(?P<address>(?<![A-Za-z0-9_.+-])[A-Za-z0-9_+-]{1,64}(?:\.[A-Za-z0-9_+-]{1,64}){0,8}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"
     r"|(?:https?|ftp)://[!-~]*[A-Za-z0-9/]"
     rf"|(?<![A-Za-z0-9.@-])(?:[A-Za-z0-9-]{{1,63}}\.){{1,8}}(?:{_TLD})(?![A-Za-z0-9])(?:[/?#][!-~]*[A-Za-z0-9/])?)"
     r"|(?P<number>(?<![0-9])[0-9]+(?:[.,:/·'’][0-9]+)+)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,6 +86,32 @@ def spread(text: str, begin: float, end: float) -> Iterator[tuple[str, float, fl
         at = until
 
 
+_MARKED = re.compile(r"[<\[*_#&`~\n]")
+_TAGS = re.compile(r"<[^<>]{0,500}>|\[[^\[\]]{0,60}\]")
+_NEAR = 12  # characters within which the next one of a sentence is looked for
+
+
+def end_of(sentence: str, text: str, place: int) -> int:
+    """Where a sentence ends in the text that it is from, whose markup it may lack; place: where it begins at least."""
+    found = text.find(sentence, place)
+    if found >= 0:
+        return found + len(sentence)
+    if not _MARKED.search(text):
+        # The engine has changed it: take as many characters as it has.
+        return min(len(text), place + len(sentence))
+    masked = _TAGS.sub(lambda tag: "\0" * len(tag[0]), text)
+    position = place
+    for char in sentence:
+        if char.isspace():
+            continue
+        start = position
+        while start < len(masked) and masked[start] in "\0 \n*_#>`~":
+            start += 1
+        at = masked.find(char, start, start + _NEAR)
+        position = at + 1 if at >= 0 else position
+    return position
+
+
 def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, Any]:
     """When each character is said: sentences as they were made, letters within one by their share of it."""
     characters: list[str] = []
@@ -92,9 +119,7 @@ def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, An
     ends: list[float] = []
     place = 0
     for number, (sentence, begin, end) in enumerate(spoken):
-        # A sentence that the engine has changed is not found in the text: take as many characters as it has.
-        found = text.find(sentence, place)
-        stop = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
+        stop = end_of(sentence, text, place)
         if number == len(spoken) - 1:
             stop = len(text)
         for char, at, until in spread(text[place:stop], begin, end):
@@ -185,8 +210,7 @@ def _characters(text: str, spoken: list[tuple[str, float, float]]) -> int:
     """How much of a text these first sentences take, as `alignment` counts it where others follow."""
     place = 0
     for sentence, _, _ in spoken:
-        found = text.find(sentence, place)
-        place = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
+        place = end_of(sentence, text, place)
     return place
 
 
