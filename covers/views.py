@@ -284,7 +284,7 @@ class CoverJobViewSet(
     )
     def result(self, request: Request, pk: str) -> HttpResponseBase:
         job = self.get_object()
-        format = request.query_params.get("format", job.response_format)
+        format = request.query_params.get("format", job.response_format).lower()
         if format not in RESULT_FORMATS:
             message = f"Must be one of {', '.join(RESULT_FORMATS)}."
             raise PublicError("validation_error", f"format: {message}", {"format": [message]})

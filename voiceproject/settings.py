@@ -221,9 +221,9 @@ CORS_ALLOW_HEADERS = [
     "x-request-id",
 ]  # fmt: skip
 CORS_EXPOSE_HEADERS = [
-    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
-    "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
-    "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Warning",
+    "X-Reference-Window", "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range",
+    "Content-Disposition", "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
     "X-Quota-Remaining",
 ]  # fmt: skip
 
