@@ -272,7 +272,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["voices.keys.auth.HasScope"],
     "DEFAULT_THROTTLE_CLASSES": ["voices.keys.auth.WithinRate"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "voiceproject.web.api.BoundedJSONParser",
+    "DEFAULT_PARSER_CLASSES": ["voiceproject.web.uploads.MultiPartParser", "voiceproject.web.api.BoundedJSONParser",
                                "rest_framework.parsers.FormParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "voiceproject.web.api.IgnoreAccept",
     "DEFAULT_SCHEMA_CLASS": "voiceproject.web.schema.EnvelopeSchema",
