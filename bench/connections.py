@@ -42,7 +42,18 @@ from websockets.sync.client import connect
 
 from bench.api_overhead import TEXT, Caller, direct, form, throughput, with_upload, with_voice
 from bench.api_overhead import tone as tone_of
-from bench.serving.servers import GUNICORN, LAST_RELEASE, NEW_COMMAND, ROOT, Build, Server, checkout, engines, serving
+from bench.serving.servers import (
+    GUNICORN,
+    LAST_RELEASE,
+    NEW_COMMAND,
+    ROOT,
+    TENANTS,
+    Build,
+    Server,
+    checkout,
+    engines,
+    serving,
+)
 
 SENTENCE_MS = 50.0
 PATHS = ("/api/v1/me", "/health")
@@ -248,25 +259,34 @@ class Bench:
         body, kind = form({}, "sample", tone_of(5.0, 24_000))
         server.must("POST", "/api/v1/voice/quality", server.keys[0], body, Content_Type=kind)
         body, kind = form({}, "sample", recording_of_192_khz())
+        rows = [self._together(server, "quality reports", "/api/v1/voice/quality", [(body, kind)])]
+        # References that differ, each as long as an engine takes it whole, and as fine as there is.
+        fields = {"text": TEXT, "language": "en"}
+        bodies = [form(fields, "reference_audio", recording_of_192_khz(number)) for number in range(len(server.keys))]
+        return [*rows, self._together(server, "syntheses with a reference", "/api/v1/voice/synthesize", bodies)]
+
+    def _together(self, server: Server, what: str, path: str, bodies: list[tuple[bytes, str]]) -> Row:
+        """One of each tenant at the same time, and what the server and its children grew by meanwhile."""
         memory = server.memory()
         statuses: list[int] = []
 
-        def report(key: str) -> None:
+        def ask(key: str, body: bytes, kind: str) -> None:
             try:
-                statuses.append(server.ask("POST", "/api/v1/voice/quality", key, body, 300, Content_Type=kind)[0])
+                statuses.append(server.ask("POST", path, key, body, 300, Content_Type=kind)[0])
             except (OSError, http.client.HTTPException):
                 statuses.append(0)
 
         with server.watched() as peak:
-            threads = [threading.Thread(target=report, args=(key,)) for key in server.keys]
+            pairs = zip(server.keys, cycle(bodies, TENANTS), strict=True)
+            threads = [threading.Thread(target=ask, args=(key, *body)) for key, body in pairs]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
         told = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(Counter(statuses).items()))
-        what = f"{len(statuses)} quality reports of 192 kHz stereo in parallel ({len(body) / 1e6:.1f} MB each)"
-        more = peak[0] - memory
-        return [Row(f"{what}: memory, MB more", "<= 300", f"{more:.0f} ({told})", more <= 300)]
+        size, more = len(bodies[0][0]) / 1e6, peak[0] - memory
+        row = f"{len(statuses)} {what} of 192 kHz stereo in parallel ({size:.1f} MB each): memory, MB more"
+        return Row(row, "<= 300", f"{more:.0f} ({told})", more <= 300)
 
     def churn(self, server: Server) -> list[Row]:
         targets = [{"path": f"{path}/events", "key": key} for key in server.keys[:10] for path in server.queue(key, 5)]
@@ -284,7 +304,7 @@ class Bench:
 PARTS = ("cost", "crowd", "fair", "quality", "churn")
 
 
-def cycle(targets: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def cycle(targets: list[Any], count: int) -> list[Any]:
     return [targets[number % len(targets)] for number in range(count)]
 
 
@@ -396,11 +416,11 @@ def speak(server: Server, key: str) -> tuple[float, int]:
     return (float(np.percentile(times, 95)) if failed <= 4 else np.inf), failed
 
 
-def recording_of_192_khz() -> bytes:
-    """A minute, stereo, FLAC: some MB on the way, 184 MB as float64."""
+def recording_of_192_khz(number: int = 0) -> bytes:
+    """A minute, stereo, FLAC: some MB on the way, 184 MB as float64. Each number is another voice."""
     rate = 192_000
     at = np.arange(58 * rate) / rate
-    voice = 0.2 * np.sin(2 * np.pi * 120 * at) * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * at))
+    voice = 0.2 * np.sin(2 * np.pi * (120 + number) * at) * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * at))
     voice += 0.1 * np.sin(2 * np.pi * 1100 * at) * (np.sin(2 * np.pi * 3 * at) > 0)
     file = io.BytesIO()
     sf.write(file, np.stack([voice, voice], axis=1), rate, format="FLAC", subtype="PCM_16")

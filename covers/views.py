@@ -30,7 +30,7 @@ from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.idempotency import Submission
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE, JobStatus, revoked
-from voiceproject.media import audio
+from voiceproject.media import audio, memory
 from voiceproject.media.storage import fetch
 from voiceproject.provenance.manifest import sign_file
 from voiceproject.provenance.marks import mark_cover
@@ -41,9 +41,13 @@ from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import upload_path
 from voiceproject.webhooks.deliveries import callback_base
 from voices.keys.auth import credentials
-from voices.library import selection
+from voices.library import references, selection
 from voices.speech import consumers
 from voices.speech.serializers import RETRYABLE
+
+# Of a result that is encoded anew: C2PA reads a file into memory to sign it, where it has a copy of it and more. FLAC
+# of 16 bits, stereo, at 44.1 kHz has at most 176 kB a second, MP3 has 20.
+SIGNED_BYTES_PER_SECOND = {"flac": 400_000, "mp3": 64_000}
 
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
 
@@ -113,7 +117,10 @@ class CoverJobViewSet(
         else:
             reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None
-        with waiting_slot(tenant.pk):
+        needed = memory.to_decode(song, 0, 0)
+        if isinstance(reference, Path):
+            needed = max(needed, memory.to_decode(reference, references.MAX_SECONDS, references.BYTES_PER_SECOND))
+        with waiting_slot(tenant.pk), memory.claim(needed):
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
             if isinstance(reference, Path):
                 audio.load_reference(reference, field="reference_voice")
@@ -310,7 +317,12 @@ class CoverJobViewSet(
 def _encode_result(job: CoverJob, field: str, format: str) -> None:
     """Makes another format of a finished result, once, and keeps it with the job."""
     storage = job.result.storage
-    with waiting_slot(job.tenant_id), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
+    needed = memory.BLOCKS_BYTES + round(SIGNED_BYTES_PER_SECOND.get(format, 0) * (job.duration_seconds or 0))
+    with (
+        waiting_slot(job.tenant_id),
+        memory.claim(needed),
+        tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder,
+    ):
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)

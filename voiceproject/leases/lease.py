@@ -40,6 +40,7 @@ from voiceproject.leases.notifier import Notifier
 from voiceproject.leases.probing import Probing
 from voiceproject.leases.rows import UNKNOWN, ServerRow, hand_over_lease, serve_turn, take_lease
 from voiceproject.prepared import Select
+from voiceproject.web.slots import return_connection
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ class Leases:
         if not self._waiters:  # Otherwise it would have to yield to them.
             lease = self._take(want)
             if lease is not None:
+                return_connection()  # A call is longer than the queries around it.
                 return lease
         mine, lease = _Waiter(want), None
         place = self._join(mine)
@@ -156,6 +158,7 @@ class Leases:
                 now = time.monotonic()
                 if now >= wait_until:
                     raise EngineBusy(retry_after=self.retry_after_seconds(tenant, acceptable))
+                return_connection()
                 mine.woken.wait(min(CANCEL_CHECK_SECONDS, wait_until - now))
                 if canceled():
                     return None
@@ -166,6 +169,7 @@ class Leases:
                     place = self._join(mine)
                     self._look.set()
             lease = mine.lease
+            return_connection()  # A call is longer than the queries around it.
             return lease
         finally:
             if lease is None:

@@ -104,6 +104,13 @@ def acquire_slot(tenant: Any) -> Release:
     return release
 
 
+def return_connection() -> None:
+    """Gives this thread's connection back to the pool of a web process (DATABASE_POOL_SIZE), unless a transaction is
+    open. Nothing where there is no pool: then each thread keeps its own."""
+    if getattr(connection, "pool", None) is not None and not connection.in_atomic_block:
+        connection.close()
+
+
 def close_connection() -> None:
     """Gives this thread's database connection back before a long wait, unless a transaction is open."""
     # SQLite's connections are not scarce, and cost more to open than most queries.

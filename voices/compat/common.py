@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
-import soundfile as sf
 from django.http import StreamingHttpResponse
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -23,7 +22,7 @@ from rest_framework.views import APIView
 
 from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
-from voiceproject.media.formats import Encoder, Output, Samples, encode
+from voiceproject.media.formats import Encoder, Output, Samples, encode_file
 from voiceproject.provenance.manifest import MIME_TYPES, sign
 from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
@@ -179,8 +178,7 @@ class Speaking:
 
 def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
     """Converts the WAV of a synthesis to another format."""
-    samples, rate = sf.read(io.BytesIO(speech.encoded), dtype="float32")
-    return marked(encode(samples, rate, output), output, job, what="speech")
+    return marked(encode_file(io.BytesIO(speech.encoded), output), output, job, what="speech")
 
 
 def marked(content: bytes, output: Output, job: Job, *, what: str) -> bytes:

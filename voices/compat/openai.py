@@ -20,7 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from voiceproject.errors import PublicError
-from voiceproject.media import audio
+from voiceproject.media import audio, memory
 from voiceproject.media.formats import CONTENT_TYPES, Output
 from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField
@@ -215,8 +215,8 @@ class VoicesView(OpenAIView):
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
         consent = _consent(request, asked["consent"], "consent")
-        with slots.waiting_slot(request.user.pk):
-            recording = recordings.read_sample(uploads.upload_path(asked["audio_sample"]), "audio_sample")
+        path = uploads.upload_path(asked["audio_sample"])
+        with slots.waiting_slot(request.user.pk), recordings.reading([path], "audio_sample") as [recording]:
             voice = saved.create(
                 consents.provider(request),
                 [(recording, "")],
@@ -288,7 +288,8 @@ class ConsentsView(OpenAIView):
         asked = serializer.validated_data
         with slots.waiting_slot(request.user.pk):
             path = uploads.upload_path(asked["recording"])
-            audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.
+            with memory.claim(memory.to_decode(path, recordings.MAX_SECONDS, recordings.BYTES_PER_SECOND)):
+                audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.
         consent = RecordedConsent.objects.create(
             tenant=credentials(request)[0],
             name=asked["name"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,14 +40,18 @@ class Reference:
     preset: str = ""
 
     @property
+    def frames(self) -> int:
+        return len(self.samples)
+
+    @property
     def duration_seconds(self) -> float:
-        return len(self.samples) / self.sample_rate
+        return self.frames / self.sample_rate
 
 
 class StoredReference(Reference):
     """A reference whose samples are read when somebody asks for them: engines that know the voice never do.
 
-    read: gives the samples; frames: how many they are.
+    They are not kept here. read: gives the samples; frames: how many they are.
     """
 
     def __init__(
@@ -73,15 +76,15 @@ class StoredReference(Reference):
         }.items():
             object.__setattr__(self, name, value)
 
-    @cached_property
+    @property
     def samples(self) -> NDArray[np.float32]:  # type: ignore[override]
         samples: NDArray[np.float32] = self._read()  # type: ignore[attr-defined]
         return samples
 
     @property
-    def duration_seconds(self) -> float:
+    def frames(self) -> int:
         frames: int = self._frames  # type: ignore[attr-defined]
-        return frames / self.sample_rate
+        return frames
 
 
 def profile_key(reference: Reference) -> str:

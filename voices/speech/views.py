@@ -33,7 +33,7 @@ from voiceproject.web import uploads
 from voiceproject.web.api import BodyLimitMixin, CursorPages, client_gone, file_response, preferences
 from voiceproject.webhooks.deliveries import callback_base
 from voices.engines import configured
-from voices.engines.interface import Reference, SynthesisRequest
+from voices.engines.interface import SynthesisRequest
 from voices.keys.auth import credentials
 from voices.library import selection
 from voices.library.references import references
@@ -127,9 +127,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
         else:
             check_text(fields, fields["reference_text"], fields["reference_language"])
             file = uploads.upload_path(fields["reference_audio"])
-            samples, rate, content_hash = references.load(file, field="reference_audio")
-            reference = Reference(
-                samples, rate, content_hash, fields["reference_text"] or None, fields["reference_language"]
+            reference = references.reference(
+                tenant.pk, file, fields["reference_text"] or None, fields["reference_language"], field="reference_audio"
             )
         window = None
         if (find_window := getattr(engine, "reference_window", None)) is not None:

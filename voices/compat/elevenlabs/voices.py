@@ -18,9 +18,8 @@ from voices.compat.common import PRESETS, find_own, presets
 from voices.compat.elevenlabs.base import NO_LIMIT, TEMPERATURE_A_STABILITY, USERS_OF_VOICES, ElevenLabsView, number
 from voices.engines import configured
 from voices.keys.auth import credentials
-from voices.library import consents, saved
+from voices.library import consents, recordings, saved
 from voices.library.models import StandingConsent, Voice
-from voices.library.recordings import read_sample
 from voices.speech.serializers import DEFAULT_TEMPERATURE
 
 
@@ -151,11 +150,11 @@ class AddVoiceView(ElevenLabsView):
         asked = serializer.validated_data
         language = str(asked["labels"].get("language", "")).lower().partition("-")[0]
         known = configured.get_engine().languages
-        with slots.waiting_slot(request.user.pk):
-            recordings = [(read_sample(uploads.upload_path(file), "files"), "") for file in asked["files"]]
+        paths = [uploads.upload_path(file) for file in asked["files"]]
+        with slots.waiting_slot(request.user.pk), recordings.reading(paths, "files") as found:
             voice = saved.create(
                 consents.provider(request),
-                recordings,
+                [(recording, "") for recording in found],
                 standing.statement,
                 name=asked["name"],
                 description=asked["description"],
