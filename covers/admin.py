@@ -16,6 +16,7 @@ class CoverJobAdmin(JobAdmin):
     )  # fmt: skip
     players = {
         "song": _("Song"),
+        "own_instrumental": _("Own accompaniment"),
         "reference_voice": _("Reference"),
         "vocals": _("Vocals"),
         "instrumental": _("Accompaniment"),

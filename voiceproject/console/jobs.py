@@ -59,6 +59,12 @@ def error_words(job: Job) -> list[str]:
     return [usual, job.error_message]
 
 
+def warning_words(job: Job) -> list[str]:
+    """What a job that succeeded was warned of, in the page's language where it holds no figures."""
+    words = [told["message"] for told in getattr(job, "warnings", [])]
+    return [gettext(text) for text in words]
+
+
 class JobAdmin(JobActionsAdmin, AudioAdmin):
     """Jobs are looked at, listened to and acted upon here, never edited: their state belongs to `Job`."""
 
@@ -132,6 +138,7 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
             # Of a canceled one nothing is kept that could be kept or not.
             "stages": [(name, stage_label(name)) for name in self.stages] if job.status == JobStatus.FAILED else [],
             "error_words": error_words(job),
+            "warning_words": warning_words(job),
             "key_link": request.user.has_perm("voices.view_apikey"),
             "tenant_link": request.user.has_perm("auth.view_user"),
         }

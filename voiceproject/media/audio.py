@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,8 +31,9 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from voiceproject.media.mixing import MixInfo, loudness, mix
+from voiceproject.media.mixing import MixInfo, loudness, mix, mix_as_they_are
 from voiceproject.media.uploads import BLOCK_FRAMES, Bounds, Source, opened
+from voiceproject.media.voice import MAX_SAMPLE_RATE, loudest_rms, read_voice
 
 __all__ = [
     "CONTENT_TYPES",
@@ -48,6 +48,7 @@ __all__ = [
     "load_reference",
     "loudness",
     "mix",
+    "mix_as_they_are",
     "sha256_file",
     "wav_info",
 ]
@@ -89,27 +90,17 @@ def load_reference(
     """Decode and check a recording of one voice.
 
     Returns (samples float32 mono (n,), rate in Hz): without its constant offset, peak at most 1, at its own
-    rate, or at `sample_rate` where one is given. Both bounds of the duration are inclusive. Clipped
+    rate up to 48 kHz, or at `sample_rate` where one is given. Both bounds of the duration are inclusive. Clipped
     recordings pass. Stereo is averaged; where the sides cancel out (one of them inverted) the left one is
     taken. Raises PublicError as the module says.
     """
     bounds = Bounds(field, min_seconds, max_seconds, reference=True)
-    samples, rate, cancels = _read_mono(path, bounds, left_only=False)
-    if cancels:
-        samples, rate, _ = _read_mono(path, bounds, left_only=True)
-    peak = _peak(samples)
-    if peak > 1:
-        samples /= np.float32(peak)
-    samples -= np.float32(samples.mean(dtype=np.float64))
-    bounds.check_loudness(_loudest(samples, rate))
+    read = read_voice(path, bounds, sample_rate or MAX_SAMPLE_RATE)
+    samples, rate = read.samples, read.sample_rate
     if sample_rate and sample_rate != rate:
-        samples, rate = (
-            soxr.resample(samples, rate, sample_rate, quality="HQ").astype(np.float32),
-            sample_rate,
-        )
-    peak = _peak(samples)
-    if peak > 1:
-        samples /= np.float32(peak)
+        samples = soxr.resample(samples, rate, sample_rate, quality="HQ").astype(np.float32)
+        samples /= np.float32(max(1.0, _peak(samples)))
+        rate = sample_rate
     return samples, rate
 
 
@@ -136,7 +127,7 @@ def decode_song(
     with opened(path, bounds) as source:
         if wav_path is None:
             rate = source.sample_rate
-            bounds.check_loudness(max((_loudest(block, rate) for block in source.blocks), default=0.0))
+            bounds.check_loudness(max((loudest_rms(block, rate) for block in source.blocks), default=0.0))
             return AudioInfo(source.frames / rate, rate, source.channels, source.format, source.frames)
         try:
             written, peak, loudest = _write_song(source, wav_path, sample_rate)
@@ -284,31 +275,8 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_mono(path: str | os.PathLike[str], bounds: Bounds, *, left_only: bool) -> tuple[Samples, int, bool]:
-    """All of a short upload as (samples (n,), rate, whether the average of its sides loses most of what is in
-    them)."""
-    parts: list[Samples] = []
-    energy = sides = 0.0
-    with opened(path, bounds) as source:
-        for block in source.blocks:
-            part = block[:, 0].copy() if left_only else block.mean(axis=1)
-            parts.append(part)
-            energy += float(np.sum(np.square(part, dtype=np.float64)))
-            sides += float(np.sum(np.square(block, dtype=np.float64))) / source.channels
-    return np.concatenate(parts), source.sample_rate, energy < 0.02 * sides
-
-
 def _peak(samples: Samples) -> float:
     return max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
-
-
-def _loudest(samples: Samples, rate: int) -> float:
-    """The highest RMS of any 50 ms of (n,) or (n, channels) samples, each piece without its own offset."""
-    size = max(1, min(len(samples), rate // 20))
-    pieces = samples[: len(samples) // size * size].reshape(-1, size, *samples.shape[1:])
-    # A second at a time: the variance is taken in float64.
-    seconds = [pieces[start : start + 20] for start in range(0, len(pieces), 20)]
-    return math.sqrt(max((float(np.var(part, axis=1, dtype=np.float64).max()) for part in seconds), default=0.0))
 
 
 def _write_song(source: Source, wav_path: str | os.PathLike[str], rate: int) -> tuple[int, float, float]:
@@ -319,7 +287,7 @@ def _write_song(source: Source, wav_path: str | os.PathLike[str], rate: int) -> 
     written, peak, loudest = 0, 0.0, 0.0
     with sf.SoundFile(wav_path, "w", rate, 2, "FLOAT", format="WAV") as out:
         for block in _with_end(source.blocks):
-            loudest = max(loudest, _loudest(block, source.sample_rate))
+            loudest = max(loudest, loudest_rms(block, source.sample_rate))
             stereo = block if block.shape[1] == 2 else np.repeat(block, 2, axis=1)
             if resampler:
                 stereo = resampler.resample_chunk(np.ascontiguousarray(stereo), last=len(block) == 0)

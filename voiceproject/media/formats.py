@@ -137,11 +137,16 @@ class Encoder:
         return data
 
 
-def encode(samples: Samples, rate: int, output: Output) -> bytes:
-    """The file of float32 samples (n,). Raises as Encoder."""
-    encoder = Encoder(rate, output)
-    encoder.write(samples)
-    encoder.close()
+def encode_file(file: Any, output: Output) -> bytes:
+    """An audio file of our own in another format, the mean of its sides; read in blocks. Raises as Encoder.
+
+    file: a path or a file object, as soundfile takes them.
+    """
+    with sf.SoundFile(file) as source:
+        encoder = Encoder(source.samplerate, output)
+        for block in source.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
+            encoder.write(block.mean(axis=1))
+        encoder.close()
     return encoder.content()
 
 

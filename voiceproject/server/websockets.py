@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +23,9 @@ from voiceproject.registry import WebSocketRoute, registry
 from voiceproject.server.connection import EXTENSION
 from voiceproject.telemetry import metrics
 from voiceproject.telemetry.logging import bind
+from voiceproject.web import slots
 from voiceproject.web.errors import as_public_error
-from voiceproject.web.slots import acquire_stream, too_many_waiting
-from voiceproject.web.streams import LAPSED, Stream, streams
+from voiceproject.web.streams import DONE, GONE, LAPSED, Stream, streams
 from voiceproject.web.threads import with_database
 
 log = logging.getLogger("voiceproject.access")
@@ -51,6 +52,7 @@ class Socket:
 
     tenant: Any = None
     key: Any = None
+    sent = 0  # characters or bytes, in messages
 
     def __init__(self, scope: Any, receive: Any, send: Any, ids: dict[str, Any]) -> None:
         self.ids = ids
@@ -112,6 +114,7 @@ class Socket:
         if self.closed:
             raise SocketClosed
         name = "text" if isinstance(message, str) else "bytes"
+        self.sent += len(message)
         await self._timed({"type": "websocket.send", name: message})
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -149,9 +152,7 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
                 raise PublicError("not_found", "There is no WebSocket here.")
             if not later:
                 await socket.admit(secret, route)
-            place = acquire_stream(KEYLESS if later else socket.tenant.pk)
-            if place is None:
-                raise too_many_waiting()
+            place = slots.streams.take(KEYLESS if later else socket.tenant.pk)
         except Exception as error:
             public = _public(error, socket)
             _tell(scope, route, public.status, started, {"request_id": request_id}, public.code)
@@ -165,9 +166,8 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
             try:
                 await socket.admit_by_message(route)
                 place()
-                place = acquire_stream(socket.tenant.pk)
-                if place is None:
-                    raise too_many_waiting()
+                place = None
+                place = slots.streams.take(socket.tenant.pk)
             except SocketClosed:
                 _tell(scope, route, 101, started, {"request_id": request_id})
                 return
@@ -237,9 +237,12 @@ async def _run(route: WebSocketRoute, socket: Socket, groups: dict[str, str]) ->
         # In a task of its own: the socket is closed at once when its key ends, and what it does ends behind that.
         handling = asyncio.create_task(route.handle(socket, **groups))
     error: PublicError | None = None
+    began, ended = time.monotonic(), DONE
     try:
         await asyncio.wait({handling})
         failure = handling.exception() if not handling.cancelled() else None
+        if isinstance(failure, SocketClosed):
+            ended = GONE
         if isinstance(failure, Exception) and not isinstance(failure, SocketClosed):
             error = _public(failure, socket)
         await _end(socket, route, error)
@@ -255,6 +258,13 @@ async def _run(route: WebSocketRoute, socket: Socket, groups: dict[str, str]) ->
         streams.discard(stream)
         handling.cancel()
         await asyncio.wait({handling})
+        extra = {
+            "duration_ms": round(1000 * (time.monotonic() - began)),
+            "bytes": socket.sent,
+            "ended": stream.why or (error.code if error else ended),
+        }
+        with bind(**socket.ids):
+            log.info("GET %s ended", socket.request.path, extra=extra)
 
 
 async def _end(

@@ -17,9 +17,9 @@ ALLOWED = [
     *(f"x-stainless-{name}" for name in _STAINLESS), *(f"x-fern-{name}" for name in _FERN),
 ]  # fmt: skip
 EXPOSED = [
-    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
-    "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
-    "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Warning",
+    "X-Reference-Window", "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range",
+    "Content-Disposition", "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
     "X-Quota-Remaining", "X-Speed-Clamped", "X-Should-Retry", "Request-ID", "History-Item-ID", "Character-Cost",
     "Current-Concurrent-Requests", "Maximum-Concurrent-Requests",
 ]  # fmt: skip
