@@ -82,7 +82,17 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
         return (find_jobs(queryset, search_term) if search_term.strip() else queryset), False
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        hidden = {*self.model.file_fields(), "marks", "tenant", "api_key", "error_message", "error_detail"}
+        # What is JSON would be shown with styles of its own, which the pages' policy forbids.
+        hidden = {
+            *self.model.file_fields(),
+            "marks",
+            "warnings",
+            "details",
+            "tenant",
+            "api_key",
+            "error_message",
+            "error_detail",
+        }
         names = [field.name for field in self.model._meta.fields if field.name not in hidden]
         return ["stage_name" if name == "stage" else name for name in names]
 
