@@ -25,6 +25,7 @@ class CoverJob(Job):
 
     reference_voice = models.FileField(_("reference voice"), max_length=200)
     song = models.FileField(_("song"), max_length=200)
+    title = models.CharField(_("title"), max_length=200, blank=True, help_text=_("The uploaded song's name, cleaned"))
     own_instrumental = models.FileField(
         _("own accompaniment"), max_length=200, blank=True, help_text=_("Sent with a bare voice, to be mixed with it")
     )

@@ -11,7 +11,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -174,10 +174,14 @@ class _Cover:
                 max_seconds=settings.COVER_MAX_DURATION_SECONDS,
                 sample_rate=SAMPLE_RATE,
             )
-            samples, rate = audio.load_reference(self.folder / "reference.upload", field="reference_voice")
+            told = list(info.warnings)
+            samples, rate = audio.load_reference(
+                self.folder / "reference.upload", field="reference_voice", warnings=told
+            )
         except PublicError as error:
             code = "too_long" if error.details.get("reason") == "too_long" else "preprocess_failed"
             raise StageFailed(code, error.message) from error
+        self.warn_of_upload(told)
         sf.write(self.folder / "reference.wav", samples, rate, subtype="PCM_16")
         self.frames = info.frames
         (self.folder / "song.upload").unlink()
@@ -195,6 +199,7 @@ class _Cover:
         except PublicError as error:
             raise StageFailed("preprocess_failed", error.message) from error
         upload.unlink()
+        self.warn_of_upload(info.warnings)
         if abs(info.frames - self.frames) > SAMPLE_RATE // 20:
             message = separation.LENGTHS % (self.frames / SAMPLE_RATE, info.frames / SAMPLE_RATE)
             self.warn("lengths_differ", message)
@@ -441,6 +446,10 @@ class _Cover:
 
     def warn(self, code: str, message: str) -> None:
         self.warnings.append(separation.warning(code, message))
+
+    def warn_of_upload(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            self.warn("upload", message)
 
     def note(self, **fields: Any) -> None:
         """Writes fields to the row and to `job`."""

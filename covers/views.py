@@ -38,7 +38,7 @@ from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response
 from voiceproject.web.slots import waiting_slot
-from voiceproject.web.uploads import upload_path
+from voiceproject.web.uploads import title_of, upload_path
 from voiceproject.webhooks.deliveries import callback_base
 from voices.keys.auth import credentials
 from voices.library import references, selection
@@ -106,6 +106,7 @@ class CoverJobViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         textfilter.check(request, fields["lyrics"], "cover", "lyrics")
+        title = title_of(fields["song"])
         song = upload_path(fields.pop("song"))
         own = upload_path(fields.pop("instrumental")) if "instrumental" in fields else None
         reference: Path | FieldFile
@@ -118,19 +119,22 @@ class CoverJobViewSet(
         else:
             reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None
+        warnings: list[str] = []
         needed = max(memory.to_decode(path, 0, 0) for path in (song, own) if path is not None)
         if isinstance(reference, Path):
             needed = max(needed, memory.to_decode(reference, references.MAX_SECONDS, references.BYTES_PER_SECOND))
         with waiting_slot(tenant.pk), memory.claim(needed):
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
             if isinstance(reference, Path):
-                audio.load_reference(reference, field="reference_voice")
+                audio.load_reference(reference, field="reference_voice", warnings=warnings)
             info = audio.decode_song(song, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
+            warnings += info.warnings
             seconds = info.duration_seconds
             if own is not None:
                 limit = settings.COVER_MAX_DURATION_SECONDS
                 info = audio.decode_song(own, None, field="instrumental", max_seconds=limit)
                 seconds = max(seconds, info.duration_seconds)
+                warnings += info.warnings
             song_hash = audio.sha256_file(song)
         job = CoverJob(
             id=uuid.uuid4(),
@@ -138,8 +142,11 @@ class CoverJobViewSet(
             api_key=key,
             request_id=current("request_id"),
             callback_base=callback_base(request),
+            title=title,
             song_hash=song_hash,
             duration_seconds=seconds,
+            warning=" ".join(warnings)[:500],
+            warnings=[{"code": "upload", "message": message} for message in warnings],
             **fields,
         )
         storage = job.song.storage
@@ -245,8 +252,9 @@ class CoverJobViewSet(
             source.raise_unless_succeeded()
         if not source.has_stems:
             raise PublicError("conflict", "This job has no stems that could be mixed again.")
-        copied = ("voice_id", "song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind", "preview_seconds",
-                  "preview_start_seconds", "duration_seconds", "shift_instrumental", "details")  # fmt: skip
+        copied = ("voice_id", "title", "song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind",
+                  "preview_seconds", "preview_start_seconds", "duration_seconds", "shift_instrumental",
+                  "details")  # fmt: skip
         job = CoverJob(
             tenant=tenant,
             api_key=key,
@@ -284,7 +292,7 @@ class CoverJobViewSet(
     )
     def result(self, request: Request, pk: str) -> HttpResponseBase:
         job = self.get_object()
-        format = request.query_params.get("format", job.response_format)
+        format = request.query_params.get("format", job.response_format).lower()
         if format not in RESULT_FORMATS:
             message = f"Must be one of {', '.join(RESULT_FORMATS)}."
             raise PublicError("validation_error", f"format: {message}", {"format": [message]})

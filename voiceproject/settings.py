@@ -221,9 +221,9 @@ CORS_ALLOW_HEADERS = [
     "x-request-id",
 ]  # fmt: skip
 CORS_EXPOSE_HEADERS = [
-    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
-    "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
-    "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Warning",
+    "X-Reference-Window", "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range",
+    "Content-Disposition", "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
     "X-Quota-Remaining",
 ]  # fmt: skip
 
@@ -272,7 +272,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["voices.keys.auth.HasScope"],
     "DEFAULT_THROTTLE_CLASSES": ["voices.keys.auth.WithinRate"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "voiceproject.web.api.BoundedJSONParser",
+    "DEFAULT_PARSER_CLASSES": ["voiceproject.web.uploads.MultiPartParser", "voiceproject.web.api.BoundedJSONParser",
                                "rest_framework.parsers.FormParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "voiceproject.web.api.IgnoreAccept",
     "DEFAULT_SCHEMA_CLASS": "voiceproject.web.schema.EnvelopeSchema",

@@ -72,6 +72,7 @@ API = {
     "voice/synthesize": Api("synthesize", "POST"),
     "voice/health": Api(None, "GET"),
     "voice/models": Api(None, "GET"),
+    "voice/normalize": Api("synthesize", "POST"),
     "voice/syntheses": Api("synthesize", "GET"),
     "voice/syntheses/<uuid:pk>": Api("synthesize", "GET DELETE", synthesis),
     "voice/syntheses/<uuid:pk>/audio": Api("synthesize", "GET", synthesis, file=True),

@@ -125,9 +125,21 @@ def preferences(request: Request) -> dict[str, str]:
     return found
 
 
+class _AnyCase(dict):
+    """Choices by their names, in capitals or not."""
+
+    def __missing__(self, name: str) -> Any:
+        wanted = name.strip().casefold()
+        for known, value in self.items():
+            if known.casefold() == wanted:
+                return value
+        raise KeyError(name)
+
+
 def tell_choices(field: serializers.Field) -> None:
-    """REST framework's "is not a valid choice" leaves the client to look for those that are."""
+    """Takes a choice in any case; a refusal lists them all, which REST framework's "is not a valid choice" does not."""
     if isinstance(field, serializers.ChoiceField):
+        field.choice_strings_to_values = _AnyCase(field.choice_strings_to_values)
         choices = ", ".join(str(choice) for choice in field.choices).replace("{", "{{").replace("}", "}}")
         field.error_messages["invalid_choice"] = f'"{{input}}" is not one of: {choices}.'
 

@@ -27,7 +27,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "REDOC_DIST": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
         "JobStatus": "voiceproject.jobs.status.JobStatus",
-        "Language": "voices.speech.serializers.LANGUAGES",
+        "Language": "voices.text.languages.LANGUAGES",
         "SpeechFormat": "voices.speech.serializers.FORMATS",
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
         "WebhookStatus": "voiceproject.webhooks.models.WebhookDelivery.Status",

@@ -35,7 +35,7 @@ from voices.keys.auth import credentials
 from voices.library import selection
 from voices.library.models import Voice
 from voices.speech import registry, synthesis
-from voices.speech.models import Synthesis
+from voices.speech.models import Synthesis, warning_header
 from voices.speech.serializers import MAX_SEED, SpeakTextSerializer, check_text
 
 # The names that OpenAI's clients know, and which of the engine's own voices speaks for each.
@@ -140,7 +140,7 @@ class Speaking:
             reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
         else:
             reference = selection.choose(voice, engine).reference
-        check_text(checked, reference.transcript or "", reference.language)
+        warnings = check_text(checked, reference.transcript or "", reference.language)
         if (find_window := getattr(engine, "reference_window", None)) is not None:
             find_window(reference)  # It refuses what is too short.
         seed = checked.get("seed")
@@ -161,11 +161,18 @@ class Speaking:
             model_id=checked["model_id"],
             response_format=checked["response_format"],
             engine=engine.name,
+            warnings=warnings,
         )
         synthesis.start(self.job)
         selection.check_still_there(self.job)
         self._gone = client_gone(request)
         self._order: SynthesisRequest = synthesis.request_for(self.job, reference, checked["model"], early=streamed)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer with this audio has."""
+        warning = warning_header(self.job)
+        return {"X-Warning": warning} if warning else {}
 
     def whole(self) -> synthesis.Speech:
         """All of it, encoded as the job's response_format says."""

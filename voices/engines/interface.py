@@ -126,6 +126,7 @@ class OwnModel:
 class SynthesisRequest:
     """One text to speak. speed 0.5-2 (2 is twice as fast); temperature 0.1-1; seed None draws one.
 
+    text: as the client sent it; engines speak what voices.text.reading makes of it.
     early: somebody listens already, so a long first sentence is cut at a clause (voices.text.sentences.split).
     model: what the registry has under model_id, None for the engine's own default; tenant: any name of who asks, since
     engines that have a line serve tenants by turns.
@@ -145,11 +146,20 @@ class SynthesisRequest:
 
 @dataclass(frozen=True)
 class Piece:
-    """The audio of one sentence: float32, shape (n,), mono, -1..1; sample_rate in Hz."""
+    """The audio of one sentence: float32, shape (n,), mono, -1..1; sample_rate in Hz.
+
+    pause_seconds: of the exact pause behind it that the text asks for; whoever joins the pieces makes it. A pause by
+    itself has neither samples nor a rate nor text.
+    """
 
     samples: NDArray[np.float32]
     sample_rate: int
     text: str
+    pause_seconds: float = 0.0
+
+
+def pause_of(seconds: float) -> Piece:
+    return Piece(np.zeros(0, np.float32), 0, "", seconds)
 
 
 @dataclass(frozen=True)

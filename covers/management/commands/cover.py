@@ -14,6 +14,7 @@ from covers.models import CoverJob
 from covers.serializers import RESULT_FORMATS, CreateCoverSerializer
 from voiceproject.media import audio
 from voiceproject.operations.terminal import JobCommand, existing_file, told_plainly
+from voiceproject.web.uploads import clean_title
 from voices.library import selection
 
 
@@ -78,8 +79,12 @@ class Command(JobCommand):
         for name in ("song", "instrumental", "reference_voice", "callback_url"):
             fields.pop(name, None)
         fields["pitch_auto"] = fields["pitch_shift"] is None
-        seconds = max(info.duration_seconds for info in lengths)
-        job = CoverJob(song_hash=audio.sha256_file(song), duration_seconds=seconds, **fields)
+        job = CoverJob(
+            title=clean_title(song.name),
+            song_hash=audio.sha256_file(song),
+            duration_seconds=max(info.duration_seconds for info in lengths),
+            **fields,
+        )
         result = "result" if response_format == "wav" else f"result_{response_format}"
         try:
             sources = {"song": song, "reference_voice": reference} | ({"own_instrumental": own} if own else {})

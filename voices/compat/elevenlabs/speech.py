@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,8 @@ from voices.keys.models import ApiKey
 from voices.library.models import Voice
 from voices.speech import synthesis
 from voices.speech.models import Synthesis
-from voices.speech.serializers import LANGUAGES, MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
+from voices.speech.serializers import MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
+from voices.text.languages import LANGUAGES, language_code, spoken_languages
 
 
 class VoiceSettingsSerializer(serializers.Serializer):
@@ -61,10 +63,10 @@ def own_fields(asked: dict[str, Any], speaker: str | Voice) -> dict[str, Any]:
         fields["voice_id"] = str(speaker.pk)
     if asked.get("seed") is not None:
         fields["seed"] = asked["seed"]
-    if language := (asked.get("language_code") or "").lower().partition("-")[0]:
-        known = [code for code in LANGUAGES[1:] if code in configured.get_engine().languages]
-        if language not in known:
-            raise invalid("language_code", f"Must be one of {', '.join(known)}.")
+    if name := asked.get("language_code"):
+        known = [code for code in LANGUAGES if code in configured.get_engine().languages | {"auto"}]
+        if (language := language_code(name)) not in known:
+            raise invalid("language_code", f"Must be one of {spoken_languages(known)}.")
         fields["language"] = language
     if style.get("speed") is not None:
         fields["speed"], _ = clamp_speed(style["speed"])
@@ -84,6 +86,32 @@ def spread(text: str, begin: float, end: float) -> Iterator[tuple[str, float, fl
         at = until
 
 
+_MARKED = re.compile(r"[<\[*_#&`~\n]")
+_TAGS = re.compile(r"<[^<>]{0,500}>|\[[^\[\]]{0,60}\]")
+_NEAR = 12  # characters within which the next one of a sentence is looked for
+
+
+def end_of(sentence: str, text: str, place: int) -> int:
+    """Where a sentence ends in the text that it is from, whose markup it may lack; place: where it begins at least."""
+    found = text.find(sentence, place)
+    if found >= 0:
+        return found + len(sentence)
+    if not _MARKED.search(text):
+        # The engine has changed it: take as many characters as it has.
+        return min(len(text), place + len(sentence))
+    masked = _TAGS.sub(lambda tag: "\0" * len(tag[0]), text)
+    position = place
+    for char in sentence:
+        if char.isspace():
+            continue
+        start = position
+        while start < len(masked) and masked[start] in "\0 \n*_#>`~":
+            start += 1
+        at = masked.find(char, start, start + _NEAR)
+        position = at + 1 if at >= 0 else position
+    return position
+
+
 def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, Any]:
     """When each character is said: sentences as they were made, letters within one by their share of it."""
     characters: list[str] = []
@@ -91,9 +119,7 @@ def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, An
     ends: list[float] = []
     place = 0
     for number, (sentence, begin, end) in enumerate(spoken):
-        # A sentence that the engine has changed is not found in the text: take as many characters as it has.
-        found = text.find(sentence, place)
-        stop = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
+        stop = end_of(sentence, text, place)
         if number == len(spoken) - 1:
             stop = len(text)
         for char, at, until in spread(text[place:stop], begin, end):
@@ -184,8 +210,7 @@ def _characters(text: str, spoken: list[tuple[str, float, float]]) -> int:
     """How much of a text these first sentences take, as `alignment` counts it where others follow."""
     place = 0
     for sentence, _, _ in spoken:
-        found = text.find(sentence, place)
-        place = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
+        place = end_of(sentence, text, place)
     return place
 
 
@@ -193,6 +218,7 @@ def headers(request: Request, key: ApiKey, speaking: Speaking) -> dict[str, str]
     running = Synthesis.objects.filter(tenant=key.user, status=JobStatus.RUNNING).count()
     limit = key.max_concurrent_jobs or max(1, settings.WEB_THREADS - 4)
     return {
+        **speaking.headers,
         "request-id": str(getattr(request._request, "request_id", "")),
         "history-item-id": str(speaking.job.pk),
         "character-cost": str(len(speaking.text)),

@@ -16,7 +16,7 @@ import soxr
 from voiceproject.media.formats import Encoder, Output, Samples
 from voiceproject.provenance.marks import mark_sent
 from voices.compat.common import samples_of
-from voices.compat.elevenlabs.speech import spread
+from voices.compat.elevenlabs.speech import end_of, spread
 from voices.speech.synthesis import SpeechStream
 from voices.text.growing import ends_sentence
 from voices.text.languages import HAN, KANA, has_speech, script_of
@@ -154,7 +154,7 @@ class Aligner:
             # take as many characters as it has.
             words = re.compile(r"\s+".join(map(re.escape, sentence.split())))
             found = words.search(self._text, self._place)
-            stop = found.end() if found else min(len(self._text), self._place + len(sentence))
+            stop = found.end() if found else end_of(sentence, self._text, self._place)
             if not has_speech(self._text[stop:]):
                 stop = len(self._text)
             for character, at, _ in spread(self._text[self._place : stop], begin - origin, end - origin):

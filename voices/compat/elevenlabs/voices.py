@@ -21,6 +21,7 @@ from voices.keys.auth import credentials
 from voices.library import consents, recordings, saved
 from voices.library.models import StandingConsent, Voice
 from voices.speech.serializers import DEFAULT_TEMPERATURE
+from voices.text.languages import language_code
 
 
 def _settings() -> dict[str, Any]:
@@ -148,7 +149,7 @@ class AddVoiceView(ElevenLabsView):
         serializer = AddVoiceSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        language = str(asked["labels"].get("language", "")).lower().partition("-")[0]
+        language = language_code(str(asked["labels"].get("language", "")))
         known = configured.get_engine().languages
         paths = [uploads.upload_path(file) for file in asked["files"]]
         with slots.waiting_slot(request.user.pk), recordings.reading(paths, "files") as found:
@@ -158,7 +159,7 @@ class AddVoiceView(ElevenLabsView):
                 standing.statement,
                 name=asked["name"],
                 description=asked["description"],
-                language=language if language in known else "auto",
+                language=language if language and language in known else "auto",
                 engine=configured.get_engine(),
             )
         return Response({"voice_id": str(voice.pk), "requires_verification": False})

@@ -84,11 +84,11 @@ class GptSovitsEngine:
         transcript) and as `check` does.
         """
         reference = request.reference
-        sentences = check(
+        reading = check(
             request.text, request.language, reference.transcript, reference.language, request.model, request.early
         )
         window = self.reference_window(reference)
-        return GptSovitsSynthesis(self._fleet, request, sentences, window, deadline, canceled)
+        return GptSovitsSynthesis(self._fleet, request, reading.sentences, window, deadline, canceled)
 
     def reference_window(self, reference: Reference) -> tuple[float, float] | None:
         """(start, end) in seconds of the part that the server gets to hear, None where it hears all of it.
