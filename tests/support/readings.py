@@ -42,6 +42,16 @@ def references(language: str) -> list[Reference]:
     return rows
 
 
+def later_references() -> list[Reference]:
+    """Texts that were written after the code, to see how it reads what it was not made for."""
+    rows = []
+    for line in (FOLDER / "later.tsv").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            language, kind, text, words = line.split("\t")
+            rows.append(Reference(language, kind, text.replace("\\n", "\n"), tuple(words.split(" | "))))
+    return rows
+
+
 def fold_english(text: str) -> str:
     text = re.sub(r"(?<=\b[a-z])\.(?=[a-z]\b)", " ", text.lower().replace("-", " "))
     text = re.sub(r"\boh\b", "zero", re.sub(r"[^\w\s'’]", " ", text)).replace("’", "'")

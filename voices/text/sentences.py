@@ -257,6 +257,8 @@ def _keeps_its_latin(sentence: str, base_scripts: frozenset[str], said: bool) ->
             if words > EMBEDDED_WORDS:
                 return False
     wide = sum(script_of(char) in base_scripts for char in sentence)
+    if not wide and not said:
+        return False
     if said:
         # Initials and single letters are read in any language.
         letters -= sum(map(len, re.findall(r"(?<![^\W\d_])(?:[A-Z]{1,5}|[a-z])(?![^\W\d_])", sentence)))

@@ -80,7 +80,8 @@ def number(text: str) -> str:
 def _quantity(m: re.Match[str]) -> str:
     said = number(m[0])
     before, following = m.string[m.start() - 1 : m.start()], m.string[m.end() : m.end() + 1]
-    if said == "二" and following and following in _MEASURES and before != "第":
+    counted = (following and following in _MEASURES) or m.string.startswith("小时", m.end())
+    if said == "二" and counted and before != "第":
         return "两"
     return re.sub(r"^二(?=[千万亿])", "两", said)
 
