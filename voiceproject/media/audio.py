@@ -30,8 +30,9 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from voiceproject.media.mixing import MixInfo, loudness, mix
+from voiceproject.media.mixing import MixInfo, loudness, mix, mix_as_they_are
 from voiceproject.media.uploads import BLOCK_FRAMES, Bounds, Source, opened
+from voiceproject.media.voice import read_voice
 
 __all__ = [
     "CONTENT_TYPES",
@@ -46,6 +47,7 @@ __all__ = [
     "load_reference",
     "loudness",
     "mix",
+    "mix_as_they_are",
     "sha256_file",
     "wav_info",
 ]
@@ -99,20 +101,10 @@ def load_reference(
     module says.
     """
     bounds = Bounds(field, min_seconds, max_seconds, reference=True)
-    with opened(path, bounds, sample_rate) as source:
-        samples = _mono(source)
-        if warnings is not None:
-            warnings += source.warnings
-        rate, loudest = source.sample_rate, source.loudest
-    peak = _peak(samples)
-    if peak > 1:
-        samples /= np.float32(peak)
-    samples -= np.float32(samples.mean(dtype=np.float64))
-    bounds.check_loudness(loudest)
-    peak = _peak(samples)
-    if peak > 1:
-        samples /= np.float32(peak)
-    return samples, rate
+    read = read_voice(path, bounds, sample_rate)
+    if warnings is not None:
+        warnings += read.warnings
+    return read.samples, read.sample_rate
 
 
 def decode_song(
@@ -292,22 +284,6 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _mono(source: Source) -> Samples:
-    """All of a short upload as (n,): the average of its sides, or the left one where they cancel each other out."""
-    middle: list[Samples] = []
-    left: list[Samples] = []
-    energy = sides = 0.0
-    for block in source.blocks:
-        if source.channels == 1:
-            middle.append(block[:, 0])
-            continue
-        middle.append(block.mean(axis=1))
-        left.append(block[:, 0].copy())
-        energy += float(np.sum(np.square(middle[-1], dtype=np.float64)))
-        sides += float(np.sum(np.square(block, dtype=np.float64))) / source.channels
-    return np.concatenate(left if energy < 0.02 * sides else middle)
 
 
 def _peak(samples: Samples) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
@@ -111,6 +111,7 @@ class Source:
     blocks: Iterator[Samples] = field(default_factory=lambda: iter(()))
     frames: int = 0
     loudest: float = 0.0
+    listen: Callable[[Samples], object] | None = None  # called with each block at the file's own rate
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -147,6 +148,8 @@ def _checked(source: Source, blocks: Iterator[Samples], bounds: Bounds) -> Itera
         if not np.isfinite(block).all():
             bounds.refuse("not_finite", "NaN" if np.isnan(block).any() else "infinity")
         source.loudest = max(source.loudest, _loudest(block, source.upload_rate))
+        if source.listen is not None:
+            source.listen(block)
         yield block
     if source.frames == 0:
         bounds.refuse("empty", 0)

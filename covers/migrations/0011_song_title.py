@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('covers', '0009_texts_in_two_languages'),
+        ('covers', '0010_telling_the_truth'),
     ]
 
     operations = [
