@@ -13,8 +13,8 @@ import soundfile as sf
 import soxr
 from scipy.signal import correlate
 
-from tests.support.ffmpeg import ffmpeg
 from tests.support.recordings.audio_files import Samples, tone
+from tests.support.recordings.ffmpeg import ffmpeg
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
 
