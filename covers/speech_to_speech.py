@@ -31,7 +31,7 @@ from voiceproject.media.storage import fetch
 from voiceproject.telemetry.logging import current
 from voiceproject.web.api import SizedFileField, client_gone
 from voiceproject.web.slots import waiting_slot
-from voiceproject.web.uploads import upload_path
+from voiceproject.web.uploads import title_of, upload_path
 from voices.compat.common import find_speaker, marked, streaming_response
 from voices.compat.elevenlabs.base import ElevenLabsView
 from voices.keys.auth import credentials
@@ -69,7 +69,8 @@ class SpeechToSpeechView(ElevenLabsView):
         if not isinstance(voice, Voice):
             message = "A premade voice cannot be converted to; save a voice and send its id."
             raise PublicError("validation_error", f"voice_id: {message}", {"voice_id": [message]})
-        path = upload_path(serializer.validated_data["audio"])
+        upload = serializer.validated_data["audio"]
+        path = upload_path(upload)
         with waiting_slot(tenant.pk):
             with memory.claim(memory.to_decode(path, 0, 0)):
                 info = audio.decode_song(path, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
@@ -80,9 +81,12 @@ class SpeechToSpeechView(ElevenLabsView):
                 api_key=key,
                 request_id=current("request_id"),
                 voice_id=voice.pk,
+                title=title_of(upload),
                 song_hash=song_hash,
                 duration_seconds=info.duration_seconds,
                 input_kind="vocals",
+                warning=" ".join(info.warnings)[:500],
+                warnings=[{"code": "upload", "message": message} for message in info.warnings],
             )
             _submit(job, path, voice)
             wake_workers(run_covers)

@@ -14,13 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
-from corsheaders.defaults import default_headers
 from django.templatetags.static import static
 from django.utils.translation import gettext_lazy
 
 from voiceproject.commands.template import CommandTemplate
 from voiceproject.env import BadSetting, Env, check_url, not_writable, s3_options
-from voiceproject.web import client_ip, openapi_settings
+from voiceproject.web import client_ip, cors, openapi_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env.read(BASE_DIR / ".env")
@@ -216,16 +215,7 @@ CORS_ORIGINS = [
 ]
 CORS_ALLOWED_ORIGINS = CORS_ORIGINS
 CORS_URLS_REGEX = r"^/(api/|openai/|elevenlabs/|health$|openapi\.json$).*"
-CORS_ALLOW_HEADERS = [
-    *default_headers, "x-api-key", "xi-api-key", "idempotency-key", "prefer", "range", "if-range", "last-event-id",
-    "x-request-id",
-]  # fmt: skip
-CORS_EXPOSE_HEADERS = [
-    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Warning",
-    "X-Reference-Window", "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range",
-    "Content-Disposition", "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
-    "X-Quota-Remaining",
-]  # fmt: skip
+CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS = cors.ALLOWED, cors.EXPOSED
 
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
@@ -272,7 +262,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["voices.keys.auth.HasScope"],
     "DEFAULT_THROTTLE_CLASSES": ["voices.keys.auth.WithinRate"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "voiceproject.web.api.BoundedJSONParser",
+    "DEFAULT_PARSER_CLASSES": ["voiceproject.web.uploads.MultiPartParser", "voiceproject.web.api.BoundedJSONParser",
                                "rest_framework.parsers.FormParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "voiceproject.web.api.IgnoreAccept",
     "DEFAULT_SCHEMA_CLASS": "voiceproject.web.schema.EnvelopeSchema",
@@ -380,6 +370,7 @@ for _name, _template, _placeholders in (
 GPT_SOVITS_PYTHON = env.text("GPT_SOVITS_PYTHON", sys.executable)
 GPT_SOVITS_PROJECT_ROOT = env.path("GPT_SOVITS_PROJECT_ROOT", BASE_DIR)
 COVER_UVR_MODEL = env.text("COVER_UVR_MODEL", "HP2_all_vocals")
+COVER_FIND_VOICE = env.flag("COVER_FIND_VOICE", True)
 COVER_MAX_UPLOAD_SIZE = env.number("COVER_MAX_UPLOAD_SIZE", 100 * 1024 * 1024)
 COVER_MAX_DURATION_SECONDS = env.number("COVER_MAX_DURATION_SECONDS", 480, maximum=MAX_SECONDS)
 COVER_RESULT_TTL_HOURS = env.number("COVER_RESULT_TTL_HOURS", 24, maximum=MAX_HOURS)

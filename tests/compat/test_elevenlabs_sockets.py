@@ -243,7 +243,7 @@ def test_text_waits_for_enough_of_it_or_for_a_flush(server: Server, tenant: Tena
         talk.to_end()
         assert len(bursts(*talk.heard())) == SENTENCES + 1
         text, times = talk.said()
-        assert text.strip() == f"{TEXT}Now one more."
+        assert text.strip() == f"{TEXT} Now one more."
         samples, rate = talk.heard()
         assert times[-1][1] == pytest.approx(len(samples) / rate, abs=0.3)
     jobs = Synthesis.objects.filter(status="succeeded", response_format="wav")

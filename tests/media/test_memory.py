@@ -209,7 +209,7 @@ def test_an_uploaded_reference_is_held_by_the_cache_alone(tmp_path: Path) -> Non
     sf.write(file, speech_like(4.0), 16_000, format="WAV")
     path = tmp_path / "upload"
     path.write_bytes(file.getvalue())
-    reference = cache.reference(1, path, None, "auto", field="reference_audio")
+    reference = cache.reference(path, None, "auto", field="reference_audio", tenant=1)
     first = reference.samples
     assert reference.samples is first
     assert (reference.frames, reference.duration_seconds) == (64_000, 4.0)

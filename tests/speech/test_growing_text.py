@@ -72,6 +72,8 @@ def test_long_texts_are_given_out_in_parts_and_marks_alone_in_none() -> None:
     parts = parts_of(GrowingText(), ["This is it. " * 400])
     assert max(map(len, parts)) <= MAX_PART and all(ends_sentence(part) for part in parts)
     assert max(map(len, parts_of(GrowingText(), ["a" * 5000]))) <= MAX_PART
+    marks = GrowingText()
+    assert not parts_of(marks, ["... "] * 1000, trigger=True) and len(marks) <= MAX_PART
     assert parts_of(GrowingText(eager=True), ["... ", "- ", "No. "]) == ["... - No. "]
 
 

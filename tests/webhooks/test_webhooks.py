@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -378,10 +379,12 @@ def test_the_workers_look_sends_and_a_hanging_receiver_holds_up_nothing(
 
 
 def test_a_long_backlog_does_not_hide_another_tenants_event(receiver: Receiver, tenant: Tenant, other: Tenant) -> None:
-    first = ended(tenant.user, receiver.url)
-    fields = {"tenant": tenant.user, "job_id": first.job_id, "url": receiver.url, "payload": "{}"}
+    ended(tenant.user, receiver.url)
+    fields = {"tenant": tenant.user, "url": receiver.url, "payload": "{}"}
     long_due = Now() - timedelta(minutes=1)
-    WebhookDelivery.objects.bulk_create(WebhookDelivery(**fields, next_attempt_at=long_due) for _ in range(600))
+    WebhookDelivery.objects.bulk_create(
+        WebhookDelivery(**fields, job_id=uuid.uuid4(), next_attempt_at=long_due) for _ in range(600)
+    )
     late = ended(other.user, receiver.url)
     chosen = deliveries.due()
     assert late.pk in chosen and len(chosen) == 1 + deliveries.TENANT_SLOTS

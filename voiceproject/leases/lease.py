@@ -169,7 +169,7 @@ class Leases:
                     place = self._join(mine)
                     self._look.set()
             lease = mine.lease
-            return_connection()  # A call is longer than the queries around it.
+            return_connection()
             return lease
         finally:
             if lease is None:

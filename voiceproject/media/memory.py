@@ -32,6 +32,7 @@ BLOCKS_BYTES = 4 * MIB  # what is in memory of a file that is read in blocks, wh
 CHILD_BYTES = 72 * MIB
 # Of these the header tells the length for little; all others may be as long as they are allowed to be.
 _STATING = (b"RIFF", b"RF64", b"fLaC")
+_IN_PROCESS = (b"RIFF", b"RF64")  # what is decoded without a child
 
 
 class Claim:
@@ -192,11 +193,11 @@ def to_decode(path: str | os.PathLike[str], max_seconds: float, bytes_per_second
     bytes_per_second: that stay in memory of what was decoded.
     """
     with open(path, "rb") as file:
-        stating = file.read(4) in _STATING
+        magic = file.read(4)
     seconds = max_seconds
-    if stating:
+    if magic in _STATING:
         try:
             seconds = min(seconds, sf.info(os.fspath(path)).duration)
         except sf.LibsndfileError:
             pass  # It is refused as soon as it is read, or read by the other decoder.
-    return BLOCKS_BYTES + int(seconds * bytes_per_second) + (0 if stating else CHILD_BYTES)
+    return BLOCKS_BYTES + int(seconds * bytes_per_second) + (0 if magic in _IN_PROCESS else CHILD_BYTES)

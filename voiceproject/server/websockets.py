@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ from voiceproject.telemetry import metrics
 from voiceproject.telemetry.logging import bind
 from voiceproject.web import slots
 from voiceproject.web.errors import as_public_error
-from voiceproject.web.streams import LAPSED, Stream, streams
+from voiceproject.web.streams import DONE, GONE, LAPSED, Stream, streams
 from voiceproject.web.threads import with_database
 
 log = logging.getLogger("voiceproject.access")
@@ -51,6 +52,7 @@ class Socket:
 
     tenant: Any = None
     key: Any = None
+    sent = 0  # characters or bytes, in messages
 
     def __init__(self, scope: Any, receive: Any, send: Any, ids: dict[str, Any]) -> None:
         self.ids = ids
@@ -98,6 +100,7 @@ class Socket:
         if self._first is not None:
             message_kept, self._first = self._first, None
             return message_kept
+        await asyncio.sleep(0)  # Many messages may be there already: others have their turn in between.
         async with asyncio.timeout(seconds):
             message = await self._receive()
         if message["type"] != "websocket.receive":
@@ -111,6 +114,7 @@ class Socket:
         if self.closed:
             raise SocketClosed
         name = "text" if isinstance(message, str) else "bytes"
+        self.sent += len(message)
         await self._timed({"type": "websocket.send", name: message})
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -233,9 +237,12 @@ async def _run(route: WebSocketRoute, socket: Socket, groups: dict[str, str]) ->
         # In a task of its own: the socket is closed at once when its key ends, and what it does ends behind that.
         handling = asyncio.create_task(route.handle(socket, **groups))
     error: PublicError | None = None
+    began, ended = time.monotonic(), DONE
     try:
         await asyncio.wait({handling})
         failure = handling.exception() if not handling.cancelled() else None
+        if isinstance(failure, SocketClosed):
+            ended = GONE
         if isinstance(failure, Exception) and not isinstance(failure, SocketClosed):
             error = _public(failure, socket)
         await _end(socket, route, error)
@@ -251,6 +258,13 @@ async def _run(route: WebSocketRoute, socket: Socket, groups: dict[str, str]) ->
         streams.discard(stream)
         handling.cancel()
         await asyncio.wait({handling})
+        extra = {
+            "duration_ms": round(1000 * (time.monotonic() - began)),
+            "bytes": socket.sent,
+            "ended": stream.why or (error.code if error else ended),
+        }
+        with bind(**socket.ids):
+            log.info("GET %s ended", socket.request.path, extra=extra)
 
 
 async def _end(

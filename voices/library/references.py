@@ -51,14 +51,13 @@ class ReferenceCache:
         return *self.kept(content_hash, lambda: _decode(path, field)), content_hash
 
     def reference(
-        self, tenant: Any, path: str | os.PathLike[str], transcript: str | None, language: str, *, field: str
+        self, path: str | os.PathLike[str], transcript: str | None, language: str, *, field: str, tenant: Any
     ) -> StoredReference:
         """An upload as engines take it; decoded and checked now. Its file must not change while it is used.
 
-        tenant: whose share of the server this takes, a primary key.
-
-        The samples are held by the cache alone: of what waits for an engine there may be more than fits in memory.
-        What fell out of it is decoded again. Raises PublicError as audio.load_reference, and too_many_waiting.
+        tenant: whose (a primary key). The samples are held by the cache alone: of what waits for an engine there may be
+        more than fits in memory. What fell out of it is decoded again. Raises PublicError as audio.load_reference, and
+        too_many_waiting.
         """
         with waiting_slot(tenant):
             samples, rate, content_hash = self.load(path, field=field)

@@ -129,7 +129,11 @@ class SynthesizeView(BodyLimitMixin, APIView):
             warnings = check_text(fields, fields["reference_text"], fields["reference_language"])
             file = uploads.upload_path(fields["reference_audio"])
             reference = references.reference(
-                tenant.pk, file, fields["reference_text"] or None, fields["reference_language"], field="reference_audio"
+                file,
+                fields["reference_text"] or None,
+                fields["reference_language"],
+                field="reference_audio",
+                tenant=tenant.pk,
             )
         window = None
         if (find_window := getattr(engine, "reference_window", None)) is not None:

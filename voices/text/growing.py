@@ -88,6 +88,8 @@ class GrowingText:
         if cut > MAX_PART or (len(text) > MAX_PART and not cut):
             cut = _fitting(text)
         if not has_speech(text[:cut]):
+            if cut and len(text) > MAX_PART:
+                self._growing = text[cut:]  # So many marks go with nothing.
             return ""
         self._growing = text[cut:]
         return text[:cut]
