@@ -285,8 +285,8 @@ class Bench:
                 thread.join()
         told = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(Counter(statuses).items()))
         size, more = len(bodies[0][0]) / 1e6, peak[0] - memory
-        what = f"{len(statuses)} {what} of 192 kHz stereo in parallel ({size:.1f} MB each): memory, MB more"
-        return Row(what, "<= 300", f"{more:.0f} ({told})", more <= 300)
+        row = f"{len(statuses)} {what} of 192 kHz stereo in parallel ({size:.1f} MB each): memory, MB more"
+        return Row(row, "<= 300", f"{more:.0f} ({told})", more <= 300)
 
     def churn(self, server: Server) -> list[Row]:
         targets = [{"path": f"{path}/events", "key": key} for key in server.keys[:10] for path in server.queue(key, 5)]

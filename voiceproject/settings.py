@@ -14,13 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
-from corsheaders.defaults import default_headers
 from django.templatetags.static import static
 from django.utils.translation import gettext_lazy
 
 from voiceproject.commands.template import CommandTemplate
 from voiceproject.env import BadSetting, Env, check_url, not_writable, s3_options
-from voiceproject.web import client_ip, openapi_settings
+from voiceproject.web import client_ip, cors, openapi_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env.read(BASE_DIR / ".env")
@@ -216,16 +215,7 @@ CORS_ORIGINS = [
 ]
 CORS_ALLOWED_ORIGINS = CORS_ORIGINS
 CORS_URLS_REGEX = r"^/(api/|openai/|elevenlabs/|health$|openapi\.json$).*"
-CORS_ALLOW_HEADERS = [
-    *default_headers, "x-api-key", "xi-api-key", "idempotency-key", "prefer", "range", "if-range", "last-event-id",
-    "x-request-id",
-]  # fmt: skip
-CORS_EXPOSE_HEADERS = [
-    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Warning",
-    "X-Reference-Window", "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range",
-    "Content-Disposition", "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
-    "X-Quota-Remaining",
-]  # fmt: skip
+CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS = cors.ALLOWED, cors.EXPOSED
 
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS

@@ -92,6 +92,15 @@ def warn(message: str) -> None:
         print(f"WARNING {message}", file=sys.stderr, flush=True)
 
 
+def separation(facts: dict[str, Any]) -> None:
+    """What a separator found, for the caller: a line `SEPARATION {json}` on stdout, in a server `{"id": ...,
+    "separation": {...}}`. At most 240 characters, since callers cut long lines."""
+    if _server is not None:
+        _server.tell(separation=facts)
+    else:
+        print(f"SEPARATION {json.dumps(facts, separators=(',', ':'))}", flush=True)
+
+
 class _Ended(SystemExit):
     """SIGTERM or SIGINT came: unlike another SystemExit, this one ends a server too."""
 
@@ -110,8 +119,9 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     its module) is loaded once. stdin has a JSON object a line: `{"id": "7", "argv": ["--input", "a.wav"]}`, where
     argv is what the command line of that job alone would have; optional are `"env"` (variables of this job alone, such
     as VOICEPROJECT_REQUEST_ID), `"request_id"` (REQUEST_ID in the environment) and `"cwd"`. stdout has `{"ready":
-    true}` first, then of each job `{"id": "7", "progress": 0.42}`, `{"id": "7", "warning": "..."}` and at its end
-    `{"id": "7", "done": true, "exit_code": 0}`, with a one-line `"message"` unless that is 0. What else is printed, by
+    true}` first, then of each job `{"id": "7", "progress": 0.42}`, `{"id": "7", "warning": "..."}`, `{"id": "7",
+    "separation": {...}}` and at its end `{"id": "7", "done": true, "exit_code": 0}`, with a one-line `"message"` unless
+    that is 0. What else is printed, by
     whomever, goes to stderr. The process ends when stdin does, and after a job that broke in an unexpected way or ran
     out of memory, since nobody knows what that left behind: its end says `"last": true`. The other arguments of the
     command line are for what has to be known before anything is loaded, such as `--threads`; `main` never sees them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -123,6 +124,9 @@ def test_a_mono_song_is_separated_and_the_listener_is_warned(server, tmp_path, w
     np.testing.assert_array_equal(got[:, 0], got[:, 1])
     gain = songs.sdr(voice[: len(got)], got[:, 0]) - songs.sdr(voice[: len(got)], middle[: len(got)])
     assert gain > 6.3, gain
+    both = np.stack([voice, voice], axis=1)[: len(got)]
+    assert songs.leftover_db(both, got) < -12
+    assert done.separation["place"] == "mono"
 
 
 def test_a_stereo_song_is_not_warned_about(separated):
@@ -167,6 +171,93 @@ def test_other_sample_rates_come_out_at_44100_and_as_long(server, tmp_path, writ
     assert len(total) == round(n * RATE / rate)
     wanted = soxr.resample(mix, rate, RATE)[: len(total)]
     assert songs.sdr(wanted, total[: len(wanted)]) > 40
+
+
+def inverted(audio: songs.Audio) -> songs.Audio:
+    return audio * (1, -1)
+
+
+def late(audio: songs.Audio) -> songs.Audio:
+    """The right side 15 ms later."""
+    out = audio.copy()
+    out[662:, 1], out[:662, 1] = audio[:-662, 1], 0
+    return out
+
+
+def panned(audio: songs.Audio) -> songs.Audio:
+    """6 dB louder at the left, as loud in all."""
+    return audio * np.sqrt(2 / (1 + 10**-0.6)) * (1, 10**-0.3)
+
+
+def same(audio: songs.Audio) -> songs.Audio:
+    return audio
+
+
+PLACES = [
+    # what becomes of the voice, of the rest; what is told: dB to the left, a side inverted, ms that the right is late
+    pytest.param(same, same, (0, False, 0), id="in the middle"),
+    pytest.param(panned, same, (6, False, 0), id="6 dB to the left"),
+    pytest.param(inverted, inverted, (0, True, 0), id="all of the right inverted"),
+    pytest.param(inverted, same, (0, True, 0), id="the voice's right inverted"),
+    pytest.param(late, same, (0, False, 15), id="the voice's right late"),
+]
+
+
+@pytest.mark.parametrize(("place", "place_rest", "told"), PLACES)
+def test_the_lead_is_found_where_it_stands_and_leaves_the_accompaniment(
+    server, tmp_path, write, place, place_rest, told
+):
+    _, vocal, backing = (part[: 8 * RATE] for part in songs.song())
+    vocal = place(vocal)
+    write(vocal + place_rest(backing))
+    done = server.run(*arguments(tmp_path))
+    assert done.exit_code == 0, done.message
+    left = songs.leftover_db(vocal, read(tmp_path / "vocal.wav"))
+    assert left < -12, left
+    found = done.separation["place"]
+    assert (round(found["pan_db"]), found["inverted"], round(found["delay_ms"])) == told
+    assert not found["spread"]
+    assert abs(done.separation["leftover_db"] - left) < 9, (done.separation, left)
+
+
+def test_two_singers_at_two_places_are_both_found(server, tmp_path, write):
+    _, vocal, backing = (part[: 10 * RATE] for part in songs.song())
+    first = np.arange(len(vocal)) < len(vocal) // 2
+    both = np.where(first[:, None], panned(vocal), panned(vocal)[:, ::-1])
+    write(both + backing)
+    done = server.run(*arguments(tmp_path))
+    got = read(tmp_path / "vocal.wav")
+    assert max(songs.leftover_db(both[half], got[half]) for half in (first, ~first)) < -10
+    found = done.separation["place"]
+    assert sorted((found["pan_db"], found["second_pan_db"])) == pytest.approx([-6, 6], abs=1)
+
+
+def test_reverberation_all_around_is_told_as_no_place(server, tmp_path, write):
+    _, vocal, backing = (part[: 8 * RATE] for part in songs.song())
+    hall = songs.room(vocal.mean(axis=1), seed=9, wet=1.2, seconds=1.5)
+    write(hall + backing)
+    done = server.run(*arguments(tmp_path))
+    assert songs.leftover_db(hall, read(tmp_path / "vocal.wav")) < -9
+    assert done.separation["place"]["spread"]
+
+
+def test_without_a_voice_most_of_the_song_stays_accompaniment(server, tmp_path, write):
+    backing = songs.song()[2][: 8 * RATE]
+    write(backing)
+    done = server.run(*arguments(tmp_path))
+    share = np.sum(read(tmp_path / "vocal.wav") ** 2) / np.sum(backing**2)
+    assert share < 0.2, share
+    assert done.separation["lead_share"] == pytest.approx(share, abs=0.01)
+
+
+def test_the_findings_are_one_short_line(separated):
+    _, result = separated
+    (line,) = re.findall(r"^SEPARATION .*$", result.stdout, re.MULTILINE)
+    assert len(line) <= 240
+    found = json.loads(line.removeprefix("SEPARATION "))
+    assert found["place"]["pan_db"] == 0
+    assert 0.2 < found["lead_share"] < 0.8
+    assert found["leftover_db"] < -8
 
 
 def refused(folder: Path, done: Done | subprocess.CompletedProcess[str], code: int, words: str) -> None:

@@ -142,7 +142,8 @@ def test_other_languages_are_refused_by_name(text: str, found: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["OK Computer", "John Smith", "Naïve café owners met.", "NASA", "Qwen2.5 is good", "Dr. Smith met Mrs. Jones.",
-     "Glue the sheet to the dark blue background.", "I like pizza.", "Mail jo.smith@example.org", "Hello there"],
+     "Glue the sheet to the dark blue background.", "I like pizza.", "Mail jo.smith@example.org", "Hello there",
+     "PIN 0042", "I use GPT-4", "USD 5", "5 km"],
 )  # fmt: skip
 def test_english_and_names_are_not_taken_for_another_language(text: str) -> None:
     assert read(text).languages == ["en"]

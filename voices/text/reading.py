@@ -132,8 +132,9 @@ def _language_name(sentence: Spoken) -> str:
     """The language, or of an unknown one the alphabet."""
     if sentence.language in LANGUAGE_NAMES:
         return LANGUAGE_NAMES[sentence.language]
-    letter = next((char for char in sentence.text if script_of(char) == OTHER), "")
-    return f"the {unicodedata.name(letter, 'unknown').split()[0].title()} alphabet"
+    letter = next((char for char in sentence.text if script_of(char) == OTHER), None)
+    name = unicodedata.name(letter, "") if letter else ""
+    return f"the {name.split()[0].title()} alphabet" if name else "another alphabet"
 
 
 def _words(sentence: Sentence) -> str:

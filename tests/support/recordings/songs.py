@@ -168,6 +168,13 @@ def sdr(reference: Audio, estimate: Audio) -> float:
     return float(10 * np.log10(np.sum(reference**2) / (np.sum((reference - estimate) ** 2) + 1e-20)))
 
 
+def leftover_db(vocal: Audio, got: Audio) -> float:
+    """How much of the true `vocal` is missing in the separated one, and so stays in the accompaniment: dB of its own
+    level, by its share in the difference; both (n, 2)."""
+    share = np.sum((vocal - got) * vocal) / np.sum(vocal**2)
+    return float(20 * np.log10(abs(share) + 1e-4))
+
+
 def pitch_track(samples: Audio, sample_rate: int) -> Audio:
     """Harvest F0 in Hz every 5 ms, 0 where unvoiced."""
     return np.asarray(pyworld.harvest(np.ascontiguousarray(samples, np.float64), sample_rate)[0])

@@ -7,6 +7,7 @@ whose characters are plain (voices.text.characters).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from voices.text.words.addresses import Rule, rule, say_addresses
 from voices.text.words.english_words import (
@@ -34,7 +35,7 @@ _CODE = alternatives(CURRENCIES)
 _BIG = r"hundred|thousand|million|billion|trillion|[kKmMbB]n?\b"
 _BIGS = {"k": "thousand", "m": "million", "b": "billion", "mn": "million", "bn": "billion"}
 _DASH = r"\s?[-–—~]\s?"
-_ROMAN = r"(?=[IVXLCDM]+\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+_ROMAN = r"(?=[IVXLCDM]+\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?<=[IVXLCDM])"
 _CUES = (
     r"PIN|OTP|ZIP(?: code)?|code|password|passcode|room|flight|gate|dial|call|ring|text|phone|tel|telephone|fax|mobile|"
     r"cell|extension|ext|agent|account|acct|card|ending in|ends in|order|invoice|ticket|tracking|reference|ref|serial|"
@@ -48,6 +49,7 @@ def _plain(text: str) -> str:
     return text.replace(",", "")
 
 
+@lru_cache(maxsize=4096)
 def number(text: str) -> str:
     """A number as it is written (1,234.50), as a quantity."""
     whole, dot, part = _plain(text).partition(".")
@@ -112,12 +114,17 @@ def _clock(hours: str, minutes: str | None, seconds: str | None, half: str | Non
     return said + (f" and {cardinal(int(seconds))} seconds" if seconds else "") + _half(half)
 
 
+def _stop(m: re.Match[str]) -> str:
+    """The full stop of an abbreviation, where it ends the sentence too."""
+    return "." if m[0].endswith(".") and not m.string[m.end() :].strip("\"'”’) ") else ""
+
+
 def _time(m: re.Match[str]) -> str:
-    return _clock(m[1], m[2], m[3], m[4], m[0])
+    return _clock(m[1], m[2], m[3], m[4], m[0]) + _stop(m)
 
 
 def _hour(m: re.Match[str]) -> str:
-    return _clock(m[1], None, None, m[2], m[0])
+    return _clock(m[1], None, None, m[2], m[0]) + _stop(m)
 
 
 # --- codes -----------------------------------------------------------------------------------------------------------
@@ -188,6 +195,8 @@ def _fraction(m: re.Match[str]) -> str:
     whole, upper, lower = m[1], int(m[2]), int(m[3])
     if not lower or (not whole and (upper > lower or lower > 1000)):
         return f"{number(m[2])} slash {number(m[3])}"
+    if upper == lower:
+        return f"{number(m[2])} {number(m[3])}"
     name = ordinal(lower)
     one, many = _PARTS.get(lower, (name, name + "s"))
     if not whole:
@@ -250,6 +259,10 @@ def _roman_named(m: re.Match[str]) -> str:
     return f"{name} {cardinal(roman(numeral))}"
 
 
+def _and_the(m: re.Match[str]) -> str:
+    return f"{m[1]} and the {ordinal(roman(m[2]))}"
+
+
 def _four_digits(m: re.Match[str]) -> str:
     """A year, unless things are counted."""
     value = int(m[0])
@@ -257,7 +270,7 @@ def _four_digits(m: re.Match[str]) -> str:
     before = re.search(r"\b(?:in|of|since|by|from|until|till|before|after|around|year|early|late|mid|to|and|the)\s$",
                        m.string[max(0, m.start() - 8) : m.start()], re.IGNORECASE)  # fmt: skip
     counted = after is not None and before is None
-    return cardinal(value) if counted or not 1100 <= value < 2100 else year(value)
+    return cardinal(value) if counted or not 1010 <= value < 2100 else year(value)
 
 
 def _decade(m: re.Match[str]) -> str:
@@ -353,8 +366,7 @@ def _abbreviation(m: re.Match[str]) -> str:
 
 def _initials(m: re.Match[str]) -> str:
     """`U.S.` is `U S`; its full stop stays where it ends the sentence."""
-    ends = not m.string[m.end() :].strip("\"'”’) ")
-    return " ".join(m[0].replace(".", "")) + ("." if ends else "")
+    return " ".join(m[0].replace(".", "")) + _stop(m)
 
 
 _MARKS = {".": " dot ", "-": " dash ", "_": " underscore ", "+": " plus ", ":": " colon "}
@@ -414,7 +426,7 @@ _RULES: list[Rule] = [
     # Measures and fractions.
     rule(r"(?<![\d,])(\d+),(\d{1,2})(?![\d,])", r"\1.\2"),
     rule(r"(?<![\d.])(\d{1,2})\s?['′]\s?(\d{1,2}(?:\.\d)?)\s?(?:[\"″]|'')", _feet),
-    rule(rf"(?<![\w.])((?:{_N})){_DASH}(?=(?:{_N})(?![\d-])(?!-\d))", r"\1 to "),
+    rule(rf"(?<![\w.])((?:{_N})){_DASH}(?=(?:{_N})(?![\d-])(?!-\d)(?!\s?=))", r"\1 to "),
     rule(r"\b24/7\b", "twenty four seven"),
     rule(r"(?<![\d/.,])(?:(\d+)[ -])?(\d{1,4})/(\d{1,4})(?![\d/])", _fraction),
     rule(r"(?<![A-Za-z\d])([-−]?\d*\.?\d+)\s?(?:°|º)\s?([CF])?(?![A-Za-z])", _degrees),
@@ -435,7 +447,9 @@ _RULES: list[Rule] = [
     rule(r"(?<!\w)['’](?=\d\d\b)", ""),
     rule(r"\b[vV]er\.?\s?(?=\d)", "version "),
     rule(r"(?<=\d)\s?/\s?(?=\d)", " slash "),
+    rule(r"(?<=\w)\s?/\s?(?=(?:month|mo|day|hour|hr|h|year|yr|week|min|minute|second|person|night|user)\b)", " per "),
     rule(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])", " "),
+    rule(r"(?<=\w)/(?=\w)", " slash "),
     rule(r"(?<=\d) - (?=\d)", " minus "),
     rule(r"(?<![\w)\]-])[-−](?=\.?\d)", "minus "),
     rule(alternatives(SIGNS), lambda m: f" {SIGNS[m[0]]} "),
@@ -443,9 +457,12 @@ _RULES: list[Rule] = [
     rule(rf"\b({alternatives(ROMAN_CUES)})\.? ({_ROMAN})\b(?![.'’]\w)", _roman_cued, 0),
     rule(rf"\b({_ROMAN})(?= [Cc]entur(?:y|ies)\b)", lambda m: ordinal(roman(m[1]))),
     rule(rf"\b([A-Z][a-z]+) ({_ROMAN})\b(?![.'’]\w|-\w)", _roman_named),
-    rule(r"\b([A-Z]{2,5})(s?)\b(?=[ .,;:!?)'-]|$)", r"\1\2"),
+    rule(
+        rf"\b(the (?:first|second|third|fourth|fifth)) and ({_ROMAN})\b",
+        lambda m: f"{m[1]} and the {ordinal(roman(m[2]))}",
+    ),
     # Abbreviations.
-    rule(rf"\b({alternatives(TITLES)})\.\s?(?=[A-Z\d])", lambda m: TITLES[m[1]] + " "),
+    rule(rf"\b({alternatives(TITLES)})\.\s?(?=[A-Z\d]|and )", lambda m: TITLES[m[1]] + " "),
     rule(rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s?[\d(]|\s[a-z]|[,:])", _abbreviation, _I),
     rule(rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s[A-Z])", _abbreviation, _I),
     rule(r"\b[Nn]os?\.\s?(?=\d)", "number "),

@@ -140,7 +140,7 @@ REGNAL = frozenset(
         "Innocent Alexander Nicholas Catherine Peter Frederick Philip Ferdinand Napoleon Mary Victoria Francis Otto "
         "Boniface Urban Julius Sixtus Adrian Stephen Haakon Olav Harald Gustav Carl Christian Margrethe Albert Leopold "
         "Baudouin Rama Ramesses Rameses Ramses Amenhotep Thutmose Ptolemy Cleopatra Darius Xerxes Cyrus Robert David "
-        "Malcolm Alfonso Isabella Joanna Manuel Pedro Afonso Sancho Ivan Feodor Selim Mehmed Murad Suleiman Bayezid "
+        "Alfonso Isabella Joanna Manuel Pedro Afonso Sancho Ivan Feodor Selim Mehmed Murad Suleiman Bayezid "
         "Wilhelm Friedrich Heinrich Karl Ludwig Maximilian Rudolf Leonard Beatrix Wilhelmina Juliana Anne Jane"
     )
 )

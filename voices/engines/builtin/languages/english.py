@@ -54,6 +54,8 @@ _TO_ESPEAK = [
 ]  # fmt: skip
 _VOWELS = "AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻᵊɐ"
 _SOUND = re.compile(rf"[{_VOWELS}bdfhjklmnpstvwzðŋɡɹɾʃʒʤʧθTsz]")
+# Letters that are said one by one: behind dots, A is no article.
+_SPELLED = re.compile(r"(\b[A-Z](?: [A-Z]\b)+)\.?")
 _PAUSE = re.compile(r"(?<=[,;:—…]) ")
 
 
@@ -70,7 +72,8 @@ class EnglishPhonemes:
 
     def __call__(self, text: str) -> list[str]:
         """Pieces of at most 400 phonemes, each with closing punctuation. PublicError where nothing can be said."""
-        phonemes = self._g2p(text.replace("[", " ").replace("]", " ")) if text.strip() else ""
+        plain = _SPELLED.sub(lambda m: m[1].replace(" ", ".") + ".", text.replace("[", " ").replace("]", " "))
+        phonemes = self._g2p(plain) if plain.strip() else ""
         if not _SOUND.search(phonemes):
             message = "There is nothing in this text that can be spoken."
             raise PublicError("validation_error", message, {"text": [message]})

@@ -18,7 +18,7 @@ from voiceproject.errors import PublicError
 from voices.engines.builtin.languages import chinese, japanese
 from voices.text.reading import read
 
-FOLDER = Path(__file__).parents[1] / "text" / "readings"
+FOLDER = Path(__file__).parent / "readings"
 LANGUAGES = ("en", "zh", "ja")
 # Kinds in which it counts where sentences end.
 CUT = ("abbreviations", "lines", "markup", "uncut")
@@ -39,6 +39,16 @@ def references(language: str) -> list[Reference]:
             kind, text, words = line.split("\t")
             text = text.replace("\\n", "\n").replace("\\r", "\r")
             rows.append(Reference(language, kind, text, tuple(words.split(" | "))))
+    return rows
+
+
+def later_references() -> list[Reference]:
+    """Texts that were written after the code, to see how it reads what it was not made for."""
+    rows = []
+    for line in (FOLDER / "later.tsv").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            language, kind, text, words = line.split("\t")
+            rows.append(Reference(language, kind, text.replace("\\n", "\n"), tuple(words.split(" | "))))
     return rows
 
 
