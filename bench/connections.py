@@ -2,17 +2,21 @@
 
     .venv/bin/python -m bench.connections [--old PATH] [--new PATH] [--only NAME ...] [--scale 1.0]
 
-Prints a Markdown table. NAME: cost, crowd, fair, quality or churn; all by default. Every server runs as in production
-with its own defaults, one web process, a data folder of its own, four stand-ins for GPT-SoVITS (bench.api_overhead),
-and no worker: jobs stay queued. The clients are plain sockets of another process (bench.serving.load), on loopback.
-The last release comes from a temporary work tree of its commit, or from PATH. --scale makes the crowd smaller.
-Needs nothing beyond requirements.txt, 1.5 GB of disk, and for the last release's quality reports 7 GB of memory.
-Takes 12 minutes. Run it on an idle machine with two cores: `taskset -c 0,1` for one that has more.
+Prints a Markdown table, whose last column says whether this one meets the goal, and below it how busy the machine was.
+NAME: cost, crowd, fair, quality or churn; all by default. What fails is a cell of its own, and the rest goes on.
+
+Every server runs as in production with its own defaults, one web process, a data folder of its own, four stand-ins for
+GPT-SoVITS (bench.api_overhead), and no worker: jobs stay queued. The clients are plain sockets of another process
+(bench.serving.load), on loopback. The last release comes from a temporary work tree of its commit, or from PATH;
+without either it is left out. --scale makes the crowd smaller. Needs nothing beyond requirements.txt, 1.5 GB of disk,
+and for the last release's quality reports 7 GB of memory. Takes 12 minutes. Run it on an idle machine with two cores:
+`taskset -c 0,1` for one that has more.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import http.client
 import io
@@ -21,25 +25,51 @@ import os
 import resource
 import signal
 import statistics
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile as sf
+from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.sync.client import connect
 
-from bench.api_overhead import Caller, direct, form, throughput, with_upload, with_voice
+from bench.api_overhead import TEXT, Caller, direct, form, throughput, with_upload, with_voice
 from bench.api_overhead import tone as tone_of
-from bench.serving.servers import GUNICORN, LAST_RELEASE, NEW_COMMAND, ROOT, Build, Server, checkout, engines, serving
+from bench.serving.servers import (
+    GUNICORN,
+    LAST_RELEASE,
+    NEW_COMMAND,
+    ROOT,
+    TENANTS,
+    Build,
+    Server,
+    checkout,
+    engines,
+    serving,
+)
 
 SENTENCE_MS = 50.0
 PATHS = ("/api/v1/me", "/health")
 PATIENCE_SECONDS = 60.0  # for slow clients to be ended
 FAIR_CALLS = 40
-Row = tuple[str, str, str]  # what, goal, found
+SOCKETS, SOCKET_ROUNDS = 20, 6
+FLAT_MB = 20
+
+
+class Row(NamedTuple):
+    """met: None where there is no goal."""
+
+    what: str
+    goal: str
+    found: str
+    met: bool | None = None
 
 
 class Bench:
@@ -51,9 +81,14 @@ class Bench:
     def many(self, count: int) -> int:
         return max(1, round(count * self.scale))
 
-    def run(self, part: str) -> list[Row]:
-        with serving(self.build, self.engine_ports) as server:
-            return getattr(self, part)(server)
+    def run(self, part: str) -> dict[str, Row]:
+        """By what they say was done. Nothing of a part that fails."""
+        try:
+            with serving(self.build, self.engine_ports) as server:
+                return {row.what: row for row in getattr(self, part)(server)}
+        except Exception as error:
+            print(f"{self.build.name}: {part} failed: {error!r}", file=sys.stderr, flush=True)
+            return {}
 
     # --- one at a time --------------------------------------------------------------------------------------
 
@@ -66,8 +101,8 @@ class Bench:
             for _ in range(10):  # the first calls load code and open connections
                 straight.call(), api.call()
             added = [1000 * (api.call() - straight.call()) for _ in range(100)]
-            found = f"{statistics.median(added):.1f}"
-            rows.append((f"above the engine, idle, {name}: p50, ms", f"<= {bar}", found))
+            found = statistics.median(added)
+            rows.append(Row(f"above the engine, idle, {name}: p50, ms", f"<= {bar}", f"{found:.1f}", found <= bar))
         return rows
 
     # --- many -----------------------------------------------------------------------------------------------
@@ -91,13 +126,16 @@ class Bench:
             time.sleep(5)
             under = gets(server, guest, 8)
         held = [server.load("report", group)["states"] for group in ("streams", "waits")]
-        count = len(streams) + len(waits)
+        for name, wanted, states in (
+            (f"{len(streams)} event streams, 10 tenants: held", len(streams), held[0]),
+            (f"{len(waits)} `Prefer: wait` beside them: held", len(waits), held[1]),
+        ):
+            found = states.get("held", 0)
+            rows.append(Row(name, "all", str(found), found == wanted))
+        more = peak[0] - memory
         rows += [
-            (f"{len(streams)} event streams, 10 tenants: held", "all", str(held[0].get("held", 0))),
-            (f"{len(waits)} `Prefer: wait` beside them: held", "all", str(held[1].get("held", 0))),
-            ("refused, or answered at once", "0", str(count - sum(states.get("held", 0) for states in held))),
-            *compare(idle, under, "with them", "1.5"),
-            ("memory, MB more", "<= 150", f"{peak[0] - memory:.0f}"),
+            *compare(idle, under, "with them", 1.5),
+            Row("memory, MB more", "<= 150", f"{more:.0f}", more <= 150),
         ]
 
         slow = {
@@ -112,8 +150,9 @@ class Bench:
         began = time.monotonic()
         for name, (kind, targets, number) in slow.items():
             server.load("open", name, kind=kind, targets=cycle(targets, number))
-        rows += compare(idle, gets(server, guest, 8), "and with the slow ones", "2")
+        rows += compare(idle, gets(server, guest, 8), "and with the slow ones", 2)
         rows += self._syntheses(server, syntheses, "and with 64 syntheses")
+        rows.append(self._sockets(server, keys[0]))
         while time.monotonic() < began + PATIENCE_SECONDS:
             found = {name: server.load("report", name) for name in slow}
             if all("held" not in report["states"] for report in found.values()):
@@ -126,7 +165,8 @@ class Bench:
             refused = f", {states['refused']} refused" if states["refused"] else ""
             if gone := states["lost"] + states["unanswered"]:
                 refused += f", {gone} not served"
-            rows.append((f"{name}: ended within {PATIENCE_SECONDS:.0f} s", "all", last + refused))
+            all_ended = len(ended) + states["refused"] == states.total() and not gone
+            rows.append(Row(f"{name}: ended within {PATIENCE_SECONDS:.0f} s", "all", last + refused, all_ended))
         return [*rows, self._told(server, jobs + waited)]
 
     def _syntheses(self, server: Server, targets: list[dict[str, Any]], name: str) -> list[Row]:
@@ -145,9 +185,30 @@ class Bench:
         # On a machine that has other work too, this tells more than the share.
         each = f", {1000 * used / answered:.0f} ms CPU each" if answered else ""
         return [
-            (f"{name}, 10 s: refused or failed", "0", told or ("0" if answered else "none was answered")),
-            (f"{name}: share of the engines' capacity", ">= .85", f"{share:.2f}{each}"),
-        ]
+            Row(
+                f"{name}, 10 s: refused or failed", "0", told or ("0" if answered else "none was answered"),
+                bool(answered) and not errors,
+            ),
+            Row(f"{name}: share of the engines' capacity", ">= .85", f"{share:.2f}{each}", share >= 0.85),
+        ]  # fmt: skip
+
+    def _sockets(self, server: Server, key: str) -> Row:
+        """ElevenLabs' stream-input against its HTTP stream: both from the connecting to the first audio."""
+        what = f"and {SOCKETS} WebSockets that speak: first audio, p50, x that of as many HTTP streams"
+        voice = server.voice(key)
+        path = f"127.0.0.1:{server.port}/elevenlabs/v1/text-to-speech/{voice}"
+        try:
+            first_of_socket(path, key)
+        except (WebSocketException, OSError, EOFError) as error:
+            status = error.response.status_code if isinstance(error, InvalidStatus) else 0
+            return Row(what, "<= 1.3", "no such route" if status == 404 else f"none ({status or error!r})", False)
+        first_of_stream(path, key)
+        sockets = together(lambda: first_of_socket(path, key), SOCKETS, SOCKET_ROUNDS)
+        streams = together(lambda: first_of_stream(path, key), SOCKETS, SOCKET_ROUNDS)
+        failed = sum(map(np.isinf, sockets + streams))
+        socket, stream = statistics.median(sockets), statistics.median(streams)
+        found = f"{socket / stream:.2f} ({socket:.0f} and {stream:.0f} ms{f', {failed} failed' if failed else ''})"
+        return Row(what, "<= 1.3", found, socket <= 1.3 * stream and not failed)
 
     def _told(self, server: Server, jobs: list[tuple[str, str]]) -> Row:
         """Cancels the jobs: who was held learns of it."""
@@ -159,7 +220,8 @@ class Bench:
         except OSError:
             print(f"{server.build.name}: no answer to a cancel", file=sys.stderr)
         told = sum(server.load("close", group)["states"].get("told", 0) for group in ("streams", "waits"))
-        return "of those still held, told within 3 s of their job's end", "all", f"{told} of {held}"
+        what = "of those still held, told within 3 s of their job's end"
+        return Row(what, "all", f"{told} of {held}", bool(held) and told == held)
 
     # --- fairness -------------------------------------------------------------------------------------------
 
@@ -186,7 +248,10 @@ class Bench:
         refused = f"; {busy[1]} of {FAIR_CALLS} not spoken" if busy[1] else ""
         found = f"{busy[0]:.0f}{refused} (empty {empty[0]:.0f}, so <= {bar:.0f})"
         told = f"{streams}; {own['200']} spoken, {own.total() - own['200']} refused"
-        return [(what, goal, found), ("A meanwhile: streams held; syntheses", "", told)]
+        return [
+            Row(what, goal, found, busy[0] <= bar and not busy[1]),
+            Row("A meanwhile: streams held; syntheses", "", told),
+        ]
 
     # --- memory ---------------------------------------------------------------------------------------------
 
@@ -194,24 +259,34 @@ class Bench:
         body, kind = form({}, "sample", tone_of(5.0, 24_000))
         server.must("POST", "/api/v1/voice/quality", server.keys[0], body, Content_Type=kind)
         body, kind = form({}, "sample", recording_of_192_khz())
+        rows = [self._together(server, "quality reports", "/api/v1/voice/quality", [(body, kind)])]
+        # References that differ, each as long as an engine takes it whole, and as fine as there is.
+        fields = {"text": TEXT, "language": "en"}
+        bodies = [form(fields, "reference_audio", recording_of_192_khz(number)) for number in range(len(server.keys))]
+        return [*rows, self._together(server, "syntheses with a reference", "/api/v1/voice/synthesize", bodies)]
+
+    def _together(self, server: Server, what: str, path: str, bodies: list[tuple[bytes, str]]) -> Row:
+        """One of each tenant at the same time, and what the server and its children grew by meanwhile."""
         memory = server.memory()
         statuses: list[int] = []
 
-        def report(key: str) -> None:
+        def ask(key: str, body: bytes, kind: str) -> None:
             try:
-                statuses.append(server.ask("POST", "/api/v1/voice/quality", key, body, 300, Content_Type=kind)[0])
+                statuses.append(server.ask("POST", path, key, body, 300, Content_Type=kind)[0])
             except (OSError, http.client.HTTPException):
                 statuses.append(0)
 
         with server.watched() as peak:
-            threads = [threading.Thread(target=report, args=(key,)) for key in server.keys]
+            pairs = zip(server.keys, cycle(bodies, TENANTS), strict=True)
+            threads = [threading.Thread(target=ask, args=(key, *body)) for key, body in pairs]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
         told = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(Counter(statuses).items()))
-        what = f"{len(statuses)} quality reports of 192 kHz stereo in parallel ({len(body) / 1e6:.1f} MB each)"
-        return [(f"{what}: memory, MB more", "<= 300", f"{peak[0] - memory:.0f} ({told})")]
+        size, more = len(bodies[0][0]) / 1e6, peak[0] - memory
+        row = f"{len(statuses)} {what} of 192 kHz stereo in parallel ({size:.1f} MB each): memory, MB more"
+        return Row(row, "<= 300", f"{more:.0f} ({told})", more <= 300)
 
     def churn(self, server: Server) -> list[Row]:
         targets = [{"path": f"{path}/events", "key": key} for key in server.keys[:10] for path in server.queue(key, 5)]
@@ -220,14 +295,16 @@ class Bench:
         memory = server.memory()
         rest = server.load("churn", targets=targets, count=count - count // 5, parallel=50, seconds=180)["states"]
         states = Counter(first) + Counter(rest)
-        found = f"{server.memory() - memory:.0f} ({states['held']} opened, {states['refused']} refused)"
-        return [(f"{count} event streams opened and dropped: MB more after the first fifth", "flat", found)]
+        more = server.memory() - memory
+        found = f"{more:.0f} ({states['held']} opened, {states['refused']} refused)"
+        what = f"{count} event streams opened and dropped: MB more after the first fifth"
+        return [Row(what, f"<= {FLAT_MB}", found, more <= FLAT_MB and states["held"] == count)]
 
 
 PARTS = ("cost", "crowd", "fair", "quality", "churn")
 
 
-def cycle(targets: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def cycle(targets: list[Any], count: int) -> list[Any]:
     return [targets[number % len(targets)] for number in range(count)]
 
 
@@ -255,13 +332,67 @@ def gets(server: Server, key: str, seconds: float) -> dict[str, float]:
     return {path: statistics.median(found) if found and unanswered < 2 else np.inf for path, found in times.items()}
 
 
-def compare(idle: dict[str, float], under: dict[str, float], name: str, bar: str) -> list[Row]:
-    def cell(path: str) -> str:
+def compare(idle: dict[str, float], under: dict[str, float], name: str, bar: float) -> list[Row]:
+    def row(path: str) -> Row:
+        ratio = under[path] / idle[path]
+        found = f"{ratio:.2f} ({under[path]:.1f}, idle {idle[path]:.1f})"
         if np.isinf(under[path]):
-            return f"no answer (idle {idle[path]:.1f})"
-        return f"{under[path] / idle[path]:.2f} ({under[path]:.1f}, idle {idle[path]:.1f})"
+            found = f"no answer (idle {idle[path]:.1f})"
+        return Row(f"GET {path} {name}: p50, x idle (ms)", f"<= {bar:g}", found, bool(ratio <= bar))
 
-    return [(f"GET {path} {name}: p50, x idle (ms)", f"<= {bar}", cell(path)) for path in PATHS]
+    return [row(path) for path in PATHS]
+
+
+def first_of_socket(path: str, key: str) -> float:
+    """Milliseconds until the first audio came; the rest is heard too. Raises WebSocketException."""
+    began = time.perf_counter()
+    url = f"ws://{path}/stream-input?output_format=pcm_24000"
+    with connect(url, additional_headers={"xi-api-key": key}, proxy=None, compression=None) as socket:
+        for text in (" ", f"{TEXT} ", ""):
+            socket.send(json.dumps({"text": text}))
+        first = np.inf
+        for message in socket:
+            audio = json.loads(message).get("audio")
+            if audio and base64.b64decode(audio) and np.isinf(first):
+                first = 1000 * (time.perf_counter() - began)
+    return first
+
+
+def first_of_stream(path: str, key: str) -> float:
+    """The same over HTTP."""
+    began = time.perf_counter()
+    host, _, rest = path.partition("/")
+    connection = http.client.HTTPConnection(host, timeout=60)
+    headers = {"xi-api-key": key, "Content-Type": "application/json"}
+    body = json.dumps({"text": TEXT})
+    try:
+        connection.request("POST", f"/{rest}/stream?output_format=pcm_24000", body, headers)
+        answer = connection.getresponse()
+        first = 1000 * (time.perf_counter() - began) if answer.status == 200 and answer.read(2) else np.inf
+        answer.read()
+    finally:
+        connection.close()
+    return first
+
+
+def together(action: Callable[[], float], count: int, rounds: int) -> list[float]:
+    """What `count` threads that do it at the same time found, round after round; infinite for what failed."""
+    found: list[float] = []
+
+    def run() -> None:
+        for _ in range(rounds):
+            try:
+                found.append(action())
+            except Exception as error:
+                print(f"{error!r}", file=sys.stderr)
+                found.append(np.inf)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
 
 
 def speak(server: Server, key: str) -> tuple[float, int]:
@@ -285,11 +416,11 @@ def speak(server: Server, key: str) -> tuple[float, int]:
     return (float(np.percentile(times, 95)) if failed <= 4 else np.inf), failed
 
 
-def recording_of_192_khz() -> bytes:
-    """A minute, stereo, FLAC: some MB on the way, 184 MB as float64."""
+def recording_of_192_khz(number: int = 0) -> bytes:
+    """A minute, stereo, FLAC: some MB on the way, 184 MB as float64. Each number is another voice."""
     rate = 192_000
     at = np.arange(58 * rate) / rate
-    voice = 0.2 * np.sin(2 * np.pi * 120 * at) * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * at))
+    voice = 0.2 * np.sin(2 * np.pi * (120 + number) * at) * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * at))
     voice += 0.1 * np.sin(2 * np.pi * 1100 * at) * (np.sin(2 * np.pi * 3 * at) > 0)
     file = io.BytesIO()
     sf.write(file, np.stack([voice, voice], axis=1), rate, format="FLAC", subtype="PCM_16")
@@ -311,25 +442,38 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         builds = []
         if "old" in options.builds:
-            old = options.old or stack.enter_context(checkout(LAST_RELEASE))
-            builds.append(Build(f"last release ({LAST_RELEASE})", old, GUNICORN))
+            try:
+                old = options.old or stack.enter_context(checkout(LAST_RELEASE))
+                builds.append(Build(f"last release ({LAST_RELEASE})", old, GUNICORN))
+            except (OSError, subprocess.CalledProcessError):
+                print(
+                    f"There is no {LAST_RELEASE} in this checkout's history: its column is left out.", file=sys.stderr
+                )
         if "new" in options.builds:
             builds.append(Build("this one", options.new, options.new_command))
-        print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start", file=sys.stderr)
+        cores, load = len(os.sched_getaffinity(0)), [os.getloadavg()[0]]
         ports = stack.enter_context(engines(4))
         capacity, _, failed = throughput([direct(port) for port in ports], 5)
-        print(f"the engines, asked directly: {capacity:.1f} sentences/s, {failed} errors", file=sys.stderr)
         benches = [Bench(build, ports, capacity, options.scale) for build in builds]
-        print(f"| at the same time | goal | {' | '.join(build.name for build in builds)} |")
-        print("|---|---|" + "---|" * len(builds), flush=True)
+        print(f"| at the same time | goal | {' | '.join(build.name for build in builds)} | met |")
+        print("|---|---|" + "---|" * (len(builds) + 1), flush=True)
         for part in options.only:
             began = time.monotonic()
             columns = [bench.run(part) for bench in benches]
-            for rows in zip(*columns, strict=True):
-                what, goal, _ = rows[0]
-                print(f"| {what} | {goal} | {' | '.join(found for _, _, found in rows)} |", flush=True)
-            took = time.monotonic() - began
-            print(f"{part}: {took:.0f} s, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+            for what in dict.fromkeys(what for column in columns for what in column):
+                cells = [column.get(what) for column in columns]
+                known = next(cell for cell in cells if cell is not None)
+                last = cells[-1]
+                met = "no" if last is None else {None: "", True: "yes", False: "no"}[last.met]
+                found = " | ".join(cell.found if cell else "failed" for cell in cells)
+                print(f"| {what} | {known.goal} | {found} | {met} |", flush=True)
+            load.append(os.getloadavg()[0])
+            print(f"{part}: {time.monotonic() - began:.0f} s, load {load[-1]:.1f}", file=sys.stderr, flush=True)
+        print(
+            f"\nMeasured {date.today()} on {cores} cores. Load at the start {load[0]:.1f}, after each part "
+            f"{', '.join(f'{one:.1f}' for one in load[1:])}. The engines, asked directly: {capacity:.1f} sentences/s, "
+            f"{failed} errors."
+        )
 
 
 if __name__ == "__main__":

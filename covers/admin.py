@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from covers.models import MADE_BY, CoverJob
@@ -16,6 +19,7 @@ class CoverJobAdmin(JobAdmin):
     )  # fmt: skip
     players = {
         "song": _("Song"),
+        "own_instrumental": _("Own accompaniment"),
         "reference_voice": _("Reference"),
         "vocals": _("Vocals"),
         "instrumental": _("Accompaniment"),
@@ -23,3 +27,11 @@ class CoverJobAdmin(JobAdmin):
         "result": _("Result"),
     }
     stages = tuple(MADE_BY)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [*super().get_fields(request, obj), "separation"]
+
+    @admin.display(description=_("separation"))
+    def separation(self, job: CoverJob) -> str:
+        found = job.details.get("separation") or {}
+        return ", ".join(f"{name} {value}" for name, value in found.items())

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile as sf
 from django.conf import settings
 
+from covers import separation
 from covers.failures import NotOurs, StageFailed, code_of_stage
 from covers.models import CoverJob
 from voiceproject.commands import resident, runner
@@ -48,6 +49,7 @@ def stems_key(job: CoverJob) -> str:
         str(settings.GPT_SOVITS_PROJECT_ROOT),
         job.preview_seconds,
         job.preview_start_seconds,
+        f"separation {separation.VERSION}" if settings.COVER_FIND_VOICE else "",
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -139,10 +141,16 @@ def fit_output(path: Path, frames: int, code: str) -> None:
         path, fitted, field=path.stem, max_seconds=info.duration_seconds + 1, min_seconds=0, sample_rate=SAMPLE_RATE
     )
     with sf.SoundFile(fitted, "r+") as file:
-        missing = frames - file.frames
-        if missing > 0:
+        if file.frames > frames:
+            file.truncate(frames)
+    lengthen(fitted, frames)
+    fitted.replace(path)
+
+
+def lengthen(path: Path, frames: int) -> None:
+    """Continues a WAV that is shorter with silence."""
+    with sf.SoundFile(path, "r+") as file:
+        if file.frames < frames:
+            missing = frames - file.frames
             file.seek(0, sf.SEEK_END)
             file.write(np.zeros((missing, file.channels), dtype=np.float32))
-        else:
-            file.truncate(frames)
-    fitted.replace(path)

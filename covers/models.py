@@ -25,6 +25,10 @@ class CoverJob(Job):
 
     reference_voice = models.FileField(_("reference voice"), max_length=200)
     song = models.FileField(_("song"), max_length=200)
+    title = models.CharField(_("title"), max_length=200, blank=True, help_text=_("The uploaded song's name, cleaned"))
+    own_instrumental = models.FileField(
+        _("own accompaniment"), max_length=200, blank=True, help_text=_("Sent with a bare voice, to be mixed with it")
+    )
     song_hash = models.CharField(_("song hash"), max_length=64, help_text=_("SHA-256 of the uploaded song"))
     model_id = models.CharField(_("model id"), max_length=100, blank=True)
     pitch_shift = models.SmallIntegerField(
@@ -48,6 +52,12 @@ class CoverJob(Job):
     input_kind = models.CharField(
         _("input kind"), max_length=8, default="mix", help_text=_("mix, or vocals (no separation, no mixing)")
     )
+    on_no_vocals = models.CharField(
+        _("on no vocals"), max_length=8, default="fail", help_text=_("fail, or keep (the song as it is)")
+    )
+    shift_instrumental = models.BooleanField(
+        _("shift instrumental"), default=False, help_text=_("The accompaniment follows the melody into its key")
+    )
     response_format = models.CharField(_("response format"), max_length=8, default="wav")
     reference_text = models.TextField(_("reference text"), blank=True)
     lyrics = models.TextField(_("lyrics"), blank=True)
@@ -56,6 +66,13 @@ class CoverJob(Job):
     duration_seconds = models.FloatField(_("duration seconds"), null=True, help_text=_("Of the song"))
     warning = models.CharField(
         _("warning"), max_length=500, blank=True, help_text=_("What the commands said of their input")
+    )
+
+    warnings = models.JSONField(
+        _("warnings"), default=list, blank=True, db_default=[], help_text=_("Each with its code and message")
+    )
+    details = models.JSONField(
+        _("details"), default=dict, blank=True, db_default={}, help_text=_("What was found out about the song")
     )
 
     # Each stage's output is kept as soon as it is finished: another attempt goes on after it.
@@ -86,6 +103,15 @@ class CoverJob(Job):
     def retryable(self) -> bool:
         """A remix has no song of its own: without the stems of its source every attempt fails alike."""
         return super().retryable and (bool(self.song) or self.source_has_stems)
+
+    @property
+    def made(self) -> bool:
+        """Whether its result was made here: not where nobody sings, and the song was given back as it was."""
+        return not any(told["code"] == "kept" for told in self.warnings)
+
+    @property
+    def has_accompaniment(self) -> bool:
+        return self.input_kind == "mix" or bool(self.own_instrumental)
 
     @property
     def has_stems(self) -> bool:

@@ -11,28 +11,30 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import soundfile as sf
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.db.models.fields.files import FieldFile
 
-from covers import listening
-from covers.commands import MODEL_PLACEHOLDERS, SAMPLE_RATE, fit_output, run_command, stems_key, template
+from covers import listening, separation
+from covers.commands import MODEL_PLACEHOLDERS, SAMPLE_RATE, fit_output, lengthen, run_command, stems_key, template
 from covers.failures import NotOurs, StageFailed, as_failure
 from covers.models import STAGES, CoverJob
 from voiceproject.commands.scratch import scratch
 from voiceproject.errors import PublicError
 from voiceproject.jobs.heartbeat import Heartbeat
-from voiceproject.media import audio, storage
+from voiceproject.media import audio, storage, transposing
 from voiceproject.media.storage import OUTAGE_SECONDS, is_passing, patiently
 from voiceproject.provenance.manifest import sign_file
 from voiceproject.provenance.marks import cover_landmarks, mark_cover
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind
+from voices.engines.builtin import voice_activity
 from voices.engines.interface import Model
 from voices.speech import registry
 
@@ -76,6 +78,10 @@ def _settle(job: CoverJob, error: Exception, heartbeat: _Progress) -> None:
     if is_passing(error) and job.put_back(settings.COVER_MAX_ATTEMPTS):
         log.warning("cover put back: %s", error, extra={"stage": heartbeat.stage})
         return
+    if not isinstance(error, StageFailed) and not job.beat():
+        # Canceled or deleted this moment: its files went from under it, and nothing is wrong.
+        log.info("cover is no longer ours")
+        return
     failure = as_failure(error, heartbeat.stage)
     if heartbeat.stage in ("separate", "infer"):
         metrics.engine_failed(heartbeat.stage, failure.code)
@@ -116,7 +122,9 @@ class _Cover:
         self.heartbeat = heartbeat
         self.deadline = time.monotonic() + settings.COVER_TIMEOUT_SECONDS
         self.frames = 0
-        self.warnings: list[str] = []
+        # Those of finished stages are in the row.
+        self.warnings: separation.Warnings = list(job.warnings) if job.vocals and job.instrumental else []
+        self.made = True
 
     def run(self) -> None:
         if not self.job.song:
@@ -142,6 +150,7 @@ class _Cover:
             message = "The job whose stems were to be mixed again has been deleted."
             raise StageFailed("preprocess_failed", message, detail=repr(error)) from error
         self.frames = audio.wav_info(self.folder / "vocals.wav").frames
+        self.warnings = separation.warnings_of(self.job.details.get("separation") or {})
         for stage in ("mix", "finalize"):
             self.enter(stage)
 
@@ -151,7 +160,10 @@ class _Cover:
             getattr(self, stage)()
 
     def preprocess(self) -> None:
-        """song.wav: stereo float32 at 44.1 kHz; reference.wav: mono 16 bits at its own rate."""
+        """song.wav: stereo float32 at 44.1 kHz; reference.wav: mono 16 bits at its own rate.
+
+        Where it was sent, instrumental.wav too, both as long as the longer one.
+        """
         self.fetch(self.job.song, "song.upload")
         self.fetch(self.job.reference_voice, "reference.upload")
         try:
@@ -162,15 +174,38 @@ class _Cover:
                 max_seconds=settings.COVER_MAX_DURATION_SECONDS,
                 sample_rate=SAMPLE_RATE,
             )
-            samples, rate = audio.load_reference(self.folder / "reference.upload", field="reference_voice")
+            told = list(info.warnings)
+            samples, rate = audio.load_reference(
+                self.folder / "reference.upload", field="reference_voice", warnings=told
+            )
         except PublicError as error:
             code = "too_long" if error.details.get("reason") == "too_long" else "preprocess_failed"
             raise StageFailed(code, error.message) from error
+        self.warn_of_upload(told)
         sf.write(self.folder / "reference.wav", samples, rate, subtype="PCM_16")
         self.frames = info.frames
         (self.folder / "song.upload").unlink()
+        if self.job.own_instrumental:
+            self.align_instrumental()
         if self.job.preview_seconds:
             self.cut_preview(self.job.preview_seconds)
+
+    def align_instrumental(self) -> None:
+        self.fetch(self.job.own_instrumental, "instrumental.upload")
+        upload, wav = self.folder / "instrumental.upload", self.folder / "instrumental.wav"
+        limit = settings.COVER_MAX_DURATION_SECONDS
+        try:
+            info = audio.decode_song(upload, wav, field="instrumental", max_seconds=limit, sample_rate=SAMPLE_RATE)
+        except PublicError as error:
+            raise StageFailed("preprocess_failed", error.message) from error
+        upload.unlink()
+        self.warn_of_upload(info.warnings)
+        if abs(info.frames - self.frames) > SAMPLE_RATE // 20:
+            message = separation.LENGTHS % (self.frames / SAMPLE_RATE, info.frames / SAMPLE_RATE)
+            self.warn("lengths_differ", message)
+        self.frames = max(self.frames, info.frames)
+        for path in (self.folder / "song.wav", wav):
+            lengthen(path, self.frames)
 
     def cut_preview(self, seconds: int) -> None:
         """song.wav becomes its most vocal stretch; every attempt takes the same one."""
@@ -180,14 +215,16 @@ class _Cover:
             start = listening.most_vocal_start(path, seconds)
             self.note(preview_start_seconds=start)
         first = min(round(start * SAMPLE_RATE), max(0, self.frames - seconds * SAMPLE_RATE))
-        cut, _ = sf.read(path, seconds * SAMPLE_RATE, first, dtype="float32", always_2d=True)
-        sf.write(path, cut, SAMPLE_RATE, subtype="FLOAT")
-        self.frames = len(cut)
+        for part in (path, self.folder / "instrumental.wav"):
+            if part.exists():
+                cut, _ = sf.read(part, seconds * SAMPLE_RATE, first, dtype="float32", always_2d=True)
+                sf.write(part, cut, SAMPLE_RATE, subtype="FLOAT")
+                self.frames = len(cut)
 
     def separate(self) -> None:
         """vocals.wav and instrumental.wav: the song's stems, as long as the song."""
         if self.job.input_kind == "vocals":
-            (self.folder / "song.wav").rename(self.folder / "vocals.wav")
+            self.take_vocals()
             return
         if self.job.vocals and self.job.instrumental:
             self.fetch(self.job.vocals, "vocals.wav")
@@ -205,9 +242,54 @@ class _Cover:
         )
         for name in ("vocals", "instrumental"):
             fit_output(self.folder / f"{name}.wav", self.frames, "separation_failed")
+        if settings.COVER_FIND_VOICE and not self.find_voice():
+            return
+        self.keep_stems()
+
+    def keep_stems(self) -> None:
+        self.note(warnings=self.warnings)
         self.keep("vocals")
         self.keep("instrumental")
         (self.folder / "song.wav").unlink()
+
+    def take_vocals(self) -> None:
+        """vocals.wav is the song, which is a bare voice."""
+        vocals = self.folder / "vocals.wav"
+        (self.folder / "song.wav").rename(vocals)
+        if settings.COVER_FIND_VOICE:
+            samples = voice_activity.mono(voice_activity.read(vocals))
+            heard = voice_activity.detect(samples, samples * np.float32(0))
+            if heard.pitched_seconds < separation.PITCHED_SECONDS:
+                self.without_vocals(separation.NO_VOCALS, separation.KEPT)
+                return
+            if not heard.voice:
+                self.warn("voice_not_recognised", separation.NOT_RECOGNISED)
+        if self.job.own_instrumental and not (self.job.vocals and self.job.instrumental):
+            self.keep("vocals")
+            self.keep("instrumental")
+
+    def find_voice(self) -> bool:
+        """Leaves nothing in vocals.wav but what is sung, and tells how well it was found; False where nobody sings."""
+        vocals, instrumental = self.folder / "vocals.wav", self.folder / "instrumental.wav"
+        activity, found = separation.examine(vocals, instrumental)
+        self.heartbeat.check()
+        self.note(details={**self.job.details, "separation": found})
+        if not separation.lead_found(activity, found):
+            if found["voice_left"]:
+                self.without_vocals(separation.NOT_SEPARATED, separation.KEPT_NOT_SEPARATED, "separation_failed")
+            else:
+                self.without_vocals(separation.NO_VOCALS, separation.KEPT)
+            return False
+        separation.silence_elsewhere(vocals, instrumental, activity)
+        self.warnings += separation.warnings_of(found)
+        return True
+
+    def without_vocals(self, failure: str, kept: str, code: str = "no_vocals") -> None:
+        """Nothing can be converted: the job fails, or the song itself becomes its result."""
+        if self.job.on_no_vocals != "keep":
+            raise StageFailed(code, failure)
+        self.made = False
+        self.warn("kept", kept)
 
     def reuse_stems(self) -> bool:
         """The stems that another job of the tenant has of the same song, separated in the same way."""
@@ -227,13 +309,16 @@ class _Cover:
         except FileNotFoundError:
             return False  # It was deleted this moment.
         log.info("stems reused", extra={"donor": donor.pk})
-        self.keep("vocals")
-        self.keep("instrumental")
-        (self.folder / "song.wav").unlink()
+        if (found := donor.details.get("separation")) is not None:
+            self.note(details={**self.job.details, "separation": found})
+            self.warnings += separation.warnings_of(found)
+        self.keep_stems()
         return True
 
     def infer(self) -> None:
         """converted.wav: the vocals in the reference's voice."""
+        if not self.made:
+            return
         if self.job.converted:
             self.fetch(self.job.converted, "converted.wav")
             return
@@ -244,7 +329,7 @@ class _Cover:
             (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
         model = self.model()
         if model.id != "default" and not MODEL_PLACEHOLDERS & template("infer").placeholders:
-            self.warnings.append("The cover engine of this server makes no use of model_id.")
+            self.warn("model_unused", "The cover engine of this server makes no use of model_id.")
         self.command(
             "infer",
             {
@@ -269,10 +354,13 @@ class _Cover:
     def mix(self) -> None:
         """result.wav: stereo 16 bits at 44.1 kHz, as long as the song."""
         try:
+            if not self.made:
+                self.mix_as_sent()
+                return
             audio.mix(
                 self.folder / "converted.wav",
                 self.folder / "vocals.wav",
-                self.folder / "instrumental.wav" if self.job.input_kind == "mix" else None,
+                self.accompaniment(),
                 self.folder / "result.wav",
                 frames=self.frames,
                 vocal_gain_db=self.job.vocal_gain_db,
@@ -281,20 +369,61 @@ class _Cover:
         except (PublicError, ValueError, sf.LibsndfileError) as error:
             raise StageFailed("mix_failed", detail=repr(error)) from error
 
+    def mix_as_sent(self) -> None:
+        """The song at its own level, with its own accompaniment at its own, held back only where it would clip."""
+        names = ["song.wav" if (self.folder / "song.wav").exists() else "vocals.wav"]
+        if self.job.own_instrumental:
+            names.append("instrumental.wav")
+        audio.mix_as_they_are([self.folder / name for name in names], self.folder / "result.wav", frames=self.frames)
+
+    def accompaniment(self) -> Path | None:
+        """What the converted vocal is mixed with, in the melody's key where that was asked for; None of a bare voice.
+
+        An octave changes no key, and of the others the nearest is taken: what moves less suffers less.
+        """
+        path = self.folder / "instrumental.wav"
+        semitones = ((self.job.pitch_shift or 0) + 6) % 12 - 6
+        if not path.exists():
+            return None
+        if semitones and not self.job.shift_instrumental:
+            self.warn("accompaniment_key", separation.OTHER_KEY % self.job.pitch_shift)
+        elif semitones:
+            shifted = self.folder / "shifted.wav"
+            if not shifted.exists():
+                transposing.transpose(path, shifted, semitones)
+                self.heartbeat.check()
+            return shifted
+        return path
+
     def finalize(self) -> None:
         wanted = self.job.response_format
         result = self.folder / "result.wav"
-        originals = [self.folder / "vocals.wav"]
-        if self.job.input_kind == "mix":
-            originals.append(self.folder / "instrumental.wav")
+        if not self.made:
+            self.finalize_as_sent(result, wanted)
+            return
+        names = ("vocals.wav", "shifted.wav", "instrumental.wav")
+        originals = [self.folder / name for name in names if (self.folder / name).exists()]
         landmarks = cover_landmarks(result, *originals)
         if wanted != "wav":
             encoded = self.folder / f"result.{wanted}"
             audio.encode_file(result, encoded, wanted)
             self.keep_made(f"result_{wanted}", encoded, wanted, "cover")
         self.keep_made("result", result, "wav", "cover", landmarks)
+        self.succeed()
+
+    def finalize_as_sent(self, result: Path, wanted: str) -> None:
+        """Without the mark of what was made here, which it was not."""
+        if wanted != "wav":
+            encoded = self.folder / f"result.{wanted}"
+            audio.encode_file(result, encoded, wanted)
+            self.keep(f"result_{wanted}", encoded)
+        self.keep("result", result)
+        self.succeed()
+
+    def succeed(self) -> None:
         self.heartbeat.check()
-        fields = {"stage": "finalize", "warning": " ".join(self.warnings)[:500]}
+        told = " ".join(warning["message"] for warning in self.warnings)
+        fields = {"stage": "finalize", "warning": told[:500], "warnings": self.warnings}
         if not self.patiently(lambda: self.job.succeed(settings.COVER_RESULT_TTL_HOURS, **fields)):
             raise NotOurs
         log.info("cover succeeded")
@@ -311,16 +440,25 @@ class _Cover:
 
     def command(self, kind: str, values: dict[str, str]) -> None:
         on_progress = self.heartbeat.within(kind)
-        self.warnings += run_command(kind, self.job, values, self.folder, self.heartbeat, self.deadline, on_progress)
+        told = run_command(kind, self.job, values, self.folder, self.heartbeat, self.deadline, on_progress)
+        for message in told:
+            self.warn("engine", message)
+
+    def warn(self, code: str, message: str) -> None:
+        self.warnings.append(separation.warning(code, message))
+
+    def warn_of_upload(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            self.warn("upload", message)
 
     def note(self, **fields: Any) -> None:
         """Writes fields to the row and to `job`."""
         if not self.patiently(lambda: self.job.note(**fields)):
             raise NotOurs
 
-    def keep(self, field: str) -> None:
+    def keep(self, field: str, path: Path | None = None) -> None:
         """Stores a part of the song itself."""
-        path = self.folder / f"{field}.wav"
+        path = path or self.folder / f"{field}.wav"
         stored = self.patiently(lambda: self.job.upload(field, path, path.name))
         found = self.job.with_output(path.stat().st_size, **{field: stored}, engine_seconds=self.job.engine_seconds)
         if not self.patiently(lambda: self.job.note(**found)):

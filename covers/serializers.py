@@ -55,6 +55,11 @@ class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):
         max_bytes_setting="COVER_MAX_UPLOAD_SIZE",
         help_text="The song, in the same formats, up to 8 minutes by default.",
     )
+    instrumental = SizedFileField(
+        required=False,
+        max_bytes_setting="COVER_MAX_UPLOAD_SIZE",
+        help_text="With input_kind=vocals: the song's accompaniment, to mix with. Both begin at 0.",
+    )
     model_id = serializers.CharField(
         required=False, allow_blank=True, default="", max_length=100, help_text="One of GET /voice/models."
     )
@@ -74,11 +79,29 @@ class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):
         required=False, allow_blank=True, default="", max_length=20000, help_text="The words of the song."
     )
     input_kind = serializers.ChoiceField(
-        ("mix", "vocals"), default="mix", help_text="vocals: the song is a bare voice; nothing is separated or mixed."
+        ("mix", "vocals"),
+        default="mix",
+        help_text="vocals: the song is a bare voice; nothing is separated, and mixed with `instrumental` alone.",
+    )
+    on_no_vocals = serializers.ChoiceField(
+        ("fail", "keep"),
+        default="fail",
+        help_text="Where nobody sings: the job fails as `no_vocals`, or gives the song back with a warning.",
+    )
+    shift_instrumental = serializers.BooleanField(
+        default=False,
+        help_text="Moves the accompaniment into the key of a melody that was not moved by whole octaves.",
     )
     vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     callback_url = CallbackURLField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        attrs = super().validate(attrs)
+        if "instrumental" in attrs and attrs["input_kind"] != "vocals":
+            message = "Only with input_kind=vocals: of a mix, the accompaniment is separated."
+            raise serializers.ValidationError({"instrumental": message})
+        return attrs
 
     def validate_model_id(self, model_id: str) -> str:
         with as_field_error():
@@ -106,6 +129,29 @@ class RemixSerializer(StrictSerializer):
     callback_url = CallbackURLField()
 
 
+class WarningSerializer(serializers.Serializer):
+    """Something that was guessed, left out or not done well."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
+class SeparationSerializer(serializers.Serializer):
+    """What the stems tell of how well the lead was found."""
+
+    place = serializers.ChoiceField(("centre", "left", "right", "inverted", "wide"), help_text="Of the lead")
+    lead_share = serializers.FloatField(help_text="Of the song's energy, 0 to 1")
+    leftover_db = serializers.FloatField(
+        allow_null=True, help_text="The lead that is left in the accompaniment, over all of it; an estimate"
+    )
+    sung_seconds = serializers.FloatField(help_text="How long somebody sings")
+    voice_left = serializers.BooleanField(help_text="A voice is heard in the accompaniment alone")
+
+
+class CoverDetailsSerializer(serializers.Serializer):
+    separation = SeparationSerializer(required=False, allow_null=True)
+
+
 class CoverLinksSerializer(serializers.Serializer):
     self = serializers.URLField()
     result = serializers.URLField(allow_null=True)
@@ -123,10 +169,13 @@ class CoverJobSerializer(QueueSerializer):
 
     job_id = serializers.UUIDField(source="id")
     task_id = serializers.UUIDField(source="id", help_text="The same as job_id")
+    title = serializers.CharField(help_text="The name of the song's file, without its ending; may be empty")
     model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
-    warning = serializers.CharField(allow_null=True)
+    warning = serializers.CharField(allow_null=True, help_text="The messages of `warnings`, one after another")
+    warnings = WarningSerializer(many=True)
+    details = CoverDetailsSerializer()
     attempts = serializers.IntegerField(source="attempt")
     pitch_shift = serializers.IntegerField(
         allow_null=True, help_text="Semitones; null while `auto` has not listened to the song yet"
@@ -139,9 +188,10 @@ class CoverJobSerializer(QueueSerializer):
     class Meta:
         model = CoverJob
         fields = (
-            "job_id", "task_id", "status", "stage", "progress", "model_id", "voice_id", "pitch_shift", "pitch_auto",
-            "input_kind", "preview_seconds", "preview_start_seconds", "remix_of", "response_format", "vocal_gain_db",
-            "instrumental_gain_db", "error", "error_message", "warning", "attempts", "queue_position",
+            "job_id", "task_id", "title", "status", "stage", "progress", "model_id", "voice_id", "pitch_shift",
+            "pitch_auto", "input_kind", "on_no_vocals", "shift_instrumental", "preview_seconds",
+            "preview_start_seconds", "remix_of", "response_format", "vocal_gain_db", "instrumental_gain_db", "error",
+            "error_message", "warning", "warnings", "details", "attempts", "queue_position",
             "expected_start_at", "created_at", "updated_at", "started_at", "finished_at", "expires_at",
             "revoked_at", "duration_seconds", "links",
         )  # fmt: skip

@@ -9,8 +9,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile as sf
 from django.conf import settings
 from django.core.files import File
 from django.http import HttpResponse
@@ -27,13 +25,13 @@ from voiceproject.jobs.broker import wake_workers
 from voiceproject.jobs.events import wait_for_end
 from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.status import LIVE
-from voiceproject.media import audio
-from voiceproject.media.formats import encode
+from voiceproject.media import audio, memory
+from voiceproject.media.formats import Output, encode_file
 from voiceproject.media.storage import fetch
 from voiceproject.telemetry.logging import current
 from voiceproject.web.api import SizedFileField, client_gone
 from voiceproject.web.slots import waiting_slot
-from voiceproject.web.uploads import upload_path
+from voiceproject.web.uploads import title_of, upload_path
 from voices.compat.common import find_speaker, marked, streaming_response
 from voices.compat.elevenlabs.base import ElevenLabsView
 from voices.keys.auth import credentials
@@ -41,6 +39,8 @@ from voices.library import selection
 from voices.library.models import Voice
 
 STREAM_BLOCK_BYTES = 16 * 1024
+# The largest file there is, 16 bits at 48 kHz: while it is encoded, as it is encoded, while it is signed, and signed.
+RESULT_BYTES_PER_SECOND = 4 * 2 * 48_000
 
 
 class SpeechToSpeechSerializer(serializers.Serializer):
@@ -69,9 +69,11 @@ class SpeechToSpeechView(ElevenLabsView):
         if not isinstance(voice, Voice):
             message = "A premade voice cannot be converted to; save a voice and send its id."
             raise PublicError("validation_error", f"voice_id: {message}", {"voice_id": [message]})
-        path = upload_path(serializer.validated_data["audio"])
-        with waiting_slot():
-            info = audio.decode_song(path, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
+        upload = serializer.validated_data["audio"]
+        path = upload_path(upload)
+        with waiting_slot(tenant.pk):
+            with memory.claim(memory.to_decode(path, 0, 0)):
+                info = audio.decode_song(path, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
             song_hash = audio.sha256_file(path)
             job = CoverJob(
                 id=uuid.uuid4(),
@@ -79,9 +81,12 @@ class SpeechToSpeechView(ElevenLabsView):
                 api_key=key,
                 request_id=current("request_id"),
                 voice_id=voice.pk,
+                title=title_of(upload),
                 song_hash=song_hash,
                 duration_seconds=info.duration_seconds,
                 input_kind="vocals",
+                warning=" ".join(info.warnings)[:500],
+                warnings=[{"code": "upload", "message": message} for message in info.warnings],
             )
             _submit(job, path, voice)
             wake_workers(run_covers)
@@ -91,7 +96,7 @@ class SpeechToSpeechView(ElevenLabsView):
             job.cancel(settings.COVER_RESULT_TTL_HOURS)
             raise EngineTimeout("The recording could not be converted in time. Send a shorter one.")
         job.raise_unless_succeeded()
-        content = marked(encode(*_result(job), output), output, job, what="singing")
+        content = _result(job, output)
         response: HttpResponseBase
         if self.streamed:
             response = streaming_response(
@@ -123,9 +128,12 @@ def _submit(job: CoverJob, path: Path, voice: Voice) -> None:
     selection.check_still_there(job)
 
 
-def _result(job: CoverJob) -> tuple[np.ndarray, int]:
-    """The converted voice as float32 mono (n,), and its rate in Hz."""
-    with scratch(settings.SCRATCH_DIR, f"speech-{job.pk}") as folder:
+def _result(job: CoverJob, output: Output) -> bytes:
+    """The converted voice as a file, mono, with the mark of what is made here."""
+    with (
+        waiting_slot(job.tenant_id),
+        scratch(settings.SCRATCH_DIR, f"speech-{job.pk}") as folder,
+        memory.claim(memory.BLOCKS_BYTES + round(RESULT_BYTES_PER_SECOND * (job.duration_seconds or 0))),
+    ):
         fetch(job.result.storage, str(job.result.name), folder / "result.wav")
-        samples, rate = sf.read(folder / "result.wav", dtype="float32", always_2d=True)
-    return samples.mean(axis=1), rate
+        return marked(encode_file(folder / "result.wav", output), output, job, what="singing")

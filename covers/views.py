@@ -30,7 +30,7 @@ from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.idempotency import Submission
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE, JobStatus, revoked
-from voiceproject.media import audio
+from voiceproject.media import audio, memory
 from voiceproject.media.storage import fetch
 from voiceproject.provenance.manifest import sign_file
 from voiceproject.provenance.marks import mark_cover
@@ -38,12 +38,16 @@ from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response
 from voiceproject.web.slots import waiting_slot
-from voiceproject.web.uploads import upload_path
+from voiceproject.web.uploads import title_of, upload_path
 from voiceproject.webhooks.deliveries import callback_base
 from voices.keys.auth import credentials
-from voices.library import selection
+from voices.library import references, selection
 from voices.speech import consumers
 from voices.speech.serializers import RETRYABLE
+
+# Of a result that is encoded anew: C2PA reads a file into memory to sign it, where it has a copy of it and more. FLAC
+# of 16 bits, stereo, at 44.1 kHz has at most 176 kB a second, MP3 has 20.
+SIGNED_BYTES_PER_SECOND = {"flac": 400_000, "mp3": 64_000}
 
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
 
@@ -71,7 +75,7 @@ class CoverJobViewSet(
     def get_max_body_bytes(self) -> int:
         if self.action != "create":
             return settings.MAX_UPLOAD_SIZE
-        return settings.MAX_UPLOAD_SIZE + settings.COVER_MAX_UPLOAD_SIZE
+        return settings.MAX_UPLOAD_SIZE + 2 * settings.COVER_MAX_UPLOAD_SIZE
 
     def get_queryset(self) -> QuerySet[CoverJob]:
         own = CoverJob.objects.for_tenant(self.request.user)
@@ -102,7 +106,9 @@ class CoverJobViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         textfilter.check(request, fields["lyrics"], "cover", "lyrics")
+        title = title_of(fields["song"])
         song = upload_path(fields.pop("song"))
+        own = upload_path(fields.pop("instrumental")) if "instrumental" in fields else None
         reference: Path | FieldFile
         if "voice_id" in fields:
             voice = selection.find(tenant, fields["voice_id"])
@@ -113,11 +119,22 @@ class CoverJobViewSet(
         else:
             reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None
-        with waiting_slot():
+        warnings: list[str] = []
+        needed = max(memory.to_decode(path, 0, 0) for path in (song, own) if path is not None)
+        if isinstance(reference, Path):
+            needed = max(needed, memory.to_decode(reference, references.MAX_SECONDS, references.BYTES_PER_SECOND))
+        with waiting_slot(tenant.pk), memory.claim(needed):
             # Decoded here once, so that what cannot be covered is refused now and not in an hour.
             if isinstance(reference, Path):
-                audio.load_reference(reference, field="reference_voice")
+                audio.load_reference(reference, field="reference_voice", warnings=warnings)
             info = audio.decode_song(song, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
+            warnings += info.warnings
+            seconds = info.duration_seconds
+            if own is not None:
+                limit = settings.COVER_MAX_DURATION_SECONDS
+                info = audio.decode_song(own, None, field="instrumental", max_seconds=limit)
+                seconds = max(seconds, info.duration_seconds)
+                warnings += info.warnings
             song_hash = audio.sha256_file(song)
         job = CoverJob(
             id=uuid.uuid4(),
@@ -125,13 +142,17 @@ class CoverJobViewSet(
             api_key=key,
             request_id=current("request_id"),
             callback_base=callback_base(request),
+            title=title,
             song_hash=song_hash,
-            duration_seconds=info.duration_seconds,
+            duration_seconds=seconds,
+            warning=" ".join(warnings)[:500],
+            warnings=[{"code": "upload", "message": message} for message in warnings],
             **fields,
         )
         storage = job.song.storage
+        files = [("song", song), ("reference_voice", reference), *([("own_instrumental", own)] if own else [])]
         try:
-            for field, path in (("song", song), ("reference_voice", reference)):
+            for field, path in files:
                 with path.open("rb") as file:
                     setattr(job, field, storage.save(f"{job.folder}/0-{field}", File(file)))
                 job.input_bytes += usage.size_of(path)
@@ -231,8 +252,9 @@ class CoverJobViewSet(
             source.raise_unless_succeeded()
         if not source.has_stems:
             raise PublicError("conflict", "This job has no stems that could be mixed again.")
-        copied = ("voice_id", "song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind", "preview_seconds",
-                  "preview_start_seconds", "duration_seconds")  # fmt: skip
+        copied = ("voice_id", "title", "song_hash", "model_id", "pitch_shift", "pitch_auto", "input_kind",
+                  "preview_seconds", "preview_start_seconds", "duration_seconds", "shift_instrumental",
+                  "details")  # fmt: skip
         job = CoverJob(
             tenant=tenant,
             api_key=key,
@@ -270,7 +292,7 @@ class CoverJobViewSet(
     )
     def result(self, request: Request, pk: str) -> HttpResponseBase:
         job = self.get_object()
-        format = request.query_params.get("format", job.response_format)
+        format = request.query_params.get("format", job.response_format).lower()
         if format not in RESULT_FORMATS:
             message = f"Must be one of {', '.join(RESULT_FORMATS)}."
             raise PublicError("validation_error", f"format: {message}", {"format": [message]})
@@ -295,7 +317,7 @@ class CoverJobViewSet(
     )
     def stem(self, request: Request, pk: str, stem: str) -> HttpResponseBase:
         job = self.get_object()
-        if stem not in STEMS or (job.input_kind == "vocals" and stem != "converted"):
+        if stem not in STEMS or (stem != "converted" and not job.has_accompaniment):
             raise PublicError("not_found", f"This job has no stem of that name; there are: {', '.join(STEMS)}.")
         stored = getattr(job, stem)
         if job.revoked_at:
@@ -310,18 +332,24 @@ class CoverJobViewSet(
 def _encode_result(job: CoverJob, field: str, format: str) -> None:
     """Makes another format of a finished result, once, and keeps it with the job."""
     storage = job.result.storage
-    with waiting_slot(), tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder:
+    needed = memory.BLOCKS_BYTES + round(SIGNED_BYTES_PER_SECOND.get(format, 0) * (job.duration_seconds or 0))
+    with (
+        waiting_slot(job.tenant_id),
+        memory.claim(needed),
+        tempfile.TemporaryDirectory(dir=settings.UPLOAD_DIR) as folder,
+    ):
         wav, encoded = Path(folder, "result.wav"), Path(folder, f"result.{format}")
         fetch(storage, str(job.result.name), wav)
         audio.encode_file(wav, encoded, format)
-        sign_file(encoded, format, what="cover", job_id=job.pk)
+        if job.made:
+            sign_file(encoded, format, what="cover", job_id=job.pk)
         size = encoded.stat().st_size
         with encoded.open("rb") as file:
             name = storage.save(f"covers/{job.pk}/{job.attempt}-result.{format}", File(file))
         kept = CoverJob.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, files_expired=False, **{field: ""})
         with transaction.atomic():
             won = kept.update(**{field: name}, output_bytes=F("output_bytes") + size)
-            if won:
+            if won and job.made:
                 mark_cover(job.pk, encoded)
         if not won:
             storage.delete(name)  # Another request was faster, or the job was deleted meanwhile.

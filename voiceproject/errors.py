@@ -18,6 +18,7 @@ STATUS_OF_CODE: dict[str, int] = {
     "reference_too_short": 400,
     "reference_too_long": 400,
     "content_refused": 400,
+    "unsupported_language": 400,
     "missing_api_key": 401,
     "invalid_api_key": 401,
     "permission_denied": 403,

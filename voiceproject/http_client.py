@@ -7,8 +7,8 @@
 - The head of an answer is limited here, its body by `read_body`. Content-Encoding is never decoded, so there is nothing
   that could inflate.
 - A request leaves as soon as all of it is there, its head and its body in one packet where they fit.
-- Redirects are not followed, cookies not kept, and proxies, .netrc and CA bundles of the environment not used. Whom TLS
-  trusts is what OpenSSL of this machine trusts (SSL_CERT_FILE).
+- Redirects are not followed, cookies not kept, and proxies, .netrc and CA bundles of the environment not used: the
+  adapter of requests knows none of them. Whom TLS trusts is what OpenSSL of this machine trusts (SSL_CERT_FILE).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -80,16 +79,22 @@ class HeadTooLarge(http.client.HTTPException):
     """The head of an answer has more than MAX_HEAD_BYTES."""
 
 
-class Session(requests.Session):
-    """Keeps its connections; threads may share it. connect_seconds: for a name, TCP and TLS together."""
+class Session:
+    """Keeps its connections; threads may share it. connect_seconds: for a name, TCP and TLS together.
+
+    headers: sent with each call. What is not used of `requests.Session`, cookies, redirects and what the environment
+    says, costs time all the same; so the adapter is asked directly.
+    """
 
     def __init__(self, *, lookup: Lookup | None = None, connect_seconds: float | None = None) -> None:
-        super().__init__()
-        self.trust_env = False
-        self.headers.clear()
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        for scheme in ("http://", "https://"):
-            self.mount(scheme, _Adapter(lookup or resolve, connect_seconds))
+        self.headers: dict[str, str] = {}
+        self._adapter = _Adapter(lookup or resolve, connect_seconds)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._adapter.close()
 
     def call(
         self,
@@ -102,26 +107,21 @@ class Session(requests.Session):
     ) -> requests.Response:
         """The answer, its body still unread: use it in a `with`. deadline: time.monotonic(). Raises CallError."""
         try:
-            prepared = self.prepare_request(requests.Request(method, url, headers, data=body))
+            prepared = requests.Request(method, url, {**self.headers, **(headers or {})}, data=body).prepare()
         except requests.RequestException as error:
             raise NotConnected(error) from error
         prepared.url = url  # as it was written: requests would take dots out of the path and quote it anew
         timeout = Timeout(total=_left(deadline, sent=False))
         try:
-            return self.send(
+            return self._adapter.send(
                 prepared,
                 stream=True,
-                allow_redirects=False,
                 timeout=timeout,  # type: ignore[arg-type]  # as HTTPAdapter.send documents it
             )
         except requests.Timeout as error:
             raise DeadlinePassed(sent=True) from error
         except requests.RequestException as error:
             raise BadAnswer(_root_name(error)) from error
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """None: of a redirect that is not followed, requests would still read all of the body, and decode it."""
-        return None
 
 
 def read_body(response: requests.Response, max_bytes: int) -> bytes:

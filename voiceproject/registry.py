@@ -61,11 +61,17 @@ class WebSocketRoute:
     """Where WebSockets are taken. path: matches whole paths. scopes: the key needs one of them.
 
     handle: a coroutine function, given the Socket and the groups of the path; the socket is closed when it returns.
+    secret_in: where a key may also come in the first message: finds it there, "" where there is none.
+    error_body: the JSON of a refusal that is an ordinary HTTP answer, given the error and the request id.
+    last_message: what is sent before a socket is closed for an error, given that and the close code.
     """
 
     path: re.Pattern[str]
     scopes: tuple[str, ...]
     handle: Callable[..., Coroutine[Any, Any, None]]
+    secret_in: Callable[[str | bytes], str] | None = None
+    error_body: Callable[[Any, str], dict[str, Any]] | None = None
+    last_message: Callable[[Any, int], str] | None = None
 
 
 @dataclass

@@ -14,14 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
-from corsheaders.defaults import default_headers
 from django.templatetags.static import static
 from django.utils.translation import gettext_lazy
 
-from voiceproject import __version__
 from voiceproject.commands.template import CommandTemplate
 from voiceproject.env import BadSetting, Env, check_url, not_writable, s3_options
-from voiceproject.web import client_ip
+from voiceproject.web import client_ip, cors, openapi_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env.read(BASE_DIR / ".env")
@@ -159,6 +157,7 @@ else:
     }.items():
         _database.setdefault("OPTIONS", {}).setdefault(_name, _value)
 DATABASES = {"default": _database}
+DATABASE_POOL_SIZE = env.number("DATABASE_POOL_SIZE", 20, minimum=0, maximum=1000)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix"))
@@ -216,16 +215,7 @@ CORS_ORIGINS = [
 ]
 CORS_ALLOWED_ORIGINS = CORS_ORIGINS
 CORS_URLS_REGEX = r"^/(api/|openai/|elevenlabs/|health$|openapi\.json$).*"
-CORS_ALLOW_HEADERS = [
-    *default_headers, "x-api-key", "xi-api-key", "idempotency-key", "prefer", "range", "if-range", "last-event-id",
-    "x-request-id",
-]  # fmt: skip
-CORS_EXPOSE_HEADERS = [
-    "X-Request-ID", "X-Synthesis-ID", "X-Audio-Duration", "X-Audio-Sample-Rate", "X-Engine", "X-Reference-Window",
-    "Location", "Preference-Applied", "Idempotency-Replayed", "Retry-After", "Content-Range", "Content-Disposition",
-    "ETag", "Accept-Ranges", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
-    "X-Quota-Remaining",
-]  # fmt: skip
+CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS = cors.ALLOWED, cors.EXPOSED
 
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
@@ -272,7 +262,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["voices.keys.auth.HasScope"],
     "DEFAULT_THROTTLE_CLASSES": ["voices.keys.auth.WithinRate"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser", "voiceproject.web.api.BoundedJSONParser",
+    "DEFAULT_PARSER_CLASSES": ["voiceproject.web.uploads.MultiPartParser", "voiceproject.web.api.BoundedJSONParser",
                                "rest_framework.parsers.FormParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "voiceproject.web.api.IgnoreAccept",
     "DEFAULT_SCHEMA_CLASS": "voiceproject.web.schema.EnvelopeSchema",
@@ -281,49 +271,7 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": None,
 }  # fmt: skip
 
-SPECTACULAR_SETTINGS = {
-    "TITLE": "Voice cloning and AI covers",
-    "DESCRIPTION": "Text to speech in a cloned voice, and AI covers of songs as asynchronous jobs.\n\n"
-    "Send your key as `X-API-Key: <key>` or `Authorization: Bearer <key>`. Every error has the same form: "
-    '`{"success": false, "error": "<code>", "message": "<text>", "details": {}}`, '
-    "and every answer carries `X-Request-ID`. Where your requests are limited, `X-RateLimit-Limit` (in any 60 "
-    "seconds), `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds until one more remains) tell what is left.\n\n"
-    "OpenAI's and ElevenLabs' own clients work with the base URLs `/openai/v1` and `/elevenlabs` of this server. Those "
-    "routes have the shapes of these APIs, and are not described here.",
-    "VERSION": __version__,
-    "SERVE_INCLUDE_SCHEMA": False,
-    "SORT_OPERATIONS": False,  # As they stand in urls.py: what is used first comes first.
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
-    "SERVE_AUTHENTICATION": [],
-    "OAS_VERSION": "3.1.0",
-    "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {
-        "JobStatus": "voiceproject.jobs.status.JobStatus",
-        "Language": "voices.speech.serializers.LANGUAGES",
-        "SpeechFormat": "voices.speech.serializers.FORMATS",
-        "CoverFormat": "covers.serializers.RESULT_FORMATS",
-        "WebhookStatus": "voiceproject.webhooks.models.WebhookDelivery.Status",
-    },
-    "POSTPROCESSING_HOOKS": [
-        "drf_spectacular.hooks.postprocess_schema_enums",
-        "voiceproject.web.schema.order_methods",
-        "voiceproject.web.schema.add_examples",
-    ],
-    "APPEND_COMPONENTS": {"securitySchemes": {"MetricsToken": {"type": "http", "scheme": "bearer"}}},
-    "TAGS": [
-        {"name": "voice", "description": "Text to speech in the voice of a reference."},
-        {"name": "voices", "description": "Saved voices: a speaker's samples under an id, and how good they are."},
-        {"name": "cover", "description": "Songs sung again in the voice of a reference."},
-        {"name": "provenance", "description": "Whether a recording was made here."},
-        {"name": "keys", "description": "The API keys of your account."},
-        {"name": "account", "description": "Who you are here, your limits, and what you have used."},
-        {"name": "webhooks", "description": "What your server is told when a job has ended (Standard Webhooks)."},
-        {"name": "health", "description": "What runs, and what does not."},
-    ],
-}
+SPECTACULAR_SETTINGS = openapi_settings.SPECTACULAR_SETTINGS
 
 API_KEY = env.text("API_KEY")
 if API_KEY:
@@ -375,10 +323,10 @@ SOVITS_TIMEOUT = env.number("SOVITS_TIMEOUT", 300, maximum=MAX_SECONDS)
 SOVITS_REFERENCE_DIR = env.path("SOVITS_REFERENCE_DIR", DATA_DIR / "references")
 SOVITS_REFERENCE_DIR_ON_SERVER = env.text("SOVITS_REFERENCE_DIR_ON_SERVER", str(SOVITS_REFERENCE_DIR))
 SOVITS_QUEUE_SECONDS = env.number("SOVITS_QUEUE_SECONDS", 60, maximum=MAX_SECONDS)
-SOVITS_MAX_WAITING = env.number("SOVITS_MAX_WAITING", 64)
+SOVITS_MAX_WAITING = env.number("SOVITS_MAX_WAITING", 1000)
 BUILTIN_CONCURRENCY = env.number("BUILTIN_CONCURRENCY", 1, maximum=64)
 BUILTIN_QUEUE_SECONDS = env.number("BUILTIN_QUEUE_SECONDS", 60, maximum=MAX_SECONDS)
-BUILTIN_MAX_WAITING = env.number("BUILTIN_MAX_WAITING", 8)
+BUILTIN_MAX_WAITING = env.number("BUILTIN_MAX_WAITING", 1000)
 SYNTHESIS_TIMEOUT_SECONDS = env.number("SYNTHESIS_TIMEOUT_SECONDS", 600, maximum=MAX_SECONDS)
 SYNTHESIS_ASYNC_TIMEOUT_SECONDS = env.number("SYNTHESIS_ASYNC_TIMEOUT_SECONDS", 3600, maximum=MAX_SECONDS)
 SYNTHESIS_CONCURRENCY = env.number("SYNTHESIS_CONCURRENCY", 1, minimum=0, maximum=64)
@@ -422,6 +370,7 @@ for _name, _template, _placeholders in (
 GPT_SOVITS_PYTHON = env.text("GPT_SOVITS_PYTHON", sys.executable)
 GPT_SOVITS_PROJECT_ROOT = env.path("GPT_SOVITS_PROJECT_ROOT", BASE_DIR)
 COVER_UVR_MODEL = env.text("COVER_UVR_MODEL", "HP2_all_vocals")
+COVER_FIND_VOICE = env.flag("COVER_FIND_VOICE", True)
 COVER_MAX_UPLOAD_SIZE = env.number("COVER_MAX_UPLOAD_SIZE", 100 * 1024 * 1024)
 COVER_MAX_DURATION_SECONDS = env.number("COVER_MAX_DURATION_SECONDS", 480, maximum=MAX_SECONDS)
 COVER_RESULT_TTL_HOURS = env.number("COVER_RESULT_TTL_HOURS", 24, maximum=MAX_HOURS)
@@ -456,6 +405,7 @@ WEB_PROCESSES = env.number("WEB_PROCESSES", 1, maximum=64)
 WEB_THREADS = env.number("WEB_THREADS", 80, minimum=4, maximum=256)
 WEB_STREAMS = env.number("WEB_STREAMS", 5000, maximum=100_000)
 WEB_STREAMS_PER_TENANT = env.number("WEB_STREAMS_PER_TENANT", 1000, maximum=100_000)
+WEB_AUDIO_MEMORY_MIB = env.number("WEB_AUDIO_MEMORY_MIB", 192, minimum=16, maximum=1_048_576)
 
 # --- Logs ------------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from voices.compat.elevenlabs import speech as elevenlabs_speech
 from voices.compat.elevenlabs import voices as elevenlabs_voices
 from voices.keys.api import KeyViewSet
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
+from voices.speech.normalize import NormalizeView
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
 API = "api/v1"
@@ -55,6 +56,7 @@ urlpatterns = [
     path("account/keys/<uuid:pk>/revoke", pages.RevokeKeyView.as_view(), name="account-key-revoke"),
     path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
+    path(f"{API}/voice/normalize", NormalizeView.as_view(), name="normalize"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),
     path(f"{API}/voice/syntheses", SynthesisViewSet.as_view({"get": "list"}), name="syntheses"),
     path(

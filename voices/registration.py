@@ -11,6 +11,7 @@ from voiceproject.console.panels import JOBS, TENANTS, JobPanel, Link, Section, 
 from voiceproject.registry import EngineHealth, JobKind, SpeechEngine, registry
 from voices import checks  # noqa: F401 - registers the system checks
 from voices.account import personal_data
+from voices.compat.elevenlabs import realtime
 from voices.engines import configured
 from voices.engines.gptsovits.references import sweep_references
 from voices.keys.auth import admit
@@ -36,6 +37,7 @@ def register() -> None:
     )
     registry.speech_engine = SpeechEngine(health=_engine_health, close=configured.close_engine)
     registry.admit = admit
+    registry.websockets.append(realtime.route)
     registry.scopes_of_keys = ApiKey.objects.scopes_of
     registry.held_bytes += [Synthesis.held_bytes, Voice.held_bytes]
     registry.at_look += [personal_data.erase_requested, tasks.rest]

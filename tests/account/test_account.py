@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import secrets
-import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -230,7 +229,7 @@ def test_an_archive_of_many_rows_is_never_whole_in_memory_and_skips_what_is_gone
 def test_an_export_that_breaks_is_cut_off_and_gives_its_place_back(
     busy: Callable[[Tenant], None], tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "_slots", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(slots, "slots", slots.Places(1))
     busy(tenant)
     response = tenant.client.get(EXPORT)
     refused = tenant.client.get(EXPORT)

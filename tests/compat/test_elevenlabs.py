@@ -264,7 +264,7 @@ def test_errors_have_their_shape(client: ElevenLabs, live_server: Any, tenant: T
         assert (status, detail["param"], detail["message"].split(": ")[1]) == (
             400,
             "language_code",
-            "Must be one of zh, en, ja.",
+            "Must be one of auto, zh (Chinese), en (English), ja (Japanese).",
         )
     answer = tenant.client.post("/elevenlabs/v1/text-to-speech/alloy", "a text", format="json")
     assert (answer.status_code, answer.json()["detail"]["param"]) == (400, None)

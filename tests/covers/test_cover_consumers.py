@@ -60,8 +60,8 @@ def test_where_too_many_wait_already_the_answer_comes_at_once(
     submit: Submit, tenant: Tenant, api: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit().json()
-    monkeypatch.setattr(slots, "_streams", slots.Places(2, 1))
-    place = slots.acquire_stream(tenant.user.pk)
+    monkeypatch.setattr(slots, "streams", slots.Places(2, 1))
+    place = slots.streams.acquire(tenant.user.pk)
     assert place is not None
     answer = api.get(job["links"]["self"], headers={"Prefer": "wait=60"})
     assert answer.json()["status"] == "queued"
@@ -69,13 +69,13 @@ def test_where_too_many_wait_already_the_answer_comes_at_once(
     refused = api.get(f"{URL}/{job['job_id']}/events")
     assert (refused.status_code, refused.json()["error"]) == (503, "too_many_waiting")
     assert int(refused["Retry-After"]) > 0
-    others = slots.acquire_stream("another")
+    others = slots.streams.acquire("another")
     assert others is not None, "what one tenant holds is not taken from others"
-    assert slots.acquire_stream("a third") is None, "nor are there more than all may hold"
+    assert slots.streams.acquire("a third") is None, "nor are there more than all may hold"
     place()
     place()  # given back once
-    assert slots.acquire_stream(tenant.user.pk) is not None
-    assert slots.acquire_stream("a third") is None
+    assert slots.streams.acquire(tenant.user.pk) is not None
+    assert slots.streams.acquire("a third") is None
 
 
 # --- events ---
@@ -132,7 +132,7 @@ def test_a_client_that_goes_away_gives_its_place_back(
     submit: Submit, api: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = submit().json()["links"]["events"]
-    monkeypatch.setattr(slots, "_streams", slots.Places(1, 1))
+    monkeypatch.setattr(slots, "streams", slots.Places(1, 1))
     for _ in range(3):
         answer = api.get(url)
         assert answer.status_code == 200

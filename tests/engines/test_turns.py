@@ -290,3 +290,35 @@ def test_a_synthesis_that_waits_is_abandoned_when_its_client_hangs_up(
     assert Synthesis.objects.get().status == "canceled"
     assert engine.next() == "It is spoken." and engine.begun.empty(), "nothing was begun for it"
     engine.end()
+
+
+def test_a_text_that_would_wait_too_long_is_refused_at_once_by_how_long_sentences_took() -> None:
+    turns = Turns(1, 1000)
+
+    def wait(tenant: str) -> threading.Thread:
+        def work() -> None:
+            with turns.turn(tenant, time.monotonic() + PATIENCE, wait_until=time.monotonic() + PATIENCE):
+                pass
+
+        before = turns.waiting
+        thread = threading.Thread(target=work)
+        thread.start()
+        until(lambda: turns.waiting == before + 1)
+        return thread
+
+    def come(tenant: str) -> EngineBusy:
+        with pytest.raises(EngineBusy) as refused, turns.turn(tenant, math.inf, wait_until=time.monotonic() + 1.5):
+            pass
+        return refused.value
+
+    with turns.turn("a", math.inf):
+        time.sleep(0.5)
+    with turns.turn("a", math.inf):  # some .5 s a sentence
+        threads = [wait("a") for _ in range(3)]
+        began = time.monotonic()
+        assert come("a").retry_after >= 2, "four times as much"  # type: ignore[operator]
+        assert time.monotonic() - began < 1, "it waited"
+        threads.append(wait("b"))
+        assert turns.waiting == 4
+    for thread in threads:
+        thread.join(PATIENCE)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from voices.engines.interface import EngineHealth, Piece, SynthesisRequest
-from voices.text.sentences import split
+from voices.engines.interface import EngineHealth, Piece, SynthesisRequest, pause_of
+from voices.text.reading import Reading, read
 
 
 class FakeEngine:
@@ -22,13 +22,20 @@ class FakeEngine:
 
     def synthesize(self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]) -> Iterator[Piece]:
         self.requests.append(request)
-        for index, sentence in enumerate(split(request.text, request.language)):
+        for index, sentence in enumerate(self.check(request.text, request.language).sentences):
             self.before_piece(index)
             if self.failure:
                 raise self.failure
+            if not sentence.words:
+                yield pause_of(sentence.pause_seconds)
+                continue
             seconds = min(3.0, 0.1 * len(sentence.text)) / request.speed
             time = np.arange(int(seconds * self.sample_rate)) / self.sample_rate
-            yield Piece((0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32), self.sample_rate, sentence.text)
+            tone = (0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32)
+            yield Piece(tone, self.sample_rate, sentence.text, sentence.pause_seconds)
+
+    def check(self, text: str, language: str, *reference: object) -> Reading:
+        return read(text, language, self.languages)
 
     def health(self) -> EngineHealth:
         return EngineHealth(self.name, available=True)

@@ -76,6 +76,7 @@ class Storm:
             # A storm hits one job more often than any real one; each has to come through.
             COVER_MAX_ATTEMPTS="50",
             COVER_SEPARATE_CMD_TEMPLATE=f"{command} {{song_input}} {{vocal_output}} {{inst_output}}",
+            COVER_FIND_VOICE="false",
             COVER_INFER_CMD_TEMPLATE=f"{command} {{input_vocal}} {{output_vocal}}",
         )
         self.faults: Counter[str] = Counter()

@@ -114,3 +114,28 @@ def test_between_the_final_write_and_success(monkeypatch: pytest.MonkeyPatch) ->
     tasks.run_covers.fn()
     assert_canceled_for_good(job)
     connection.close()
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_in_finalize_no_error_is_logged(
+    delete: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the sweep and a DELETE have it: what finalize reads goes from under it."""
+    job = submit()
+    sign = pipeline.sign_file
+
+    def cancel_and_sign(path: Path, *args: Any, **options: Any) -> None:
+        if path.name == "result.wav":
+            row = CoverJob.objects.get(pk=job.pk)
+            if delete:
+                row.remove()
+            else:
+                assert row.cancel()
+            path.unlink()
+        sign(path, *args, **options)
+
+    monkeypatch.setattr(pipeline, "sign_file", cancel_and_sign)
+    tasks.run_covers.fn()
+    assert [record.message for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+    assert list(Path(settings.SCRATCH_DIR).iterdir()) == []
+    assert CoverJob.objects.filter(status="canceled").count() == (0 if delete else 1)

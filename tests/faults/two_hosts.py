@@ -89,6 +89,7 @@ class Host:
             WORKER_HOST=self.name,
             WORKER_HEARTBEAT_TIMEOUT_SECONDS=str(HEARTBEAT_SECONDS),
             COVER_SEPARATE_CMD_TEMPLATE=f"{command} 0.2 {{song_input}} {{vocal_output}} {{inst_output}}",
+            COVER_FIND_VOICE="false",
             COVER_INFER_CMD_TEMPLATE=f"{command} {convert_seconds} {{input_vocal}} {{output_vocal}}",
             **Bucket.keys,
         )

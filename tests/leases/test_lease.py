@@ -560,3 +560,162 @@ def test_the_expected_wait_follows_from_the_line_and_from_how_long_calls_take() 
                 EngineWaiter.objects.create(queue="gptsovits", expires_at=Now() + timedelta(seconds=60))
             assert Leases([ONE, TWO]).expected_wait_seconds() == pytest.approx(16)
     assert EngineLease.objects.filter(usual_seconds__lt=8.0).count() == 2, "they were shorter now"
+
+
+# --- who is let in ------------------------------------------------------------------------------------------
+
+
+def standing(leases: Leases, tenants: str, seconds: float | None = None) -> None:
+    """Lets one of each of these tenants stand in the line; seconds: what a call took so far."""
+    for tenant in tenants:
+        leases.line.join(tenant, [])
+    EngineLease.objects.update(usual_seconds=seconds)
+
+
+def refusal(leases: Leases, **options: Any) -> float | None:
+    """The Retry-After of somebody who would wait for a minute; None for one who is let in."""
+    told: list[float | None] = []
+
+    def come() -> None:
+        try:
+            leases.acquire(soon(60), canceled=lambda: True, **options)
+            told.append(None)
+        except EngineBusy as error:
+            told.append(error.retry_after)
+
+    thread = in_thread(come)
+    thread.join(20)
+    return told[0]
+
+
+def test_who_would_wait_too_long_is_refused_and_told_how_long() -> None:
+    leases = Leases([ONE, TWO])
+    with take(leases, tenant="z"), take(leases, tenant="z"):
+        standing(leases, "aaaabbbbcccc", seconds=20.0)
+        # The fifth of a: behind all twelve, two at a time.
+        assert refusal(leases, tenant="a") == 130
+        assert refusal(leases, tenant="d") is None, "behind three at most"
+        assert refusal(leases, tenant="a", servers=[ONE]) == 260, "one server has half as many calls"
+        assert refusal(leases, tenant="a", admitted=True) is None, "not in the middle of a text"
+        EngineLease.objects.update(usual_seconds=4.0)
+        assert refusal(leases, tenant="a") is None, "the same line of faster servers"
+
+
+def test_a_long_line_is_no_reason_to_refuse_before_a_call_was_measured() -> None:
+    leases = Leases([ONE])
+    with take(leases):
+        standing(leases, "a" * 40)
+        assert refusal(leases, tenant="a") is None
+        assert EngineLease.objects.get().usual_seconds is None
+    assert EngineLease.objects.get().usual_seconds < 5, "the first call counts in full"
+
+
+def test_who_comes_next_waits_about_one_call_whatever_others_have_queued() -> None:
+    leases = Leases([ONE])
+    take(leases, tenant="crowd").release(needs_probe=False)
+    with take(leases, tenant="crowd"):
+        standing(leases, ["crowd"] * 50, seconds=3.0)  # type: ignore[arg-type]
+        assert leases.retry_after_seconds("other") == 3
+        assert leases.retry_after_seconds("crowd") == 153
+        assert refusal(leases, tenant="crowd") == 153
+        EngineLease.objects.update(usual_seconds=100.0)
+        assert refusal(leases, tenant="other") is None, "it is the next"
+
+
+def test_places_for_other_servers_do_not_count() -> None:
+    leases = Leases([ONE, TWO])
+    with take(leases), take(leases):
+        for _ in range(9):
+            leases.line.join("a", [TWO])
+        EngineLease.objects.update(usual_seconds=10.0)
+        assert refusal(leases, tenant="a", servers=[TWO]) == 100
+        assert refusal(leases, tenant="a", servers=[ONE]) is None
+
+
+# --- handing over -------------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_handed_over_without_being_free_in_between(
+    nobody_looks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases = Leases([ONE])
+    held = take(leases, tenant="z")
+    served: list[str] = []
+    threads = [wait_in_line(leases, tenant, served) for tenant in "aab"]
+    monkeypatch.setattr(Leases, "_take_one", lambda *_: pytest.fail("it was free, and somebody looked"))
+    held.release(needs_probe=False)
+    for thread in threads:
+        thread.join(20)
+    assert served == ["a", "b", "a"]
+    row = EngineLease.objects.get()
+    assert (row.owner, row.needs_probe) == ("", False)
+    assert row.usual_seconds is not None
+    assert EngineWaiter.objects.count() == 0
+
+
+def test_a_lease_that_is_handed_to_one_who_leaves_goes_on_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    leases = Leases([ONE])
+    held = take(leases, tenant="z")
+    left = threading.Event()
+    found: list[Any] = []
+    leaving = in_thread(lambda: found.append(leases.acquire(soon(60), tenant="a", canceled=left.is_set)))
+    until(lambda: EngineWaiter.objects.count() == 1)
+    served: list[str] = []
+    thread = wait_in_line(leases, "b", served)
+    left.set()  # It learns of it when it is woken, with the lease in its hand.
+    held.release(needs_probe=False)
+    leaving.join(20)
+    thread.join(20)
+    assert found == [None] and served == ["b"]
+    row = EngineLease.objects.get()
+    assert (row.owner, row.needs_probe) == ("", False)
+
+
+def test_a_lease_that_has_run_out_is_handed_to_nobody() -> None:
+    leases = Leases([ONE])
+    late = take(leases)
+    EngineLease.objects.update(owner="another")
+    served: list[str] = []
+    thread = wait_in_line(leases, "a", served)
+    late.release(needs_probe=False)
+    assert EngineLease.objects.get().owner == "another" and served == []
+    EngineLease.objects.update(owner="")
+    thread.join(20)
+    assert served == ["a"]
+
+
+def test_crowds_in_two_processes_that_give_up_at_random_never_share_a_server(tmp_path: Path) -> None:
+    code = """
+        import os, random, threading, time
+        from django.db import connections
+        from voiceproject.errors import EngineBusy
+        from voiceproject.leases.lease import Leases
+        leases = Leases(["http://one:9880", "http://two:9880"])
+        def work(number):
+            chance = random.Random(number)
+            for _ in range(6):
+                patience = chance.choice((0.01, 0.05, 30))
+                end = time.monotonic() + chance.choice((0.02, 30, 30))
+                try:
+                    lease = leases.acquire(time.monotonic() + patience, tenant=str(number % 3),
+                                           canceled=lambda: time.monotonic() > end)
+                except EngineBusy:
+                    continue
+                if lease is not None:
+                    with lease:
+                        inside = os.path.join(sys.argv[1], lease.server[-8:-5])
+                        os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # Fails if another one is in here.
+                        time.sleep(0.005)
+                        os.unlink(inside)
+            connections.close_all()
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        threading.excepthook = lambda args: (sys.__excepthook__(*args[:3]), os._exit(1))
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print("done", flush=True)
+        """
+    processes = [child(code, str(tmp_path), data_dir=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert outputs == ["done\n"] * 2
+    assert {row.owner for row in EngineLease.objects.all()} == {""}
+    assert EngineWaiter.objects.count() == 0

@@ -165,6 +165,7 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing_of_a_first_run(reference: Pa
                 "ENV_FILE": os.devnull,
                 "DATA_DIR": str(data),
                 "COVER_SEPARATE_CMD_TEMPLATE": SEPARATE,
+                "COVER_FIND_VOICE": "false",
                 "COVER_INFER_CMD_TEMPLATE": INFER_WITH_REFERENCE,
             },
             stdout=file,

@@ -6,7 +6,9 @@ the scope it wants, its methods, and what a tenant owns there; pages for people 
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -26,6 +28,8 @@ from tests.fakes.engine import FakeEngine
 from tests.support.audio import upload
 from tests.support.owned import ROUTES, cover, delivery, key, path_of, recorded_consent, synthesis, voice
 from tests.support.tenants import Tenant
+from voiceproject.registry import registry
+from voiceproject.server import websockets
 from voices.keys.models import SCOPES, ApiKey
 from voices.library.models import StandingConsent
 from voices.speech.models import Synthesis
@@ -68,6 +72,7 @@ API = {
     "voice/synthesize": Api("synthesize", "POST"),
     "voice/health": Api(None, "GET"),
     "voice/models": Api(None, "GET"),
+    "voice/normalize": Api("synthesize", "POST"),
     "voice/syntheses": Api("synthesize", "GET"),
     "voice/syntheses/<uuid:pk>": Api("synthesize", "GET DELETE", synthesis),
     "voice/syntheses/<uuid:pk>/audio": Api("synthesize", "GET", synthesis, file=True),
@@ -381,3 +386,59 @@ def test_a_body_names_no_voice_of_another_tenant(
         if "song" in fields:
             fields["song"] = upload(reference_wav)
     assert answers[0] == answers[1]  # A stranger's reads like one that there never was.
+
+
+# --- WebSockets: not in the resolver, but in the registry ---
+
+SOCKETS = {r"/elevenlabs/v1/text-to-speech/(?P<voice_id>[^/]+)/(?P<kind>stream-input|multi-stream-input)": "synthesize"}
+
+
+def test_every_socket_is_declared() -> None:
+    assert {route.path.pattern: route.scopes for route in registry.websockets} == {
+        pattern: (scope,) for pattern, scope in SOCKETS.items()
+    }
+
+
+def opened(voice_id: str, secret: str, *, in_message: bool) -> tuple[int, str]:
+    """The status of the handshake, and the code of the error that is told there or on the socket, "" for none."""
+    headers = [(b"xi-api-key", secret.encode())] if secret and not in_message else []
+    path = f"/elevenlabs/v1/text-to-speech/{voice_id}/stream-input"
+    scope = {"type": "websocket", "path": path, "query_string": b"", "headers": headers, "subprotocols": [],
+             "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "scheme": "ws"}  # fmt: skip
+    first = {"text": "", "xi_api_key": secret} if in_message else {"text": ""}
+    said = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": json.dumps(first)}]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return said.pop(0) if said else {"type": "websocket.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(websockets.serve(scope, receive, send))
+    if sent[0]["type"] == "websocket.http.response.start":
+        return sent[0]["status"], json.loads(sent[1]["body"])["detail"]["code"]
+    told = [json.loads(one["text"]) for one in sent if one["type"] == "websocket.send"]
+    return 101, "".join(one.get("error", "") for one in told)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("in_message", [False, True])
+def test_a_socket_is_for_those_who_may_speak_in_their_own_voices(
+    tenant: Tenant, other: Tenant, in_message: bool
+) -> None:
+    owned = str(voice(tenant.user)["pk"])
+    _, expired = ApiKey.objects.issue(tenant.user, "x", expires_at=timezone.now() - timedelta(seconds=1))
+    _, narrow = ApiKey.objects.issue(tenant.user, "y", scopes=[name for name in SCOPES if name != "synthesize"])
+    blocked = Tenant("mallory")
+    User.objects.filter(pk=blocked.user.pk).update(is_active=False)
+    for secret, status, code in (
+        ("vck_unknown", 401, "invalid_api_key"),
+        (expired, 401, "invalid_api_key"),
+        (narrow, 403, "missing_permissions"),
+        (blocked.secret, 403, "tenant_blocked"),
+        (other.secret, 101, "voice_not_found"),
+        (tenant.secret, 101, ""),
+    ):
+        assert opened(owned, secret, in_message=in_message) == (101 if in_message else status, code)
+    assert opened(owned, "", in_message=True) == (101, "needs_authorization")

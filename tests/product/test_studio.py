@@ -137,6 +137,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
     running = Quickstart(
         tmp_path_factory.mktemp("studio") / "data",
         COVER_SEPARATE_CMD_TEMPLATE=f"{SEPARATE} slow",
+        COVER_FIND_VOICE="false",
         COVER_INFER_CMD_TEMPLATE=f"{INFER} slow --reference {{reference_voice}}",
     ).ready()
     yield running

@@ -188,7 +188,7 @@ def test_a_stream_that_cannot_be_stored_is_no_success(
 def test_a_stream_that_nobody_takes_is_canceled_and_its_place_is_free(
     stream: Callable[..., Any], engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "_slots", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(slots, "slots", slots.Places(1))
     asked: list[int] = []
     engine.before_piece = asked.append
     response = stream()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -120,7 +119,7 @@ def test_each_bound_holds_on_both_sides(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "error"), [(2.99, "reference_too_short"), (3.0, None), (60.0, None), (60.05, "reference_too_long")]
+    ("seconds", "error"), [(2.99, "reference_too_short"), (3.0, None), (60.0, None), (60.55, "reference_too_long")]
 )
 def test_a_reference_has_3_to_60_seconds(post: Callable[..., Any], seconds: float, error: str | None) -> None:
     response = post(reference_audio=upload(wav_bytes(speech_like(seconds, 8000), 8000)))
@@ -195,7 +194,11 @@ ODD_TEXTS = {
     "direction marks around words": ("\u202eHello\u202c there", 200),
     "zero width within words": ("Hel\u200blo", 200),
     "line ends of every kind": ("One.\r\nTwo.\rThree.\u2028Four.\u2029Five.\x85", 200),
-    "markup": ("<speak>Hello &amp; <break time='9999s'/></speak>", 200),
+    "markup": ("<speak>Hello &amp; <break time='9s'/></speak>", 200),
+    "a pause of hours": ("Hello <break time='100h'/> there", 400),
+    "a pause that is too long": ("Hello <break time='9999s'/> there", 400),
+    "markup that is not closed": ("Hello <prosody rate='slow'>there", 400),
+    "an entity that is none": ("Hello &nothing; and &#0; there", 200),
     "a format string": ("Hello {text} %s %(x)s ${HOME}", 200),
 }
 
@@ -230,8 +233,8 @@ def test_a_script_that_the_builtin_engine_cannot_read_is_refused_by_name(
     """By the real engine, which refuses before it starts any process."""
     configured.load_engine.cache_clear()
     response = api.post(URL, {"text": text, "reference_audio": upload(reference_wav)})
-    assert (response.status_code, response.json()["error"]) == (400, "validation_error"), response.content
-    assert list(response.json()["details"]) == ["text"]
+    assert (response.status_code, response.json()["error"]) == (400, "unsupported_language"), response.content
+    assert response.json()["details"]["found"]
     assert leftovers() == []
     assert not Synthesis.objects.exists()
 
@@ -368,8 +371,8 @@ def test_a_synthesis_past_its_deadline_is_504(post: Callable[..., Any], settings
 def test_some_threads_are_always_left_for_short_requests(
     post: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "_slots", threading.BoundedSemaphore(1))
-    with slots.waiting_slot():
+    monkeypatch.setattr(slots, "slots", slots.Places(1))
+    with slots.waiting_slot("another"):
         response = post()
     assert (response.status_code, response.json()["error"]) == (503, "too_many_waiting")
     assert int(response["Retry-After"]) >= 1
@@ -404,3 +407,51 @@ def test_an_error_knows_its_status() -> None:
     with pytest.raises(ValueError):
         PublicError("no_such_code", "")
     assert settings.REST_FRAMEWORK["UNAUTHENTICATED_USER"] is None
+
+
+def test_pauses_of_the_text_are_exact_in_the_audio(post: Callable[..., Any], engine: FakeEngine) -> None:
+    response = post(text="<break time='250ms'/>Hello there.<break time='1.5s'/>How are you?<break time='700ms'/>")
+    samples, rate = sf.read(io.BytesIO(response.content))
+    loud = np.flatnonzero(np.abs(samples) > 0.003)
+    gaps = np.flatnonzero(np.diff(loud) > 0.1 * rate)
+    assert loud[0] / rate == pytest.approx(0.25, abs=0.02)
+    assert len(gaps) == 1
+    assert (loud[gaps[0] + 1] - loud[gaps[0]]) / rate == pytest.approx(1.5, abs=0.02)
+    assert (len(samples) - loud[-1]) / rate == pytest.approx(0.7, abs=0.02)
+    assert float(response["X-Audio-Duration"]) == pytest.approx(len(samples) / rate, abs=1e-3)
+
+
+def test_what_is_left_out_or_guessed_is_a_warning(post: Callable[..., Any], api: APIClient) -> None:
+    response = post(text="Hello there 😀 [whispers] my <laugh> friend.", language="en-US", response_format="WAV")
+    assert response.status_code == 200
+    expected = "Left out, since it is not read: grinning face, <laugh>, [whispers]."
+    assert response["X-Warning"] == expected
+    job = api.get(f"/api/v1/voice/syntheses/{response['X-Synthesis-ID']}").json()
+    assert job["warnings"] == [{"code": "left_out", "message": expected}]
+    assert (job["warning"], job["language"]) == (expected, "en")
+    german = "Guten Morgen, wie geht es Ihnen heute?"
+    assert "X-Warning" not in post(text="Good morning, how are you today?")
+    assert post(text=german, language="en")["X-Warning"] == "This text is German; it was read as English."
+    refused = post(text=german)
+    assert (refused.status_code, refused.json()["error"]) == (400, "unsupported_language")
+    assert refused.json()["details"]["supported"] == ["en", "ja", "zh"]
+
+
+def test_a_refused_choice_lists_the_choices(post: Callable[..., Any]) -> None:
+    details = post(language="klingon", response_format="wma").json()["details"]
+    assert "zh (Chinese)" in details["language"][0]
+    assert "wav, mp3, flac, opus, pcm" in details["response_format"][0]
+
+
+def test_what_will_be_spoken_is_shown_and_spends_nothing(api: APIClient, engine: FakeEngine) -> None:
+    text = "# Room 305\n\n<break time='1s'/>It costs $20 😀."
+    response = api.post("/api/v1/voice/normalize", {"text": text, "language": "EN"}, format="json")
+    assert response.status_code == 200
+    said = [(s["words"], s["language"], s["end"], s["pause_seconds"]) for s in response.json()["sentences"]]
+    assert said == [("Room three zero five", "en", "clause", 1.0), ("It costs twenty dollars.", "en", "sentence", 0.0)]
+    assert response.json()["warnings"] == [
+        {"code": "left_out", "message": "Left out, since it is not read: grinning face."}
+    ]
+    assert not Synthesis.objects.exists() and engine.requests == []
+    refused = api.post("/api/v1/voice/normalize", {"text": "<voice>a</voice>"}, format="json")
+    assert (refused.status_code, list(refused.json()["details"])) == (400, ["text"])

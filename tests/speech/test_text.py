@@ -66,7 +66,7 @@ def test_pictures_and_punctuation_are_not_speech(text: str) -> None:
 
 def test_sentences_end_at_the_marks_of_every_script() -> None:
     assert texts("One. Two! Three? Four… five.\nSix") == ["One.", "Two!", "Three?", "Four… five.", "Six"]
-    assert texts("一。二！三？四\n五") == ["一。", "二！", "三？", "四", "五"]
+    assert texts("一。二！三？四\n五") == ["一。", "二！", "三？", "四五"]
     assert texts("はい。いいえ！本当？うん｡") == ["はい。", "いいえ！", "本当？", "うん｡"]
     assert texts("The first half of it is here; and the second half is over there.") == [
         "The first half of it is here;",

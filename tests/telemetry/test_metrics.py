@@ -346,6 +346,7 @@ def test_two_web_processes_and_a_worker_are_one_and_one_id_is_followed_through_a
     web_log, worker_log = tmp_path / "web.log", tmp_path / "worker.log"
     environment = {
         "COVER_SEPARATE_CMD_TEMPLATE": SEPARATE,
+        "COVER_FIND_VOICE": "false",
         "COVER_INFER_CMD_TEMPLATE": f"{INFER} refuse",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "WORKER_METRICS_PORT": str(worker_port),

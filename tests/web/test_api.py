@@ -246,7 +246,26 @@ class TestCors:
 
     @pytest.mark.parametrize(
         "header",
-        ["x-api-key", "authorization", "content-type", "idempotency-key", "prefer", "range", "last-event-id"],
+        [
+            "x-api-key",
+            "authorization",
+            "content-type",
+            "idempotency-key",
+            "prefer",
+            "range",
+            "last-event-id",
+            # What the clients of OpenAI and ElevenLabs send in a browser.
+            "openai-organization",
+            "openai-project",
+            "openai-beta",
+            "x-stainless-os",
+            "x-stainless-lang",
+            "x-stainless-retry-count",
+            "x-stainless-timeout",
+            "xi-api-key",
+            "x-fern-language",
+            "x-fern-runtime-version",
+        ],
     )
     def test_a_preflight_of_a_known_origin_is_answered(self, header: str) -> None:
         response = self.preflight(self.ORIGIN, header)
@@ -269,7 +288,8 @@ class TestCors:
         ):
             assert response["Access-Control-Allow-Origin"] == self.ORIGIN
             exposed = response["Access-Control-Expose-Headers"]
-            for header in ("X-Request-ID", "X-Audio-Duration", "X-Engine", "Location", "Retry-After", "Content-Range"):
+            for header in ("X-Request-ID", "X-Audio-Duration", "X-Engine", "Location", "Retry-After", "Content-Range",
+                           "Request-ID", "X-Should-Retry"):  # fmt: skip
                 assert header in exposed
 
 

@@ -54,6 +54,12 @@ def chunked(*blocks: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(block), block) for block in blocks)
 
 
+def ends_of(log: Path, path: str) -> list[dict[str, str]]:
+    """What the access log tells of the ends of answers to GETs of a path."""
+    lines = [line for line in log.read_text().splitlines() if f": GET {path} ended " in line]
+    return [dict(pair.split("=", 1) for pair in line.split() if "=" in pair) for line in lines]
+
+
 def threads_of(server: Server) -> int:
     """Of the process that serves."""
     (child,) = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
@@ -278,6 +284,11 @@ def test_more_slow_downloads_than_threads_hold_nobody_up_and_end(server: Server,
             while connection.recv(1_000_000):
                 pass
         connection.close()
+    path = f"/api/v1/voice/syntheses/{job.pk}/audio"
+    until(lambda: [end["ended"] for end in ends_of(server.log, path)].count("client_too_slow") == 12, 10)
+    slow_end = ends_of(server.log, path)[-1]
+    assert 0 < int(slow_end["bytes"]) < 30_000_000 and int(slow_end["duration_ms"]) >= 1000
+    assert len(slow_end["request_id"]) == 32 and slow_end["tenant"] == str(tenant.user.pk)
 
 
 # --- events ---
@@ -315,6 +326,9 @@ def test_many_event_streams_and_waits_hold_no_thread(server: Server, tenant: Ten
         assert (answer.status, answer.json()["status"]) == (200, "canceled")
         assert answer.headers["preference-applied"] == "wait=60"
         answer.hang_up()
+    for place, count in ((f"{path}/events", 40), (path, 20)):
+        until(lambda place=place, count=count: len(ends_of(server.log, place)) == count, 10)  # type: ignore[misc]
+        assert all(end["ended"] == "done" and int(end["bytes"]) > 100 for end in ends_of(server.log, place))
 
 
 def test_who_hangs_up_gives_its_place_back_within_a_second(server: Server, tenant: Tenant) -> None:
@@ -326,6 +340,9 @@ def test_who_hangs_up_gives_its_place_back_within_a_second(server: Server, tenan
     began = time.monotonic()
     until(lambda: watch(server, tenant, job).status == 200, 10)
     assert time.monotonic() - began < 2
+    until(lambda: len(ends_of(server.log, f"/api/v1/voice/syntheses/{job.pk}/events")) >= 60, 10)
+    ends = ends_of(server.log, f"/api/v1/voice/syntheses/{job.pk}/events")
+    assert {end["ended"] for end in ends} == {"client_gone"}
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "blocked", "narrowed"])
@@ -364,6 +381,9 @@ def test_streams_end_with_their_key(server: Server, tenant: Tenant, other: Tenan
         theirs.connection.recv(1)
     for one in (stream, theirs, answer, speech):
         one.hang_up()
+    until(lambda: ends_of(server.log, f"{path}/events") and ends_of(server.log, path), 10)
+    for ended in (f"{path}/events", path):
+        assert [end["ended"] for end in ends_of(server.log, ended)] == ["key_ended"]
 
 
 # --- WebSockets ---
@@ -473,6 +493,7 @@ def test_sockets_are_counted_and_end_with_their_key(server: Server, tenant: Tena
     assert close_code(last) == 1008
     stop.set()
     thread.join(10)
+    until(lambda: {"client_gone", "key_ended"} <= {end["ended"] for end in ends_of(server.log, "/echo/anna")}, 10)
 
 
 # --- the end, and the old command ---
@@ -503,7 +524,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         process.wait(10)
 
 
-def test_the_server_ends_with_open_streams(start: Callable[..., subprocess.Popen[bytes]], tenant: Tenant) -> None:
+def test_the_server_ends_with_open_streams(
+    start: Callable[..., subprocess.Popen[bytes]], tenant: Tenant, tmp_path: Path
+) -> None:
     port = free_port()
     config = ("--config", "python:voiceproject.serving")
     process = start("voiceproject.asgi", *config, "--bind", f"127.0.0.1:{port}", VOICEPROJECT_LIFELINE="1")
@@ -531,6 +554,9 @@ def test_the_server_ends_with_open_streams(start: Callable[..., subprocess.Popen
     wait = connect(path, "Prefer: wait=60\r\n")
     half = socket.create_connection(("127.0.0.1", port), timeout=30)
     half.sendall(b"GET /health HTTP/1.1\r\nHo")
+    path = f"ws://127.0.0.1:{port}/elevenlabs/v1/text-to-speech/alloy/multi-stream-input"
+    speaks = websocket.create_connection(path, timeout=20, header={"xi-api-key": tenant.secret})
+    speaks.send('{"text": "Waits for more "}')
     time.sleep(0.5)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -538,8 +564,11 @@ def test_the_server_ends_with_open_streams(start: Callable[..., subprocess.Popen
     assert whole and rest == b"event: stopping\ndata: {}\n\n"
     held = Answer(wait)
     assert (held.status, held.json()["status"]) == (200, "queued")
+    assert close_code(speaks) == 1012
     assert process.wait(20) == 0
     assert time.monotonic() - began < 4
+    for ended in (f"/api/v1/voice/syntheses/{job.pk}/events", "/elevenlabs/v1/text-to-speech/alloy/multi-stream-input"):
+        assert [end["ended"] for end in ends_of(tmp_path / "server.log", ended)] == ["server_stopped"]
 
 
 def test_a_worker_whose_main_process_was_killed_ends(

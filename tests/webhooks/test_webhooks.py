@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +34,7 @@ from tests.support.covers import RATE, song
 from tests.support.jobs import claim, silent_for
 from tests.support.missing import needs
 from tests.support.tenants import Tenant
-from tests.support.threads import together
+from tests.support.threads import in_thread, together
 from tests.support.waiting import until
 from voiceproject.jobs.broker import this_worker
 from voiceproject.operations import worker
@@ -310,6 +311,50 @@ def test_an_attempt_under_way_is_not_doubled_and_a_dead_one_runs_out(receiver: R
     assert deliveries.due() == [delivery.pk]
 
 
+def test_an_event_that_a_later_one_has_overtaken_is_not_sent_after_it(receiver: Receiver, tenant: Tenant) -> None:
+    receiver.answers = [500, 200]
+    failed = attempt(ended(tenant.user, receiver.url))
+    job = CoverJob.objects.get()
+    assert job.retry()
+    again = claim()
+    assert again is not None and again.succeed(24)
+    succeeded = WebhookDelivery.objects.get(type="cover.succeeded")
+    assert succeeded.sequence > failed.sequence
+    assert attempt(succeeded).status == "delivered"
+    make_due(failed)
+    assert not deliveries.deliver(failed.pk)
+    failed.refresh_from_db()
+    assert (failed.status, failed.attempts, failed.next_attempt_at) == ("superseded", 1, None)
+    told = [json.loads(body) for _, _, body in receiver.requests]
+    assert [event["type"] for event in told] == ["cover.failed", "cover.succeeded"]
+    assert [event["sequence"] for event in told] == [failed.sequence, succeeded.sequence]
+    # Whoever asks for it gets it, and is told what it is.
+    assert tenant.client.post(f"{LOG}/{failed.pk}/redeliver").status_code == 202
+    assert attempt(failed).status == "delivered"
+    last = json.loads(receiver.requests[-1][2])
+    assert (last["type"], last["superseded"]) == ("cover.failed", True)
+
+
+def test_a_later_event_waits_for_the_attempt_at_an_earlier_one(receiver: Receiver, tenant: Tenant) -> None:
+    receiver.habit = _hang
+    failed = ended(tenant.user, receiver.url)
+    sending = in_thread(functools.partial(deliveries.deliver, failed.pk))
+    try:
+        assert receiver.arrived.wait(10)
+        assert CoverJob.objects.get().cancel() is False and CoverJob.objects.get().retry()
+        assert CoverJob.objects.get().cancel()
+        canceled = WebhookDelivery.objects.get(type="cover.canceled")
+        make_due(canceled)
+        assert canceled.pk not in deliveries.due()
+        assert not deliveries.deliver(canceled.pk)
+    finally:
+        receiver.released.set()
+        sending.join(10)
+    receiver.habit = None
+    assert attempt(canceled).status == "delivered"
+    assert [json.loads(body)["type"] for _, _, body in receiver.requests] == ["cover.failed", "cover.canceled"]
+
+
 def test_the_workers_look_sends_and_a_hanging_receiver_holds_up_nothing(
     receiver: Receiver, tenant: Tenant, other: Tenant
 ) -> None:
@@ -334,10 +379,12 @@ def test_the_workers_look_sends_and_a_hanging_receiver_holds_up_nothing(
 
 
 def test_a_long_backlog_does_not_hide_another_tenants_event(receiver: Receiver, tenant: Tenant, other: Tenant) -> None:
-    first = ended(tenant.user, receiver.url)
-    fields = {"tenant": tenant.user, "job_id": first.job_id, "url": receiver.url, "payload": "{}"}
+    ended(tenant.user, receiver.url)
+    fields = {"tenant": tenant.user, "url": receiver.url, "payload": "{}"}
     long_due = Now() - timedelta(minutes=1)
-    WebhookDelivery.objects.bulk_create(WebhookDelivery(**fields, next_attempt_at=long_due) for _ in range(600))
+    WebhookDelivery.objects.bulk_create(
+        WebhookDelivery(**fields, job_id=uuid.uuid4(), next_attempt_at=long_due) for _ in range(600)
+    )
     late = ended(other.user, receiver.url)
     chosen = deliveries.due()
     assert late.pk in chosen and len(chosen) == 1 + deliveries.TENANT_SLOTS

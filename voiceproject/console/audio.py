@@ -18,7 +18,7 @@ from django.urls import path, reverse
 from voiceproject.commands.scratch import scratch
 from voiceproject.console.base import LogAdmin
 from voiceproject.errors import PublicError
-from voiceproject.media import storage
+from voiceproject.media import memory, storage
 from voiceproject.media.uploads import Bounds, opened
 from voiceproject.web.api import file_response
 from voiceproject.web.errors import json_response
@@ -95,7 +95,8 @@ class AudioAdmin(LogAdmin):
         try:
             with _waveform_lock, scratch(settings.UPLOAD_DIR, f"waveform-{uuid.uuid4()}") as folder:
                 storage.fetch(stored.storage, stored.name, folder / "audio")
-                svg = waveform(folder / "audio")
+                with memory.claim(memory.to_decode(folder / "audio", 0, 0)):
+                    svg = waveform(folder / "audio")
         except (FileNotFoundError, PublicError):
             raise Http404 from None
         # The name of a stored file holds the attempt; its content never changes.

@@ -59,6 +59,12 @@ def error_words(job: Job) -> list[str]:
     return [usual, job.error_message]
 
 
+def warning_words(job: Job) -> list[str]:
+    """What a job that succeeded was warned of, in the page's language where it holds no figures."""
+    words = [told["message"] for told in getattr(job, "warnings", [])]
+    return [gettext(text) for text in words]
+
+
 class JobAdmin(JobActionsAdmin, AudioAdmin):
     """Jobs are looked at, listened to and acted upon here, never edited: their state belongs to `Job`."""
 
@@ -76,7 +82,17 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
         return (find_jobs(queryset, search_term) if search_term.strip() else queryset), False
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        hidden = {*self.model.file_fields(), "marks", "tenant", "api_key", "error_message", "error_detail"}
+        # What is JSON would be shown with styles of its own, which the pages' policy forbids.
+        hidden = {
+            *self.model.file_fields(),
+            "marks",
+            "warnings",
+            "details",
+            "tenant",
+            "api_key",
+            "error_message",
+            "error_detail",
+        }
         names = [field.name for field in self.model._meta.fields if field.name not in hidden]
         return ["stage_name" if name == "stage" else name for name in names]
 
@@ -132,6 +148,7 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
             # Of a canceled one nothing is kept that could be kept or not.
             "stages": [(name, stage_label(name)) for name in self.stages] if job.status == JobStatus.FAILED else [],
             "error_words": error_words(job),
+            "warning_words": warning_words(job),
             "key_link": request.user.has_perm("voices.view_apikey"),
             "tenant_link": request.user.has_perm("auth.view_user"),
         }

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from voiceproject.jobs.job import Job
+from voiceproject.web.slots import return_connection
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Heartbeat(threading.Thread):
                     self.lost.set()
                     break
                 self.heard_at = asked_at
+                return_connection()
             except Exception:
                 # A database that is away for a moment loses no job: the heartbeat has a time-out for that.
                 log.warning("a heartbeat failed", exc_info=True)

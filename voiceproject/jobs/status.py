@@ -12,6 +12,7 @@ from voiceproject.errors import PublicError
 ERROR_MESSAGES = {
     "preprocess_failed": gettext_noop("The song or the reference could not be prepared."),
     "separation_failed": gettext_noop("The vocals could not be separated from the song."),
+    "no_vocals": gettext_noop("No singing was found in the song."),
     "inference_failed": gettext_noop("The vocals could not be converted to the reference's voice."),
     "mix_failed": gettext_noop("The converted vocals could not be mixed with the accompaniment."),
     "out_of_memory": gettext_noop("The work needed more memory than there is. Try a shorter song."),

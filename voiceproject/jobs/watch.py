@@ -15,6 +15,7 @@ from typing import Any
 from django.db import connection
 
 from voiceproject.jobs.job import Job
+from voiceproject.web.slots import return_connection
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Watcher:
             asked = [(pk, future, seen) for pk in pks for future, seen in self._waiting.get(pk, {}).items()]
         try:
             found = dict(self._model.objects.filter(pk__in=pks).values_list("pk", "revision"))
+            return_connection()
         except Exception:
             # Those who wait have a limit of their own; the database may be back at the next look.
             log.warning("the look at watched jobs failed", exc_info=True)

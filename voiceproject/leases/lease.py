@@ -7,9 +7,10 @@ so with `Lease.answered()`. All times are the database's clock. No transaction i
 calls.
 
 Who finds no server free stands in a line, which is rows too. It is served by turns: of the tenants in it, the
-one that was served longest ago, so that fifty sentences of one do not hold up another's. Whoever frees a server
-wakes the one whose turn it is, in its own process at once and in others of this machine by a notifier; beyond that
-each looks by itself from time to time.
+one that was served longest ago, so that fifty sentences of one do not hold up another's. Who would wait too long is
+refused at once. Whoever frees a server hands its lease to the one whose turn it is, if that one waits in this process,
+in one transaction; other processes of this machine are woken by a notifier. Beyond that one thread in each process
+looks from time to time, for all who wait there.
 """
 
 from __future__ import annotations
@@ -24,28 +25,31 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from types import TracebackType
 
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
-from django.db.models import Exists, QuerySet
+from django.db.models import Exists
 from django.db.models.functions import Now
 
 from voiceproject.errors import EngineBusy, EngineUnavailable
+from voiceproject.leases.held import Keeper, Lease
 from voiceproject.leases.line import WAITER_SECONDS, Line, assigned
 from voiceproject.leases.models import EngineLease, EngineTurn, EngineWaiter
 from voiceproject.leases.notifier import Notifier
-from voiceproject.leases.rows import UNKNOWN, ServerRow, give_back_lease, serve_turn, take_lease
+from voiceproject.leases.probing import Probing
+from voiceproject.leases.rows import UNKNOWN, ServerRow, hand_over_lease, serve_turn, take_lease
 from voiceproject.prepared import Select
+from voiceproject.web.slots import return_connection
 
 log = logging.getLogger(__name__)
 
 CANCEL_CHECK_SECONDS = 1.0
-# How often a waiter looks by itself, in case that nobody wakes it: the one in front, and those far behind.
+# How often a process looks for those who wait there, in case that nobody wakes it: where one of them is in front, and
+# where all of them are far behind.
 POLL_SECONDS = 0.05
 MAX_POLL_SECONDS = 0.5
-MAX_PROBE_PAUSE_SECONDS = 30.0
+ASSUMED_SECONDS = 5.0  # for a call, where none was measured yet: told, but nobody is refused for it
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,15 @@ class _Wanted:
         return not self.servers or server in self.servers
 
 
-class _Local:
-    """A waiter of this process. before: about how many stood before it when it last looked."""
+class _Waiter:
+    """One who waits in this process. lease, error: what it was given; displaced: its place in the line has gone."""
 
-    def __init__(self, before: int) -> None:
+    def __init__(self, want: _Wanted) -> None:
+        self.want = want
         self.woken = threading.Event()
-        self.before = before
+        self.lease: Lease | None = None
+        self.error: EngineUnavailable | None = None
+        self.displaced = False
 
 
 class Leases:
@@ -90,7 +97,7 @@ class Leases:
         servers: Sequence[str],
         *,
         queue: str = "gptsovits",
-        max_waiting: int = 16,
+        max_waiting: int = 1000,
         lease_seconds: float = 30.0,
         set_aside_seconds: float = 5.0,
     ) -> None:
@@ -98,13 +105,15 @@ class Leases:
         self.line = Line(queue, max_waiting)
         self.lease_seconds = lease_seconds
         self.set_aside_seconds = set_aside_seconds
-        self._locals: dict[int, _Local] = {}  # by the key of the waiter's row
+        self._waiters: dict[int, _Waiter] = {}  # of this process, by their places in the line
+        self._serving = threading.Lock()  # held while leases are given to them
         self._lock = threading.Lock()
-        self._probed: set[str] = set()  # servers that a thread of this process probes
-        self._closed = threading.Event()
-        self._held: set[Lease] = set()
-        self._keeper: threading.Thread | None = None
-        self._notifier = Notifier(settings.CACHE_DIR / "notifier", self._wake_one)
+        self._look = threading.Event()
+        self._looker: threading.Thread | None = None
+        self._ahead = 0  # about how many of other processes stood before those of this one
+        self._probing = Probing(set_aside_seconds)
+        self.keeper = Keeper(lease_seconds)
+        self._notifier = Notifier(settings.CACHE_DIR / "notifier", self._look.set)
 
     def acquire(
         self,
@@ -121,73 +130,89 @@ class Leases:
         """A lease on a free server, in turn with all others who wait; None once `canceled()` is true.
 
         wait_until: time.monotonic(); tenant: tenants are served by turns; servers: those that will do, empty for
-        any; admitted: whoever has been served before is not counted against max_waiting; rank: called as (server, what
+        any; admitted: whoever has been served before is not turned away by the line; rank: called as (server, what
         is loaded there, see Lease): of several free ones one with the lowest rank is taken, of equals rather `prefer`;
-        avoid: servers that this caller does not want again. Raises EngineBusy when the line is full or the wait too
-        long, EngineUnavailable when none can be reached.
+        avoid: servers that this caller does not want again. Raises EngineBusy when the line is full, and when the wait
+        is, or is expected to be, too long; EngineUnavailable when no server can be reached.
         """
         acceptable = frozenset(servers)
         if avoid:
             acceptable = (acceptable or frozenset(self.servers)) - avoid
         want = _Wanted(tenant, acceptable, prefer, rank)
-        lease, _ = self._take(None, want)
-        if lease is not None:
-            return lease
-        place = self._join(want, admitted)
-        mine = self._locals[place] = _Local(before=len(self._locals))
-        shown = asked = time.monotonic()
+        if not self._waiters:  # Otherwise it would have to yield to them.
+            lease = self._take(want)
+            if lease is not None:
+                return_connection()  # A call is longer than the queries around it.
+                return lease
+        mine, lease = _Waiter(want), None
+        place = self._join(mine)
         try:
+            rows = self._serve()
+            if mine.lease is None and mine.error is None and not admitted:
+                self._admit(want, place, rows, wait_until)
             self._notifier.listen()
-            while True:
-                mine.woken.clear()
-                lease, before = self._take(place, want)
-                if lease is not None:
-                    return lease
+            self._start_looking()
+            while mine.lease is None:
+                if mine.error is not None:
+                    raise mine.error
                 now = time.monotonic()
                 if now >= wait_until:
-                    raise EngineBusy(retry_after=self.retry_after_seconds())
-                if now - asked >= CANCEL_CHECK_SECONDS:
-                    asked = now
-                    if canceled():
-                        return None
-                if now - shown >= WAITER_SECONDS / 3:
-                    shown = now
-                    if not self.line.stay(place):  # it slept too long, and its place has gone
-                        del self._locals[place]
-                        place = self._join(want, admitted=True)
-                        self._locals[place] = mine
-                if before is not None:
-                    mine.before = before
-                # Those in front look more often, and no two processes in step.
-                pause = min(MAX_POLL_SECONDS, POLL_SECONDS * (1 + mine.before)) * random.uniform(0.7, 1.3)
-                mine.woken.wait(max(0.0, min(pause, wait_until - now)))
+                    raise EngineBusy(retry_after=self.retry_after_seconds(tenant, acceptable))
+                return_connection()
+                mine.woken.wait(min(CANCEL_CHECK_SECONDS, wait_until - now))
+                if canceled():
+                    return None
+                if mine.displaced:  # This process slept too long.
+                    self._forget(place)
+                    mine.displaced = False
+                    mine.woken.clear()
+                    place = self._join(mine)
+                    self._look.set()
+            lease = mine.lease
+            return_connection()
+            return lease
         finally:
-            self._locals.pop(place, None)
             if lease is None:
-                self.line.leave(place)
-                self.wake()
+                self._forget(place)
+                if mine.lease is not None:  # It was handed over while its waiter went.
+                    mine.lease.release(needs_probe=False, used=False)
+                elif self.line.leave(place):
+                    self.wake()
 
-    def _join(self, want: _Wanted, admitted: bool) -> int:
-        place = self.line.join(want.tenant, want.servers, admitted)
-        if place is None:
-            self.wake()
-            raise EngineBusy(retry_after=self.retry_after_seconds())
+    def _join(self, mine: _Waiter) -> int:
+        place = self.line.join(mine.want.tenant, mine.want.servers)
+        with self._lock:
+            self._waiters[place] = mine
         return place
+
+    def _forget(self, place: int) -> None:
+        """Nothing is given to this waiter any more."""
+        with self._lock:
+            there = self._waiters.pop(place, None) is not None
+        if there:
+            with self._serving:  # Whoever is giving it a lease has ended then.
+                pass
+
+    def _admit(self, want: _Wanted, place: int, rows: list[ServerRow], wait_until: float) -> None:
+        standing = self.line.standing(want.tenant, want.servers, place)
+        call = self._seconds_a_call(rows, want.servers)
+        expected = None if call is None else call * (standing.before + 1)
+        # Whoever is next may be served any moment.
+        too_long = standing.before and expected is not None and expected > wait_until - time.monotonic()
+        if standing.full or too_long:
+            seconds = expected or ASSUMED_SECONDS * (standing.before + 1) / len(self.servers)
+            raise EngineBusy(retry_after=_whole(seconds))
 
     def probe_back(self, server: str, probe: Callable[[], bool | None]) -> None:
         """Lets a thread probe a server in doubt, now and then until it has answered, so that no caller has to.
 
         probe: True: it answered; None: not yet; False: nothing took the connection.
         """
-        with self._lock:
-            if server in self._probed or self._closed.is_set():
-                return
-            self._probed.add(server)
-        threading.Thread(target=self._probe_back, args=(server, probe), name=f"probe {server}", daemon=True).start()
+        self._probing.begin(server, lambda: self._probe(server, probe))
 
     def close(self) -> None:
         """Ends the threads that probe."""
-        self._closed.set()
+        self._probing.close()
 
     def states(self) -> dict[str, ServerState]:
         """By server; one that has never been called is free."""
@@ -201,53 +226,94 @@ class Leases:
     def waiting(self) -> int:
         return self.line.waiting().count()
 
-    def expected_wait_seconds(self) -> float:
-        """About how long until somebody who comes now is served; 0 where a server is free."""
-        rows = self._known_rows()
-        usual = sum(row.usual_seconds for row in rows) / len(rows) if rows else 5.0
-        idle = len(self.servers) - sum(not row.is_free for row in rows)
-        waiting = self.waiting()
-        return max(0.0, usual * (waiting + (idle <= 0)) / max(1, len(self.servers)))
+    def expected_wait_seconds(self, tenant: str | None = None, servers: Collection[str] = ()) -> float:
+        """About how long until somebody who comes now is served; 0 where a server is free.
 
-    def retry_after_seconds(self) -> float:
-        return max(1.0, math.ceil(self.expected_wait_seconds()))
+        tenant: who comes, None for one who has to wait for all; servers: those that will do, empty for any.
+        """
+        rows = self._known_rows()
+        free = [row for row in rows if row.is_free]
+        known = {row.server for row in rows}
+        unknown = any(server not in known for server in servers or self.servers)
+        before = self.waiting() if tenant is None else self.line.standing(tenant, servers).before
+        call = self._seconds_a_call(rows, servers) or ASSUMED_SECONDS / len(self.servers)
+        idle = unknown or any(not servers or row.server in servers for row in free)
+        return call * (before + (not idle))
+
+    def retry_after_seconds(self, tenant: str = "", servers: Collection[str] = ()) -> float:
+        return _whole(self.expected_wait_seconds(tenant, servers))
+
+    def _seconds_a_call(self, rows: list[ServerRow], servers: Collection[str]) -> float | None:
+        """Of those servers together (empty: all), as far as they can be reached. None where nothing was measured."""
+        asked = [row for row in rows if not servers or row.server in servers]
+        asked = [row for row in asked if not row.is_set_aside] or asked
+        measured = [row.usual_seconds for row in asked if row.usual_seconds is not None]
+        if not measured:
+            return None
+        return sum(measured) / len(measured) / len(asked)
 
     # --- taking ---------------------------------------------------------------------------------------------
 
-    def _take(self, place: int | None, want: _Wanted) -> tuple[Lease | None, int | None]:
-        """Tries to take a free server. Without a place it yields to all who have one.
-
-        Also how many stand before it, which is not looked at while no server is free.
-        """
+    def _take(self, want: _Wanted) -> Lease | None:
+        """A free server for one who has no place in the line, and so yields to all who have one."""
         rows = self._all_rows()
+        away = self._away(rows, want)
+        if away is not None:
+            raise away
+        free = [row for row in rows if row.is_free and not row.is_set_aside]
+        if free and rows[0].others_wait:
+            _, free = assigned(self.line.in_order(), free)
+        return self._take_one(free, None, want)
+
+    def _serve(self) -> list[ServerRow]:
+        """Gives those who wait here what is free and theirs by the order of the line; the servers' rows."""
+        with self._serving:
+            rows = self._all_rows()
+            with self._lock:
+                waiters = dict(self._waiters)
+            for place, waiter in waiters.items():
+                waiter.error = self._away(rows, waiter.want)
+                if waiter.error is not None:
+                    self._give(place, waiter)
+            free = [row for row in rows if row.is_free and not row.is_set_aside]
+            line = self.line.in_order() if free else []
+            if line:
+                self._ahead = next((index for index, (place, _) in enumerate(line) if place in waiters), len(line))
+            for place, servers in line:
+                if not free:
+                    break
+                here = waiters.get(place)
+                if here is None:  # Another process serves it.
+                    _, free = assigned([(place, servers)], free)
+                elif here.error is None:
+                    lease = self._take_one(free, place, here.want)
+                    if lease is not None:
+                        here.lease = lease
+                        self._give(place, here)
+                        free = [row for row in free if row.server != lease.server]
+            return rows
+
+    def _give(self, place: int, waiter: _Waiter) -> None:
+        with self._lock:
+            self._waiters.pop(place, None)
+        waiter.woken.set()
+
+    def _away(self, rows: list[ServerRow], want: _Wanted) -> EngineUnavailable | None:
+        """The error where all servers that would do could not be reached just now."""
         acceptable = [row for row in rows if want.takes(row.server)]
         away = [row.set_aside_until for row in acceptable if row.unreachable and row.set_aside_until]
         if acceptable and len(away) == len(acceptable) and min(away) > rows[0].clock:
-            seconds = (min(away) - rows[0].clock).total_seconds()
-            raise EngineUnavailable(retry_after=max(1.0, seconds))
-        free = [row for row in rows if row.is_free and not row.is_set_aside]
-        if not free:
-            return None, None
-        line = self.line.in_order() if any(row.others_wait for row in rows) else []
-        before = next((index for index, (pk, _) in enumerate(line) if pk == place), len(line))
-        served, left = assigned(line[:before], free)
-        for other in served:  # Those before who may not know it yet.
-            waiter = self._locals.get(other)
-            if waiter is not None:
-                waiter.woken.set()
-        candidates = [row for row in left if want.takes(row.server)]
+            return EngineUnavailable(retry_after=max(1.0, (min(away) - rows[0].clock).total_seconds()))
+        return None
+
+    def _take_one(self, free: list[ServerRow], place: int | None, want: _Wanted) -> Lease | None:
+        candidates = [row for row in free if want.takes(row.server)]
         # Any order among equals, so that processes do not all try the same server first.
         random.shuffle(candidates)
         candidates.sort(
             key=lambda row: (row.is_unsure, want.rank(row.server, row.believed_loaded), row.server != want.prefer)
         )
-        for row in candidates:
-            lease = self._try(row, place, want)
-            if lease is not None:
-                if len(left) > 1:
-                    self._wake_one(besides=place)  # There is one more for whoever stands behind.
-                return lease, before
-        return None, before
+        return next((lease for row in candidates if (lease := self._try(row, place, want)) is not None), None)
 
     def _try(
         self, row: ServerRow, place: int | None, want: _Wanted, counts: bool = True, aside: timedelta | None = None
@@ -268,12 +334,49 @@ class Leases:
                 owner=owner, unsure=unsure, loaded=loaded,
             ):  # fmt: skip
                 return None
-            if counts and not serve_turn(queue=self.line.queue, tenant=want.tenant):
-                turn = EngineTurn(queue=self.line.queue, tenant=want.tenant, served_at=Now())
-                EngineTurn.objects.bulk_create([turn], ignore_conflicts=True)
-            if place is not None:
-                EngineWaiter.objects.filter(pk=place).delete()
+            if not self._leaves(place):
+                return None
+            if counts:
+                self._count_turn(want.tenant)
         return Lease(self, row.server, owner, unsure, loaded)
+
+    def _leaves(self, place: int | None) -> bool:
+        """Takes a waiter out of the line; if it stands there no more, the transaction is rolled back."""
+        if place is None or self.line.leave(place):
+            return True
+        transaction.set_rollback(True)
+        return False
+
+    def _count_turn(self, tenant: str) -> None:
+        if not serve_turn(queue=self.line.queue, tenant=tenant):
+            turn = EngineTurn(queue=self.line.queue, tenant=tenant, served_at=Now())
+            EngineTurn.objects.bulk_create([turn], ignore_conflicts=True)
+
+    def hand_over(self, lease: Lease, seconds: float | None) -> bool:
+        """Gives a server to the one whose turn it is. seconds: what the call took, which has ended well; None: no call.
+
+        False where nobody waits for it here, or another process is next. Raises DatabaseError.
+        """
+        if not self._waiters:
+            return False
+        with self._serving:
+            while (place := self.line.next_for(lease.server)) is not None:
+                waiter = self._waiters.get(place)
+                if waiter is None:
+                    return False
+                owner = uuid.uuid4().hex
+                with transaction.atomic(durable=True):
+                    hand_over = hand_over_lease(self._lifetime, seconds is not None)
+                    if not hand_over(server=lease.server, was=lease.owner, owner=owner, seconds=seconds):
+                        return False
+                    left = self._leaves(place)
+                    if left:
+                        self._count_turn(waiter.want.tenant)
+                if left:
+                    waiter.lease = Lease(self, lease.server, owner, False, lease.loaded)
+                    self._give(place, waiter)
+                    return True
+        return False
 
     def _known_rows(self) -> list[ServerRow]:
         """The rows of the servers that were ever asked for, with the database's clock."""
@@ -296,51 +399,6 @@ class Leases:
     @property
     def _lifetime(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
-
-    def hold(self, lease: Lease) -> None:
-        """Renews the lease from now on, until it is let go."""
-        with self._lock:
-            self._held.add(lease)
-            if self._keeper is None or not self._keeper.is_alive():
-                self._keeper = threading.Thread(target=self._renew, name="leases", daemon=True)
-                self._keeper.start()
-
-    def let_go(self, lease: Lease) -> None:
-        with self._lock:
-            self._held.discard(lease)
-
-    def _renew(self) -> None:
-        """One thread for all leases of this process: starting one for each would cost more than the lease itself."""
-        while True:
-            time.sleep(self.lease_seconds / 3)
-            with self._lock:
-                held = list(self._held)
-                if not held:
-                    self._keeper = None
-                    return
-            try:
-                for lease in held:
-                    lease.renew()
-            finally:
-                connection.close()  # this thread's own
-
-    # --- probing --------------------------------------------------------------------------------------------
-
-    def _probe_back(self, server: str, probe: Callable[[], bool | None]) -> None:
-        pause = self.set_aside_seconds
-        try:
-            while not self._closed.wait(pause):
-                pause = min(MAX_PROBE_PAUSE_SECONDS, 2 * pause)
-                try:
-                    if self._probe(server, probe):
-                        return
-                except DatabaseError:
-                    log.warning("The lease on %s cannot be read", server, exc_info=True)
-                finally:
-                    connection.close()
-        finally:
-            with self._lock:
-                self._probed.discard(server)
 
     def _probe(self, server: str, probe: Callable[[], bool | None]) -> bool:
         """Whether the server is in doubt no longer, by this probe or somebody else's."""
@@ -366,85 +424,50 @@ class Leases:
     def wake(self) -> None:
         """A server is free, or somebody has left the line: whoever is to be served now learns of it."""
         self._notifier.notify()
-        self._wake_one()
+        self._look.set()
 
-    def _wake_one(self, besides: int | None = None) -> None:
-        """The one of this process that stood furthest in front looks; should others be served before it, it wakes
-        them. All of them looking at once would cost more than the work itself."""
-        waiters = [waiter for place, waiter in list(self._locals.items()) if place != besides]
-        if waiters:
-            min(waiters, key=lambda waiter: waiter.before).woken.set()
+    def _start_looking(self) -> None:
+        with self._lock:
+            if self._looker is None or not self._looker.is_alive():
+                self._looker = threading.Thread(target=self._keep_looking, name="line", daemon=True)
+                self._looker.start()
 
-
-class Lease:
-    """The right to call one server. Used in a `with` block; left by an exception, the server is not trusted.
-
-    server: its name; needs_probe: get an answer from it before the call, and then say `answered()`; loaded: which
-    weights were loaded there by us, empty if none ever were, UNKNOWN if they are not known any more.
-    """
-
-    def __init__(self, leases: Leases, server: str, owner: str, needs_probe: bool, loaded: str = "") -> None:
-        self.server = server
-        self.owner = owner
-        self.needs_probe = needs_probe
-        self.loaded = loaded
-        self._leases = leases
-        self._taken_at = time.monotonic()
-        self._released = False
-        leases.hold(self)
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release(needs_probe=self.needs_probe or error is not None)
-
-    @property
-    def _mine(self) -> QuerySet[EngineLease]:
-        return EngineLease.objects.filter(server=self.server, owner=self.owner)
-
-    def answered(self) -> None:
-        """The server has answered a probe: nothing that began before runs there any more."""
-        self.needs_probe = False
-        self._mine.update(needs_probe=False, unreachable=False, set_aside_until=None, updated_at=Now())
-
-    def remember(self, loaded: str) -> None:
-        """Notes which weights are loaded now. UNKNOWN before they are switched: a switch may end half-way."""
-        self.loaded = loaded
-        self._mine.update(loaded=loaded, updated_at=Now())
-
-    def release(self, *, needs_probe: bool, set_aside: bool = False, unreachable: bool = False) -> None:
-        """Frees the server; the first call counts, later ones do nothing.
-
-        needs_probe: its next user must probe first; set_aside: nobody is to try for a while;
-        unreachable: nothing took the connection.
-        """
-        if self._released:
-            return
-        self._released = True
-        self._leases.let_go(self)
-        seconds = time.monotonic() - self._taken_at
-        aside = timedelta(seconds=self._leases.set_aside_seconds) if set_aside else None
-        give_back = give_back_lease(needs_probe, aside, unreachable)
+    def _keep_looking(self) -> None:
+        """One thread for all who wait here: each by itself would cost more than the work."""
+        shown = time.monotonic()
         try:
-            kept = give_back(server=self.server, owner=self.owner, seconds=seconds)
-        except DatabaseError:
-            # It runs out by itself, and whoever takes it over probes.
-            log.exception("The lease on %s could not be released", self.server)
-            return
-        if not kept:
-            log.warning("The lease on %s had run out and was taken over", self.server)
-        self._leases.wake()
-
-    def renew(self) -> None:
-        """Called by its keeper. A failure is logged; the next one may come in time."""
-        try:
-            renewed = self._mine.update(expires_at=Now() + self._leases._lifetime, updated_at=Now())
-            if not renewed and not self._released:
-                log.warning("The lease on %s ran out while its call was running", self.server)
-                self._leases.let_go(self)
-        except DatabaseError:
-            log.warning("The lease on %s could not be renewed", self.server, exc_info=True)
+            while True:
+                # Those in front look more often, and no two processes in step.
+                pause = min(MAX_POLL_SECONDS, POLL_SECONDS * (1 + self._ahead)) * random.uniform(0.7, 1.3)
+                self._look.wait(pause)
+                self._look.clear()
+                with self._lock:
+                    places = list(self._waiters)
+                    if not places:
+                        self._looker = None
+                        return
+                try:
+                    self._serve()
+                    if time.monotonic() - shown >= WAITER_SECONDS / 3:
+                        shown = time.monotonic()
+                        self._show(places)
+                except DatabaseError:
+                    log.warning("The line cannot be read", exc_info=True)
+                    connection.close()
+        finally:
             connection.close()
+
+    def _show(self, places: list[int]) -> None:
+        if self.line.stay(places) == len(places):
+            return
+        there = set(EngineWaiter.objects.filter(pk__in=places).values_list("pk", flat=True))
+        for place in set(places) - there:
+            with self._serving:
+                waiter = self._waiters.get(place)
+            if waiter is not None:
+                waiter.displaced = True
+                waiter.woken.set()
+
+
+def _whole(seconds: float) -> float:
+    return max(1.0, math.ceil(seconds))

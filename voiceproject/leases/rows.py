@@ -7,7 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from django.db.models import F
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 
 from voiceproject.leases.models import EngineLease, EngineTurn
 from voiceproject.prepared import Slot, Update
@@ -28,7 +28,7 @@ class ServerRow(NamedTuple):
     set_aside_until: datetime | None
     unreachable: bool
     loaded: str
-    usual_seconds: float
+    usual_seconds: float | None
     updated_at: datetime
     clock: datetime
     others_wait: bool
@@ -84,9 +84,29 @@ serve_turn = Update(
 )
 
 
+def _measured() -> Coalesce:
+    """A call's seconds, smoothed over those before. The first one counts in full."""
+    seconds = Slot("seconds", EngineLease, "usual_seconds")
+    return Coalesce(F("usual_seconds") * 0.8 + seconds * 0.2, seconds)
+
+
 @cache
-def give_back_lease(needs_probe: bool, aside: timedelta | None, unreachable: bool) -> Update:
-    seconds = F("usual_seconds") * 0.8 + Slot("seconds", EngineLease, "usual_seconds") * 0.2
+def hand_over_lease(lifetime: timedelta, used: bool) -> Update:
+    """Gives a lease to the next owner; used: there was a call, which has ended well, and its time is measured."""
+    return Update(
+        EngineLease.objects.filter(server=Slot("server", EngineLease), owner=Slot("was", EngineLease, "owner")),
+        owner=Slot("owner", EngineLease),
+        expires_at=Now() + lifetime,
+        needs_probe=False,
+        set_aside_until=None,
+        unreachable=False,
+        updated_at=Now(),
+        **({"usual_seconds": _measured()} if used else {}),
+    )
+
+
+@cache
+def give_back_lease(needs_probe: bool, aside: timedelta | None, unreachable: bool, measured: bool) -> Update:
     return Update(
         EngineLease.objects.filter(server=Slot("server", EngineLease), owner=Slot("owner", EngineLease)),
         owner="",
@@ -95,5 +115,5 @@ def give_back_lease(needs_probe: bool, aside: timedelta | None, unreachable: boo
         set_aside_until=Now() + aside if aside else None,
         unreachable=unreachable,
         updated_at=Now(),
-        **({} if needs_probe else {"usual_seconds": seconds}),
+        **({"usual_seconds": _measured()} if measured else {}),
     )

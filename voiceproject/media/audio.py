@@ -1,26 +1,24 @@
 """Decode and check uploads, encode answers. All audio that a client sends passes through here, and is data,
 never trusted.
 
-What a file is, its first bytes say; its name and content type are not looked at. WAV, FLAC, MP3 and Ogg
-(Vorbis, Opus) are decoded by libsndfile in this process; m4a, aac and webm by FFmpeg in a child (decoder.py).
-Either way the header is held against the limits before anything is decoded, and then so is every block that
-really comes out, in blocks of bounded size.
+What a file is, its first bytes say; its name and content type are not looked at. All is decoded by FFmpeg in a process
+of its own (decoder.py), but for plain WAV, by libsndfile in this one. Either way the header is held against the limits
+before anything is decoded, and then so is every block that really comes out, in blocks of bounded size.
 
-Sample rates from 4 kHz to 192 kHz are taken, mono or stereo. Samples are float32, nominally within [-1, 1].
-Refusals are PublicError: `invalid_audio` with details {"field", "reason", "found"}, `reference_too_short` and
-`reference_too_long`. Reasons: not_audio, unsupported_format, empty, truncated, corrupt, too_many_channels,
-sample_rate, not_finite, silent, too_short, too_long, too_slow. A server without PyAV answers `not_configured`
-to m4a, aac and webm.
+A file is decoded until its bytes end: its length is what was decoded. Where a header promises more, `warnings` say so.
+Where bytes are left that cannot be decoded, the file is refused as truncated, with what was found.
 
-A file whose container states a length (WAV, FLAC, m4a, Ogg pages, MP3 with a Xing header) and that ends
-before it is truncated and refused; where a container states none (ADTS, live webm), what is there is taken.
+Sample rates from 4 kHz to 192 kHz are taken, and up to eight channels, which are mixed down by their layout. Samples
+are float32, nominally within [-1, 1]. Refusals are PublicError: `invalid_audio` with details {"field", "reason",
+"found"}, `reference_too_short` and `reference_too_long`. Reasons: not_audio, unsupported_format, empty, truncated,
+corrupt, too_many_channels, sample_rate, not_finite, silent, too_short, too_long, too_slow. A server without PyAV
+answers `not_configured` to all but plain WAV.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,8 +30,9 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from voiceproject.media.mixing import MixInfo, loudness, mix
+from voiceproject.media.mixing import MixInfo, loudness, mix, mix_as_they_are
 from voiceproject.media.uploads import BLOCK_FRAMES, Bounds, Source, opened
+from voiceproject.media.voice import read_voice
 
 __all__ = [
     "CONTENT_TYPES",
@@ -48,11 +47,15 @@ __all__ = [
     "load_reference",
     "loudness",
     "mix",
+    "mix_as_they_are",
     "sha256_file",
     "wav_info",
 ]
 
 Samples = NDArray[np.float32]
+
+# -60 dBFS. What a converter adds; less of it is music.
+OFFSET = 1e-3
 
 CONTENT_TYPES = {
     "wav": "audio/wav",
@@ -69,13 +72,15 @@ STREAMED_FORMATS = ("wav", "pcm", "mp3", "opus")
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What an audio file holds. format: wav, flac, mp3, vorbis, opus, m4a, aac or webm, as it was sent."""
+    """What an audio file holds. format: as content_type.sniff names it; warnings: for people, what was left out or may
+    be missing, each a sentence that begins with the field's name."""
 
     duration_seconds: float
     sample_rate: int
     channels: int
     format: str
     frames: int
+    warnings: tuple[str, ...] = ()
 
 
 def load_reference(
@@ -85,32 +90,21 @@ def load_reference(
     min_seconds: float = 3.0,
     max_seconds: float = 60.0,
     sample_rate: int | None = None,
+    warnings: list[str] | None = None,
 ) -> tuple[Samples, int]:
     """Decode and check a recording of one voice.
 
     Returns (samples float32 mono (n,), rate in Hz): without its constant offset, peak at most 1, at its own
-    rate, or at `sample_rate` where one is given. Both bounds of the duration are inclusive. Clipped
-    recordings pass. Stereo is averaged; where the sides cancel out (one of them inverted) the left one is
-    taken. Raises PublicError as the module says.
+    rate up to 48 kHz, or at `sample_rate` where one is given. The lower bound of the duration is inclusive, the upper
+    one has half a second of grace. Clipped recordings pass. Stereo is averaged; where the sides cancel out (one of them
+    inverted) the left one is taken. What AudioInfo.warnings would say is added to `warnings`. Raises PublicError as the
+    module says.
     """
     bounds = Bounds(field, min_seconds, max_seconds, reference=True)
-    samples, rate, cancels = _read_mono(path, bounds, left_only=False)
-    if cancels:
-        samples, rate, _ = _read_mono(path, bounds, left_only=True)
-    peak = _peak(samples)
-    if peak > 1:
-        samples /= np.float32(peak)
-    samples -= np.float32(samples.mean(dtype=np.float64))
-    bounds.check_loudness(_loudest(samples, rate))
-    if sample_rate and sample_rate != rate:
-        samples, rate = (
-            soxr.resample(samples, rate, sample_rate, quality="HQ").astype(np.float32),
-            sample_rate,
-        )
-    peak = _peak(samples)
-    if peak > 1:
-        samples /= np.float32(peak)
-    return samples, rate
+    read = read_voice(path, bounds, sample_rate)
+    if warnings is not None:
+        warnings += read.warnings
+    return read.samples, read.sample_rate
 
 
 def decode_song(
@@ -125,28 +119,36 @@ def decode_song(
     """Decode and check a song, and write it as stereo float32 WAV at `sample_rate`; mono is put on both
     sides.
 
-    float32, because resampling and lossy decoders overshoot full scale, and 16 bits would clip that away;
-    where the peak is above 1 in the end, the whole file is scaled to 1. Without a `wav_path` the song is only
-    checked, with nothing resampled or written. Memory does not grow with the song. A refused song leaves no
-    file. Returns the upload's own rate and channels, and as `frames` the length of the WAV (of the upload,
+    float32, because resampling and lossy decoders overshoot full scale, and 16 bits would clip that away. A constant
+    offset is removed, and where the peak is above 1 in the end, the whole file is scaled to 1. Without a `wav_path` the
+    song is only checked, with nothing resampled or written. Memory does not grow with the song. A refused song leaves
+    no file. Returns the upload's own rate and channels, and as `frames` the length of the WAV (of the upload,
     without one). Raises PublicError as the module says, `invalid_audio` with too_short or too_long for the
     duration.
     """
     bounds = Bounds(field, min_seconds, max_seconds)
-    with opened(path, bounds) as source:
+    with opened(path, bounds, sample_rate if wav_path is not None else None) as source:
         if wav_path is None:
-            rate = source.sample_rate
-            bounds.check_loudness(max((_loudest(block, rate) for block in source.blocks), default=0.0))
-            return AudioInfo(source.frames / rate, rate, source.channels, source.format, source.frames)
+            for _ in source.blocks:
+                pass
+            bounds.check_loudness(source.loudest)
+            return _info(source, source.frames / source.upload_rate, source.frames)
         try:
-            written, peak, loudest = _write_song(source, wav_path, sample_rate)
-            bounds.check_loudness(loudest)
-            if peak > 1:
-                _scale_wav(wav_path, 1 / peak)
+            written, lowest, highest, offset = _write_song(source, wav_path)
+            bounds.check_loudness(source.loudest)
+            offset = np.where(np.abs(offset) > OFFSET, offset, 0)
+            peak = float(max((highest - offset).max(), (offset - lowest).max()))
+            if peak > 1 or offset.any():
+                _adjust_wav(wav_path, offset.astype(np.float32), np.float32(1 / max(peak, 1)))
         except BaseException:
             Path(wav_path).unlink(missing_ok=True)
             raise
-    return AudioInfo(written / sample_rate, source.sample_rate, source.channels, source.format, written)
+    return _info(source, written / sample_rate, written)
+
+
+def _info(source: Source, seconds: float, frames: int) -> AudioInfo:
+    upload = source.upload_rate, source.upload_channels, source.format
+    return AudioInfo(seconds, *upload, frames, tuple(source.warnings))
 
 
 def encode(samples: Samples, rate: int, format: str) -> bytes:
@@ -284,55 +286,26 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_mono(path: str | os.PathLike[str], bounds: Bounds, *, left_only: bool) -> tuple[Samples, int, bool]:
-    """All of a short upload as (samples (n,), rate, whether the average of its sides loses most of what is in
-    them)."""
-    parts: list[Samples] = []
-    energy = sides = 0.0
-    with opened(path, bounds) as source:
-        for block in source.blocks:
-            part = block[:, 0].copy() if left_only else block.mean(axis=1)
-            parts.append(part)
-            energy += float(np.sum(np.square(part, dtype=np.float64)))
-            sides += float(np.sum(np.square(block, dtype=np.float64))) / source.channels
-    return np.concatenate(parts), source.sample_rate, energy < 0.02 * sides
-
-
 def _peak(samples: Samples) -> float:
     return max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
 
 
-def _loudest(samples: Samples, rate: int) -> float:
-    """The highest RMS of any 50 ms of (n,) or (n, channels) samples, each piece without its own offset."""
-    size = max(1, min(len(samples), rate // 20))
-    pieces = samples[: len(samples) // size * size].reshape(-1, size, *samples.shape[1:])
-    # A second at a time: the variance is taken in float64.
-    seconds = [pieces[start : start + 20] for start in range(0, len(pieces), 20)]
-    return math.sqrt(max((float(np.var(part, axis=1, dtype=np.float64).max()) for part in seconds), default=0.0))
-
-
-def _write_song(source: Source, wav_path: str | os.PathLike[str], rate: int) -> tuple[int, float, float]:
-    """Write a source as stereo float32 WAV. Returns (frames, peak, highest RMS of any 50 ms)."""
-    resampler = None
-    if rate != source.sample_rate:
-        resampler = soxr.ResampleStream(source.sample_rate, rate, 2, dtype="float32", quality="HQ")
-    written, peak, loudest = 0, 0.0, 0.0
-    with sf.SoundFile(wav_path, "w", rate, 2, "FLOAT", format="WAV") as out:
-        for block in _with_end(source.blocks):
-            loudest = max(loudest, _loudest(block, source.sample_rate))
+def _write_song(
+    source: Source, wav_path: str | os.PathLike[str]
+) -> tuple[int, NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """Write a source as stereo float32 WAV. Returns (frames; lowest, highest and mean of each side (2,))."""
+    written = 0
+    lowest, highest, total = np.zeros(2, np.float32), np.zeros(2, np.float32), np.zeros(2)
+    with sf.SoundFile(wav_path, "w", source.sample_rate, 2, "FLOAT", format="WAV") as out:
+        for block in source.blocks:
             stereo = block if block.shape[1] == 2 else np.repeat(block, 2, axis=1)
-            if resampler:
-                stereo = resampler.resample_chunk(np.ascontiguousarray(stereo), last=len(block) == 0)
-                # The resampler may round its last frame up or down.
-                stereo = stereo[: round(source.frames * rate / source.sample_rate) - written]
-            peak = max(peak, _peak(stereo))
+            for side in (0, 1):  # Over both at once numpy takes ten times as long.
+                lowest[side] = min(lowest[side], stereo[:, side].min())
+                highest[side] = max(highest[side], stereo[:, side].max())
+                total[side] += stereo[:, side].sum(dtype=np.float64)
             out.write(stereo)
             written += len(stereo)
-        missing = round(source.frames * rate / source.sample_rate) - written
-        if missing > 0:
-            out.write(np.zeros((missing, 2), np.float32))
-            written += missing
-    return written, peak, loudest
+    return written, lowest, highest, total / max(written, 1)
 
 
 def _with_end(blocks: Iterator[Samples]) -> Iterator[Samples]:
@@ -344,13 +317,14 @@ def _with_end(blocks: Iterator[Samples]) -> Iterator[Samples]:
     yield empty
 
 
-def _scale_wav(path: str | os.PathLike[str], factor: float) -> None:
+def _adjust_wav(path: str | os.PathLike[str], offset: NDArray[np.float32], factor: np.float32) -> None:
+    """Subtract an offset (2,) from each side, then scale."""
     with sf.SoundFile(path, "r+") as file:
         for start in range(0, file.frames, BLOCK_FRAMES):
             file.seek(start, whence=sf.SEEK_SET)
             block = file.read(BLOCK_FRAMES, dtype="float32")
             file.seek(start)
-            file.write(block * np.float32(factor))
+            file.write((block - offset) * factor)
 
 
 _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)

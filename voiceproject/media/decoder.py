@@ -1,203 +1,385 @@
-"""Decode the audio of one m4a, aac or webm upload; a program, run as a child process by voiceproject.media.audio.
+"""Decode the audio of one upload, in a process that decoder_server.py has forked for it.
 
-    python -I decoder.py DEMUXER MAX_SECONDS MAX_SAMPLE_RATE  < upload  > pcm
+Descriptor 0 is the upload, 1 a socket. What is decoded comes in parts: a letter, four bytes of length (big-endian),
+content.
 
-DEMUXER is one of DEMUXERS (the parent found it from the file's first bytes; FFmpeg never guesses). Standard
-output is one line of JSON, {"sample_rate": Hz, "channels": 1|2, "codec": str}, and then interleaved
-little-endian float32 samples, at most MAX_SECONDS + 1 of them. A refusal is exit status 3 and one line of
-JSON on standard error, {"reason": str, "found": ...}; status 4 means that PyAV is not installed.
+    H  JSON: {"sample_rate": Hz, "channels": 1|2, "upload_channels": n, "codec": str}
+    S  interleaved little-endian float32 samples
+    E  the end, JSON: {"warnings": [str]}, or {"reason": str, "found": ...} for a refusal, or {"crashed": str}
 
-FFmpeg's parsers are large and read what strangers send, so they get a process that can do nothing but this:
-memory, processor time, written bytes and core dumps are limited before PyAV is imported, and once the three
-standard streams are all it needs, the limit on open files is lowered to three: from then on no other file and
-no socket can be opened, whatever a container says about where its data lies. The parent keeps the clock.
-Nothing here needs numpy, Django or the project.
+Samples are at the upload's own rate. More than two channels are mixed down by their layout. Audio that begins late in
+its container begins with silence, and what an encoder puts in front of it is left out. The bytes' end is the audio's:
+lengths that a header states serve to refuse early, and to say what is missing. FFmpeg never guesses a format.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import io
 import json
 import math
-import pkgutil
+import os
 import resource
-import sys
-from typing import Any, NoReturn
+import struct
+import traceback
+from typing import Any
 
-DEMUXERS = ("mov", "aac", "matroska")
+DEMUXERS = (
+    "wav", "w64", "aiff", "au", "caf", "flac", "mp3", "aac", "ac3", "eac3", "ogg", "amr", "mov", "matroska", "asf",
+    "ape", "wv", "tta",
+)  # fmt: skip
 CODECS = {
-    "aac",
-    "alac",
-    "mp3",
-    "mp3float",
-    "opus",
-    "vorbis",
-    "flac",
-    "pcm_s16le",
-    "pcm_s16be",
-    "pcm_s24le",
-    "pcm_s24be",
-    "pcm_f32le",
-    "pcm_f32be",
-}
-# PyAV maps about 120 MB by itself; an hour-long m4a has index tables of a few MB.
-MEMORY_BYTES = 768 * 2**20
-CPU_SECONDS = 60
-STDERR_BYTES = 64 * 2**10
-REFUSED, NO_DECODER = 3, 4
+    "aac", "ac3", "eac3", "alac", "amrnb", "amrwb", "ape", "flac", "mp3", "mp3float", "mp2", "mp2float", "opus",
+    "speex", "tta", "vorbis", "wavpack", "wmav1", "wmav2", "wmapro", "wmalossless", "adpcm_ms", "adpcm_ima_wav",
+    "adpcm_ima_qt", "pcm_mulaw", "pcm_alaw", "pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be",
+    "pcm_s32le", "pcm_s32be", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be",
+}  # fmt: skip
+MAX_CHANNELS = 8
+BLOCK_FRAMES = 32_768
+FIELDS = (
+    "demuxer", "start", "end", "options", "patches", "cut", "joined", "stated_share", "delay", "stated_frames",
+    "padding",
+)  # fmt: skip
+
+# Frames that stand for themselves: a stream of them may begin and break off anywhere. FFmpeg guesses its length.
+STREAMS = ("mp3", "aac", "ac3", "eac3", "amr")
+# Where audio may begin later than its container.
+TIMED = ("mov", "matroska", "asf")
+# Their audio lies among other things, so that what follows its last packet says nothing.
+CONTAINERS = ("mov", "matroska", "asf", "ogg", "wav", "w64", "aiff", "caf")
+# What encoders put in front, in samples; one whole frame of AAC.
+PRIMING = {"mp3": 1105, "mp3float": 1105, "ac3": 256, "eac3": 256}
+# An encoder fills its last frames up; where a length is stated, what is beyond it and no more than this is filling.
+FILLING = 4096
+MAX_TAIL_BYTES = 4096
+STATED_SLACK_SECONDS = 0.15
+EXACT_SLACK_SECONDS = 0.01
+MOVED_SECONDS = 0.1
+INDEX_MISSING = "0.00 s: what tells where the audio lies is missing"
+# How the channels of a layout are heard on two sides (ITU-R BS.775).
+_HALF = math.sqrt(0.5)
+LEFT = {"FL": 1.0, "FC": _HALF, "BL": _HALF, "SL": _HALF, "BC": 0.5, "FLC": 1.0, "TFL": _HALF, "TBL": _HALF, "DL": 1.0}
+RIGHT = {"FR": 1.0, "FC": _HALF, "BR": _HALF, "SR": _HALF, "BC": 0.5, "FRC": 1.0, "TFR": _HALF, "TBR": _HALF, "DR": 1.0}
+DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+USUAL = {3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
-def limit(name: int, value: int) -> None:
-    """Lower one limit for good. A platform that has no such limit (macOS has no RLIMIT_AS) goes without
-    it."""
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(name, (value, value))
+class Refused(Exception):
+    def __init__(self, reason: str, found: Any) -> None:
+        super().__init__(reason, found)
+        self.reason, self.found = reason, found
 
 
-def refuse(reason: str, found: Any) -> NoReturn:
-    print(json.dumps({"reason": reason, "found": found}), file=sys.stderr, flush=True)
-    sys.exit(REFUSED)
+class Window:
+    """A part of the file that is descriptor 0, with some bytes replaced: place in the file -> content."""
 
+    def __init__(self, start: int, end: int, patches: dict[int, bytes]) -> None:
+        self.start, self.size, self.position, self.patches = start, end - start, 0, patches
 
-def import_av() -> Any:
-    try:
-        import av
+    def read(self, count: int = -1) -> bytes:
+        left = self.size - self.position
+        place = self.start + self.position
+        data = os.pread(0, left if count < 0 else min(count, left), place) if left > 0 else b""
+        self.position += len(data)
+        for at, content in self.patches.items():
+            if place <= at and at + len(content) <= place + len(data):
+                data = data[: at - place] + content + data[at - place + len(content) :]
+        return data
 
-        # PyAV imports parts of itself when it first meets a stream of their kind: too late, below.
-        for module in pkgutil.walk_packages(av.__path__, "av."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
-    except ImportError as error:
-        print(error, file=sys.stderr)
-        sys.exit(NO_DECODER)
-    return av
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.position = max(0, offset + (0, self.position, self.size)[whence])
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
 
 
 class Output:
-    """Writes decoded frames to standard output, the header before the first.
+    """Sends decoded samples to descriptor 1. frames: sent or held back, without the `skip` first ones."""
 
-    seconds: the length that an MP4's edit list states, if any. An AAC encoder fills its last packets up, and
-    only that length tells by how much: as many frames more than it are dropped as filling can be; a longer
-    excess is kept.
-    """
+    def __init__(self, np: Any) -> None:
+        self.np = np
+        self.rate = self.channels = self.frames = self.skip = self.waiting = 0
+        self.buffer: Any = None
 
-    FILLING = 4096
+    @property
+    def seconds(self) -> float:
+        return self.frames / max(self.rate, 1)
 
-    def __init__(self, av: Any, codec: str, seconds: float | None, max_sample_rate: int) -> None:
-        self.av = av
-        self.codec = codec
-        self.seconds = seconds
-        self.max_sample_rate = max_sample_rate
-        self.pipe = io.FileIO(1, "wb", closefd=False)
-        self.rate = self.channels = self.frames = 0
-        self.resampler: Any = None
-        self.held = b""
+    def begin(self, rate: int, channels: int, skip: int, silence: int, header: dict[str, Any]) -> None:
+        """silence: frames of it in front, which nothing is left out of."""
+        self.rate, self.channels = rate, channels
+        self.buffer = self.np.empty((BLOCK_FRAMES + FILLING, channels), "<f4")
+        self.part(b"H", {"sample_rate": rate, "channels": channels, **header})
+        self.add(self.np.zeros((silence, channels), self.np.float32))
+        self.skip = skip
 
-    def add(self, frame: Any) -> None:
-        if self.resampler is None:
-            self.start(frame)
-        elif (frame.sample_rate, frame.layout.nb_channels) != (self.rate, self.channels):
-            refuse("corrupt", "the sample rate or the number of channels changes on the way")
-        frame.pts = None
-        for packed in self.resampler.resample(frame):
-            data = bytes(packed.planes[0])[: packed.samples * self.channels * 4]
-            stated = math.inf if self.seconds is None else round(self.seconds * self.rate)
-            before, self.frames = self.frames, self.frames + packed.samples
-            if self.frames <= stated:
-                self.write(data)
-            elif self.frames <= stated + self.FILLING:
-                cut = max(0, int(stated) - before) * self.channels * 4
-                self.write(data[:cut])
-                self.held += data[cut:]
-            else:
-                self.write(self.held + data)
-                self.held = b""
+    def add(self, samples: Any) -> None:
+        """(n, channels) in float"""
+        if self.skip:
+            left_out = min(self.skip, len(samples))
+            self.skip -= left_out
+            samples = samples[left_out:]
+        self.frames += len(samples)
+        while len(samples):
+            some = samples[: len(self.buffer) - self.waiting]
+            self.buffer[self.waiting : self.waiting + len(some)] = some
+            self.waiting += len(some)
+            samples = samples[len(some) :]
+            if self.waiting == len(self.buffer):
+                self.flush(FILLING)
 
-    def start(self, frame: Any) -> None:
-        self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
-        if self.channels > 2:
-            refuse("too_many_channels", self.channels)
-        if not 0 < self.rate <= self.max_sample_rate:
-            refuse("sample_rate", self.rate)
-        # Packs planes into interleaved float32; rate and channels stay as they are.
-        self.resampler = self.av.AudioResampler(format="flt", layout=frame.layout, rate=self.rate)
-        header = {"sample_rate": self.rate, "channels": self.channels, "codec": self.codec}
-        self.write(json.dumps(header).encode() + b"\n")
+    def finish(self, stated: float) -> None:
+        """stated: the length in frames, infinite where none is."""
+        surplus = min(int(self.frames - stated), self.waiting) if stated <= self.frames <= stated + FILLING else 0
+        self.frames -= surplus
+        self.flush(surplus)
 
-    def write(self, data: bytes) -> None:
-        rest = memoryview(data)
+    def flush(self, keep: int) -> None:
+        ready = self.waiting - keep
+        if ready > 0:
+            self.write(b"S", self.buffer[:ready].tobytes())
+        self.buffer[:keep] = self.buffer[ready : ready + keep]
+        self.waiting = keep
+
+    def part(self, letter: bytes, content: Any) -> None:
+        self.write(letter, json.dumps(content).encode())
+
+    @staticmethod
+    def write(letter: bytes, content: bytes) -> None:
+        rest = memoryview(letter + struct.pack(">I", len(content)) + content)
         while len(rest):
-            rest = rest[self.pipe.write(rest) :]
+            rest = rest[os.write(1, rest) :]
 
 
-def decode(av: Any, demuxer: str, max_seconds: float, max_sample_rate: int) -> None:
-    # The whitelists are FFmpeg's own second lock on the same doors: no protocol has the name "none".
-    options = {
-        "protocol_whitelist": "none",
-        "format_whitelist": demuxer,
-        "codec_whitelist": ",".join(sorted(CODECS)),
-    }
-    container = av.open(io.FileIO(0, "rb", closefd=False), mode="r", format=demuxer, options=options)
-    if not container.streams.audio:
-        refuse("not_audio", "no audio stream")
-    stream = container.streams.audio[0]
-    context = stream.codec_context
-    if context is None or context.codec.name not in CODECS:
-        refuse("unsupported_format", context.codec.name if context else "unknown codec")
-    if context.channels > 2:
-        refuse("too_many_channels", context.channels)
-    # Elsewhere FFmpeg guesses a duration from the bit rate.
-    seconds = float(stream.duration * stream.time_base) if demuxer == "mov" and stream.duration else None
-    if seconds is not None and seconds > max_seconds + 1:
-        refuse("too_long", round(seconds, 3))
-    context.thread_count = 1
+class Decoding:
+    """request: FIELDS as content_type.Content has them, bytes in hexadecimal; max_seconds; max_sample_rate."""
 
-    output = Output(av, context.codec.name, seconds, max_sample_rate)
-    packets = bad_packets = 0
-    try:
+    def __init__(self, av: Any, np: Any, request: dict[str, Any]) -> None:
+        self.av, self.np, self.request = av, np, request
+        self.demuxer: str = request["demuxer"]
+        self.max_seconds: float = request["max_seconds"]
+        self.output = Output(np)
+        self.warnings: list[str] = []
+        self.codec = ""
+        self.first_packet_seconds: float | None = None
+        self.last_byte = self.packets = self.bad_packets = 0
+        self.last_is_bad = False
+
+    def run(self) -> None:
+        # The whitelists are FFmpeg's own second lock on the same doors: no protocol has the name "none".
+        options = {
+            "protocol_whitelist": "none",
+            "format_whitelist": self.demuxer,
+            "codec_whitelist": ",".join(sorted(CODECS)),
+            **self.request["options"],
+        }
+        patches = {int(place): bytes.fromhex(content) for place, content in self.request["patches"].items()}
+        window = Window(self.request["start"], self.request["end"], patches)
+        container = self.av.open(window, mode="r", format=self.demuxer, options=options)
+        stream = self.choose(container)
+        stated = self.stated_seconds(container, stream)
+        longest = max(stated or 0.0, self.container_seconds(container))
+        if longest > self.max_seconds + 1:
+            raise Refused("too_long", round(longest, 3))
+        error = ""
+        try:
+            self.read(container, stream)
+        except self.av.error.FFmpegError as failure:
+            if not self.output.rate:
+                raise
+            error = failure.strerror or type(failure).__name__
+        if not self.output.rate:
+            if self.request["cut"]:
+                raise Refused("truncated", INDEX_MISSING)
+            raise Refused("corrupt" if self.bad_packets else "empty", "0.00 s could be decoded")
+        frames = math.inf
+        if self.request["stated_frames"] is not None:
+            frames = self.request["stated_frames"] - self.request["delay"] - self.request["padding"]
+            stated = frames / self.output.rate
+        elif self.demuxer == "mov" and stated is not None:
+            frames = round(stated * self.output.rate)
+        self.output.finish(frames)
+        if self.output.seconds <= self.max_seconds + 1:
+            self.judge(window, stated, error)
+
+    def choose(self, container: Any) -> Any:
+        """The audio that a player plays: the default track, or the first."""
+        streams = container.streams.audio
+        if not streams:
+            raise (
+                Refused("truncated", INDEX_MISSING) if self.request["cut"] else Refused("not_audio", "no audio stream")
+            )
+        default = self.av.stream.Disposition.default
+        stream = next((stream for stream in streams if stream.disposition & default), streams[0])
+        if len(streams) > 1:
+            number = list(streams).index(stream) + 1
+            self.warnings.append(f"has {len(streams)} audio tracks; number {number}, the default one, was taken.")
+        context = stream.codec_context
+        if context is None or context.codec.name not in CODECS:
+            raise Refused("unsupported_format", context.codec.name if context else "unknown codec")
+        self.codec = context.codec.name
+        self.check(context.sample_rate or 0, context.channels)
+        context.thread_count = 1
+        return stream
+
+    def check(self, rate: int, channels: int) -> None:
+        if channels > MAX_CHANNELS:
+            raise Refused("too_many_channels", channels)
+        if rate > self.request["max_sample_rate"]:
+            raise Refused("sample_rate", rate)
+
+    def stated_seconds(self, container: Any, stream: Any) -> float | None:
+        """What the header says of the track. FFmpeg guesses at an ASF file's where it is cut."""
+        if self.demuxer in (*STREAMS, "asf") or "ignore_length" in self.request["options"]:
+            return None
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        return self.container_seconds(container) if len(container.streams) == 1 else None
+
+    def container_seconds(self, container: Any) -> float:
+        """0 where the header says nothing."""
+        if self.demuxer in STREAMS or "ignore_length" in self.request["options"] or not container.duration:
+            return 0.0
+        return float(container.duration / self.av.time_base)
+
+    def read(self, container: Any, stream: Any) -> None:
         for packet in container.demux(stream):
-            packets += 1
+            if self.first_packet_seconds is None and packet.pts is not None:
+                self.first_packet_seconds = float(packet.pts * packet.time_base)
+            if packet.size:
+                self.packets += 1
+                self.last_is_bad = False
+                self.last_byte = max(self.last_byte, (packet.pos or 0) + packet.size)
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
-                bad_packets += 1
-                if bad_packets > 3 and bad_packets > packets // 100:
-                    refuse("corrupt", f"{bad_packets} of {packets} packets could not be decoded")
+            except self.av.error.InvalidDataError:
+                self.bad_packets += 1
+                self.last_is_bad = True
+                if self.bad_packets > 3 and self.bad_packets > self.packets // 50:
+                    told = f"{self.output.seconds:.2f} s; {self.bad_packets} of {self.packets} packets are damaged"
+                    raise Refused("corrupt", told) from None
                 continue
             for frame in frames:
-                output.add(frame)
-            if output.frames > (max_seconds + 1) * output.rate > 0:
+                self.take(frame)
+            if self.output.seconds > self.max_seconds + 1:
                 return
-    except av.error.FFmpegError as error:
-        if output.frames:
-            refuse("truncated", f"{output.frames / output.rate:.2f} s, then: {error.strerror}")
-        raise
-    if not output.frames:
-        refuse("corrupt" if bad_packets else "empty", "no audio could be decoded")
+
+    def take(self, frame: Any) -> None:
+        samples = as_float(self.np, frame)
+        if not self.output.rate:
+            self.begin(frame)
+        elif frame.sample_rate != self.output.rate:
+            change = f"the sample rate changes from {self.output.rate} to {frame.sample_rate} Hz"
+            raise Refused("corrupt", f"{self.output.seconds:.2f} s, then {change}")
+        if samples.shape[1] > 2:
+            self.check(frame.sample_rate, samples.shape[1])
+            samples = samples @ downmix(self.np, frame.layout)
+        if samples.shape[1] < self.output.channels:
+            samples = self.np.repeat(samples, 2, axis=1)
+        elif samples.shape[1] > self.output.channels:
+            samples = samples.mean(axis=1, keepdims=True)
+        self.output.add(samples)
+
+    def begin(self, frame: Any) -> None:
+        channels = frame.layout.nb_channels
+        self.check(frame.sample_rate, channels)
+        # From here on there is audio to show for the processor's time.
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+        first, seconds = self.first_packet_seconds, frame.time
+        skip, silence = self.request["delay"], 0
+        if skip is None:
+            # Where the first packet is heard from its beginning, nobody has left out what the encoder put in front.
+            whole = first is None or seconds is None or seconds <= first + 1e-3
+            skip = (frame.samples if self.codec == "aac" else PRIMING.get(self.codec, 0)) if whole else 0
+            if seconds is not None and -1 < seconds < 0:
+                skip = max(skip, round(-seconds * frame.sample_rate))
+        if self.demuxer in TIMED and seconds is not None:
+            late = seconds
+            if self.demuxer == "asf":  # Its clock starts before its audio does, and that with a frame of priming.
+                late -= (first or 0.0) + frame.samples / frame.sample_rate
+            if late > self.max_seconds + 1:
+                raise Refused("too_long", round(late, 3))
+            # Muxers move what begins before 0 to 0; elsewhere the time is that of what the encoder put in front.
+            silence = max(0, round(late * frame.sample_rate)) + (skip if late > MOVED_SECONDS else 0)
+        header = {"upload_channels": channels, "codec": self.codec}
+        self.output.begin(frame.sample_rate, min(channels, 2), skip, silence, header)
+
+    def judge(self, window: Window, stated: float | None, error: str) -> None:
+        """Raises Refused where audio is left that was not decoded, and adds warnings for what may be missing."""
+        found = f"{self.output.seconds:.2f} s"
+        if error:
+            raise Refused("truncated", f"{found}, then: {error}")
+        cut = self.request["cut"] or self.last_is_bad
+        if cut and self.demuxer not in STREAMS:
+            of = f" of {stated:.2f} s" if stated and stated > self.output.seconds else ""
+            raise Refused("truncated", f"{found}{of}")
+        if self.request["joined"]:
+            raise Refused("truncated", f"{found}, then another file begins in this one")
+        left = window.size - self.last_byte
+        tail = os.pread(0, 2**16, window.start + self.last_byte).strip(b"\0")
+        if self.demuxer not in CONTAINERS and left > MAX_TAIL_BYTES and tail:
+            raise Refused("truncated", f"{found}, then {left} bytes that could not be decoded")
+        slack = STATED_SLACK_SECONDS
+        if self.request["stated_share"]:
+            stated, slack = self.output.seconds * self.request["stated_share"], EXACT_SLACK_SECONDS
+        if stated and stated > self.output.seconds + slack:
+            self.warnings.append(f"should be {stated:.2f} s long by its header; all that is in it are {found}.")
+        elif cut:
+            self.warnings.append(f"breaks off within a frame; all that is in it are {found}.")
+        if self.bad_packets > self.last_is_bad:
+            self.warnings.append(f"is damaged: {self.bad_packets} of its {self.packets} packets were left out.")
 
 
-def main() -> None:
-    limit(resource.RLIMIT_AS, MEMORY_BYTES)
-    limit(resource.RLIMIT_CPU, CPU_SECONDS)
-    limit(resource.RLIMIT_FSIZE, STDERR_BYTES)
-    limit(resource.RLIMIT_CORE, 0)
-    demuxer, max_seconds, max_sample_rate = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-    if demuxer not in DEMUXERS:
-        sys.exit(f"unknown demuxer {demuxer!r}")
-    av = import_av()
-    limit(resource.RLIMIT_NOFILE, 3)
+def as_float(np: Any, frame: Any) -> Any:
+    """(n, channels) in float, whatever the decoder gives. Valid while the frame is."""
+    if frame.format.is_planar and frame.layout.nb_channels >= MAX_CHANNELS:
+        # PyAV looks for the end of the planes by a null, which eight of them leave no place for.
+        import av
+
+        (frame,) = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate).resample(frame)
+    dtype, count, planes = DTYPES[frame.format.name.removesuffix("p")], frame.samples, frame.planes
+    if frame.format.is_planar:
+        sides = [np.frombuffer(plane, dtype, count) for plane in planes]
+        samples = sides[0][:, None] if len(sides) == 1 else np.stack(sides, axis=1)
+    else:
+        channels = frame.layout.nb_channels
+        samples = np.frombuffer(planes[0], dtype, count * channels).reshape(count, channels)
+    if dtype == "u1":
+        return (samples.astype(np.float32) - 128) / np.float32(128)
+    return samples if dtype[0] == "f" else samples * (-1.0 / np.iinfo(dtype).min)
+
+
+def downmix(np: Any, layout: Any) -> Any:
+    """(channels, 2)"""
+    names = [channel.name for channel in layout.channels]
+    if not any(name in LEFT for name in names):  # A WAV without a mask
+        import av
+
+        names = [channel.name for channel in av.AudioLayout(USUAL[len(names)]).channels]
+    return np.array([[LEFT.get(name, 0.0), RIGHT.get(name, 0.0)] for name in names], np.float32)
+
+
+def decode(av: Any, np: Any, request: dict[str, Any]) -> None:
+    """In the process for one upload: descriptor 0 is that, 1 the socket."""
+    end: dict[str, Any]
     try:
-        decode(av, demuxer, max_seconds, max_sample_rate)
+        if request["demuxer"] not in DEMUXERS:
+            raise ValueError(f"unknown demuxer {request['demuxer']!r}")
+        decoding = Decoding(av, np, request)
+        decoding.run()
+        end = {"warnings": decoding.warnings}
+    except Refused as refusal:
+        end = {"reason": refusal.reason, "found": refusal.found}
     except MemoryError:
-        refuse("corrupt", "needs more memory than decoding may take")
+        end = {"reason": "corrupt", "found": "needs more memory than decoding may take"}
     except av.error.FFmpegError as error:
-        refuse("corrupt", error.strerror or type(error).__name__)
-    except BrokenPipeError:
-        # The parent has heard enough, or is gone.
-        sys.exit(REFUSED)
-
-
-if __name__ == "__main__":
-    main()
+        end = {"reason": "corrupt", "found": f"0.00 s: {error.strerror or type(error).__name__}"}
+        if request["cut"] or isinstance(error, av.error.EOFError):
+            end = {"reason": "truncated", "found": INDEX_MISSING}
+    except (BrokenPipeError, ConnectionResetError):
+        return  # The parent has heard enough, or is gone.
+    except Exception:
+        end = {"crashed": traceback.format_exc()[-2000:]}
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        Output(np).part(b"E", end)

@@ -41,6 +41,9 @@ _SUBTYPES = {
 }
 
 
+CODED_LATENCY_SECONDS = 0.2  # frames that look ahead, pages of Ogg, and a resampler in front of them
+
+
 @dataclass(frozen=True)
 class Output:
     """format: a key of CONTENT_TYPES; sample_rate in Hz, None as it is made (or the next that the format knows);
@@ -85,6 +88,13 @@ class Encoder:
             latency = sf._ffi.new("double *", OGG_PAGE_MILLISECONDS)
             sf._snd.sf_command(self._file._file, _SET_OGG_PAGE_LATENCY_MS, latency, sf._ffi.sizeof("double"))
 
+    @property
+    def latency_seconds(self) -> float:
+        """So much silence behind the last sound, and `write` has given out all of that sound."""
+        if self._format in ("pcm", "ulaw", "alaw"):
+            return 0.0 if self._resampler is None else 0.05
+        return CODED_LATENCY_SECONDS
+
     def write(self, samples: Samples) -> bytes:
         """Takes float32 (n,), clipped to [-1, 1]."""
         self._encode(np.asarray(samples, np.float32), last=False)
@@ -127,11 +137,16 @@ class Encoder:
         return data
 
 
-def encode(samples: Samples, rate: int, output: Output) -> bytes:
-    """The file of float32 samples (n,). Raises as Encoder."""
-    encoder = Encoder(rate, output)
-    encoder.write(samples)
-    encoder.close()
+def encode_file(file: Any, output: Output) -> bytes:
+    """An audio file of our own in another format, the mean of its sides; read in blocks. Raises as Encoder.
+
+    file: a path or a file object, as soundfile takes them.
+    """
+    with sf.SoundFile(file) as source:
+        encoder = Encoder(source.samplerate, output)
+        for block in source.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
+            encoder.write(block.mean(axis=1))
+        encoder.close()
     return encoder.content()
 
 

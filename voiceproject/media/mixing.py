@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,6 +146,17 @@ def mix(
         for vocal, instrumental in both:
             yield vocal * np.float32(gains[0]) + instrumental * np.float32(gains[1])
 
+    return _write(summed, out_wav, frames, vocal_gain_db, aim=instrumental_wav is not None)
+
+
+def _write(
+    summed: Callable[[], Iterator[Samples]],
+    out_wav: str | os.PathLike[str],
+    frames: int,
+    vocal_gain_db: float,
+    aim: bool,
+) -> MixInfo:
+    """`summed` twice: its level, then its samples times one gain. aim: at TARGET_LUFS."""
     meter = LoudnessMeter(SAMPLE_RATE, 2)
     oversampler = soxr.ResampleStream(SAMPLE_RATE, 4 * SAMPLE_RATE, 2, dtype="float32", quality="HQ")
     peak = 0.0
@@ -156,7 +167,7 @@ def mix(
 
     level, peak_db = meter.lufs(), 20 * math.log10(peak) if peak else -math.inf
     master = 0.0 if peak == 0 else CEILING_DBTP - peak_db
-    if instrumental_wav is None:
+    if not aim:
         master = min(master, 0.0)
     elif math.isfinite(level):
         master = min(master, TARGET_LUFS - level)
@@ -165,6 +176,19 @@ def mix(
         for block in summed():
             out.write(block * gain)
     return MixInfo(frames, vocal_gain_db, master, level + master, peak_db + master)
+
+
+def mix_as_they_are(wavs: Sequence[str | os.PathLike[str]], out_wav: str | os.PathLike[str], *, frames: int) -> MixInfo:
+    """The sum of `wavs`, as `mix` writes it, each at its own level; all are held back where it would clip.
+
+    Raises EngineError as `mix` does.
+    """
+
+    def summed() -> Iterator[Samples]:
+        for blocks in zip(*(_stereo(wav, frames) for wav in wavs), strict=True):
+            yield np.sum(blocks, axis=0, dtype=np.float32)
+
+    return _write(summed, out_wav, frames, 0.0, aim=False)
 
 
 def _stereo(path: str | os.PathLike[str], frames: int) -> Iterator[Samples]:

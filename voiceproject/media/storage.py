@@ -9,7 +9,7 @@ import errno
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -160,7 +160,7 @@ class BucketStorage(S3Storage):
         return True
 
 
-def read_blocks(storage: Storage, name: str, start: int, length: int) -> Iterator[bytes]:
+def read_blocks(storage: Storage, name: str, start: int, length: int) -> Generator[bytes, None, None]:
     """A part of a stored file, in blocks. Raises FileNotFoundError, on a folder at once, on a bucket when read."""
     if isinstance(storage, BucketStorage):
         yield from storage.blocks(name, start, length)

@@ -3,69 +3,54 @@ say why."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-import selectors
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import soundfile as sf
+import soxr
 from numpy.typing import NDArray
 
 from voiceproject.errors import PublicError
-from voiceproject.media.content_type import NotTaken, mp3_states_its_length, sniff
-from voiceproject.media.decoder import NO_DECODER, REFUSED
+from voiceproject.media import decoding
+from voiceproject.media.content_type import Content, NotTaken, sniff
+from voiceproject.media.decoder import FIELDS
 
 log = logging.getLogger(__name__)
 
 Samples = NDArray[np.float32]
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 192_000
+# Nothing behind this module has more.
+HIGHEST_RATE = 48_000
 BLOCK_FRAMES = 65_536
 # -60 dBFS. Where nothing is louder there is no speech to copy and no song to cover.
 SILENCE = 1e-3
+# Encoders fill their last frames up; who cuts a song to the limit shall not be refused for that.
+GRACE_SECONDS = 0.5
 
-DECODER_COMMAND = [sys.executable, "-I", str(Path(__file__).with_name("decoder.py"))]
-DECODER_DEADLINE_SECONDS = 120.0
-
-# libsndfile's own names for what the first bytes promised; whatever else it finds in a file is not taken.
-_SNDFILE_FORMATS = {
-    "wav": (
-        {"WAV", "WAVEX", "RF64"},
-        {"PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"},
-    ),
-    "flac": ({"FLAC"}, {"PCM_S8", "PCM_16", "PCM_24"}),
-    "mp3": ({"MP3"}, {"MPEG_LAYER_III"}),
-    "vorbis": ({"OGG"}, {"VORBIS"}),
-    "opus": ({"OGG"}, {"OPUS"}),
-}
-_SEEK_FAILED = 39  # libsndfile's SFE_BAD_SEEK
-_DEMUXERS = {"m4a": "mov", "aac": "aac", "webm": "matroska"}
-_TAKEN = "Send wav, mp3, flac, ogg, opus, m4a, aac or webm."
+TAKEN = "Send wav, mp3, flac, ogg, opus, m4a, aac or webm."
 
 _MESSAGES = {
-    "not_audio": f"is not an audio file. {_TAKEN}",
-    "unsupported_format": f"is in a format that is not taken here. {_TAKEN}",
+    "not_audio": f"is not an audio file. {TAKEN}",
+    "unsupported_format": f"is in a format that is not taken here. {TAKEN}",
     "empty": "holds no audio. Send a recording.",
     "truncated": "breaks off before its end: part of the file is missing. Upload it again.",
     "corrupt": "is damaged and cannot be decoded. Export it again, as wav for instance.",
-    "too_many_channels": "has more than two channels. Send mono or stereo.",
+    "too_many_channels": "has more than eight channels. Send mono or stereo.",
     "sample_rate": f"has a sample rate outside {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz. Send 44100 Hz.",
     "not_finite": "holds samples that are not numbers (NaN or infinity). Export it again as 16-bit wav.",
     "silent": "is silent. Send a recording that can be heard.",
     "too_slow": "took too long to decode. Send it as wav, mp3 or flac.",
 }
+_BREAKS_OFF = (
+    "breaks off: {found} of audio were found, and the rest of the file is missing or damaged. Upload it again."
+)
 
 
 @dataclass(frozen=True)
@@ -77,11 +62,14 @@ class Bounds:
 
     def refuse(self, reason: str, found: Any) -> NoReturn:
         details = {"field": self.field, "reason": reason, "found": found}
-        raise PublicError("invalid_audio", f"{self.field} {_MESSAGES[reason]}", details)
+        message = _MESSAGES[reason]
+        if reason == "truncated" and " s" in str(found):
+            message = _BREAKS_OFF.format(found=str(found).partition(" s")[0] + " s")
+        raise PublicError("invalid_audio", f"{self.field} {message}", details)
 
     def check_maximum(self, seconds: float, *, exact: bool = True) -> None:
         """Not exact: the audio is at least that long, and nobody went on to find its end."""
-        if seconds > self.max_seconds:
+        if seconds > self.max_seconds + GRACE_SECONDS:
             length = f"is {seconds:.2f} s long" if exact else f"is longer than {self.max_seconds:g} s"
             self._refuse_length("too_long", seconds, length)
 
@@ -109,180 +97,144 @@ class Bounds:
 
 @dataclass
 class Source:
+    """sample_rate: of the blocks, float32 (n, channels) with one or two channels and at most BLOCK_FRAMES frames.
+
+    upload_rate, upload_channels: of the file; frames: of the file, read so far; loudest: the highest RMS of any 50 ms;
+    warnings: complete after the last block.
+    """
+
     format: str
     sample_rate: int
     channels: int
-    promised: int | None  # frames, as the header has it
-    blocks: Iterator[Samples]  # float32 (n, channels), n <= BLOCK_FRAMES
-    frames: int = 0  # really read so far
+    upload_rate: int
+    upload_channels: int
+    blocks: Iterator[Samples] = field(default_factory=lambda: iter(()))
+    frames: int = 0
+    loudest: float = 0.0
+    listen: Callable[[Samples], object] | None = None  # called with each block at the file's own rate
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.upload_rate
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], bounds: Bounds) -> Iterator[Source]:
-    """Open an upload by its content; its header has been checked here, and each block is as it is read."""
+def opened(path: str | os.PathLike[str], bounds: Bounds, sample_rate: int | None = None) -> Iterator[Source]:
+    """Open an upload by its content. Its blocks come at `sample_rate`, or at its own up to HIGHEST_RATE.
+
+    All audio of clients comes in here. Bounds are held against the header, and against each block as it is read. Raises
+    PublicError.
+    """
     with open(path, "rb") as file:
         try:
-            kind = sniff(file)
+            content = sniff(file)
         except NotTaken as refusal:
             bounds.refuse(refusal.reason, refusal.found)
-        stated = kind != "mp3" or mp3_states_its_length(file)
-        # libsndfile and the child go by the descriptor's own position; nothing here reads `file` after this.
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
-        child = kind in _DEMUXERS
-        with _container(file, kind, bounds) if child else _sndfile(file, kind, stated, bounds) as source:
-            if source.channels > 2:
-                bounds.refuse("too_many_channels", source.channels)
-            if not MIN_SAMPLE_RATE <= source.sample_rate <= MAX_SAMPLE_RATE:
-                bounds.refuse("sample_rate", source.sample_rate)
-            if source.promised is not None:
-                bounds.check_maximum(source.promised / source.sample_rate)
+        with _plain_wav(file, content, bounds) if content.exact else _decoded(file, content, bounds) as source:
+            if not MIN_SAMPLE_RATE <= source.upload_rate <= MAX_SAMPLE_RATE:
+                bounds.refuse("sample_rate", source.upload_rate)
+            source.sample_rate = sample_rate or min(source.upload_rate, HIGHEST_RATE)
             source.blocks = _checked(source, source.blocks, bounds)
+            if source.sample_rate != source.upload_rate:
+                source.blocks = _resampled(source, source.blocks)
             yield source
 
 
 def _checked(source: Source, blocks: Iterator[Samples], bounds: Bounds) -> Iterator[Samples]:
-    rate = source.sample_rate
     for block in blocks:
         source.frames += len(block)
-        bounds.check_maximum(source.frames / rate, exact=False)
+        bounds.check_maximum(source.seconds, exact=False)
         if not np.isfinite(block).all():
             bounds.refuse("not_finite", "NaN" if np.isnan(block).any() else "infinity")
+        source.loudest = max(source.loudest, _loudest(block, source.upload_rate))
+        if source.listen is not None:
+            source.listen(block)
         yield block
-    # An MP3 header may count the decoder's delay and the padding of the last frame.
-    slack = 4 * 1152 if source.format == "mp3" else 0
-    if source.promised is not None and source.frames < source.promised - slack:
-        bounds.refuse("truncated", f"{source.frames / rate:.2f} of {source.promised / rate:.2f} s")
     if source.frames == 0:
         bounds.refuse("empty", 0)
-    bounds.check_minimum(source.frames / rate)
+    bounds.check_minimum(source.seconds)
+
+
+def _loudest(samples: Samples, rate: int) -> float:
+    """The highest RMS of any 50 ms of (n,) or (n, channels) samples, each piece without its own offset."""
+    size = max(1, min(len(samples), rate // 20))
+    pieces = samples[: len(samples) // size * size].reshape(-1, size, *samples.shape[1:])
+    # A second at a time: the variance is taken in float64.
+    seconds = [pieces[start : start + 20] for start in range(0, len(pieces), 20)]
+    return math.sqrt(max((float(np.var(part, axis=1, dtype=np.float64).max()) for part in seconds), default=0.0))
+
+
+def _resampled(source: Source, blocks: Iterator[Samples]) -> Iterator[Samples]:
+    stream = soxr.ResampleStream(source.upload_rate, source.sample_rate, source.channels, dtype="float32", quality="HQ")
+    made = 0
+    for block in blocks:
+        out = stream.resample_chunk(np.ascontiguousarray(block))
+        made += len(out)
+        if len(out):
+            yield out
+    # The resampler may round its last frame up or down.
+    out = stream.resample_chunk(np.zeros((0, source.channels), np.float32), last=True)
+    left = round(source.frames * source.sample_rate / source.upload_rate) - made
+    out = np.pad(out, ((0, max(0, left - len(out))), (0, 0)))[: max(0, left)]
+    if len(out):
+        yield out
 
 
 @contextmanager
-def _sndfile(file: BinaryIO, kind: str, stated: bool, bounds: Bounds) -> Iterator[Source]:
-    formats, subtypes = _SNDFILE_FORMATS[kind]
+def _plain_wav(file: BinaryIO, content: Content, bounds: Bounds) -> Iterator[Source]:
+    """By libsndfile in this process, which takes a tenth of the time."""
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
     try:
         # By descriptor: no name reaches libsndfile, which would take some formats from it.
         sound = sf.SoundFile(file.fileno(), closefd=False)
     except sf.LibsndfileError as error:
-        log.info("libsndfile refused a %s file: %s", kind, error.error_string)
-        bounds.refuse("corrupt", f"a {kind} header that cannot be read")
+        log.info("libsndfile refused a wav file: %s", error.error_string)
+        bounds.refuse("corrupt", "a wav header that cannot be read")
     with sound:
-        if sound.format not in formats or sound.subtype not in subtypes:
+        if sound.format not in ("WAV", "WAVEX", "RF64") or sound.channels > 2:
             bounds.refuse("unsupported_format", f"{sound.format} {sound.subtype}")
-        # A FLAC stream of unknown length is "2**63 - 1" frames long.
-        promised = sound.frames if stated and sound.frames < 2**62 else None
-        source = Source(kind, sound.samplerate, sound.channels, promised, iter(()))
-        source.blocks = _sndfile_blocks(sound, source, bounds)
+        bounds.check_maximum(sound.frames / sound.samplerate)
+        source = Source(content.kind, sound.samplerate, sound.channels, sound.samplerate, sound.channels)
+        source.blocks = sound.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True)
         yield source
 
 
-def _sndfile_blocks(sound: sf.SoundFile, source: Source, bounds: Bounds) -> Iterator[Samples]:
-    while True:
-        out = np.full((BLOCK_FRAMES, sound.channels), np.nan, np.float32)
-        try:
-            block = sound.read(dtype="float32", always_2d=True, out=out)
-        except sf.LibsndfileError as error:
-            # FLAC, at a cut or at the end of a stream of unknown length (where soundfile's own seek fails): the
-            # read has filled part of its array. What a stream stated as its length is compared later.
-            log.info("libsndfile stopped after %d frames: %s", source.frames, error.error_string)
-            yield out[: np.count_nonzero(np.isfinite(out[:, 0]))]
-            if source.promised is None and error.code != _SEEK_FAILED:
-                bounds.refuse("corrupt", f"unreadable after {source.frames / source.sample_rate:.2f} s")
-            return
-        if not len(block):
-            return
-        yield block
+@contextmanager
+def _decoded(file: BinaryIO, content: Content, bounds: Bounds) -> Iterator[Source]:
+    """By FFmpeg in a process of its own."""
+    request = {name: getattr(content, name) for name in FIELDS}
+    request["patches"] = {place: data.hex() for place, data in content.patches.items()}
+    request |= {"max_seconds": bounds.max_seconds, "max_sample_rate": MAX_SAMPLE_RATE}
+    child = decoding.server.decode(file.fileno(), request)
+    try:
+        with _told(content, bounds):
+            header = child.header()
+        rate, channels = int(header["sample_rate"]), int(header["channels"])
+        source = Source(content.kind, rate, channels, rate, int(header["upload_channels"]))
+        source.blocks = _blocks(child, source, content, bounds)
+        yield source
+    finally:
+        child.close()
+
+
+def _blocks(child: decoding.Decoding, source: Source, content: Content, bounds: Bounds) -> Iterator[Samples]:
+    with _told(content, bounds):
+        yield from child.blocks(source.channels)
+    source.warnings += [f"{bounds.field} {warning}" for warning in child.warnings]
 
 
 @contextmanager
-def _container(file: BinaryIO, kind: str, bounds: Bounds) -> Iterator[Source]:
-    with tempfile.TemporaryFile() as errors:
-        child = _Child(file, _DEMUXERS[kind], errors, bounds)
-        try:
-            rate, channels = child.header()
-            yield Source(kind, rate, channels, None, child.blocks(channels))
-        finally:
-            child.end()
-
-
-class _Child:
-    """A decoder process (decoder.py) and the clock it is under."""
-
-    def __init__(self, file: BinaryIO, demuxer: str, errors: BinaryIO, bounds: Bounds) -> None:
-        self.bounds = bounds
-        self.errors = errors
-        self.deadline = time.monotonic() + DECODER_DEADLINE_SECONDS
-        self.rest = b""
-        self.process = subprocess.Popen(
-            [*DECODER_COMMAND, demuxer, str(bounds.max_seconds), str(MAX_SAMPLE_RATE)],
-            stdin=file,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-            cwd="/",
-            start_new_session=True,
-        )
-
-    def header(self) -> tuple[int, int]:
-        """Sample rate and channels, once the first samples are there."""
-        while b"\n" not in self.rest and len(self.rest) < 4096:
-            chunk = self.read()
-            if not chunk:
-                self.check_end()
-                self.bounds.refuse("empty", 0)
-            self.rest += chunk
-        line, _, self.rest = self.rest.partition(b"\n")
-        header = json.loads(line)
-        return int(header["sample_rate"]), int(header["channels"])
-
-    def blocks(self, channels: int) -> Iterator[Samples]:
-        frame_bytes = 4 * channels
-        while True:
-            whole = len(self.rest) - len(self.rest) % frame_bytes
-            for start in range(0, whole, BLOCK_FRAMES * frame_bytes):
-                piece = self.rest[start : min(whole, start + BLOCK_FRAMES * frame_bytes)]
-                yield np.frombuffer(piece, dtype="<f4").reshape(-1, channels).astype(np.float32)
-            chunk = self.read()
-            if not chunk:
-                break
-            self.rest = self.rest[whole:] + chunk
-        self.check_end()
-
-    def read(self) -> bytes:
-        assert self.process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            if not selector.select(max(0.0, self.deadline - time.monotonic())):
-                self.bounds.refuse("too_slow", f"more than {DECODER_DEADLINE_SECONDS:g} s")
-        return os.read(self.process.stdout.fileno(), 2**18)
-
-    def check_end(self) -> None:
-        """Return if the child ended well; otherwise raise the refusal that its end means."""
-        try:
-            status = self.process.wait(max(0.0, self.deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self.bounds.refuse("too_slow", f"more than {DECODER_DEADLINE_SECONDS:g} s")
-        if status == 0:
-            return
-        self.errors.seek(0)
-        text = self.errors.read(65_536).decode(errors="replace").strip()
-        if status == NO_DECODER:
-            message = "This server cannot decode m4a, aac or webm. Send wav, mp3, flac or ogg."
-            raise PublicError("not_configured", message)
-        if status == REFUSED and text:
-            refusal = json.loads(text.splitlines()[-1])
-            if refusal["reason"] == "too_long":
-                self.bounds.check_maximum(float(refusal["found"]))
-            self.bounds.refuse(refusal["reason"], refusal["found"])
-        if status == -signal.SIGXCPU:
-            self.bounds.refuse("too_slow", "the decoder's processor time ran out")
-        log.warning("The audio decoder ended with status %d: %s", status, text[-2000:])
-        self.bounds.refuse("corrupt", "the decoder gave up")
-
-    def end(self) -> None:
-        """Whatever happened, no process stays: it has a group of its own, which is killed as a whole."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+def _told(content: Content, bounds: Bounds) -> Iterator[None]:
+    try:
+        yield
+    except decoding.NoDecoder:
+        message = f"This server can decode plain wav files only, and {bounds.field} is {content.kind}."
+        raise PublicError("not_configured", message) from None
+    except decoding.Refused as refusal:
+        if refusal.reason == "too_long":
+            bounds.check_maximum(float(refusal.found))
+        bounds.refuse(refusal.reason, refusal.found)
+    except decoding.Crashed as error:
+        log.warning("The audio decoder gave up: %s", error)
+        bounds.refuse("corrupt", "the decoder gave up")

@@ -58,6 +58,6 @@ class VerifyView(BodyLimitMixin, APIView):
         serializer = VerifySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         # Listening to a long file takes seconds; some threads are always left for others.
-        with waiting_slot():
+        with waiting_slot(request.user.pk):
             finding = verification.verify(upload_path(serializer.validated_data["file"]))
         return Response(FindingSerializer(finding).data)

@@ -32,6 +32,8 @@ SHIFTS = tuple(HOP * eighth // 8 for eighth in range(8))
 # So many frames go to one process, which bounds the memory: two minutes.
 PIECE_FRAMES = 960
 TIMEOUT_SECONDS = 60.0
+# What a query takes at most besides the samples: a piece of them with all its shifts, and FFmpeg's process.
+QUERY_BYTES = 64 * 1024 * 1024
 
 # One recording is part of another when so many different numbers lie in both at the same distance in time, not all of
 # them of the same second, within four seconds. bench/provenance.py tells how far speech in the same voice stays below,
@@ -162,7 +164,7 @@ def _chromaprint(samples: NDArray[np.int16]) -> NDArray[np.int64]:
     try:
         done = subprocess.run(
             arguments,
-            input=samples.tobytes(),
+            input=samples.view(np.uint8).data,
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},  # none of our secrets

@@ -104,7 +104,7 @@ def read_manifest(path: Path) -> Manifest | None:
     """What a file's manifest is worth; None where it has none."""
     try:
         with path.open("rb") as file:
-            mime = READ_TYPES.get(sniff(file))
+            mime = READ_TYPES.get(sniff(file).kind)
     except NotTaken:
         return None
     if mime is None:

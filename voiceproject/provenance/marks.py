@@ -25,7 +25,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile as sf
-import soxr
 from django.conf import settings
 from django.core.files.storage import default_storage
 from django.db import transaction
@@ -34,6 +33,8 @@ from django.db.models.functions import Now
 from numpy.typing import NDArray
 
 from voiceproject.media.storage import fetch
+from voiceproject.media.uploads import BLOCK_FRAMES
+from voiceproject.media.voice import resampled
 from voiceproject.prepared import Insert
 from voiceproject.provenance import fingerprint
 from voiceproject.provenance.manifest import kind_of
@@ -83,13 +84,13 @@ def mark_sent(job_id: uuid.UUID, digest: str, *, what: str) -> None:
 def mark_partial(job_id: uuid.UUID, content: bytes, format: str, rate: int, sent: str) -> None:
     """Remembers what was sent of a stream that broke off. rate: of PCM, in Hz."""
     try:
-        samples, rate = _decoded(io.BytesIO(content), format, rate)
+        samples = _decoded(io.BytesIO(content), format, rate)
     except sf.LibsndfileError:
         return  # Nothing was sent that could be heard.
-    if len(samples) >= PARTIAL_SECONDS * rate:
+    if len(samples) >= PARTIAL_SECONDS * fingerprint.SAMPLE_RATE:
         mark = Mark.objects.create(kind=Mark.Kind.SYNTHESIS, job_id=job_id, sha256=sent)
         try:
-            keep_landmarks(mark, fingerprint.landmarks(samples, rate))
+            keep_landmarks(mark, fingerprint.landmarks(samples, fingerprint.SAMPLE_RATE))
         except fingerprint.NoFingerprint as error:
             log.error("a broken stream is known by its hash alone: %s", error, extra={"job": job_id})
 
@@ -139,13 +140,13 @@ def _make(mark: Mark) -> None:
         try:
             fetch(default_storage, mark.file, Path(file.name))
             with open(file.name, "rb") as content:
-                samples, rate = _decoded(content, format, mark.sample_rate or 0)
+                samples = _decoded(content, format, mark.sample_rate or 0)
         except (FileNotFoundError, sf.LibsndfileError) as error:
             log.warning("no landmarks of a file: %r", error, extra={"job": mark.job_id})
             Mark.objects.filter(pk=mark.pk).update(landmarks_due_at=None)
             return
     try:
-        landmarks = fingerprint.landmarks(samples, rate)
+        landmarks = fingerprint.landmarks(samples, fingerprint.SAMPLE_RATE)
     except fingerprint.NoFingerprint as error:
         log.error("no landmarks of a file yet: %s", error, extra={"job": mark.job_id})
         return  # They stay due, and are tried again.
@@ -169,22 +170,19 @@ def in_chunks(values: list[int], size: int = 500) -> Iterator[list[int]]:
         yield values[start : start + size]
 
 
-def _decoded(file: BinaryIO, format: str, rate: int) -> tuple[NDArray[np.float32], int]:
+def _decoded(file: BinaryIO, format: str, rate: int) -> NDArray[np.float32]:
+    """A file of our own at the fingerprint's rate; rate: of bare PCM, mono, in Hz."""
     if format == "pcm":
-        return np.frombuffer(file.read(), "<i2").astype(np.float32) / np.float32(32_768), rate
-    return sf.read(file, dtype="float32")
+        return _mono(file, format="RAW", subtype="PCM_16", endian="LITTLE", samplerate=rate, channels=1)
+    return _mono(file)
 
 
-def _mono(path: Path) -> NDArray[np.float32]:
+def _mono(file: Path | BinaryIO, **options: Any) -> NDArray[np.float32]:
     """An audio file of our own at the fingerprint's rate, read in blocks."""
-    with sf.SoundFile(path) as file:
-        return at_low_rate(
-            file.samplerate, (block.mean(axis=1) for block in file.blocks(65_536, dtype="float32", always_2d=True))
-        )
+    with sf.SoundFile(file, **options) as source:
+        blocks = source.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True)
+        return at_low_rate(source.samplerate, (block.mean(axis=1) for block in blocks))
 
 
 def at_low_rate(rate: int, blocks: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-    resampler = soxr.ResampleStream(rate, fingerprint.SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    parts = [resampler.resample_chunk(np.ascontiguousarray(block, np.float32)) for block in blocks]
-    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(parts)
+    return np.concatenate([np.zeros(0, np.float32), *resampled(blocks, rate, fingerprint.SAMPLE_RATE)])

@@ -13,6 +13,7 @@ from django.db.models import Q
 from numpy.typing import NDArray
 
 from voiceproject.errors import PublicError
+from voiceproject.media import memory
 from voiceproject.media.uploads import Bounds, opened
 from voiceproject.provenance import fingerprint
 from voiceproject.provenance.manifest import read_manifest
@@ -29,6 +30,7 @@ NEEDED: dict[str, tuple[int, float]] = {
     Mark.Kind.COVER: (6, 1 / 3),
 }
 VERIFY_SECONDS = 1200.0
+BYTES_PER_SECOND = 2 * 4 * fingerprint.SAMPLE_RATE  # of a recording, twice while its blocks are joined
 VERIFY_PENDING = 20  # marks whose landmarks a verification makes itself, where no worker came to it
 
 
@@ -49,17 +51,20 @@ class Finding:
 
 def verify(path: Path) -> Finding:
     """Whether and when a file was made here. Raises PublicError invalid_audio where nothing is known of it and it is no
-    audio that could be listened to."""
-    manifest = read_manifest(path)
-    state = manifest.state if manifest else "none"
-    if manifest and manifest.state == "ours":
-        return Finding(True, state, "manifest", manifest.made_at, manifest.kind)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    mark = Mark.objects.filter(Q(sha256=digest) | Q(stream_sha256=digest)).order_by("id").first()
-    how = "hash"
-    if mark is None:
-        mark, how = _heard(path), "fingerprint"
+    audio that could be listened to, and too_many_waiting."""
+    # To look for a manifest, C2PA reads the whole file into memory.
+    to_hear = memory.to_decode(path, VERIFY_SECONDS, BYTES_PER_SECOND) + fingerprint.QUERY_BYTES
+    with memory.claim(max(path.stat().st_size, to_hear)):
+        manifest = read_manifest(path)
+        state = manifest.state if manifest else "none"
+        if manifest and manifest.state == "ours":
+            return Finding(True, state, "manifest", manifest.made_at, manifest.kind)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        mark = Mark.objects.filter(Q(sha256=digest) | Q(stream_sha256=digest)).order_by("id").first()
+        how = "hash"
+        if mark is None:
+            mark, how = _heard(path), "fingerprint"
     if mark is None:
         return Finding(False, state)
     return Finding(True, state, how, mark.made_at, mark.kind)

@@ -26,17 +26,33 @@ from voiceproject.errors import PublicError, StreamBroken
 from voiceproject.server import websockets
 from voiceproject.server.bodies import FREE_BYTES, Body
 from voiceproject.server.connection import EXTENSION
+from voiceproject.telemetry.logging import bind
+from voiceproject.web import slots
 from voiceproject.web.client_ip import comes_from_proxy
 from voiceproject.web.errors import json_response
-from voiceproject.web.streams import GONE, LAPSED, BodyWanted, Held, Live, Stream, streams
+from voiceproject.web.streams import (
+    BROKEN,
+    DONE,
+    GONE,
+    LAPSED,
+    STOPPED,
+    TOO_SLOW,
+    BodyWanted,
+    Held,
+    Live,
+    Stream,
+    streams,
+)
 from voiceproject.web.threads import in_thread
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("voiceproject.access")
 
 BLOCK_BYTES = 64 * 1024
 RECHECK_SECONDS = 4.0  # A key that was checked with the head is checked again behind a body that took longer.
 # What only a proxy may say. Where TRUSTED_PROXIES names none, whoever connects is taken for one, as with HTTPS=true.
 FORWARDED = ("HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED")
+LONG_SECONDS = 1.0  # The end of a download that went well is logged only where it took so long.
 _END = object()
 
 
@@ -53,6 +69,7 @@ class Request(ASGIRequest):
     credentials: Any = None
     scopes: tuple[str, ...] = ()
     request_id = ""
+    log_ids: dict[str, str] = {}  # what log lines of it carry, once the middleware was left
 
     def __init__(self, scope: Any, gone: threading.Event) -> None:
         super().__init__(scope, io.BytesIO())
@@ -113,12 +130,15 @@ class Exchange:
         self._body = Body(scope, receive)
         self._request = Request(scope, self._gone)
         self._response: HttpResponseBase | None = None
+        self._body_places: slots.Release | None = None
         self._stream: Stream | None = None
+        self._end = DONE
 
     async def run(self) -> None:
         watch: asyncio.Task[None] | None = None
         try:
             if await self._checked():
+                self._reserve()
                 await self._body.read(self._request.body_limit or FREE_BYTES)
                 self._limit()
                 if self._body.complete:
@@ -129,12 +149,15 @@ class Exchange:
                 await in_thread(self._respond, gone=self._gone)
             await self._deliver()
         except TooSlow:
+            self._end = TOO_SLOW
             self._cut(reset=True)
         except asyncio.CancelledError:
             # The time for a graceful stop is over. Nobody awaits this task, and uvicorn would log it as an error.
             log.warning("an answer was cut off, since the server stops", extra={"request_id": self._request.request_id})
+            self._end = STOPPED
             self._cut()
         finally:
+            self._tell_end()
             if self._connection is not None:
                 self._connection.on_end = None
             if watch is not None:
@@ -144,6 +167,28 @@ class Exchange:
             if self._response is not None and not self._response.closed:
                 await in_thread(self._response.close)
             self._body.close()
+            if self._body_places is not None:
+                self._body_places()
+
+    def _reserve(self) -> None:
+        """Counts a large body against its tenant's share, before it is read."""
+        body, request = self._body, self._request
+        if request.credentials and not body.complete and body.error is None:
+            tenant = request.credentials[0].pk
+            self._body_places = slots.bodies.acquire(tenant, body.stated or request.body_limit)
+            if self._body_places is None:
+                body.error = slots.bodies.refusal(tenant)
+
+    def _tell_end(self) -> None:
+        """Logs the end of an answer that was held or streamed; the middleware has logged its start."""
+        stream, seconds = self._stream, self._body.seconds
+        if stream is None:
+            return
+        end = stream.why or self._end
+        if stream.waits or end != DONE or seconds >= LONG_SECONDS:
+            extra = {"duration_ms": round(1000 * seconds), "bytes": self._send.sent, "ended": end}
+            with bind(**self._request.log_ids):
+                access_log.info("%s %s ended", self._request.method, self._request.path, extra=extra)
 
     async def _checked(self) -> bool:
         """Whether the body shall be read, as far as the head tells. A small one is there before anybody could ask."""
@@ -260,6 +305,7 @@ class Exchange:
             log.debug("a streamed body is cut off")
         except OSError as error:
             log.warning("a body could not be read to its end: %s", error)
+        self._end = BROKEN
         self._cut()
         return False
 
@@ -286,7 +332,7 @@ class Sender:
     def __init__(self, send: Any) -> None:
         self._send = send
         self._waited = 0.0
-        self._sent = 0
+        self.sent = 0  # bytes of the body
 
     async def start(self, response: HttpResponseBase, close: bool) -> None:
         headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
@@ -308,7 +354,7 @@ class Sender:
         await self._timed({"type": "http.response.body"}, 0)
 
     async def _timed(self, message: dict[str, Any], count: int) -> None:
-        allowed = self.GRACE_SECONDS + self._sent / self.MIN_BYTES_A_SECOND - self._waited
+        allowed = self.GRACE_SECONDS + self.sent / self.MIN_BYTES_A_SECOND - self._waited
         started = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, min(self.IDLE_SECONDS, allowed))):
@@ -316,4 +362,4 @@ class Sender:
         except TimeoutError:
             raise TooSlow from None
         self._waited += time.monotonic() - started
-        self._sent += count
+        self.sent += count

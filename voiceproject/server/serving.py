@@ -7,6 +7,7 @@ by engines and workers, and who waits costs no thread (see voiceproject.server.e
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import resource
@@ -30,6 +31,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
 
 # `quickstart` promises to end within seconds; a server in production lets running requests finish.
 STOP_SECONDS = 1 if os.environ.get("VOICEPROJECT_LIFELINE") else 28
+
+
+# So long a thread waits for a connection: as long as one may take to be made (connect_timeout), and one more.
+POOL_TIMEOUT_SECONDS = 10.0
 
 
 class Server(uvicorn.Server):
@@ -99,7 +104,19 @@ loglevel = "warning"
 control_socket_disable = True
 
 
+# glibc's number of the option, and from which size on an array is memory of its own, which goes back when it is freed.
+# By itself glibc raises that size to 32 MB, and keeps such arrays in an arena of each thread that had one.
+_M_MMAP_THRESHOLD, OWN_MEMORY_BYTES = -3, 1024 * 1024
+
+
+def give_back_arrays() -> None:
+    """Lets this process and those that it forks give large arrays back to the system. Nothing where it is not glibc."""
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, OWN_MEMORY_BYTES)
+
+
 def on_starting(server: Any) -> None:
+    give_back_arrays()
     end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
@@ -117,6 +134,27 @@ def end_with_parent(end: Callable[[], None]) -> None:
         end()
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def share_connections() -> None:
+    """Has this process' threads share connections to PostgreSQL (Django's own pool), of which there are so few.
+
+    For a web process alone, before it has one: a worker has as many threads as it works on jobs, and each needs its
+    own.
+    """
+    database = settings.DATABASES["default"]
+    if settings.DATABASE_POOL_SIZE and database["ENGINE"].endswith("postgresql"):
+        database["CONN_MAX_AGE"] = 0  # Whoever has done with a connection gives it back at once.
+        database["OPTIONS"]["pool"] = {
+            "min_size": 0,
+            "max_size": settings.DATABASE_POOL_SIZE,
+            "timeout": POOL_TIMEOUT_SECONDS,
+            "max_idle": 60.0,
+        }
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    share_connections()
 
 
 def post_worker_init(worker: Any) -> None:

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import re
 import threading
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC
 from difflib import get_close_matches
 from typing import Any
@@ -28,6 +29,7 @@ from rest_framework.request import Request
 
 from voiceproject.errors import UNKNOWN_FIELD, PublicError
 from voiceproject.media.storage import presigned_url, read_blocks
+from voiceproject.web import slots
 from voiceproject.web.streams import BodyWanted
 
 # Room for the form fields and the part headers around the files.
@@ -123,9 +125,21 @@ def preferences(request: Request) -> dict[str, str]:
     return found
 
 
+class _AnyCase(dict):
+    """Choices by their names, in capitals or not."""
+
+    def __missing__(self, name: str) -> Any:
+        wanted = name.strip().casefold()
+        for known, value in self.items():
+            if known.casefold() == wanted:
+                return value
+        raise KeyError(name)
+
+
 def tell_choices(field: serializers.Field) -> None:
-    """REST framework's "is not a valid choice" leaves the client to look for those that are."""
+    """Takes a choice in any case; a refusal lists them all, which REST framework's "is not a valid choice" does not."""
     if isinstance(field, serializers.ChoiceField):
+        field.choice_strings_to_values = _AnyCase(field.choice_strings_to_values)
         choices = ", ".join(str(choice) for choice in field.choices).replace("{", "{{").replace("}", "}}")
         field.error_messages["invalid_choice"] = f'"{{input}}" is not one of: {choices}.'
 
@@ -302,7 +316,8 @@ class CursorPagesById(CursorPages):
 def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str, filename: str) -> HttpResponseBase:
     """A stored file with `Range` (206, 416), `If-Range`, `ETag` and `If-None-Match`, as RFC 9110 has them.
 
-    One range is served; of several the whole file is sent, as the RFC allows.
+    One range is served; of several the whole file is sent, as the RFC allows. Raises PublicError result_expired,
+    range_not_satisfiable, too_many_waiting.
     """
     name = str(stored.name)
     try:
@@ -352,8 +367,24 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     headers["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
         return HttpResponse(status=status, headers=headers, content_type=content_type)
-    body = read_blocks(stored.storage, name, start, stop - start)
+    blocks = read_blocks(stored.storage, name, start, stop - start)
+    known_as = getattr(request, "credentials", None)
+    body = _Download(blocks, slots.downloads.take(known_as[0].pk if known_as else request.user.pk))
     return StreamingHttpResponse(body, status=status, headers=headers, content_type=content_type)
+
+
+class _Download:
+    """The blocks of a file, and its place among the downloads, which is given back when it is closed."""
+
+    def __init__(self, blocks: Generator[bytes, None, None], release: Callable[[], None]) -> None:
+        self._blocks, self._release = blocks, release
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._blocks
+
+    def close(self) -> None:
+        self._blocks.close()
+        self._release()
 
 
 class QueryTimeField(serializers.DateTimeField):

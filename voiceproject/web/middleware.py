@@ -70,6 +70,8 @@ class RequestMiddleware:
                 # Only told how long the body would be; the server has nothing to drop.
                 response.setdefault("Content-Length", str(len(response.content)))
                 response.content = b""
+            if response.streaming or isinstance(response, Held):
+                request.log_ids = bound()  # type: ignore[attr-defined] # for the end of it
             self.tell(request, response, started, span)
         return response
 

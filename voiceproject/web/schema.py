@@ -125,7 +125,8 @@ NOTHING = (
 )  # fmt: skip
 # Left out of a request's example, which should be taken as it stands: what needs more than the request itself, or that
 # the engine makes use of it.
-NOT_SENT = ("callback_url", "lyrics", "reference_text", "reference_language", "preview_seconds", "seed", "model_id")
+NOT_SENT = ("callback_url", "lyrics", "reference_text", "reference_language", "preview_seconds", "seed", "model_id",
+            "instrumental")  # fmt: skip
 FILES = ("reference_audio", "reference_voice")  # sent instead of voice_id
 QUEUED: dict[str, Any] = {"status": "queued", "stage": "queued", "progress": 0, "attempts": 0, "queue_position": 1}
 OF_FORMAT: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""Slots for requests that wait long in a thread: for an engine, for a file to be decoded or packed.
+"""Shares of what requests hold while they wait: threads, open answers, bodies that are on their way.
 
-A thread that waits serves nobody else. There are four slots fewer than threads, so that some threads are always left
-for short requests. Each process counts its own.
+A thread that waits, for an engine or for a file to be decoded or packed, serves nobody else. There are four slots fewer
+than threads, so that some threads are always left for short requests. Each process counts its own.
 """
 
 from __future__ import annotations
@@ -17,76 +17,98 @@ from django.db import connection
 
 from voiceproject.errors import PublicError
 
-_slots = threading.BoundedSemaphore(max(1, settings.WEB_THREADS - 4))
-
-
-@contextmanager
-def waiting_slot() -> Iterator[None]:
-    """A slot for the block. Closes the database connection first. Raises PublicError too_many_waiting (503)."""
-    release = acquire_slot()
-    if release is None:
-        raise too_many_waiting()
-    try:
-        yield
-    finally:
-        release()
-
-
-def acquire_slot() -> Callable[[], None] | None:
-    """Takes a slot and returns the function that releases it (once, however often it is called). None: all are taken.
-
-    Closes the database connection of this thread.
-    """
-    if not _slots.acquire(blocking=False):
-        return None
-    held = [True]
-
-    def release() -> None:
-        if held:
-            held.clear()
-            _slots.release()
-
-    close_connection()
-    return release
+Release = Callable[[], None]
 
 
 class Places:
-    """Places for answers that wait without a thread: so many in all, and so many of each tenant."""
+    """So many places in all, of which no tenant takes so many that none is left for others.
 
-    def __init__(self, most: int, most_of_one: int) -> None:
-        self._most, self._most_of_one = most, most_of_one
+    name: of what they are, for messages; most_of_one: of one tenant, where there is such a limit.
+
+    A sixteenth is for tenants that have none. Of the others a tenant gets one more while it has less than eight times
+    those that are free (a "dynamic threshold", as switches share their buffers): one alone gets five sixths of all, and
+    each that comes after it gets less.
+    """
+
+    SHARE = 8
+    RESERVE = 16
+
+    def __init__(self, most: int, most_of_one: int | None = None, name: str = "requests that wait") -> None:
+        self._most, self._most_of_one = most, most if most_of_one is None else most_of_one
+        self._name = name
         self._lock = threading.Lock()
         self._taken: Counter[Any] = Counter()
 
-    def acquire(self, tenant: Any) -> Callable[[], None] | None:
-        """Takes a place and returns the function that gives it back (once, however often it is called), or None."""
+    def acquire(self, tenant: Any, count: int = 1) -> Release | None:
+        """Takes places, for a tenant's primary key. None where there are none; otherwise a function that gives them
+        back, once, however often it is called."""
         with self._lock:
-            if self._taken.total() >= self._most or self._taken[tenant] >= self._most_of_one:
+            free, taken = self._most - self._taken.total(), self._taken[tenant]
+            if taken:
+                free -= self._most // self.RESERVE
+            if count > free or taken + count > self._most_of_one or (taken and taken >= self.SHARE * free):
                 return None
-            self._taken[tenant] += 1
+            self._taken[tenant] += count
         held = [True]
 
         def release() -> None:
             with self._lock:
                 if held:
                     held.clear()
-                    self._taken[tenant] -= 1
+                    self._taken[tenant] -= count
                     if not self._taken[tenant]:
                         del self._taken[tenant]
 
         return release
 
+    def refusal(self, tenant: Any) -> PublicError:
+        """What is told to whoever got no place."""
+        whose = "You have as many as you may have" if self._taken[tenant] else "The server has as many as it can hold"
+        message = f"Too many {self._name}. {whose}. Try again when one has ended."
+        return PublicError("too_many_waiting", message, retry_after=5)
 
-_streams = Places(settings.WEB_STREAMS, settings.WEB_STREAMS_PER_TENANT)
+    def take(self, tenant: Any, count: int = 1) -> Release:
+        """As `acquire`. Raises PublicError too_many_waiting (503)."""
+        release = self.acquire(tenant, count)
+        if release is None:
+            raise self.refusal(tenant)
+        return release
 
 
-def acquire_stream(tenant: Any) -> Callable[[], None] | None:
-    """A place for an event stream or a held answer of this tenant (a primary key), as `acquire_slot`."""
-    return _streams.acquire(tenant)
+slots = Places(max(1, settings.WEB_THREADS - 4), name="requests that wait for an engine or for a file")
+streams = Places(settings.WEB_STREAMS, settings.WEB_STREAMS_PER_TENANT, "event streams, held answers and WebSockets")
+downloads = Places(settings.WEB_STREAMS, settings.WEB_STREAMS_PER_TENANT, "downloads")
+# In bytes: a large body lies on the disk until all of it is there.
+bodies = Places(
+    settings.WEB_THREADS * max(settings.MAX_UPLOAD_SIZE, settings.COVER_MAX_UPLOAD_SIZE), name="uploads on their way"
+)
 
 
-def too_many_waiting() -> PublicError:
-    return PublicError("too_many_waiting", "Too many requests wait here already. Try again later.", retry_after=5)
+@contextmanager
+def waiting_slot(tenant: Any) -> Iterator[None]:
+    """A slot for the block. Closes the database connection first. Raises PublicError too_many_waiting (503)."""
+    release = acquire_slot(tenant)
+    try:
+        yield
+    finally:
+        release()
+
+
+def acquire_slot(tenant: Any) -> Release:
+    """Takes a slot of this tenant (a primary key) and returns what releases it, however often it is called.
+
+    Closes the database connection of this thread. Raises PublicError too_many_waiting (503).
+    """
+    release = slots.take(tenant)
+    close_connection()
+    return release
+
+
+def return_connection() -> None:
+    """Gives this thread's connection back to the pool of a web process (DATABASE_POOL_SIZE), unless a transaction is
+    open. Nothing where there is no pool: then each thread keeps its own."""
+    if getattr(connection, "pool", None) is not None and not connection.in_atomic_block:
+        connection.close()
 
 
 def close_connection() -> None:

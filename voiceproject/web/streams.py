@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 
-# Why a stream ended early.
-GONE, LAPSED, STOPPED = "gone", "lapsed", "stopped"
+# Why a stream ended early, as `Stream.why` and the access log have it: the client went away, its key was revoked or has
+# expired, the server stops. In the log also: the client took too little, the server could not go on, or all is well.
+GONE, LAPSED, STOPPED = "client_gone", "key_ended", "server_stopped"
+TOO_SLOW, BROKEN, DONE = "client_too_slow", "broken", "done"
 
 
 class BodyWanted(HttpResponse):

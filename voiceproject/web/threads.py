@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import close_old_connections
 
+from voiceproject.web.slots import return_connection
+
 T = TypeVar("T")
 
-# Its threads are made when they are needed, and each keeps its database connection (CONN_MAX_AGE).
+# Its threads are made when they are needed. None keeps a connection of PostgreSQL's pool.
 _pool = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
 
 
@@ -22,7 +24,14 @@ async def in_thread(action: Callable[..., T], *args: Any, gone: threading.Event 
 
     Canceled, it sets `gone`, so that the action may end early, and waits for it: nobody else touches what it works on.
     """
-    running = _pool.submit(action, *args)
+
+    def act() -> T:
+        try:
+            return action(*args)
+        finally:
+            return_connection()
+
+    running = _pool.submit(act)
     future = asyncio.wrap_future(running)
     try:
         return await asyncio.shield(future)

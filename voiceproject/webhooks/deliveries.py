@@ -3,12 +3,17 @@
 The event is written in the transaction that ends the job, so that none is lost and none is told of an end that was not.
 Sending it is the workers' work, in threads of their own: a slow receiver holds up neither jobs nor other tenants'
 events. A delivery is claimed by one guarded UPDATE, and a claim whose worker has died runs out.
+
+The events of one job are sent in their order: the later one waits while an attempt at an earlier one is under way, and
+once it is written no further attempt is made at the earlier one, which is `superseded`. Who has such a one sent again
+gets it with `"superseded": true`.
 """
 
 from __future__ import annotations
 
 import base64
 import copy
+import json
 import logging
 import random
 import secrets
@@ -134,10 +139,20 @@ def on_job_ended(sender: Any, job: Job, **kwargs: Any) -> None:
             setattr(shown, field, "")
     type_ = f"{job.webhook_kind}.{job.status}"
     data = registry.kind_of(job).serialize(shown, PublicBase(job.callback_base))
-    event = {"type": type_, "timestamp": timezone.now().isoformat().replace("+00:00", "Z"), "data": data}
+    event = {
+        "type": type_,
+        "timestamp": timezone.now().isoformat().replace("+00:00", "Z"),
+        "sequence": job.revision,
+        "data": data,
+    }
     payload = JSONRenderer().render(event).decode()
     delivery = WebhookDelivery.objects.create(
-        tenant_id=job.tenant_id, job_id=job.pk, type=type_, url=job.callback_url, payload=payload
+        tenant_id=job.tenant_id,
+        job_id=job.pk,
+        type=type_,
+        url=job.callback_url,
+        sequence=job.revision,
+        payload=payload,
     )
     wake(delivery)
 
@@ -206,6 +221,8 @@ def due(limit: int = SLOTS) -> list[Any]:
     busy = [tenant for tenant, n in under_way.items() if n >= TENANT_SLOTS]
     # Those of a blocked tenant wait until it is unblocked.
     waiting = WebhookDelivery.objects.claimable().filter(tenant__is_active=True).exclude(tenant__in=busy).order_by()
+    # In the order of a job's events: those behind one that is under way are not tried yet.
+    waiting = waiting.exclude(job_id__in=WebhookDelivery.objects.under_way().values("job_id"))
     tenants = list(waiting.values_list("tenant", flat=True).distinct())
     tenants.sort(key=lambda tenant: (under_way.get(tenant, 0), random.random()))
     chosen: list[Any] = []
@@ -236,13 +253,34 @@ def claim(pk: Any) -> WebhookDelivery | None:
     secret_of(delivery.tenant)
     with transaction.atomic():
         WebhookSecret.objects.select_for_update().get(user=delivery.tenant_id)
-        if WebhookDelivery.objects.under_way().filter(tenant=delivery.tenant_id).count() >= TENANT_SLOTS:
+        under_way = WebhookDelivery.objects.under_way().filter(tenant=delivery.tenant_id)
+        # In their order: a later event waits for the attempt at an earlier one.
+        if under_way.count() >= TENANT_SLOTS or under_way.before(delivery).exists():
+            return None
+        if _supersede(delivery):
             return None
         claimable = WebhookDelivery.objects.claimable().filter(pk=pk)
         if not claimable.update(attempts=F("attempts") + 1, claimed_until=Now() + CLAIM, updated_at=Now()):
             return None
     delivery.refresh_from_db()
     return delivery
+
+
+def _supersede(delivery: WebhookDelivery) -> bool:
+    """Ends a delivery that a later event of its job has overtaken; whether it is such a one.
+
+    Not one that was asked for again and says itself that it is superseded.
+    """
+    if not WebhookDelivery.objects.after(delivery).exists() or _says_superseded(delivery):
+        return False
+    WebhookDelivery.objects.claimable().filter(pk=delivery.pk).update(
+        status=WebhookDelivery.Status.SUPERSEDED, next_attempt_at=None, claimed_until=None, updated_at=Now()
+    )
+    return True
+
+
+def _says_superseded(delivery: WebhookDelivery) -> bool:
+    return json.loads(delivery.payload).get("superseded") is True
 
 
 def deliver(pk: Any) -> bool:
@@ -283,11 +321,18 @@ def _settle(delivery: WebhookDelivery, status: int | None, error: str) -> None:
 
 
 def redeliver(delivery: WebhookDelivery) -> bool:
-    """Sends it again, now, with a day of retries from here. False while an attempt is under way."""
+    """Sends it again, now, with a day of retries from here. False while an attempt is under way.
+
+    Where a later event of the job has overtaken it, it says so: `superseded` is true in it.
+    """
+    changes: dict[str, Any] = {}
+    if WebhookDelivery.objects.after(delivery).exists():
+        event = json.loads(delivery.payload)
+        changes["payload"] = JSONRenderer().render(event | {"superseded": True}).decode()
     free = WebhookDelivery.objects.filter(Q(claimed_until=None) | Q(claimed_until__lte=Now()), pk=delivery.pk)
     changed = free.update(
         status=WebhookDelivery.Status.PENDING, next_attempt_at=Now(), claimed_until=None,
-        first_attempt=F("attempts"), updated_at=Now(),
+        first_attempt=F("attempts"), updated_at=Now(), **changes,
     )  # fmt: skip
     delivery.refresh_from_db()
     if changed:

@@ -38,6 +38,14 @@ class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
         free = Q(claimed_until=None) | Q(claimed_until__lte=Now())
         return self.filter(free, status=WebhookDelivery.Status.PENDING, next_attempt_at__lte=Now())
 
+    def before(self, delivery: WebhookDelivery) -> Self:
+        """Earlier events of the same job."""
+        return self.filter(job_id=delivery.job_id, sequence__lt=delivery.sequence)
+
+    def after(self, delivery: WebhookDelivery) -> Self:
+        """Later events of the same job."""
+        return self.filter(job_id=delivery.job_id, sequence__gt=delivery.sequence)
+
 
 class WebhookDelivery(models.Model):
     """One event for one receiver, and what came of telling it. Changed by voiceproject.webhooks.deliveries alone."""
@@ -46,6 +54,7 @@ class WebhookDelivery(models.Model):
         PENDING = "pending", _("Pending")
         DELIVERED = "delivered", _("Delivered")
         FAILED = "failed", _("Failed")
+        SUPERSEDED = "superseded", _("Superseded")
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(
@@ -54,6 +63,9 @@ class WebhookDelivery(models.Model):
     job_id = models.UUIDField(_("job id"), db_index=True, help_text=_("Not a foreign key: the job may be deleted"))
     type = models.CharField(_("type"), max_length=64, help_text=_("Such as cover.succeeded"))
     url = models.CharField(_("url"), max_length=2000)
+    sequence = models.PositiveBigIntegerField(
+        _("sequence"), default=0, db_default=0, help_text=_("Grows with each event of the job; 0: of an older release")
+    )
     payload = models.TextField(_("payload"), help_text=_("The body, as it is signed and sent in every attempt"))
     status = models.CharField(_("status"), max_length=16, choices=Status, default=Status.PENDING)
     attempts = models.PositiveIntegerField(_("attempts"), default=0)

@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 from voiceproject.errors import PublicError, StreamBroken
 from voiceproject.tenants import audit
 from voiceproject.web.api import BodyLimitMixin, StrictSerializer
-from voiceproject.web.slots import acquire_slot, too_many_waiting
+from voiceproject.web.slots import acquire_slot
 from voices.account import personal_data
 from voices.keys.auth import credentials
 
@@ -51,9 +51,7 @@ class Archive:
 
 def export(user: User, request: Any) -> HttpResponseBase:
     """The tenant's archive, as a download that is made while it is sent. Raises PublicError too_many_waiting."""
-    slot = acquire_slot()
-    if slot is None:
-        raise too_many_waiting()
+    slot = acquire_slot(user.pk)
     try:
         audit.record("account.export", request=request, tenant_id=user.pk, target_type="user")
         response = StreamingHttpResponse(Archive(user, slot), content_type="application/zip")

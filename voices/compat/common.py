@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
-import soundfile as sf
 from django.http import StreamingHttpResponse
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -23,7 +22,7 @@ from rest_framework.views import APIView
 
 from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
-from voiceproject.media.formats import Encoder, Output, encode
+from voiceproject.media.formats import Encoder, Output, Samples, encode_file
 from voiceproject.provenance.manifest import MIME_TYPES, sign
 from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
@@ -36,7 +35,7 @@ from voices.keys.auth import credentials
 from voices.library import selection
 from voices.library.models import Voice
 from voices.speech import registry, synthesis
-from voices.speech.models import Synthesis
+from voices.speech.models import Synthesis, warning_header
 from voices.speech.serializers import MAX_SEED, SpeakTextSerializer, check_text
 
 # The names that OpenAI's clients know, and which of the engine's own voices speaks for each.
@@ -141,7 +140,7 @@ class Speaking:
             reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
         else:
             reference = selection.choose(voice, engine).reference
-        check_text(checked, reference.transcript or "", reference.language)
+        warnings = check_text(checked, reference.transcript or "", reference.language)
         if (find_window := getattr(engine, "reference_window", None)) is not None:
             find_window(reference)  # It refuses what is too short.
         seed = checked.get("seed")
@@ -162,11 +161,18 @@ class Speaking:
             model_id=checked["model_id"],
             response_format=checked["response_format"],
             engine=engine.name,
+            warnings=warnings,
         )
         synthesis.start(self.job)
         selection.check_still_there(self.job)
         self._gone = client_gone(request)
         self._order: SynthesisRequest = synthesis.request_for(self.job, reference, checked["model"], early=streamed)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer with this audio has."""
+        warning = warning_header(self.job)
+        return {"X-Warning": warning} if warning else {}
 
     def whole(self) -> synthesis.Speech:
         """All of it, encoded as the job's response_format says."""
@@ -179,8 +185,7 @@ class Speaking:
 
 def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
     """Converts the WAV of a synthesis to another format."""
-    samples, rate = sf.read(io.BytesIO(speech.encoded), dtype="float32")
-    return marked(encode(samples, rate, output), output, job, what="speech")
+    return marked(encode_file(io.BytesIO(speech.encoded), output), output, job, what="speech")
 
 
 def marked(content: bytes, output: Output, job: Job, *, what: str) -> bytes:
@@ -225,18 +230,24 @@ class Transcoded:
                 mark_sent(self._stream.job_id, sent.hexdigest(), what="speech")
 
     def _transcode(self) -> Iterator[bytes]:
-        header, rest = WAV_HEADER_BYTES, b""
-        for block in self._stream:
-            cut = min(header, len(block))
-            header -= cut
-            rest += block[cut:]
-            even = len(rest) - len(rest) % 2
-            samples = (np.frombuffer(rest[:even], "<i2") / 32_768).astype(np.float32)
-            rest = rest[even:]
+        for samples in samples_of(self._stream):
             if data := self._encoder.write(samples):
                 yield data
         if data := self._encoder.close():
             yield data
+
+
+def samples_of(stream: synthesis.SpeechStream) -> Iterator[Samples]:
+    """A SpeechStream of WAV as samples: float32 (n,), -1..1, at its sample_rate. Raises as the stream."""
+    header, rest = WAV_HEADER_BYTES, b""
+    for block in stream:
+        cut = min(header, len(block))
+        header -= cut
+        rest += block[cut:]
+        even = len(rest) - len(rest) % 2
+        samples = (np.frombuffer(rest[:even], "<i2") / 32_768).astype(np.float32)
+        rest = rest[even:]
+        yield samples
 
 
 class Reshaped:

@@ -20,10 +20,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from voiceproject.errors import PublicError
-from voiceproject.media import audio
+from voiceproject.media import audio, memory
 from voiceproject.media.formats import CONTENT_TYPES, Output
 from voiceproject.web import slots, uploads
-from voiceproject.web.api import SizedFileField, TextField
+from voiceproject.web.api import SizedFileField, TextField, tell_choices
 from voices.compat.common import (
     PRESETS,
     CompatView,
@@ -45,7 +45,8 @@ from voices.keys.auth import credentials
 from voices.library import consents, recordings, saved
 from voices.library.models import RecordedConsent, Voice
 from voices.speech import registry
-from voices.speech.serializers import LANGUAGES, FiniteFloatField
+from voices.speech.serializers import FiniteFloatField
+from voices.text.languages import language_code
 
 MAX_INPUT_CHARACTERS = 4096
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
@@ -91,6 +92,11 @@ class SpeechSerializer(serializers.Serializer):
     speed = FiniteFloatField(default=1.0, min_value=0.25, max_value=4.0)
     stream_format = serializers.ChoiceField(("audio", "sse"), default="audio")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            tell_choices(field)
+
     def validate_voice(self, voice: Any) -> str:
         name = voice.get("id") if isinstance(voice, dict) else voice
         if not isinstance(name, str) or not name:
@@ -133,6 +139,8 @@ class SpeechView(OpenAIView):
             content = speech.encoded if native else recode(speech, speaking.job, output)
             response = HttpResponse(content, content_type=CONTENT_TYPES[format])
         response["X-Synthesis-ID"] = str(speaking.job.pk)
+        for name, value in speaking.headers.items():
+            response[name] = value
         if clamped:
             response["X-Speed-Clamped"] = f"{speed:g}"
         return response
@@ -184,8 +192,8 @@ def _voice(voice: Voice) -> dict[str, Any]:
 
 def _language(tag: str) -> str:
     """Of a tag such as en-US, what our samples know; auto for others."""
-    language = tag.lower().partition("-")[0]
-    return language if language in LANGUAGES and language in configured.get_engine().languages else "auto"
+    language = language_code(tag)
+    return language if language and language in configured.get_engine().languages else "auto"
 
 
 class CreateVoiceSerializer(serializers.Serializer):
@@ -215,8 +223,8 @@ class VoicesView(OpenAIView):
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
         consent = _consent(request, asked["consent"], "consent")
-        with slots.waiting_slot():
-            recording = recordings.read_sample(uploads.upload_path(asked["audio_sample"]), "audio_sample")
+        path = uploads.upload_path(asked["audio_sample"])
+        with slots.waiting_slot(request.user.pk), recordings.reading([path], "audio_sample") as [recording]:
             voice = saved.create(
                 consents.provider(request),
                 [(recording, "")],
@@ -286,9 +294,10 @@ class ConsentsView(OpenAIView):
         serializer = CreateConsentSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        with slots.waiting_slot():
+        with slots.waiting_slot(request.user.pk):
             path = uploads.upload_path(asked["recording"])
-            audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.
+            with memory.claim(memory.to_decode(path, recordings.MAX_SECONDS, recordings.BYTES_PER_SECOND)):
+                audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.
         consent = RecordedConsent.objects.create(
             tenant=credentials(request)[0],
             name=asked["name"],

@@ -9,6 +9,7 @@ from django.utils.module_loading import import_string
 
 from voiceproject.errors import PublicError
 from voices.engines.interface import Engine
+from voices.text.languages import spoken_languages
 
 
 def get_engine() -> Engine:
@@ -36,6 +37,6 @@ def check_language(field: str, language: str) -> str:
     engine = get_engine()
     known = sorted(engine.languages | {"auto"})
     if language not in known:
-        message = f"The engine {engine.name} does not speak this; it speaks: {', '.join(known)}."
+        message = f"The engine {engine.name} does not speak this; it speaks: {spoken_languages(known)}."
         raise PublicError("validation_error", f"{field}: {message}", {field: [message]})
     return language

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,14 +40,18 @@ class Reference:
     preset: str = ""
 
     @property
+    def frames(self) -> int:
+        return len(self.samples)
+
+    @property
     def duration_seconds(self) -> float:
-        return len(self.samples) / self.sample_rate
+        return self.frames / self.sample_rate
 
 
 class StoredReference(Reference):
     """A reference whose samples are read when somebody asks for them: engines that know the voice never do.
 
-    read: gives the samples; frames: how many they are.
+    They are not kept here. read: gives the samples; frames: how many they are.
     """
 
     def __init__(
@@ -73,15 +76,15 @@ class StoredReference(Reference):
         }.items():
             object.__setattr__(self, name, value)
 
-    @cached_property
+    @property
     def samples(self) -> NDArray[np.float32]:  # type: ignore[override]
         samples: NDArray[np.float32] = self._read()  # type: ignore[attr-defined]
         return samples
 
     @property
-    def duration_seconds(self) -> float:
+    def frames(self) -> int:
         frames: int = self._frames  # type: ignore[attr-defined]
-        return frames / self.sample_rate
+        return frames
 
 
 def profile_key(reference: Reference) -> str:
@@ -123,6 +126,7 @@ class OwnModel:
 class SynthesisRequest:
     """One text to speak. speed 0.5-2 (2 is twice as fast); temperature 0.1-1; seed None draws one.
 
+    text: as the client sent it; engines speak what voices.text.reading makes of it.
     early: somebody listens already, so a long first sentence is cut at a clause (voices.text.sentences.split).
     model: what the registry has under model_id, None for the engine's own default; tenant: any name of who asks, since
     engines that have a line serve tenants by turns.
@@ -142,11 +146,20 @@ class SynthesisRequest:
 
 @dataclass(frozen=True)
 class Piece:
-    """The audio of one sentence: float32, shape (n,), mono, -1..1; sample_rate in Hz."""
+    """The audio of one sentence: float32, shape (n,), mono, -1..1; sample_rate in Hz.
+
+    pause_seconds: of the exact pause behind it that the text asks for; whoever joins the pieces makes it. A pause by
+    itself has neither samples nor a rate nor text.
+    """
 
     samples: NDArray[np.float32]
     sample_rate: int
     text: str
+    pause_seconds: float = 0.0
+
+
+def pause_of(seconds: float) -> Piece:
+    return Piece(np.zeros(0, np.float32), 0, "", seconds)
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,8 @@ class Engine(Protocol):
     These attributes and methods are optional. BuiltinEngine and GptSovitsEngine show their arguments:
     models, serves: which models it speaks with, if it has more than one; presets: names of voices of its own;
     check: refuses a text early; prepare: computes what it needs of a saved voice; max_reference_seconds: it hears no
-    more of a reference; reference_window: which part of one it hears; close: ends what it has started.
+    more of a reference; reference_window: which part of one it hears; pauses: seconds of silence, at speed 1, that it
+    makes behind a sentence and behind a clause of a text, but not behind the last; close: ends what it has started.
     """
 
     name: str

@@ -35,11 +35,8 @@ class ApiKeyAuthentication(BaseAuthentication):
         if not secret:
             scheme, _, credential = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
             secret = credential.strip() if scheme.lower() == "bearer" else ""
-        if not secret and any(ApiKey.MARK in value for value in request.META.get("QUERY_STRING", "").split("&")):
-            message = (
-                "Keys in a URL are refused, since URLs are logged: revoke this one, and send another as X-API-Key."
-            )
-            raise PublicError("missing_api_key", message)
+        if not secret:
+            _refuse_key_in_url(request.META)
         if not secret and request.META.get("HTTP_AUTHORIZATION"):
             message = (
                 "No API key was found in Authorization. It must be Bearer, a space and the key; or send X-API-Key."
@@ -54,6 +51,12 @@ class ApiKeyAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return 'ApiKey realm="api", header="X-API-Key"'
+
+
+def _refuse_key_in_url(meta: Mapping[str, Any]) -> None:
+    if ApiKey.MARK in meta.get("QUERY_STRING", ""):
+        message = "Keys in a URL are refused, since URLs are logged: revoke this one, and send another as X-API-Key."
+        raise PublicError("missing_api_key", message)
 
 
 def _find(secret: str, meta: Mapping[str, Any]) -> ApiKey:
@@ -82,6 +85,7 @@ def _check_scope(key: ApiKey, scopes: tuple[str, ...]) -> None:
 def admit(meta: Mapping[str, Any], secret: str, scopes: tuple[str, ...]) -> tuple[User, ApiKey]:
     """For what is no request of REST framework: the tenant and the key, with the checks of all three classes here."""
     if not secret:
+        _refuse_key_in_url(meta)
         raise PublicError("missing_api_key", NO_KEY)
     key = _find(secret, meta)
     _check_scope(key, scopes)

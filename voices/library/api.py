@@ -84,8 +84,10 @@ class VoiceViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         check_language("language", fields["language"])
-        with waiting_slot():
-            recording = recordings.read_sample(upload_path(fields["sample"]), "sample")
+        with (
+            waiting_slot(request.user.pk),
+            recordings.reading([upload_path(fields["sample"])], "sample") as [recording],
+        ):
             voice = saved.create(
                 consents.provider(request),
                 [(recording, fields["transcript"])],
@@ -160,8 +162,10 @@ class VoiceViewSet(
         serializer = AddSampleSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
-        with waiting_slot():
-            recording = recordings.read_sample(upload_path(fields["sample"]), "sample")
+        with (
+            waiting_slot(request.user.pk),
+            recordings.reading([upload_path(fields["sample"])], "sample") as [recording],
+        ):
             sample = saved.add_sample(
                 consents.provider(request), voice, recording, fields["transcript"], fields["consent"]
             )
@@ -180,7 +184,8 @@ class VoiceViewSet(
         sample = voice.samples.filter(pk=sample_id).first()
         if sample is None:
             raise PublicError("not_found", "There is nothing here, or it is not yours.")
-        saved.delete_sample(voice, sample)
+        with waiting_slot(request.user.pk):
+            saved.delete_sample(voice, sample)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _usable(self) -> Voice:
@@ -262,6 +267,6 @@ class QualityView(BodyLimitMixin, APIView):
     def post(self, request: Request) -> Response:
         serializer = CheckQualitySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        with waiting_slot():
+        with waiting_slot(request.user.pk):
             recording = recordings.read_sample(upload_path(serializer.validated_data["sample"]), "sample")
         return Response(recording.quality.as_json())

@@ -10,13 +10,19 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceproject.media import audio
+from voiceproject.media import audio, memory, voice
+from voiceproject.web.slots import waiting_slot
+from voices.engines.interface import StoredReference
 
-KEPT_BYTES = 64 * 1024 * 1024  # per process; the longest reference at 192 kHz, the highest rate, takes 46 MB
+KEPT_BYTES = 64 * 1024 * 1024  # per process; the longest reference takes 11.5 MB
+# While it is decoded, and looked through once.
+BYTES_PER_SECOND = 2 * 4 * voice.MAX_SAMPLE_RATE
+MAX_SECONDS = 60.0  # as audio.load_reference has it
 KEPT_SECONDS = 600.0  # after the last use
 
 
@@ -42,7 +48,23 @@ class ReferenceCache:
         does; what was refused is not kept.
         """
         content_hash = audio.sha256_file(path)
-        return *self.kept(content_hash, lambda: audio.load_reference(path, field=field)), content_hash
+        return *self.kept(content_hash, lambda: _decode(path, field)), content_hash
+
+    def reference(
+        self, path: str | os.PathLike[str], transcript: str | None, language: str, *, field: str, tenant: Any
+    ) -> StoredReference:
+        """An upload as engines take it; decoded and checked now. Its file must not change while it is used.
+
+        tenant: whose (a primary key). The samples are held by the cache alone: of what waits for an engine there may be
+        more than fits in memory. What fell out of it is decoded again. Raises PublicError as audio.load_reference, and
+        too_many_waiting.
+        """
+        with waiting_slot(tenant):
+            samples, rate, content_hash = self.load(path, field=field)
+        return StoredReference(
+            lambda: self.kept(content_hash, lambda: _decode(path, field))[0],
+            len(samples), rate, content_hash, transcript, language,
+        )  # fmt: skip
 
     def kept(self, name: str, read: Callable[[], tuple[NDArray[np.float32], int]]) -> tuple[NDArray[np.float32], int]:
         """The cached result of `read` for a name: float32 (n,), read-only, and the rate in Hz."""
@@ -87,6 +109,11 @@ class ReferenceCache:
                 self._drop(name)
             self._sweeper = None  # It is this thread, which is still alive.
             self._sweep_later()
+
+
+def _decode(path: str | os.PathLike[str], field: str) -> tuple[NDArray[np.float32], int]:
+    with memory.claim(memory.to_decode(path, MAX_SECONDS, BYTES_PER_SECOND)):
+        return audio.load_reference(path, field=field)
 
 
 references = ReferenceCache()

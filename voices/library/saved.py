@@ -22,14 +22,14 @@ from django.utils import timezone
 from voiceproject.errors import PublicError
 from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.job import Job
-from voiceproject.media import audio
+from voiceproject.media import audio, memory
 from voiceproject.media.storage import is_passing
 from voiceproject.tenants import audit, usage
 from voices.engines.interface import Engine
 from voices.library.consents import Provider, record_consent
 from voices.library.engine_data import KeptData, forget_engine_data
 from voices.library.models import VOICES_FOLDER, Consent, Voice, VoiceSample
-from voices.library.recordings import Recording
+from voices.library.recordings import BYTES_PER_SECOND, MAX_SECONDS, Recording
 from voices.library.reference_audio import decoded_name, decoded_names, renew_reference, set_reference
 from voices.library.references import references
 from voices.library.selection import prepare
@@ -37,6 +37,7 @@ from voices.library.selection import prepare
 log = logging.getLogger(__name__)
 
 MAX_SAMPLES = 10
+RENEWAL_BYTES = round(MAX_SECONDS * BYTES_PER_SECOND)  # what it takes to make a reference of samples
 
 
 def create(
@@ -102,12 +103,14 @@ def add_sample(who: Provider, voice: Voice, recording: Recording, transcript: st
 
 def delete_sample(voice: Voice, sample: VoiceSample) -> None:
     """Raises PublicError conflict for the last one."""
-    with transaction.atomic():
-        Voice.objects.select_for_update().get(pk=voice.pk)
-        if voice.samples.count() <= 1:
-            raise PublicError("conflict", "This is the voice's only sample; delete the voice, or add another first.")
-        VoiceSample.objects.filter(pk=sample.pk).delete()
-    renew_reference(voice)
+    with memory.claim(RENEWAL_BYTES):
+        with transaction.atomic():
+            Voice.objects.select_for_update().get(pk=voice.pk)
+            if voice.samples.count() <= 1:
+                message = "This is the voice's only sample; delete the voice, or add another first."
+                raise PublicError("conflict", message)
+            VoiceSample.objects.filter(pk=sample.pk).delete()
+        renew_reference(voice)
     sample.audio.storage.delete(str(sample.audio.name))
     references.forget(decoded_name(sample.audio_hash))
 

@@ -8,12 +8,15 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from django.db.models.fields.files import FieldFile
 from django.utils.translation import gettext_noop
+from numpy.typing import NDArray
 
 from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import revoked
+from voiceproject.media import memory
 from voiceproject.prepared import Select, Slot
 from voices.engines.interface import Engine, Kept, Reference, StoredReference
 from voices.library.engine_data import KeptData
@@ -91,10 +94,15 @@ def choose(
     text = transcript or known or None
     kept = kept or KeptData.of(voice, content_hash, text, language)
     stored = StoredReference(
-        lambda: references.kept(decoded_name(content_hash), lambda: read_audio(file))[0],
+        lambda: references.kept(decoded_name(content_hash), lambda: _read(file, frames))[0],
         frames, rate, content_hash, text, language, kept,
     )  # fmt: skip
     return Chosen(stored, file)
+
+
+def _read(file: FieldFile, frames: int) -> tuple[NDArray[np.float32], int]:
+    with memory.claim(memory.BLOCKS_BYTES + 2 * 4 * frames):  # its samples, and the bytes of the file
+        return read_audio(file)
 
 
 def prepare(voice: Voice, engine: Engine, kept: Kept | None = None) -> None:

@@ -11,7 +11,22 @@ from rest_framework import serializers
 from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
 from voices.library import consents, quality
 from voices.library.models import Voice
-from voices.text.languages import LANGUAGES
+from voices.text.languages import LANGUAGES, language_code, spoken_languages
+
+
+class LanguageField(serializers.ChoiceField):
+    """A language by any common name: `en`, `en-US`, `English`, `jp`. Gives one of LANGUAGES."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(LANGUAGES, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        code = language_code(data) if isinstance(data, str) else None
+        if code is None:
+            raise serializers.ValidationError(
+                f'"{str(data)[:50]}" is no language that is known here: take one of {spoken_languages(LANGUAGES)}.'
+            )
+        return code
 
 
 class StatementField(TextField):
@@ -62,14 +77,14 @@ class AddSampleSerializer(StrictSerializer):
 class CreateVoiceSerializer(AddSampleSerializer):
     name = TextField(max_length=100)
     description = TextField(required=False, allow_blank=True, default="", max_length=500)
-    language = serializers.ChoiceField(LANGUAGES, default="auto", help_text="What is spoken in the sample.")
+    language = LanguageField(default="auto", help_text="What is spoken in the sample.")
     consent = StatementField()
 
 
 class ChangeVoiceSerializer(StrictSerializer):
     name = TextField(required=False, max_length=100)
     description = TextField(required=False, allow_blank=True, max_length=500)
-    language = serializers.ChoiceField(LANGUAGES, required=False)
+    language = LanguageField(required=False)
     transcript = TextField(
         required=False, allow_blank=True, max_length=2000, help_text="Of the only sample of a voice."
     )

@@ -23,8 +23,8 @@ from voiceproject.jobs.idempotency import HEADER, REPLAYED
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE
 from voiceproject.tenants import usage
+from voiceproject.web import slots
 from voiceproject.web.api import preferences
-from voiceproject.web.slots import acquire_stream, too_many_waiting
 from voiceproject.web.streams import Held
 
 LOCATION = OpenApiParameter(
@@ -111,7 +111,7 @@ def _held(
         return Response(data, status=code, headers=headers)
     seconds = min(int(wished), MAX_WAIT_SECONDS)
     followed = [*applied, f"wait={seconds}"]
-    place = acquire_stream(request.user.pk) if job.status in LIVE else None
+    place = slots.streams.acquire(request.user.pk) if job.status in LIVE else None
     if place is None:
         data, headers = respond([*applied] if job.status in LIVE else followed)
         return Response(data, status=code, headers=headers)
@@ -137,7 +137,4 @@ def events(request: Request, job: Job, render: Callable[..., Any]) -> HttpRespon
     seen = int(sent) if re.fullmatch(r"\d{1,9}", sent) else -1
     if job.status not in LIVE and seen >= job.revision:
         return HttpResponse(status=204)  # Tells an EventSource not to connect again.
-    place = acquire_stream(request.user.pk)
-    if place is None:
-        raise too_many_waiting()
-    return JobEvents(job, seen, render, place)
+    return JobEvents(job, seen, render, slots.streams.take(request.user.pk))

@@ -140,6 +140,9 @@ class Synthesis(Job):
     engine = models.CharField(_("engine"), max_length=32, blank=True)
     audio = models.FileField(_("audio"), max_length=200, blank=True)
     duration_seconds = models.FloatField(_("duration seconds"), null=True)
+    warnings = models.JSONField(
+        _("warnings"), default=list, blank=True, help_text=_("What was left out of the text, or guessed: code, message")
+    )
     sample_rate = models.PositiveIntegerField(_("sample rate"), null=True, help_text=_("Hz"))
 
     class Meta(Job.Meta):
@@ -179,3 +182,9 @@ class Synthesis(Job):
     @classmethod
     def output_fields(cls) -> list[str]:
         return ["audio"]
+
+
+def warning_header(synthesis: Synthesis) -> str:
+    """A synthesis' warnings as a header's value: printable ASCII, 1000 characters at most; empty if there are none."""
+    text = " ".join(warning["message"] for warning in synthesis.warnings)
+    return text.encode("ascii", "backslashreplace").decode()[:1000]

@@ -21,9 +21,10 @@ from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.webhooks.deliveries import CallbackURLField
 from voices.engines import configured
 from voices.engines.configured import check_language
+from voices.library.serializers import LanguageField
 from voices.speech import registry
 from voices.speech.models import Synthesis
-from voices.text.languages import LANGUAGES, has_speech
+from voices.text.languages import has_speech
 
 FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
 MAX_TEXT_CHARACTERS = 5000
@@ -99,9 +100,9 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
         required=False, allow_blank=True, default="", max_length=2000,
         help_text="What is said in the whole of the reference. Improves likeness. A saved voice has its own.",
     )  # fmt: skip
-    reference_language = serializers.ChoiceField(LANGUAGES, default="auto", help_text="Language of reference_text.")
-    language = serializers.ChoiceField(
-        LANGUAGES, default="auto", help_text="Language of the text; auto decides by script. yue and ko: GPT-SoVITS."
+    reference_language = LanguageField(default="auto", help_text="Language of reference_text.")
+    language = LanguageField(
+        default="auto", help_text="Language of the text, by any common name; auto finds out. yue and ko: GPT-SoVITS."
     )
     speed = FiniteFloatField(default=1.0, min_value=0.5, max_value=2.0, help_text="2 is twice as fast.")
     temperature = FiniteFloatField(
@@ -152,14 +153,16 @@ class SpeakTextSerializer(SynthesizeSerializer):
     reference_audio = None  # type: ignore[assignment]
 
 
-def check_text(fields: dict[str, Any], transcript: str, reference_language: str) -> None:
-    """Whether the engine can speak the text of a SynthesizeSerializer's fields with such a reference.
+def check_text(fields: dict[str, Any], transcript: str, reference_language: str) -> list[dict[str, str]]:
+    """What is to be said of the text of a SynthesizeSerializer's fields, as `Synthesis.warnings` has it.
 
-    Raises PublicError.
+    Raises PublicError where the engine cannot speak it with such a reference.
     """
     check = getattr(configured.get_engine(), "check", None)
-    if check is not None:
-        check(fields["text"], fields["language"], transcript, reference_language, fields["model"])
+    if check is None:
+        return []
+    reading = check(fields["text"], fields["language"], transcript, reference_language, fields["model"])
+    return [{"code": notice.code, "message": notice.message} for notice in reading.notices]
 
 
 class QueueSerializer(serializers.ModelSerializer):
@@ -184,6 +187,11 @@ class QueueSerializer(serializers.ModelSerializer):
         return start and serializers.DateTimeField().to_representation(start)
 
 
+class WarningSerializer(serializers.Serializer):
+    code = serializers.CharField(help_text="left_out or language_guessed")
+    message = serializers.CharField()
+
+
 class SynthesisLinksSerializer(serializers.Serializer):
     self = serializers.URLField()
     audio = serializers.URLField(allow_null=True)
@@ -201,6 +209,8 @@ class SynthesisSerializer(QueueSerializer):
     model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
+    warnings = WarningSerializer(many=True, help_text="What was left out of the text, or guessed")
+    warning = serializers.SerializerMethodField(help_text="The first one's message")
     links = serializers.SerializerMethodField()
 
     class Meta:
@@ -208,14 +218,18 @@ class SynthesisSerializer(QueueSerializer):
         fields = (
             "synthesis_id", "job_id", "status", "stage", "progress", "background", "attempts", "queue_position",
             "expected_start_at", "voice_id", "text", "language", "speed", "temperature", "seed", "model_id",
-            "response_format", "engine", "error", "error_message", "duration_seconds", "sample_rate",
-            "created_at", "updated_at", "started_at", "finished_at", "expires_at", "revoked_at", "links",
+            "response_format", "engine", "error", "error_message", "warnings", "warning", "duration_seconds",
+            "sample_rate", "created_at", "updated_at", "started_at", "finished_at", "expires_at", "revoked_at", "links",
         )  # fmt: skip
         read_only_fields = fields
 
     def to_representation(self, instance: Synthesis) -> dict[str, Any]:
         data = super().to_representation(instance)
         return data | {name: data[name] or None for name in ("error", "error_message", "model_id")}
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_warning(self, synthesis: Synthesis) -> str | None:
+        return synthesis.warnings[0]["message"] if synthesis.warnings else None
 
     @extend_schema_field(SynthesisLinksSerializer)
     def get_links(self, synthesis: Synthesis) -> dict[str, str | None]:

@@ -78,11 +78,38 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, gone: threading.Eve
     work = Work(synthesis, request, time.monotonic() + settings.SYNTHESIS_TIMEOUT_SECONDS, "wait")
     note(job=synthesis.pk)
     with work.ended():
-        with waiting_slot(), Heartbeat(synthesis, client=gone) as heartbeat:
+        with waiting_slot(synthesis.tenant_id), Heartbeat(synthesis, client=gone) as heartbeat:
             parts = list(work.pieces(heartbeat))
         stored = work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
     metrics.first_byte(synthesis.engine, "wait")
     return Speech(work.seconds, work.sample_rate, stored, work.spoken)
+
+
+EDGE_SECONDS, EDGE_FADE_SECONDS = 0.005, 0.005
+QUIET = 0.01  # of the peak: what the ear takes for the end of a word
+
+
+def silence(seconds: float, sample_rate: int) -> np.ndarray:
+    return np.zeros(round(seconds * sample_rate), np.float32)
+
+
+def trimmed(samples: np.ndarray, sample_rate: int, *, start: bool, end: bool) -> np.ndarray:
+    """Speech without the quiet at its start or end, so that a pause beside it lasts as long as it says."""
+    if not (start or end):
+        return samples
+    loud = np.flatnonzero(np.abs(samples) > QUIET * np.abs(samples).max(initial=0.0))
+    if not len(loud):
+        return samples
+    margin = round(EDGE_SECONDS * sample_rate)
+    first = max(0, int(loud[0]) - margin) if start else 0
+    last = min(len(samples), int(loud[-1]) + 1 + margin) if end else len(samples)
+    cut = samples[first:last].copy()
+    ramp = np.linspace(0, 1, min(round(EDGE_FADE_SECONDS * sample_rate), len(cut) // 2), dtype=np.float32)
+    if start:
+        cut[: len(ramp)] *= ramp
+    if end:
+        cut[len(cut) - len(ramp) :] *= ramp[::-1]
+    return cut
 
 
 STREAM_BLOCK_BYTES = 32 * 1024  # so much the client must take within the time that a silent connection may last
@@ -150,7 +177,11 @@ class SpeechStream:
         encoder: audio.StreamEncoder | None = None
         done = False
         try:
-            with work.ended(), waiting_slot(), Heartbeat(self._synthesis, client=gone) as heartbeat:
+            with (
+                work.ended(),
+                waiting_slot(self._synthesis.tenant_id),
+                Heartbeat(self._synthesis, client=gone) as heartbeat,
+            ):
                 for samples in work.pieces(heartbeat):
                     encoder = encoder or audio.StreamEncoder(work.sample_rate, work.format)
                     yield from self._sent(encoder.write(samples))
@@ -211,16 +242,24 @@ class Work:
     def pieces(self, heartbeat: Heartbeat) -> Iterator[np.ndarray]:
         """The text's audio, float32 (n,), a piece after the other, all at one sample rate. Raises PublicError."""
         spoken = 0
+        pause = 0.0  # the exact one before what comes next
         for piece in get_engine().synthesize(self.request, self.deadline, heartbeat.gone):
             self.sample_rate = self.sample_rate or piece.sample_rate
             samples = piece.samples
-            if piece.sample_rate != self.sample_rate:
+            if piece.sample_rate not in (0, self.sample_rate):
                 samples = soxr.resample(samples, piece.sample_rate, self.sample_rate)
+            samples = trimmed(samples, self.sample_rate, start=pause > 0, end=piece.pause_seconds > 0)
             spoken += len(piece.text)
             heartbeat.progress = min(99, 100 * spoken // len(self.synthesis.text))
-            begin = self.seconds
+            begin = self.seconds + (pause if len(samples) else 0.0)
+            if len(samples):
+                # Until then a pause has no rate.
+                samples = np.concatenate([silence(pause, self.sample_rate), samples])
+                pause = 0.0
             self._frames += len(samples)
-            self.spoken.append((piece.text, begin, self.seconds))
+            if piece.text:
+                self.spoken.append((piece.text, begin, self.seconds))
+            pause += piece.pause_seconds
             if time.monotonic() > self.deadline:
                 raise EngineTimeout
             if len(samples):
@@ -237,6 +276,10 @@ class Work:
             raise PublicError("job_canceled", "The client has gone away.")
         if not self._frames:
             raise PublicError("engine_error", "The speech engine made no audio.")
+        if pause:
+            last = silence(pause, self.sample_rate)
+            self._frames += len(last)
+            yield last
 
     def succeed(self, content: bytes, sent: str = "") -> bytes:
         """Signs and stores the encoded audio, and ends the job; returns the file as it is stored.

@@ -33,12 +33,12 @@ from voiceproject.web import uploads
 from voiceproject.web.api import BodyLimitMixin, CursorPages, client_gone, file_response, preferences
 from voiceproject.webhooks.deliveries import callback_base
 from voices.engines import configured
-from voices.engines.interface import Reference, SynthesisRequest
+from voices.engines.interface import SynthesisRequest
 from voices.keys.auth import credentials
 from voices.library import selection
 from voices.library.references import references
 from voices.speech import consumers, registry, synthesis
-from voices.speech.models import Synthesis
+from voices.speech.models import Synthesis, warning_header
 from voices.speech.serializers import (
     MAX_SEED,
     EngineStateSerializer,
@@ -54,6 +54,7 @@ AUDIO_HEADERS = {
     "X-Audio-Duration": (OpenApiTypes.FLOAT, "Seconds; not with stream=true"),
     "X-Audio-Sample-Rate": (OpenApiTypes.INT, "Hz"),
     "X-Engine": (OpenApiTypes.STR, "builtin or gptsovits"),
+    "X-Warning": (OpenApiTypes.STR, "What was left out of the text, or guessed; where there is something to say"),
     usage.HEADER: (OpenApiTypes.INT, "Seconds of audio left of this month's quota, where there is one"),
     "X-Reference-Window": (OpenApiTypes.STR, "<start>-<end> in seconds: the part of the reference that was used"),
 }
@@ -123,13 +124,16 @@ class SynthesizeView(BodyLimitMixin, APIView):
             voice = selection.find(tenant, fields["voice_id"])
             chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])
             reference, file = chosen.reference, chosen.file
-            check_text(fields, reference.transcript or "", reference.language)
+            warnings = check_text(fields, reference.transcript or "", reference.language)
         else:
-            check_text(fields, fields["reference_text"], fields["reference_language"])
+            warnings = check_text(fields, fields["reference_text"], fields["reference_language"])
             file = uploads.upload_path(fields["reference_audio"])
-            samples, rate, content_hash = references.load(file, field="reference_audio")
-            reference = Reference(
-                samples, rate, content_hash, fields["reference_text"] or None, fields["reference_language"]
+            reference = references.reference(
+                file,
+                fields["reference_text"] or None,
+                fields["reference_language"],
+                field="reference_audio",
+                tenant=tenant.pk,
             )
         window = None
         if (find_window := getattr(engine, "reference_window", None)) is not None:
@@ -154,6 +158,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             model_id=fields["model_id"],
             response_format=fields["response_format"],
             engine=engine.name,
+            warnings=warnings,
         )
         if submission is not None:
             return self._submit(request, submission, job, file)
@@ -221,6 +226,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
         response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
         response["X-Synthesis-ID"] = str(job.pk)
         response["X-Engine"] = job.engine
+        if warning := warning_header(job):
+            response["X-Warning"] = warning
         if job.quota_left_ms is not None:
             response[usage.HEADER] = usage.header(job.quota_left_ms)
         if window is not None:

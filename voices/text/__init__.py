@@ -1,3 +1,4 @@
-"""How text is read before an engine speaks it. `languages` tells languages by their scripts, `sentences` cuts a text
-into sentences of one language each, `pieces` cuts those that are too long. Pure Python, imports no Django.
+"""What is spoken of a text. `reading` is the way in: it takes the markup off (`markup`, `markdown`), makes characters
+plain (`characters`), cuts the text into sentences of one language each (`sentences`, `pieces`, `spans`, `languages`,
+`identify`) and has each written out in words (`words`). Imports no Django.
 """

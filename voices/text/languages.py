@@ -8,10 +8,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 
 # What a request may name as the language of a text. `auto` decides by script.
 LANGUAGES = ["auto", "zh", "en", "ja", "yue", "ko"]
+
+LANGUAGE_NAMES = {"en": "English", "ja": "Japanese", "ko": "Korean", "yue": "Cantonese", "zh": "Chinese"}
+# What people call them, in lower case and with hyphens. Of `en-US` the first part counts where the whole is not here.
+_CALLED = {
+    "auto": "auto automatic auto-detect autodetect detect und any",
+    "en": "en eng english englisch anglais inglés 英语 英語 英文",
+    "ja": "ja jp jpn japanese nihongo 日本語 日语 日語 日文",
+    "ko": "ko kr kor korean hangul 한국어 韩语 韓語 韓国語 韩文",
+    "yue": "yue zh-yue zh-hk zh-mo zh-hant-hk cantonese 粤语 粵語 广东话 廣東話 広東語",
+    "zh": "zh cn cmn zho chi chinese mandarin putonghua tw hans hant 中文 汉语 漢語 普通话 普通話 国语 國語 中国語",
+}
+_CODES = {name: code for code, names in _CALLED.items() for name in names.split()}
 
 # Characters a second of slow speech.
 NARROW_PER_SECOND, WIDE_PER_SECOND = 12.0, 3.5
@@ -21,6 +34,17 @@ LATIN, HAN, KANA, HANGUL, DIGIT, OTHER, NEUTRAL = "latin", "han", "kana", "hangu
 _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
 # A character asked to be drawn as a picture (keycaps, the information sign) is not there to be read.
 _PICTURED = re.compile("[^\ufe0f\u20e3]\ufe0f?\u20e3|[^\ufe0f]\ufe0f", re.DOTALL)
+
+
+def language_code(name: str) -> str | None:
+    """One of LANGUAGES for any common name of it (`en-US`, `zh_CN`, `Japanese`, `jp`), None for others."""
+    plain = name.strip().casefold().replace("_", "-")
+    return _CODES.get(plain) or _CODES.get(re.split(r"[-. (]", plain, maxsplit=1)[0])
+
+
+def spoken_languages(codes: Iterable[str]) -> str:
+    """A list for people: `en (English), zh (Chinese)`."""
+    return ", ".join(f"{code} ({LANGUAGE_NAMES[code]})" if code in LANGUAGE_NAMES else code for code in codes)
 
 
 @lru_cache(maxsize=16384)
@@ -73,6 +97,9 @@ def speaking_seconds(text: str) -> float:
 def _han_evidence(char: str) -> str:
     """`zh` for a character that Japanese does not have, `ja` for one that Chinese does not have, else ''."""
 
+    if char in "〇〻":
+        return ""  # in both, though old Chinese character sets lack it
+
     def in_charset(codec: str) -> bool:
         try:
             char.encode(codec)
@@ -101,6 +128,13 @@ def han_language(sentence: str, japanese_near: bool) -> str:
     if _CHINESE_WORDS.search(sentence):
         return "zh"
     return "ja" if japanese_near else "zh"
+
+
+def is_certainly_chinese(text: str) -> bool:
+    """Whether something in a text of Han characters says that it is not Japanese."""
+    if re.search("[的了是在和不有也都就还把被让给与从]", text) or _CHINESE_WORDS.search(text):
+        return True
+    return any(script_of(char) == HAN and _han_evidence(char) == "zh" for char in text)
 
 
 def detect_language(text: str) -> str:

@@ -100,6 +100,14 @@ def early_cut(text: str, limit: int) -> int:
     return 0
 
 
+def last_clause(text: str, least: int) -> int:
+    """Where the last clause ends that is surely over, at `least` characters or later; else 0."""
+    for index in range(len(text) - 1, max(1, least) - 1, -1):
+        if _clause_ends(text, index):
+            return index
+    return 0
+
+
 def fit(text: str, limit: int) -> Iterator[str]:
     start = 0
     while len(text) - start > limit:

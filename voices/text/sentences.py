@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from voices.text.characters import joined_lines
 from voices.text.languages import (
     DIGIT,
     HAN,
@@ -20,6 +21,7 @@ from voices.text.languages import (
     script_of,
 )
 from voices.text.pieces import CLOSERS, OPENERS, WORD, early_cut, fit
+from voices.text.spans import ATOM, uncut
 
 # A quarter of a minute of speech, about: a Han character or a kana says as much as three or four letters.
 DEFAULT_MAX_CHARS = {"en": 220, "zh": 45, "yue": 45, "ja": 55, "ko": 80, "und": 200}
@@ -27,7 +29,8 @@ DEFAULT_MAX_CHARS = {"en": 220, "zh": 45, "yue": 45, "ja": 55, "ko": 80, "und": 
 EARLY_MAX_CHARS = {"en": 60, "zh": 16, "yue": 16, "ja": 20, "ko": 28, "und": 60}
 
 EMBEDDED_WORDS = 3  # so many Latin words in a row stay inside a Chinese or Japanese sentence
-EMBEDDED_LETTERS_PER_CHARACTER = 1.5  # and no more Latin letters than this for each Han character or kana
+EMBEDDED_LETTERS = 12  # in all, where there are two Han characters or kana
+EMBEDDED_LETTERS_PER_CHARACTER = 1.5  # else no more than this for each of them
 SOFT_END_WEIGHT = 24  # `;` `:` `…` end a piece only after this much (Latin letter 1, wide character 3)
 
 _HARD_ENDS = frozenset("。｡！？．!?‼⁇⁈⁉؟।")
@@ -39,7 +42,8 @@ _QUOTE_PARTICLES = frozenset("とって、，,はがをにのもで")
 _TITLES = frozenset(
     str.split(
         "dr mr mrs ms mx prof st sr jr gen col capt lt sgt rev hon gov sen rep pres messrs mme mlle vs e.g i.e cf viz "
-        "al fig figs eq sec ch vol vols pp ed eds approx est dept univ assn bros mt ft ave blvd rd ph.d m.d b.a m.a"
+        "al fig figs eq eqs sec ch vol vols p pp ed eds approx apt est dept univ assn bros mt ft ave blvd rd nos "
+        "ph.d m.d b.a m.a"
     )
 )
 # The end of one only where the next word is one that starts sentences.
@@ -57,20 +61,34 @@ _STARTERS = frozenset(
 )
 _WORD_BEFORE_DOT = re.compile(r"[^\W\d_](?:[^\W\d_]|\.(?=[^\W\d_])|['’](?=\w))*\Z")
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\Z")
-_SPACES = re.compile(r"\s+")
+# A line break that ends a sentence: the line after it is blank, or an item of a list.
+_INITIALS_ALONE = re.compile(r"(?<![A-Za-z])(?:[A-Z]{1,5}|[a-z])(?![A-Za-z])")
+_LATIN_RUN = re.compile(
+    r"(?P<unit>(?<=\d) ?[A-Za-zμ]{1,4}(?![A-Za-z])|(?<![A-Za-z])[A-Za-z]{1,4}[.$]? ?(?=\d))"
+    r"|[A-Za-zÀ-ÖØ-öø-ɏ]+|(?P<wide>[\u1100-\U0003ffff])"
+)
+_LINE_ENDS = re.compile(r"\n[^\S\n]*(?:\n|[-*+•◦▪‣][^\S\n]+\S|・|\(?\d{1,3}[.)、][^\S\n]+\S)")
+_BREAKS = re.compile(r"\r\n?|[\u2028\u2029\u0085\v\f]")
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A piece of text, not empty and with something in it to speak, and the language to read it in."""
+    """A piece of text, not empty and with something in it to speak, and the language to read it in.
+
+    ends_paragraph: a blank line follows, or an item of a list.
+    """
 
     text: str
     language: str
+    ends_paragraph: bool = False
 
 
 def _dot_ends(text: str, dot: int, after: int, piece_start: int) -> bool:
     """Whether the full stop at `dot` ends a sentence; `after` is where the text goes on behind closing marks."""
     if after < len(text) and not text[after].isspace():
+        initials = _WORD_BEFORE_DOT.search(text[max(piece_start, dot - 24) : dot])
+        if initials and "." in initials.group():
+            return False  # "U.S.の"
         return script_of(text[after]) in (HAN, KANA, HANGUL) and after > dot
     following = text[after : after + 24].lstrip()
     before = text[max(piece_start, dot - 24) : dot]
@@ -87,9 +105,13 @@ def _dot_ends(text: str, dot: int, after: int, piece_start: int) -> bool:
     next_word = WORD.match(following)
     if word in _TITLES:
         return False
+    if word in ("sat", "sun") and following[0].isdigit():
+        return False
     if word == "no":
         return not following[0].isdigit()
     if word in _ABBREVIATIONS or (_INITIALS.match(word) and word != "i"):
+        if following[0].isdigit():
+            return False  # "Oct. 3", "the U.S. 7th Fleet"
         if "." not in word and len(word) == 1:
             # "J. Smith", but "plan B. The next": an initial begins a name.
             return bool(next_word and next_word.group().casefold() in _STARTERS)
@@ -103,59 +125,74 @@ def _weight(text: str) -> int:
 
 def _sentences(text: str) -> Iterator[str]:
     """Cuts at the ends of sentences; every character but white space comes out again, in order."""
+    inside = uncut(text)
     start = position = 0
-    length = len(text)
-    while position < length:
+    while position < len(text):
         char = text[position]
-        end = -1
-        if char in "\n\r\u2028\u2029\u0085\v\f":
-            following = text[position + 1 : position + 40].lstrip(" \t")
-            previous = text[position - 1] if position else ""
-            # A wrapped line: the sentence goes on in the next one.
-            wrapped = following[:1].islower() and bool(previous) and (previous.islower() or previous in ",-–—")
-            if not wrapped:
-                end = position + 1
+        if char == "\n":
+            end = position + 1 if _LINE_ENDS.match(text, position) else -1
             position += 1
         elif char in _HARD_ENDS or char in _SOFT_ENDS or char == ".":
-            stop = position + 1
-            while stop < length and (text[stop] in _HARD_ENDS or text[stop] in _SOFT_ENDS or text[stop] == "."):
-                stop += 1
-            run = text[position:stop]
-            after = stop
-            while after < length and text[after] in CLOSERS:
-                after += 1
-            at_gap = after >= length or text[after].isspace()
-            next_script = script_of(text[after]) if after < length else NEUTRAL
-            wide_next = next_script in (HAN, KANA, HANGUL)
-            if any(mark in _HARD_ENDS and not mark.isascii() for mark in run):
-                # A quotation that its sentence goes on from is no end of it.
-                if not (after > stop and after < length and text[after] in _QUOTE_PARTICLES):
-                    end = after
-            elif "!" in run or "?" in run:
-                goes_on = after > stop and text[after : after + 8].lstrip()[:1].islower()  # "Really?" he said.
-                if (at_gap and not goes_on) or wide_next or (after < length and text[after] in OPENERS):
-                    end = after
-            elif run == ".":
-                if _dot_ends(text, position, after, start):
-                    end = after
-            elif set(run) == {"."}:
-                following = text[after : after + 8].lstrip()
-                if (at_gap or wide_next) and not following[:1].islower():
-                    end = after
-            elif (
-                (at_gap or any(not mark.isascii() for mark in run))
-                and _weight(text[max(start, position - SOFT_END_WEIGHT) : position]) >= SOFT_END_WEIGHT
-                and _weight(text[after : after + SOFT_END_WEIGHT]) >= SOFT_END_WEIGHT // 2
-            ):
-                end = after
-            position = after
+            end, position = _end_at(text, position, start)
         else:
             position += 1
-        if end >= 0:
+            continue
+        if end >= 0 and not (end < len(text) and inside[end]):
             yield text[start:end]
             start = position = end
-    if start < length:
+    if start < len(text):
         yield text[start:]
+
+
+def _end_at(text: str, position: int, start: int) -> tuple[int, int]:
+    """Where the sentence from `start` on ends, if it does at the mark at `position`, else -1; where to go on."""
+    length = len(text)
+    end = -1
+    stop = position + 1
+    while stop < length and (text[stop] in _HARD_ENDS or text[stop] in _SOFT_ENDS or text[stop] == "."):
+        stop += 1
+    run = text[position:stop]
+    after = stop
+    while after < length and text[after] in CLOSERS:
+        after += 1
+    at_gap = after >= length or text[after].isspace()
+    next_script = script_of(text[after]) if after < length else NEUTRAL
+    wide_next = next_script in (HAN, KANA, HANGUL)
+    if any(mark in _HARD_ENDS and not mark.isascii() for mark in run):
+        # A quotation that its sentence goes on from is no end of it.
+        quoted = after > stop and after < length and text[after] in _QUOTE_PARTICLES
+        bracketed = "）" in text[stop:after] and text.rfind("（", start, stop) > start
+        if not quoted and not (bracketed and after < length and script_of(text[after])):
+            end = after
+    elif "!" in run or "?" in run:
+        goes_on = after > stop and text[after : after + 8].lstrip()[:1].islower()  # "Really?" he said.
+        if (at_gap and not goes_on) or wide_next or (after < length and text[after] in OPENERS):
+            end = after
+    elif run == ".":
+        if _dot_ends(text, position, after, start):
+            end = after
+    elif set(run) == {"."}:
+        following = text[after : after + 8].lstrip()
+        if (at_gap or wide_next) and not following[:1].islower():
+            end = after
+    elif (
+        (at_gap or any(not mark.isascii() for mark in run))
+        and _weight(text[max(start, position - SOFT_END_WEIGHT) : position]) >= SOFT_END_WEIGHT
+        and _weight(text[after : after + SOFT_END_WEIGHT]) >= SOFT_END_WEIGHT // 2
+    ):
+        end = after
+    return end, after
+
+
+def finished(text: str) -> int:
+    """How much of a text that still grows is whole sentences, in characters: nothing that follows can go on with them.
+
+    `Dr. ` may, and so may `example.` without a space behind it.
+    """
+    last = ""
+    for last in _sentences(text + "X"):  # noqa: B007 - only the last one counts
+        pass
+    return max(0, len(text) + 1 - len(last))
 
 
 # --- runs of one language --------------------------------------------------------------------------------------------
@@ -167,6 +204,9 @@ def _runs(sentence: str, languages: dict[str, str]) -> list[tuple[str, str]]:
     languages: from script to language.
     """
     scripts = [script_of(char) for char in sentence]
+    for atom in ATOM.finditer(sentence):
+        # Numbers and addresses are in the language around them, whatever marks they have.
+        scripts[atom.start() : atom.end()] = [DIGIT] * (atom.end() - atom.start())
     if any(script in languages and script != OTHER for script in scripts):
         # One Greek or Cyrillic letter in other text is a symbol ("5 μm"), not a word.
         padded = [NEUTRAL, *scripts, NEUTRAL]
@@ -205,24 +245,26 @@ def _digits_join_right(sentence: str, scripts: list[str], cut: int) -> bool:
     return glued_right and not glued_left
 
 
-def _keeps_its_latin(sentence: str, base_scripts: frozenset[str]) -> bool:
-    """Whether the Latin words of a Chinese or Japanese sentence are few enough to be read within it."""
-    letters = wide = words = 0
-    in_word = False
-    for char in sentence:
-        script = script_of(char)
-        if script == LATIN:
-            letters += 1
-            words += not in_word
-            in_word = True
+def _keeps_its_latin(sentence: str, base_scripts: frozenset[str], said: bool) -> bool:
+    """Whether the Latin words of a Chinese or Japanese sentence are few enough to be read within it.
+
+    said: the request says that it is in that language; then single letters are, too.
+    """
+    letters = words = 0
+    for run in _LATIN_RUN.finditer(ATOM.sub("0", sentence)):
+        if run["wide"]:
+            words = words if script_of(run[0]) not in base_scripts else 0
+        elif not run["unit"]:
+            letters += len(run[0])
+            words += 1
             if words > EMBEDDED_WORDS:
                 return False
-            continue
-        in_word = False
-        if script in base_scripts:
-            wide += 1
-            words = 0
-    return letters <= EMBEDDED_LETTERS_PER_CHARACTER * wide
+    wide = sum(script_of(char) in base_scripts for char in sentence)
+    if not wide and not said:
+        return False
+    # Initials and single letters are read in any language.
+    letters -= sum(map(len, _INITIALS_ALONE.findall(sentence)))
+    return letters <= max(EMBEDDED_LETTERS_PER_CHARACTER * wide, EMBEDDED_LETTERS if wide > 1 else 0)
 
 
 def _script_languages(sentence: str, language: str, japanese_near: bool) -> dict[str, str]:
@@ -235,7 +277,7 @@ def _script_languages(sentence: str, language: str, japanese_near: bool) -> dict
     base = languages[HAN]
     if base in ("zh", "yue", "ja") and language != "en":
         scripts = frozenset((HAN, KANA) if base == "ja" else (HAN,))
-        if _keeps_its_latin(sentence, scripts):
+        if _keeps_its_latin(sentence, scripts, said=language == base):
             languages[LATIN] = base
     return languages
 
@@ -254,6 +296,7 @@ def split(
     max_chars: int | None = None,
     early: bool = False,
     mixed: bool = True,
+    japanese: bool = False,
 ) -> list[Sentence]:
     """Cuts a text into sentences, each of one language. Nothing that can be spoken is lost; the order is the text's.
 
@@ -261,16 +304,18 @@ def split(
     (kana in a text said to be English), and a few Latin words stay inside a Chinese or Japanese sentence.
     max_chars: the longest piece, in characters (default: about 15 s of speech, by language). early: for an early first
     sound a long first sentence is cut after its first clauses (about 4 s). mixed False leaves a sentence whole, under
-    the language of most of it, for engines that read several scripts at once. A text with nothing to speak gives an
-    empty list.
+    the language of most of it, for engines that read several scripts at once. japanese: Han characters that could be
+    both are Japanese, not Chinese. A text with nothing to speak gives an empty list.
+
+    A single line break is a space, a blank line ends a paragraph.
     """
     if max_chars is not None and max_chars < 1:
         raise ValueError("max_chars is at least 1")
-    sentences = list(_sentences(text))
+    sentences = list(_sentences(_BREAKS.sub("\n", text)))
     kana = [any(script_of(char) == KANA for char in sentence) for sentence in sentences]
     found: list[tuple[str, str]] = []
     for index, sentence in enumerate(sentences):
-        near = any(kana[max(0, index - 2) : index + 3])
+        near = japanese or any(kana[max(0, index - 2) : index + 3])
         if not mixed:
             found.append((sentence, language if language != "auto" else _main_language(sentence, near)))
         else:
@@ -284,20 +329,24 @@ def split(
         if not has_speech(raw):
             if pieces:
                 last = pieces[-1]
-                pieces[-1] = Sentence(_SPACES.sub(" ", last.text + raw).rstrip(), last.language)
+                paragraph = last.ends_paragraph or "\n" in raw
+                pieces[-1] = Sentence(joined_lines(last.text + raw), last.language, paragraph)
             else:
                 pending += raw
             continue
-        cleaned = _SPACES.sub(" ", pending + raw).strip()
+        if pieces and raw.startswith("\n"):
+            pieces[-1] = replace(pieces[-1], ends_paragraph=True)
+        pieces.append(Sentence(joined_lines(pending + raw), fallback, raw.endswith("\n")))
         pending = ""
-        pieces.append(Sentence(cleaned, fallback))
+    if pieces:
+        pieces[-1] = replace(pieces[-1], ends_paragraph=False)
     fitted: list[Sentence] = []
     for piece in pieces:
         limit = max_chars or DEFAULT_MAX_CHARS.get(piece.language, DEFAULT_MAX_CHARS["en"])
         soon = min(limit, EARLY_MAX_CHARS.get(piece.language, EARLY_MAX_CHARS["en"]))
         cut = early_cut(piece.text, soon) if early and not fitted else 0
-        for part in (*fit(piece.text[:cut], limit), *fit(piece.text[cut:], limit)):
-            part = part.strip()
-            if has_speech(part):
-                fitted.append(Sentence(part, piece.language))
+        parts = [part.strip() for part in (*fit(piece.text[:cut], limit), *fit(piece.text[cut:], limit))]
+        parts = [part for part in parts if has_speech(part)]
+        fitted += [Sentence(part, piece.language) for part in parts[:-1]]
+        fitted += [replace(piece, text=part) for part in parts[-1:]]
     return fitted

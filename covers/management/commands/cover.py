@@ -14,6 +14,7 @@ from covers.models import CoverJob
 from covers.serializers import RESULT_FORMATS, CreateCoverSerializer
 from voiceproject.media import audio
 from voiceproject.operations.terminal import JobCommand, existing_file, told_plainly
+from voiceproject.web.uploads import clean_title
 from voices.library import selection
 
 
@@ -29,6 +30,11 @@ class Command(JobCommand):
         )
         parser.add_argument("--preview-seconds", help="only the most vocal stretch of 10 to 60 s")
         parser.add_argument("--vocals", action="store_true", help="the song is a bare voice")
+        parser.add_argument("--instrumental", type=existing_file, help="with --vocals: the accompaniment to mix with")
+        parser.add_argument("--on-no-vocals", choices=("fail", "keep"), default="fail", help="where nobody sings")
+        parser.add_argument(
+            "--shift-instrumental", action="store_true", help="the accompaniment follows the melody's key"
+        )
         parser.add_argument("--vocal-gain-db", default="0")
         parser.add_argument("--instrumental-gain-db", default="0")
         parser.add_argument("--model-id", default="", help="of the cover engine, as the console has it")
@@ -40,7 +46,9 @@ class Command(JobCommand):
         response_format = self.output_format(options["output"])
         song, reference = options["song"], options["reference"]
         self.prepare_database()
-        names = ("preview_seconds", "vocal_gain_db", "instrumental_gain_db", "model_id", "reference_text")
+        own = options["instrumental"]
+        names = ("on_no_vocals", "shift_instrumental", "preview_seconds", "vocal_gain_db", "instrumental_gain_db",
+                 "model_id", "reference_text")  # fmt: skip
         data = {name: options[name] for name in names if options[name] is not None}
         data |= {
             "voice_id": options["voice"],
@@ -51,6 +59,8 @@ class Command(JobCommand):
         }
         with told_plainly(), ExitStack() as opened:
             data["song"] = File(opened.enter_context(song.open("rb")), name=song.name)
+            if own is not None:
+                data["instrumental"] = File(opened.enter_context(own.open("rb")), name=own.name)
             if reference is not None:
                 data["reference_voice"] = File(opened.enter_context(reference.open("rb")), name=reference.name)
             serializer = CreateCoverSerializer(data=data)
@@ -63,14 +73,22 @@ class Command(JobCommand):
                     fields["reference_text"] = voice.reference_transcript
             else:
                 audio.load_reference(reference, field="reference")
-            info = audio.decode_song(song, None, field="song", max_seconds=settings.COVER_MAX_DURATION_SECONDS)
-        for name in ("song", "reference_voice", "callback_url"):
+            limit = settings.COVER_MAX_DURATION_SECONDS
+            files = [("song", song), *([("instrumental", own)] if own else [])]
+            lengths = [audio.decode_song(path, None, field=name, max_seconds=limit) for name, path in files]
+        for name in ("song", "instrumental", "reference_voice", "callback_url"):
             fields.pop(name, None)
         fields["pitch_auto"] = fields["pitch_shift"] is None
-        job = CoverJob(song_hash=audio.sha256_file(song), duration_seconds=info.duration_seconds, **fields)
+        job = CoverJob(
+            title=clean_title(song.name),
+            song_hash=audio.sha256_file(song),
+            duration_seconds=max(info.duration_seconds for info in lengths),
+            **fields,
+        )
         result = "result" if response_format == "wav" else f"result_{response_format}"
         try:
-            self.work(job, {"song": song, "reference_voice": reference}, result, pipeline.run, options["output"])
+            sources = {"song": song, "reference_voice": reference} | ({"own_instrumental": own} if own else {})
+            self.work(job, sources, result, pipeline.run, options["output"])
         finally:
             if settings.COVER_RESIDENT:
                 commands.residents().close()

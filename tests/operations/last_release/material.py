@@ -61,6 +61,7 @@ def commands(checkout: Path, infer: str = "") -> dict[str, str]:
     files = "{reference_voice} {input_vocal} {output_vocal}"
     return {
         "COVER_SEPARATE_CMD_TEMPLATE": f"{quick} separate {{song_input}} {{vocal_output}} {{inst_output}}",
+        "COVER_FIND_VOICE": "false",
         "COVER_INFER_CMD_TEMPLATE": f"{quick} infer --reference {files} {infer}",
     }
 

@@ -48,6 +48,7 @@ def a_worker(separate: str = "", infer: str = "", **environment: str) -> Iterato
             "DATA_DIR": str(settings.DATA_DIR),
             "WORKER_HEARTBEAT_TIMEOUT_SECONDS": "5",
             "COVER_SEPARATE_CMD_TEMPLATE": f"{SEPARATE} {separate}",
+            "COVER_FIND_VOICE": "false",
             "COVER_INFER_CMD_TEMPLATE": f"{INFER} {infer}",
             **environment,
         },

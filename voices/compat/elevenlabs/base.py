@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from rest_framework.request import Request
@@ -60,23 +61,36 @@ class ElevenLabsView(CompatView):
     field_names = {"sample": "files"}
 
     def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
-        kind = ERROR_TYPES.get(error.status, "invalid_request" if error.status < 500 else "internal_error")
-        code = ERROR_CODES.get(error.code, error.code)
-        if error.code == "not_found" and "voice_id" in error.details:
-            code = "voice_not_found"
         request_id = str(getattr(self.request._request, "request_id", ""))
         response["request-id"] = request_id
-        detail = {"type": kind, "code": code, "message": error.message, "status": code, "request_id": request_id,
-                  "param": self.param(error)}  # fmt: skip
-        return {"detail": detail}
+        return error_detail(error, request_id, self.param(error))
 
     def output(self, request: Request, *, streamed: bool) -> Output:
-        """The format that `output_format` of the query names. Raises ValidationError."""
-        name = request.query_params.get("output_format") or DEFAULT_OUTPUT
-        if name not in OUTPUTS or (streamed and name.startswith("wav_")):
-            known = [known for known in OUTPUTS if not (streamed and known.startswith("wav_"))]
-            raise invalid("output_format", f"Must be one of {', '.join(known)}.")
-        return OUTPUTS[name]
+        return output_of(request.query_params, streamed=streamed)
+
+
+def error_detail(error: PublicError, request_id: str, param: str | None = None) -> dict[str, Any]:
+    """The body of an error. param: the field that it is about, by its name there."""
+    kind = ERROR_TYPES.get(error.status, "invalid_request" if error.status < 500 else "internal_error")
+    code = error_code(error)
+    detail = {"type": kind, "code": code, "message": error.message, "status": code, "request_id": request_id,
+              "param": param}  # fmt: skip
+    return {"detail": detail}
+
+
+def error_code(error: PublicError) -> str:
+    if error.code == "not_found" and "voice_id" in error.details:
+        return "voice_not_found"
+    return ERROR_CODES.get(error.code, error.code)
+
+
+def output_of(query: Mapping[str, str], *, streamed: bool) -> Output:
+    """The format that `output_format` of a query names. Raises ValidationError."""
+    name = query.get("output_format") or DEFAULT_OUTPUT
+    if name not in OUTPUTS or (streamed and name.startswith("wav_")):
+        known = [known for known in OUTPUTS if not (streamed and known.startswith("wav_"))]
+        raise invalid("output_format", f"Must be one of {', '.join(known)}.")
+    return OUTPUTS[name]
 
 
 class UnknownPathView(UnknownPathMixin, ElevenLabsView):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,8 @@ from voices.keys.models import ApiKey
 from voices.library.models import Voice
 from voices.speech import synthesis
 from voices.speech.models import Synthesis
-from voices.speech.serializers import LANGUAGES, MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
+from voices.speech.serializers import MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
+from voices.text.languages import LANGUAGES, language_code, spoken_languages
 
 
 class VoiceSettingsSerializer(serializers.Serializer):
@@ -53,6 +55,63 @@ class TextToSpeechSerializer(serializers.Serializer):
     seed = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=MAX_SEED)
 
 
+def own_fields(asked: dict[str, Any], speaker: str | Voice) -> dict[str, Any]:
+    """A TextToSpeechSerializer's fields in our terms, as Speaking takes them. Raises ValidationError."""
+    style = asked.get("voice_settings") or {}
+    fields: dict[str, Any] = {"text": asked["text"], "model_id": model_id(asked.get("model_id") or "")}
+    if isinstance(speaker, Voice):
+        fields["voice_id"] = str(speaker.pk)
+    if asked.get("seed") is not None:
+        fields["seed"] = asked["seed"]
+    if name := asked.get("language_code"):
+        known = [code for code in LANGUAGES if code in configured.get_engine().languages | {"auto"}]
+        if (language := language_code(name)) not in known:
+            raise invalid("language_code", f"Must be one of {spoken_languages(known)}.")
+        fields["language"] = language
+    if style.get("speed") is not None:
+        fields["speed"], _ = clamp_speed(style["speed"])
+    if style.get("stability") is not None:
+        fields["temperature"] = max(0.1, 1.0 - TEMPERATURE_A_STABILITY * style["stability"])
+    return fields
+
+
+def spread(text: str, begin: float, end: float) -> Iterator[tuple[str, float, float]]:
+    """Each character of a sentence with the seconds at which it begins and ends: by its share of the sentence."""
+    weights = [1.0 if char.isalnum() else 0.5 for char in text]
+    total = sum(weights) or 1.0
+    at = begin
+    for char, weight in zip(text, weights, strict=True):
+        until = at + (end - begin) * weight / total
+        yield char, at, until
+        at = until
+
+
+_MARKED = re.compile(r"[<\[*_#&`~\n]")
+_TAGS = re.compile(r"<[^<>]{0,500}>|\[[^\[\]]{0,60}\]")
+_NEAR = 12  # characters within which the next one of a sentence is looked for
+
+
+def end_of(sentence: str, text: str, place: int) -> int:
+    """Where a sentence ends in the text that it is from, whose markup it may lack; place: where it begins at least."""
+    found = text.find(sentence, place)
+    if found >= 0:
+        return found + len(sentence)
+    if not _MARKED.search(text):
+        # The engine has changed it: take as many characters as it has.
+        return min(len(text), place + len(sentence))
+    masked = _TAGS.sub(lambda tag: "\0" * len(tag[0]), text)
+    position = place
+    for char in sentence:
+        if char.isspace():
+            continue
+        start = position
+        while start < len(masked) and masked[start] in "\0 \n*_#>`~":
+            start += 1
+        at = masked.find(char, start, start + _NEAR)
+        position = at + 1 if at >= 0 else position
+    return position
+
+
 def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, Any]:
     """When each character is said: sentences as they were made, letters within one by their share of it."""
     characters: list[str] = []
@@ -60,21 +119,13 @@ def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, An
     ends: list[float] = []
     place = 0
     for number, (sentence, begin, end) in enumerate(spoken):
-        # A sentence that the engine has changed is not found in the text: take as many characters as it has.
-        found = text.find(sentence, place)
-        stop = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
+        stop = end_of(sentence, text, place)
         if number == len(spoken) - 1:
             stop = len(text)
-        part = text[place:stop]
-        weights = [1.0 if char.isalnum() else 0.5 for char in part]
-        total = sum(weights) or 1.0
-        at = begin
-        for char, weight in zip(part, weights, strict=True):
-            until = at + (end - begin) * weight / total
+        for char, at, until in spread(text[place:stop], begin, end):
             characters.append(char)
             starts.append(round(at, 3))
             ends.append(round(until, 3))
-            at = until
         place = stop
     return {"characters": characters, "character_start_times_seconds": starts, "character_end_times_seconds": ends}
 
@@ -94,21 +145,7 @@ class TextToSpeechView(ElevenLabsView):
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
         speaker = find_speaker(tenant, voice_id)
-        style = asked.get("voice_settings") or {}
-        fields: dict[str, Any] = {"text": asked["text"], "model_id": model_id(asked.get("model_id") or "")}
-        if isinstance(speaker, Voice):
-            fields["voice_id"] = str(speaker.pk)
-        if asked.get("seed") is not None:
-            fields["seed"] = asked["seed"]
-        if language := (asked.get("language_code") or "").lower().partition("-")[0]:
-            known = [code for code in LANGUAGES[1:] if code in configured.get_engine().languages]
-            if language not in known:
-                raise invalid("language_code", f"Must be one of {', '.join(known)}.")
-            fields["language"] = language
-        if style.get("speed") is not None:
-            fields["speed"], _ = clamp_speed(style["speed"])
-        if style.get("stability") is not None:
-            fields["temperature"] = max(0.1, 1.0 - TEMPERATURE_A_STABILITY * style["stability"])
+        fields = own_fields(asked, speaker)
         speaking = Speaking(request, speaker, fields, streamed=self.streamed)
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)
         for name, value in headers(request, key, speaking).items():
@@ -173,8 +210,7 @@ def _characters(text: str, spoken: list[tuple[str, float, float]]) -> int:
     """How much of a text these first sentences take, as `alignment` counts it where others follow."""
     place = 0
     for sentence, _, _ in spoken:
-        found = text.find(sentence, place)
-        place = found + len(sentence) if found >= 0 else min(len(text), place + len(sentence))
+        place = end_of(sentence, text, place)
     return place
 
 
@@ -182,6 +218,7 @@ def headers(request: Request, key: ApiKey, speaking: Speaking) -> dict[str, str]
     running = Synthesis.objects.filter(tenant=key.user, status=JobStatus.RUNNING).count()
     limit = key.max_concurrent_jobs or max(1, settings.WEB_THREADS - 4)
     return {
+        **speaking.headers,
         "request-id": str(getattr(request._request, "request_id", "")),
         "history-item-id": str(speaking.job.pk),
         "character-cost": str(len(speaking.text)),

@@ -18,10 +18,10 @@ from voices.compat.common import PRESETS, find_own, presets
 from voices.compat.elevenlabs.base import NO_LIMIT, TEMPERATURE_A_STABILITY, USERS_OF_VOICES, ElevenLabsView, number
 from voices.engines import configured
 from voices.keys.auth import credentials
-from voices.library import consents, saved
+from voices.library import consents, recordings, saved
 from voices.library.models import StandingConsent, Voice
-from voices.library.recordings import read_sample
 from voices.speech.serializers import DEFAULT_TEMPERATURE
+from voices.text.languages import language_code
 
 
 def _settings() -> dict[str, Any]:
@@ -149,17 +149,17 @@ class AddVoiceView(ElevenLabsView):
         serializer = AddVoiceSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        language = str(asked["labels"].get("language", "")).lower().partition("-")[0]
+        language = language_code(str(asked["labels"].get("language", "")))
         known = configured.get_engine().languages
-        with slots.waiting_slot():
-            recordings = [(read_sample(uploads.upload_path(file), "files"), "") for file in asked["files"]]
+        paths = [uploads.upload_path(file) for file in asked["files"]]
+        with slots.waiting_slot(request.user.pk), recordings.reading(paths, "files") as found:
             voice = saved.create(
                 consents.provider(request),
-                recordings,
+                [(recording, "") for recording in found],
                 standing.statement,
                 name=asked["name"],
                 description=asked["description"],
-                language=language if language in known else "auto",
+                language=language if language and language in known else "auto",
                 engine=configured.get_engine(),
             )
         return Response({"voice_id": str(voice.pk), "requires_verification": False})

@@ -6,28 +6,26 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from voiceproject.errors import EngineTimeout, PublicError
-from voices.engines.interface import EngineHealth, Model, OwnModel, Piece, Reference, SynthesisRequest
-from voices.text.sentences import Sentence, split
+from voices.engines.interface import EngineHealth, Model, OwnModel, Piece, Reference, SynthesisRequest, pause_of
+from voices.text.languages import detect_language
+from voices.text.reading import Reading, read
 
 from .pool import Pool
 from .turns import Canceled, Deadline
 
 LANGUAGES = frozenset({"en", "ja", "zh"})
-# Languages that voices.text.sentences recognises and this engine does not speak.
-FOREIGN = {"ko": "Korean", "und": "another alphabet", "yue": "Cantonese"}
 PRESETS = ("female", "male")
 CLEAR = OwnModel(
     "builtin-clear",
     "Built-in, words first",
     "Words first: clearer speech, less alike. Only the reference's pitch and average timbre are copied.",
 )
-SENTENCE_PAUSE_SECONDS = 0.35
-CLAUSE_PAUSE_SECONDS = 0.12
-SENTENCE_ENDS = ".!?。！？…．"
+PAUSE_SECONDS = {"none": 0.0, "clause": 0.12, "sentence": 0.35, "paragraph": 0.6}
 MAX_CHILD_BYTES = 1200 << 20
 LATE = "The text could not be spoken in time. Send a shorter text, or several."
 
@@ -45,6 +43,7 @@ class BuiltinEngine:
     name = "builtin"
     languages = LANGUAGES
     presets = PRESETS
+    pauses = PAUSE_SECONDS["sentence"], PAUSE_SECONDS["clause"]
     models = (CLEAR,)
 
     def __init__(
@@ -74,20 +73,26 @@ class BuiltinEngine:
         does not speak, invalid_audio where no voice is in the reference; EngineBusy, EngineTimeout, EngineError,
         EngineUnavailable.
         """
-        sentences = self.check(request.text, request.language, early=request.early)
+        reference = request.reference
+        reading = self.check(
+            request.text, request.language, reference.transcript, reference.language, early=request.early
+        )
+        sentences = reading.sentences
         seed = secrets.randbits(63) if request.seed is None else request.seed % (1 << 64)
         spoken = 0
         wait_until = time.monotonic() + self._queue_seconds
         for number, sentence in enumerate(sentences):
             if canceled():
                 return
+            if not sentence.words:
+                yield pause_of(sentence.pause_seconds)
+                continue
             last = number == len(sentences) - 1
-            ends = sentence.text.rstrip("\"'”’)]」』").endswith(tuple(SENTENCE_ENDS))
-            pause = 0.0 if last else SENTENCE_PAUSE_SECONDS if ends else CLAUSE_PAUSE_SECONDS
+            pause = 0.0 if last or sentence.pause_seconds else PAUSE_SECONDS[sentence.end]
             order = {
-                "text": sentence.text,
+                "text": sentence.words,
                 "language": sentence.language,
-                "speed": request.speed,
+                "speed": min(2.0, max(0.5, request.speed * sentence.rate)),
                 "temperature": request.temperature,
                 "seed": [seed, number],
                 "pause_seconds": pause,
@@ -105,9 +110,11 @@ class BuiltinEngine:
                 # A sentence of signs among others is passed over, a text of nothing else is an error.
                 if "text" not in error.details or (last and not spoken):
                     raise
+                if sentence.pause_seconds:
+                    yield pause_of(sentence.pause_seconds)
                 continue
             spoken += 1
-            yield piece
+            yield replace(piece, text=sentence.text, pause_seconds=sentence.pause_seconds)
 
     @staticmethod
     def check(
@@ -117,21 +124,18 @@ class BuiltinEngine:
         transcript_language: str = "auto",
         model: Model | None = None,
         early: bool = False,
-    ) -> list[Sentence]:
-        """The sentences of a text, where all can be spoken. Raises PublicError validation_error (field text).
+    ) -> Reading:
+        """What is spoken of a text. Raises PublicError validation_error (field text), unsupported_language.
 
-        transcript, its language and model are for engines that have to refuse some.
+        transcript and its language tell what Han characters are that could be both; model is for engines that have to
+        refuse some.
         """
-        sentences = split(text, language, early=early)
-        if not sentences:
-            raise _unspeakable("There is nothing in this text that can be spoken.")
-        foreign = sorted({s.language for s in sentences} - LANGUAGES)
-        if foreign:
-            raise _unspeakable(
-                "The built-in engine speaks English, Japanese and Chinese; "
-                f"this text has {' and '.join(FOREIGN[language] for language in foreign)} in it."
-            )
-        return sentences
+        han = detect_language(transcript) if transcript and transcript_language == "auto" else transcript_language
+        reading = read(text, language, LANGUAGES, early=early, han="ja" if han == "ja" else "zh")
+        if not reading.sentences:
+            message = "There is nothing in this text that can be spoken."
+            raise PublicError("validation_error", message, {"text": [message]})
+        return reading
 
     def prepare(self, reference: Reference, language: str, deadline: float) -> None:
         """Computes now the data that this language needs of a saved voice. Raises as `synthesize`."""
@@ -150,7 +154,3 @@ class BuiltinEngine:
     def close(self) -> None:
         """Ends all children. A request that is still running gets EngineUnavailable."""
         self._pool.close()
-
-
-def _unspeakable(message: str) -> PublicError:
-    return PublicError("validation_error", message, {"text": [message]})

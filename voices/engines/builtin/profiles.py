@@ -12,7 +12,7 @@ import numpy as np
 from voiceproject.errors import PublicError
 from voices.engines.interface import Reference
 from voices.text.languages import detect_language
-from voices.text.sentences import split
+from voices.text.reading import read
 
 from . import conversion, world
 from .base_voices import CALIBRATION_SEED, Base, analyze_base, base_file
@@ -114,11 +114,15 @@ def align(base: Base, profile: VoiceProfile) -> Pairs | None:
     """Pairs by the transcript: the base voice says what the reference says. None where the two do not fit."""
     rng = np.random.default_rng(CALIBRATION_SEED)
     analyses = []
-    for sentence in split(profile.transcript or "", profile.transcript_language):
+    try:
+        sentences = read(profile.transcript or "", profile.transcript_language).sentences
+    except PublicError:
+        return None  # markup that is none, or another language
+    for sentence in sentences:
         if sentence.language != base.voice.language:
             continue
         try:
-            samples, sample_rate = base.voice.speak(sentence.text, 1.0, rng, 0.7)
+            samples, sample_rate = base.voice.speak(sentence.words, 1.0, rng, 0.7)
         except PublicError:
             continue  # a sentence of signs alone
         analyses.append(analyze_base(base.voice, samples, sample_rate))

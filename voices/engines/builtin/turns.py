@@ -6,6 +6,7 @@ import itertools
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from voiceproject.errors import EngineBusy, EngineUnavailable
 
 CANCEL_CHECK_SECONDS = 0.1
+ASSUMED_SECONDS = 2.0  # for a sentence, where none was measured yet: told, but nobody is refused for it
 KEPT_TENANTS = 1000  # whose last turn is remembered; other tenants count as served long ago
 
 
@@ -45,7 +47,7 @@ class Turns:
         self._line: list[_Waiter] = []
         self._count = itertools.count()
         self._served: dict[str, int] = {}  # by tenant; the most recently served is last
-        self._usual_seconds = 2.0
+        self._usual_seconds: float | None = None  # of a sentence, smoothed; None until one was measured
         self._open = True
 
     @contextmanager
@@ -61,7 +63,7 @@ class Turns:
 
         wait_until: of a text's first sentence, the time.monotonic() at which it is refused; math.inf for those after
         it, which the line has room for in any case. Raises Deadline, Canceled as soon as `canceled()`, EngineBusy when
-        the line is full or the wait too long, EngineUnavailable once closed.
+        the line is full or the wait is, or would be, too long, EngineUnavailable once closed.
         """
         self._take(tenant, deadline, wait_until, canceled)
         started = time.monotonic()
@@ -75,8 +77,8 @@ class Turns:
         return len(self._line)
 
     def retry_after_seconds(self) -> float:
-        """About how long a new request would wait."""
-        return max(1.0, math.ceil(self._usual_seconds * (len(self._line) + 1) / self._places))
+        """About how long a request would wait that all others come before."""
+        return self._told(len(self._line))
 
     def close(self) -> None:
         with self._lock:
@@ -92,10 +94,7 @@ class Turns:
                 self._serve(tenant)
                 return
             if wait_until < math.inf:
-                # A tenant that fills the line shuts out itself: who has nobody in it still gets a place.
-                known = any(waiter.tenant == tenant for waiter in self._line)
-                if len(self._line) >= self._max_waiting * (1 if known else 2):
-                    raise EngineBusy(retry_after=self.retry_after_seconds())
+                self._admit(tenant, wait_until)
             mine = _Waiter(tenant)
             self._line.append(mine)
         given_up: Exception | None = None
@@ -120,11 +119,35 @@ class Turns:
             self._give(None)
             raise given_up or Canceled()
 
+    def _admit(self, tenant: str, wait_until: float) -> None:
+        """Refuses who would wait too long, as voiceproject.leases does it."""
+        waiting = Counter(waiter.tenant for waiter in self._line)
+        own = waiting.pop(tenant, 0)
+        mine = self._served.get(tenant, -1)
+        before = own
+        for other, count in waiting.items():
+            before += min(count, own + (self._served.get(other, -1) <= mine))
+        expected = self._expected(before)
+        # Whoever is next may be served any moment.
+        too_long = before and expected is not None and expected > wait_until - time.monotonic()
+        # A tenant that fills the line shuts out itself: who has less than its share in it still gets a place.
+        has_share = own >= max(1, self._max_waiting // (len(waiting) + 1))
+        if too_long or len(self._line) >= self._max_waiting * (1 if has_share else 2):
+            raise EngineBusy(retry_after=self._told(before))
+
+    def _expected(self, before: int) -> float | None:
+        return None if self._usual_seconds is None else self._usual_seconds * (before + 1) / self._places
+
+    def _told(self, before: int) -> float:
+        expected = self._expected(before)
+        return max(1.0, math.ceil(ASSUMED_SECONDS * (before + 1) / self._places if expected is None else expected))
+
     def _give(self, seconds: float | None) -> None:
         """seconds: how long the place was held; None where nothing was spoken."""
         with self._lock:
             if seconds is not None:
-                self._usual_seconds += 0.2 * (seconds - self._usual_seconds)
+                usual = self._usual_seconds
+                self._usual_seconds = seconds if usual is None else usual + 0.2 * (seconds - usual)
             if not self._line:
                 self._free += 1
                 return

@@ -84,11 +84,11 @@ class GptSovitsEngine:
         transcript) and as `check` does.
         """
         reference = request.reference
-        sentences = check(
+        reading = check(
             request.text, request.language, reference.transcript, reference.language, request.model, request.early
         )
         window = self.reference_window(reference)
-        return GptSovitsSynthesis(self._fleet, request, sentences, window, deadline, canceled)
+        return GptSovitsSynthesis(self._fleet, request, reading.sentences, window, deadline, canceled)
 
     def reference_window(self, reference: Reference) -> tuple[float, float] | None:
         """(start, end) in seconds of the part that the server gets to hear, None where it hears all of it.
@@ -96,9 +96,9 @@ class GptSovitsEngine:
         Raises PublicError: reference_too_short, reference_too_long (more than 10 s with a transcript).
         """
         found = {"duration_seconds": round(reference.duration_seconds, 3)}
-        if len(reference.samples) < MIN_REFERENCE_SECONDS * reference.sample_rate:
+        if reference.frames < MIN_REFERENCE_SECONDS * reference.sample_rate:
             raise PublicError("reference_too_short", "The reference must last at least 3 seconds.", found)
-        if len(reference.samples) <= MAX_REFERENCE_SECONDS * reference.sample_rate:
+        if reference.frames <= MAX_REFERENCE_SECONDS * reference.sample_rate:
             return None
         if (reference.transcript or "").strip():
             raise PublicError(
@@ -107,7 +107,7 @@ class GptSovitsEngine:
                 found,
             )
         # Looked for once: every request asks twice, and most bring a reference that was here before.
-        key = reference.content_hash, len(reference.samples), reference.sample_rate
+        key = reference.content_hash, reference.frames, reference.sample_rate
         window = self._windows.get(key)
         if window is None:
             window = best_window(reference.samples, reference.sample_rate)

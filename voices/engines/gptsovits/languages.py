@@ -5,7 +5,7 @@ from __future__ import annotations
 from voiceproject.errors import PublicError
 from voices.engines.interface import Model
 from voices.text.languages import detect_language
-from voices.text.sentences import Sentence, split
+from voices.text.reading import Reading, read
 
 LANGUAGES = frozenset({"auto", "zh", "en", "ja", "yue", "ko"})
 V1_LANGUAGES = LANGUAGES - {"yue", "ko"}
@@ -19,11 +19,11 @@ def check(
     reference_language: str,
     model: Model | None,
     early: bool = False,
-) -> list[Sentence]:
-    """The sentences to speak (early: see voices.text.sentences.split).
+) -> Reading:
+    """What is spoken of a text (early: see voices.text.sentences.split).
 
     PublicError validation_error: a language that the model does not speak, a text with nothing in it to speak, no
-    transcript where the model needs one.
+    transcript where the model needs one; unsupported_language: the text is in one.
     """
     version = model.version if model else ""
     known = V1_LANGUAGES if version == "v1" else LANGUAGES
@@ -39,15 +39,11 @@ def check(
         raise _refused("reference_text", f"{name} needs the words of the reference: {advice}")
     if prompt_language(transcript, reference_language) not in known | {"und"}:
         raise _refused("reference_text", f"{name} does not know the language that this is in.")
-    sentences = split(text, language, early=early)
-    if not sentences:
+    han = "ja" if prompt_language(transcript, reference_language) == "ja" else "zh"
+    reading = read(text, language, speaks - {"auto"}, early=early, han=han)
+    if not reading.sentences:
         raise _refused("text", "There is nothing to speak: it has no letters.")
-    if any(sentence.language not in LANGUAGES for sentence in sentences):
-        raise _refused("text", "It has letters of a language that this engine does not speak.")
-    foreign = sorted({sentence.language for sentence in sentences} - speaks)
-    if foreign:
-        raise _refused("text", f"{name} does not speak what is in it: {', '.join(foreign)}.")
-    return sentences
+    return reading
 
 
 def prompt_language(transcript: str | None, language: str) -> str:

@@ -19,8 +19,8 @@ from voices.engines.gptsovits.protocol import Utterance, weights_key
 from voices.engines.gptsovits.references import Excerpt
 from voices.engines.gptsovits.servers import CallFailed, Server
 from voices.engines.gptsovits.speech import edges_faded, least_seconds, voiced_seconds
-from voices.engines.interface import Piece, SynthesisRequest
-from voices.text.sentences import Sentence
+from voices.engines.interface import Piece, SynthesisRequest, pause_of
+from voices.text.reading import Spoken
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class GptSovitsSynthesis(Iterator[Piece]):
         self,
         fleet: Fleet,
         request: SynthesisRequest,
-        sentences: Sequence[Sentence],
+        sentences: Sequence[Spoken],
         reference_window: tuple[float, float] | None,
         deadline: float,
         canceled: Callable[[], bool],
@@ -88,23 +88,27 @@ class GptSovitsSynthesis(Iterator[Piece]):
         for sentence in self._sentences:
             if self._canceled():
                 return
+            if not sentence.words:
+                yield pause_of(sentence.pause_seconds)
+                continue
             piece = self._speak(self._utterance(sentence, reference))
             if piece is None:
                 return
+            piece = replace(piece, text=sentence.text, pause_seconds=sentence.pause_seconds)
             if sample_rate and piece.sample_rate != sample_rate:
                 log.error("A sentence came at %d Hz after one at %d Hz", piece.sample_rate, sample_rate)
                 raise EngineError()
             sample_rate = piece.sample_rate
             yield piece
 
-    def _utterance(self, sentence: Sentence, reference: Any) -> Utterance:
+    def _utterance(self, sentence: Spoken, reference: Any) -> Utterance:
         return Utterance(
-            text=sentence.text,
+            text=sentence.words,
             language=sentence.language,
             reference=reference,
             transcript=(self._request.reference.transcript or "").strip(),
             prompt_language=self._prompt_language,
-            speed=self._request.speed,
+            speed=min(2.0, max(0.5, self._request.speed * sentence.rate)),
             temperature=self._request.temperature,
             seed=self.seed,
             model=self._model,
@@ -182,7 +186,8 @@ class GptSovitsSynthesis(Iterator[Piece]):
         except CallFailed as failure:
             if not isinstance(failure.error, EngineTimeout):
                 raise
-            error: PublicError = EngineBusy(retry_after=self._fleet.leases.retry_after_seconds())
+            seconds = self._fleet.leases.retry_after_seconds(self._request.tenant, self._suitable)
+            error: PublicError = EngineBusy(retry_after=seconds)
             if time.monotonic() >= self._deadline:
                 error = EngineTimeout()
             raise CallFailed(error, unsettled=True) from failure

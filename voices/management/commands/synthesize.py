@@ -17,7 +17,7 @@ from voices.engines.interface import Reference
 from voices.library import selection
 from voices.speech import tasks
 from voices.speech.models import Synthesis
-from voices.speech.serializers import FORMATS, LANGUAGES, MAX_SEED, SynthesizeSerializer, check_text
+from voices.speech.serializers import FORMATS, MAX_SEED, SynthesizeSerializer, check_text
 
 
 class Command(JobCommand):
@@ -28,10 +28,8 @@ class Command(JobCommand):
         parser.add_argument("text", help="what to say; - reads it from standard input")
         self.add_voice(parser)
         parser.add_argument("--reference-text", default="", help="what is said in the whole of it")
-        parser.add_argument("--reference-language", choices=LANGUAGES, default="auto")
-        parser.add_argument(
-            "--language", choices=LANGUAGES, default="auto", help="of the text (default: by its script)"
-        )
+        parser.add_argument("--reference-language", default="auto", help="of --reference-text")
+        parser.add_argument("--language", default="auto", help="of the text (default: found out)")
         parser.add_argument("--speed", default="1.0", help="0.5 to 2.0; 2 is twice as fast (default: %(default)s)")
         parser.add_argument("--temperature", default="0.7", help="0.1 to 1.0 (default: %(default)s)")
         parser.add_argument("--seed", help="the same seed gives the same audio on the built-in engine")
@@ -65,7 +63,9 @@ class Command(JobCommand):
                     samples, rate, audio.sha256_file(path), fields["reference_text"] or None,
                     fields["reference_language"],
                 )  # fmt: skip
-            check_text(fields, reference.transcript or "", reference.language)
+            warnings = check_text(fields, reference.transcript or "", reference.language)
+        for warning in warnings:
+            self.stderr.write(warning["message"])
         seed = fields.get("seed")
         job = Synthesis(
             background=True,

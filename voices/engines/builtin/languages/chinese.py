@@ -15,7 +15,7 @@ from typing import Any
 
 from voiceproject.errors import PublicError
 
-from . import chinese_text, english, kokoro
+from . import english, kokoro
 from .base import BaseVoice
 
 _VOICES = {"zh_alpha": "jf_alpha", "zh_kumo": "jm_kumo"}
@@ -73,6 +73,7 @@ _OWN_ER = frozenset("女婴幼孤少胎男健宠生育小妻侄产弃混")  # �
 _GAINED = frozenset(["获得", "取得", "赢得", "所得", "难得", "求得", "夺得", "博得", "心得", "不得", "只得"])
 _NUMERALS = frozenset("零〇一二三四五六七八九十百千万亿")
 _MUST_AFTER = frozenset(["我", "你", "他", "她", "它", "们", "还", "就", "也", "都", "又", "才", "可", "只"])
+_GAINS_AFTER = _MUST_AFTER | frozenset("天年月日次刚曾已经会人家妈爸")
 _RUNS = re.compile(
     r"(?P<han>[〇㐀-䶿一-鿿豈-\ufaff\U00020000-\U0003ffff]+)|(?P<latin>[A-Za-zÀ-ɏ][A-Za-zÀ-ɏ'’ -]*)|(?P<mark>.)", re.S
 )
@@ -126,8 +127,10 @@ def _by_context(words: list[list[tuple[str, str]]]) -> None:
         after = words[index + 1][0][0] if index + 1 < len(words) else ""
         if (char == "得" and len(word) > 1) or "".join(c for c, _ in word) in _GAINED:
             word[:] = [("得", "de2") if c == "得" else (c, syllable) for c, syllable in word]
-        elif len(word) == 1 and char == "得" and before and (before[-1][0] in _MUST_AFTER) and after:
-            word[0] = ("得", "dei3")
+        elif len(word) == 1 and char == "得" and after and (not before or before[-1][0] in _GAINS_AFTER):
+            gained = "".join(c for c, _ in words[index + 1]) in ("了", "过", "到")
+            if gained or (before and before[-1][0] in _MUST_AFTER):
+                word[0] = ("得", "de2" if gained else "dei3")
         elif char == "地" and len(before) > 1 and (len(word) == 2 or after) and word[0][1] == "di4" and len(word) < 3:
             text = "".join(c for c, _ in word)
             if text == "地" or text not in _known_phrases():
@@ -159,8 +162,16 @@ def _yi_bu(flat: list[tuple[str, str]], index: int) -> str:
         return syllable[:-1] + "5"  # 看一看, 好不好
     if char == "不":
         return syllable if syllable == "bu5" else "bu2" if falling else "bu4"
-    if not after or before == "第" or before in _NUMERALS or after in "月号楼班零〇一二三四五六七八九":
+    if (
+        not after
+        or before in ("第", "月", "周", "点")
+        or before in _NUMERALS
+        or after in "月号楼班零〇一二三四五六七八九"
+    ):
         return "yi1"
+    if after == "点" and flat[index + 2 : index + 3] and flat[index + 2][0] in _NUMERALS:
+        minutes = any(char == "分" for char, _ in flat[index + 3 : index + 6])
+        return "yi4" if minutes else "yi1"  # 一点五十分, but 一点五
     return "yi2" if falling else "yi4"
 
 
@@ -198,12 +209,12 @@ def _word_sounds(word: list[str]) -> str:
 
 
 def phonemes(text: str) -> str:
-    """Chinese text, with what Latin words there are in it, in Kokoro's phonemes, words apart.
+    """Chinese words (voices.text.words.chinese), with Latin ones among them, in Kokoro's phonemes, words apart.
 
     Raises PublicError validation_error (field text) where nothing in it can be spoken.
     """
     spoken = ""
-    for run in _RUNS.finditer(chinese_text.normalize(text)):
+    for run in _RUNS.finditer(text):
         said = ""
         if run["han"]:
             said = " ".join(_word_sounds(word) for word in syllables(run["han"]))

@@ -13,7 +13,6 @@ import numpy as np
 from voiceproject.errors import PublicError
 
 from ..world import Float32
-from . import english_text
 from .base import BaseVoice
 from .piper import Piper
 
@@ -55,24 +54,26 @@ _TO_ESPEAK = [
 ]  # fmt: skip
 _VOWELS = "AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻᵊɐ"
 _SOUND = re.compile(rf"[{_VOWELS}bdfhjklmnpstvwzðŋɡɹɾʃʒʤʧθTsz]")
+# Letters that are said one by one: behind dots, A is no article.
+_SPELLED = re.compile(r"(\b[A-Z](?: [A-Z]\b)+)\.?")
 _PAUSE = re.compile(r"(?<=[,;:—…]) ")
 
 
 class EnglishPhonemes:
-    """Text to phonemes in misaki's alphabet, by hibari's dictionary, tagger and network for unknown words."""
+    """Words (voices.text.words.english) to phonemes in misaki's alphabet.
+
+    By hibari's dictionary, tagger and network for unknown words.
+    """
 
     def __init__(self) -> None:
         from hibari.g2p import G2P
 
         self._g2p = G2P()
 
-    def is_word(self, word: str) -> bool:
-        return word in self._g2p.lexicon.golds
-
     def __call__(self, text: str) -> list[str]:
         """Pieces of at most 400 phonemes, each with closing punctuation. PublicError where nothing can be said."""
-        plain = english_text.normalize(text, self.is_word)
-        phonemes = self._g2p(plain) if plain else ""
+        plain = _SPELLED.sub(lambda m: m[1].replace(" ", ".") + ".", text.replace("[", " ").replace("]", " "))
+        phonemes = self._g2p(plain) if plain.strip() else ""
         if not _SOUND.search(phonemes):
             message = "There is nothing in this text that can be spoken."
             raise PublicError("validation_error", message, {"text": [message]})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
 from voiceproject.errors import PublicError
+from voices.text.words.japanese import GREEK, LETTERS
+from voices.text.words.say_as import JAPANESE_DIGITS
 
 from . import kokoro
 from .base import BaseVoice
@@ -51,36 +52,7 @@ _MARKS = {
     "。": ".", "．": ".", ".": ".", "、": ",", "，": ",", ",": ",", "？": "?", "?": "?", "！": "!", "!": "!",
     "：": ",", ":": ",", "；": ";", ";": ";", "…": "…", "‥": "…", "—": "—", "―": "—", "〜": "—", "～": "—", "~": "—",
 }  # fmt: skip
-_LETTERS = dict(
-    zip(
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-        str.split(
-            "エー ビー シー ディー イー エフ ジー エイチ アイ ジェー ケー エル エム エヌ オー ピー キュー "
-            "アール エス ティー ユー ブイ ダブリュー エックス ワイ ゼット"
-        ),
-        strict=True,
-    )
-)
-_GREEK = dict(
-    zip(
-        "ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ",
-        str.split(
-            "アルファ ベータ ガンマ デルタ イプシロン ゼータ イータ シータ イオタ カッパ ラムダ ミュー ニュー "
-            "クサイ オミクロン パイ ロー シグマ タウ ウプシロン ファイ カイ プサイ オメガ"
-        ),
-        strict=True,
-    )
-)
-_DIGITS = dict(zip("0123456789", str.split("ゼロ イチ ニー サン ヨン ゴー ロク ナナ ハチ キュー"), strict=True))
-_SIGNS = {
-    "+": "プラス", "±": "プラスマイナス", "=": "イコール", "×": "かける", "÷": "わる", "&": "アンド",
-    "@": "アットマーク", "№": "ナンバー", "〒": "郵便番号", "°": "度", "√": "ルート", "∞": "無限大",
-    "≠": "ノットイコール", "≒": "ニアリーイコール", "<": "小なり", ">": "大なり", "≦": "以下", "≧": "以上",
-}  # fmt: skip
-_MONEY = {"¥": "円", "$": "ドル", "€": "ユーロ", "£": "ポンド", "₩": "ウォン"}
-_METRES = {"": "メートル", "k": "キロメートル", "c": "センチメートル", "m": "ミリメートル"}
-_POWERS = {"²": "平方", "³": "立方"}
-_NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_DIGITS = dict(zip("0123456789", JAPANESE_DIGITS, strict=True))
 
 
 @lru_cache(maxsize=1)
@@ -91,60 +63,13 @@ def _analyzer() -> Any:
     return Haqumei()
 
 
-def normalize(text: str) -> str:
-    """Text whose signs, dates, times and sums are words, so that the analysis reads them."""
-    text = text.replace("㎡", "m²").replace("㎥", "m³")
-    text = re.sub(r"(?<![A-Za-z])([kcm]?)m([²³])", lambda m: _POWERS[m[2]] + _METRES[m[1]], text)
-    text = text.replace("²", "の二乗").replace("³", "の三乗")
-    text = unicodedata.normalize("NFKC", text).replace("−", "-").replace("⁄", "/").replace("...", "…")
-    text = re.sub("°[CF]", "度", text)
-    # Else 十五分 behind 二時間 is read as fifteen hundredths.
-    text = re.sub(r"(?<=時間)([二三四五]?)(十?)([一二三四五六七八九]?)(?=分)", _minutes, text)
-    text = re.sub(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)", _date, text)
-    text = re.sub(r"(?<!\d)(\d{1,2}):(\d{2})(?::(\d{2}))?(?!\d)", _time, text)
-    text = re.sub(r"(?<![\d:])(\d+):(\d+)(?![\d:])", r"\1対\2", text)
-    text = re.sub(r"(?<![\d-])\d{1,5}(?:-\d{1,5}){2,}(?!\d)|(?<!\d)0\d{8,10}(?!\d)", _one_by_one, text)
-    text = re.sub(rf"([¥$€£₩])\s?({_NUMBER})(\s?[万億兆])?", lambda m: m[2] + (m[3] or "") + _MONEY[m[1]], text)
-    text = re.sub(r"(?<![\d/])(\d{1,2})/(\d{1,2})(?=[(に]|から|まで)", r"\1月\2日", text)
-    text = re.sub(r"(?<![\d/.])(\d+)/(\d+)(?![\d/])", r"\2分の\1", text)
-    text = re.sub(r"(?<=[\d%度時分日月年人個円])\s?[~〜-]\s?(?=\d)", "から", text)
-    text = re.sub(r"(?<![A-Za-z0-9)])-\s?(?=\d)", "マイナス", text)
-    text = re.sub(r"#(?=\d)", "ナンバー", text)
-    text = re.sub(r"[A-Za-z]+://", "", text)
-    text = re.sub(r"(?<=[A-Za-z0-9])\.(?=[A-Za-z])", "ドット", text)
-    text = re.sub(r"(?<=[A-Za-z])/(?=[A-Za-z])(?!h\b|s\b)", "スラッシュ", text)
-    text = re.sub(r"(?<=\w)_(?=\w)", "アンダーバー", text)
-    return "".join(_SIGNS.get(char) or _GREEK.get(char.upper(), char) for char in text)
-
-
-def _date(m: re.Match[str]) -> str:
-    return f"{m[1]}年{int(m[2])}月{int(m[3])}日" if 1 <= int(m[2]) <= 12 and 1 <= int(m[3]) <= 31 else m[0]
-
-
-def _time(m: re.Match[str]) -> str:
-    if int(m[1]) > 24 or int(m[2]) > 59:
-        return m[0]
-    minutes = f"{int(m[2])}分" if int(m[2]) else ""
-    return f"{int(m[1])}時{minutes}" + (f"{int(m[3])}秒" if m[3] else "")
-
-
-def _minutes(m: re.Match[str]) -> str:
-    tens, _, ones = ("零一二三四五六七八九".find(part) if part else 0 for part in m.groups())
-    number = (tens or 1) * 10 + ones if m[2] else ones
-    return str(number) if m[0] and number and (m[2] or not m[1]) else m[0]
-
-
-def _one_by_one(m: re.Match[str]) -> str:
-    return "".join(_DIGITS.get(char, "ノ") for char in m[0])
-
-
 def phonemes(text: str) -> str:
-    """Japanese text in the phonemes that Kokoro was trained on (those of misaki 0.7), words apart.
+    """Japanese words (voices.text.words.japanese) in the phonemes of Kokoro (those of misaki 0.7), words apart.
 
     Raises PublicError validation_error (field text) where nothing in it can be spoken.
     """
     units: list[str] = []  # readings in katakana, and marks
-    for word in _analyzer().run_frontend(normalize(text)):
+    for word in _analyzer().run_frontend(text):
         if word.pos == "記号" and word.string in _MARKS:
             units.append(_MARKS[word.string])
         else:
@@ -170,7 +95,7 @@ def phonemes(text: str) -> str:
 def _spelled(char: str) -> str:
     """A letter that the analysis left as it is, by its name."""
     plain = unicodedata.normalize("NFKC", char).upper()
-    return _LETTERS.get(plain) or _GREEK.get(plain) or _DIGITS.get(plain) or char
+    return LETTERS.get(plain) or GREEK.get(plain.lower()) or _DIGITS.get(plain) or char
 
 
 def sounds(reading: str, following: str = "") -> str:

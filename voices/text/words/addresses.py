@@ -1,0 +1,51 @@
+"""Addresses of the web and of mail, said part by part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+_TLD = "com|org|net|edu|gov|io|ai|co|info|dev|app|uk|us|de|fr|jp|cn|eu|ca|au|me|tv|xyz|tw|hk"
+_EMAIL = re.compile(
+    r"(?<![A-Za-z0-9_.+-])([A-Za-z0-9_+-]{1,64}(?:\.[A-Za-z0-9_+-]{1,64}){0,8})"
+    r"@((?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24})(?![A-Za-z0-9])"
+)
+_URL = re.compile(
+    r"(?:https?|ftp)://[!-~]+"
+    rf"|(?<![A-Za-z0-9_.@-])(?:[A-Za-z0-9_-]{{1,63}}\.){{1,8}}(?:{_TLD})(?![A-Za-z0-9_@])(?:[:/?#][!-~]*)?",
+    re.IGNORECASE,
+)
+
+
+def say_addresses(text: str, marks: dict[str, str], at: str, slash: str) -> str:
+    """`www.example.com/a?x=1` is `example dot com slash a`: the query and the fragment are left out.
+
+    marks: what is said for the marks within a name; at, slash: for those signs.
+    """
+    if "@" not in text and "." not in text:
+        return text
+
+    def named(part: str) -> str:
+        return "".join(marks.get(char, char) for char in re.sub(r"%[0-9A-Fa-f]{2}", " ", part))
+
+    def address(m: re.Match[str]) -> str:
+        written = m[0].rstrip(".,;:!?\"')]>")
+        rest = re.sub(r"^[a-z]+://", "", written, flags=re.IGNORECASE)
+        host, _, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+        host = re.sub(r"^(?:[^@/]*@)?(?:www\.)?", "", host, flags=re.IGNORECASE)
+        return (
+            " ".join([named(host), *(f"{slash} {named(part)}" for part in path.split("/") if part)])
+            + m[0][len(written) :]
+        )
+
+    text = _EMAIL.sub(lambda m: f"{named(m[1])} {at} {named(m[2])}", text)
+    return _URL.sub(address, text)
+
+
+Said = str | Callable[[re.Match[str]], str]
+Rule = tuple[re.Pattern[str], Said]
+
+
+def rule(pattern: str, said: Said, flags: int = 0) -> Rule:
+    """What is said for each match of a pattern."""
+    return re.compile(pattern, flags), said

@@ -1,0 +1,92 @@
+"""What SSML's <say-as> makes of its content, in each language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from voices.text.words import numbers
+
+JAPANESE_DIGITS = ("ゼロ", "イチ", "ニー", "サン", "ヨン", "ゴー", "ロク", "ナナ", "ハチ", "キュー")
+
+
+def _characters(text: str, language: str) -> str:
+    spelled = [numbers.ENGLISH_DIGITS[int(char)] if char in "0123456789" else char.upper() for char in text]
+    if language != "en":
+        spelled = [_digits(char, language) if char in "0123456789" else char.upper() for char in text]
+    return " ".join(char for char in spelled if char.strip())
+
+
+def _digits(text: str, language: str) -> str:
+    found = [char for char in text if char.isdecimal()]
+    if not found:
+        raise ValueError("there are no digits in it.")
+    if language == "ja":
+        return "".join(JAPANESE_DIGITS[int(char)] for char in found)
+    digits = "".join(found)
+    return numbers.han_digits(digits) if language in ("zh", "yue") else numbers.spoken_digits(digits)
+
+
+def _number(text: str) -> int:
+    plain = re.sub(r"[\s,]", "", text)
+    if not re.fullmatch(r"\d{1,15}", plain):
+        raise ValueError("it needs a whole number of at most 15 digits.")
+    return int(plain)
+
+
+def _cardinal(text: str, language: str) -> str:
+    sign = re.match(r"\s*[-−]", text)
+    if "." in text:
+        return text  # which is read as a decimal in any case
+    number = _number(text[sign.end() :] if sign else text)
+    if language in ("zh", "yue"):
+        return ("负" if sign else "") + numbers.chinese(number)
+    if language == "ja":
+        return ("マイナス" if sign else "") + numbers.japanese(number)
+    return ("minus " if sign else "") + numbers.cardinal(number)
+
+
+def _ordinal(text: str, language: str) -> str:
+    number = _number(re.sub(r"(?<=\d)(?:st|nd|rd|th)\s*$|^第", "", text.strip()))
+    if language in ("zh", "yue"):
+        return "第" + numbers.chinese(number)
+    return "第" + numbers.japanese(number) if language == "ja" else numbers.ordinal(number)
+
+
+def _as_written(text: str, language: str) -> str:
+    return text
+
+
+SAID_AS: dict[str, Callable[[str, str], str]] = {
+    "characters": _characters,
+    "spell-out": _characters,
+    "verbatim": _characters,
+    "digits": _digits,
+    "telephone": _digits,
+    "cardinal": _cardinal,
+    "number": _cardinal,
+    "ordinal": _ordinal,
+    # The normalisers know these by their shape.
+    "currency": _as_written,
+    "date": _as_written,
+    "fraction": _as_written,
+    "time": _as_written,
+    "unit": _as_written,
+}
+
+
+def said_as(how: str, text: str, language: str, style: str = "") -> str:
+    """The words of a text that is said `how`. style: the order of a date (`dmy`). Raises ValueError."""
+    if how == "date" and style:
+        return _date(text, style.lower())
+    return SAID_AS[how](text.strip(), language)
+
+
+def _date(text: str, style: str) -> str:
+    parts = re.findall(r"\d+", text)
+    if sorted(style) not in (list("dmy"), list("dm"), list("my"), list("y")) or len(parts) != len(style):
+        raise ValueError("a date's format is an order of y, m and d, with a number for each.")
+    found = dict(zip(style, parts, strict=True))
+    if len(style) == 3:
+        return f"{found['y']}-{int(found['m']):02}-{int(found['d']):02}"
+    return "/".join(found[part] for part in "ymd" if part in found)
