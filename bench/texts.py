@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from tests.support.readings import LANGUAGES, Reference, is_right, matches, references
+from tests.text.references import LANGUAGES, Reference, is_right, matches, references
 from voiceproject.errors import PublicError
 from voices.text.reading import read
 

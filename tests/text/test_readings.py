@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.readings import LANGUAGES, is_right, later_references, references, said
+from tests.text.references import LANGUAGES, is_right, later_references, references, said
 
 # Its references have three third tones in a row as they are written, not as they are spoken.
 MISREAD = {"一起走", "我得走了"}

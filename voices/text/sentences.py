@@ -62,9 +62,10 @@ _STARTERS = frozenset(
 _WORD_BEFORE_DOT = re.compile(r"[^\W\d_](?:[^\W\d_]|\.(?=[^\W\d_])|['’](?=\w))*\Z")
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\Z")
 # A line break that ends a sentence: the line after it is blank, or an item of a list.
+_INITIALS_ALONE = re.compile(r"(?<![A-Za-z])(?:[A-Z]{1,5}|[a-z])(?![A-Za-z])")
 _LATIN_RUN = re.compile(
     r"(?P<unit>(?<=\d) ?[A-Za-zμ]{1,4}(?![A-Za-z])|(?<![A-Za-z])[A-Za-z]{1,4}[.$]? ?(?=\d))"
-    r"|[A-Za-zÀ-ɏ]+|(?P<wide>[\u1100-\U0003ffff])"
+    r"|[A-Za-zÀ-ÖØ-öø-ɏ]+|(?P<wide>[\u1100-\U0003ffff])"
 )
 _LINE_ENDS = re.compile(r"\n[^\S\n]*(?:\n|[-*+•◦▪‣][^\S\n]+\S|・|\(?\d{1,3}[.)、][^\S\n]+\S)")
 _BREAKS = re.compile(r"\r\n?|[\u2028\u2029\u0085\v\f]")
@@ -103,6 +104,8 @@ def _dot_ends(text: str, dot: int, after: int, piece_start: int) -> bool:
     word = match.group().casefold()
     next_word = WORD.match(following)
     if word in _TITLES:
+        return False
+    if word in ("sat", "sun") and following[0].isdigit():
         return False
     if word == "no":
         return not following[0].isdigit()
@@ -259,9 +262,8 @@ def _keeps_its_latin(sentence: str, base_scripts: frozenset[str], said: bool) ->
     wide = sum(script_of(char) in base_scripts for char in sentence)
     if not wide and not said:
         return False
-    if said:
-        # Initials and single letters are read in any language.
-        letters -= sum(map(len, re.findall(r"(?<![^\W\d_])(?:[A-Z]{1,5}|[a-z])(?![^\W\d_])", sentence)))
+    # Initials and single letters are read in any language.
+    letters -= sum(map(len, _INITIALS_ALONE.findall(sentence)))
     return letters <= max(EMBEDDED_LETTERS_PER_CHARACTER * wide, EMBEDDED_LETTERS if wide > 1 else 0)
 
 

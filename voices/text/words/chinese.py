@@ -58,7 +58,7 @@ _GREEK = dict(
 )
 _CUES = (
     "邮政编码|邮编|验证码|校验码|识别码|提取码|激活码|兑换码|密码|口令|尾号|拨打|致电|呼叫|电话|手机|座机|热线|传真|房间|房号|航班|车次|列车|工号|"
-    "QQ|学号|编号|单号|订单|卡号|账号|帐号|证号|代码|区号|分机|身份证|车牌|波音|空客|型号|门牌|座位|批号|货号|代号|拨|客服|专线|报警|急救"
+    "PIN|QQ|学号|编号|单号|订单|卡号|账号|帐号|证号|代码|区号|分机|身份证|车牌|波音|空客|型号|门牌|座位|批号|货号|代号|拨|客服|专线|报警|急救"
 )
 
 
@@ -69,6 +69,7 @@ def _simplifier() -> Any:
     return OpenCC("t2s").convert
 
 
+@lru_cache(maxsize=4096)
 def number(text: str) -> str:
     """A number as it is written (1,234.50), said as a quantity; more than 16 digits are said one by one."""
     whole, dot, part = text.replace(",", "").partition(".")
@@ -155,7 +156,7 @@ def _roman(m: re.Match[str]) -> str:
 
 _MARKS = {".": "点", "-": "杠", "_": "下划线", "+": "加"}
 _I = re.IGNORECASE | re.ASCII
-_ROMAN = r"((?=[IVXLCDM]+(?![A-Za-z]))M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3}))"
+_ROMAN = r"((?=[IVXLCDM]+(?![A-Za-z]))M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?<=[IVXLCDM]))"
 _RULES: list[Rule] = [
     # Dates and times.
     rule(r"(?<![\d-])(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?![\d-]|\.\d)", _date),
@@ -164,7 +165,9 @@ _RULES: list[Rule] = [
     rule(r"(\d)\s?[:：]\s?(?=\d)", r"\1比"),
     rule(rf"(?<!\d)(\d{{4}})(?={_D}\d{{4}}年)", lambda m: han_digits(m[1])),
     rule(r"(?<![\d.])(\d{4}|\d{2}(?<=[0-9]{2}))(?=年(?![级前后以内间多来之]))", lambda m: _two_digit_year(m)),
-    rule(rf"(?<=[年零一二三四五六七八九日月周期天])({_D})(?=[\d零一二三四五六七八九]|周|星期|礼拜)", "到"),
+    rule(
+        rf"(?<=[年零一二三四五六七八九日月周期天点时分秒岁元个人])({_D})(?=[\d零一二三四五六七八九]|周|星期|礼拜)", "到"
+    ),
     rule(r"(公元前|西元前)(\d+)(?=年)", lambda m: m[1] + numbers.chinese(int(m[2]))),
     rule(r"(?<=[\u4e00-\u9fff])[-–—](?=[\u4e00-\u9fff])", "到"),
     rule(r"(?<!\d)((?:19|20)\d\d)[-–—~](?=(?:19|20)\d\d(?!\d))", lambda m: f"{han_digits(m[1])}到"),
@@ -176,7 +179,7 @@ _RULES: list[Rule] = [
     rule(r"(?<![\d.])\+\d{1,3}(?:[ -]?\d{2,11}){1,4}(?!\d)", _groups),
     rule(r"(?<![\d.,])(?:1[3-9]\d{9}|0\d+|\d{17}(?=[Xx]))(?![\d.]*\d)", lambda m: han_digits(m[0])),
     rule(
-        rf"({_CUES})((?:号码|号|码|是|为|了|请|：|:|电话|房间|热线|\s){{0,4}})([京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼]?[A-Za-z]{{0,3}}-?)(\d{{2,12}}(?:-\d{{2,8}})?)"
+        rf"({_CUES})((?:号码|号|码|群|是|为|了|请|：|:|电话|房间|热线|\s){{0,4}})([京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼]?[A-Za-z]{{0,3}}-?)(\d{{2,12}}(?:-\d{{2,8}})?)"
         r"(?![\d.,]*\d|[个次人元块天小分年月米公岁%])",
         _cued,
     ),
@@ -197,6 +200,7 @@ _RULES: list[Rule] = [
     ),
     # Measures, fractions, per cent.
     rule(r"(\d+(?:\.\d+)?)\s?[wW](?=[\u4e00-\u9fff+])(?!灯|的?灯泡|功率|充电|快充|电|的充电|适配|音响|光)", r"\1万"),
+    rule(r"(?<=[破超过近约达])(\d+(?:\.\d+)?)\s?[wW](?![A-Za-z])", r"\1万"),
     rule(r"(\d+(?:\.\d+)?)\s?W(?![A-Za-z\d])", r"\1瓦"),
     rule(rf"({_N})\s?%{_D}(?={_N}\s?%)", r"\1%到"),
     rule(rf"({_N}){_D}({_N})\s?%", lambda m: f"百分之{number(m[1])}到百分之{number(m[2])}"),
@@ -216,6 +220,10 @@ _RULES: list[Rule] = [
     rule(r"(?<=\d)\s?/\s?(?=\d)", "除以"),
     rule(
         rf"(?<=[\u4e00-\u9fff》])(?![IVXLCDM](?![IVXLCDM]))({_ROMAN[1:-1]})(?=[\u4e00-\u9fff》。，！？\s]|$)",
+        lambda m: numbers.chinese(numbers.roman(m[1])),
+    ),
+    rule(
+        rf"(?<![A-Za-z0-9])(?![IVXLCDM](?![IVXLCDM])){_ROMAN}(?=[期型世级章部卷类代])",
         lambda m: numbers.chinese(numbers.roman(m[1])),
     ),
     rule(r"(?<=[A-Za-z])\.(?=[A-Z](?:\.|\b))|(?<=\b[A-Z])\.", ""),

@@ -7,6 +7,7 @@ whose characters are plain (voices.text.characters).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from voices.text.words.addresses import Rule, rule, say_addresses
 from voices.text.words.english_words import (
@@ -34,7 +35,7 @@ _CODE = alternatives(CURRENCIES)
 _BIG = r"hundred|thousand|million|billion|trillion|[kKmMbB]n?\b"
 _BIGS = {"k": "thousand", "m": "million", "b": "billion", "mn": "million", "bn": "billion"}
 _DASH = r"\s?[-–—~]\s?"
-_ROMAN = r"(?=[IVXLCDM]+\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+_ROMAN = r"(?=[IVXLCDM]+\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?<=[IVXLCDM])"
 _CUES = (
     r"PIN|OTP|ZIP(?: code)?|code|password|passcode|room|flight|gate|dial|call|ring|text|phone|tel|telephone|fax|mobile|"
     r"cell|extension|ext|agent|account|acct|card|ending in|ends in|order|invoice|ticket|tracking|reference|ref|serial|"
@@ -48,6 +49,7 @@ def _plain(text: str) -> str:
     return text.replace(",", "")
 
 
+@lru_cache(maxsize=4096)
 def number(text: str) -> str:
     """A number as it is written (1,234.50), as a quantity."""
     whole, dot, part = _plain(text).partition(".")
@@ -445,7 +447,9 @@ _RULES: list[Rule] = [
     rule(r"(?<!\w)['’](?=\d\d\b)", ""),
     rule(r"\b[vV]er\.?\s?(?=\d)", "version "),
     rule(r"(?<=\d)\s?/\s?(?=\d)", " slash "),
+    rule(r"(?<=\w)\s?/\s?(?=(?:month|mo|day|hour|hr|h|year|yr|week|min|minute|second|person|night|user)\b)", " per "),
     rule(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])", " "),
+    rule(r"(?<=\w)/(?=\w)", " slash "),
     rule(r"(?<=\d) - (?=\d)", " minus "),
     rule(r"(?<![\w)\]-])[-−](?=\.?\d)", "minus "),
     rule(alternatives(SIGNS), lambda m: f" {SIGNS[m[0]]} "),

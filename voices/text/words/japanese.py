@@ -7,6 +7,7 @@ One regular expression a kind, the more particular first. `normalize` takes one 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from voices.text.words import numbers
 from voices.text.words.addresses import Rule, rule, say_addresses
@@ -83,6 +84,7 @@ def _digits(text: str) -> str:
     return "".join(JAPANESE_DIGITS[int(char)] for char in text if char.isdecimal())
 
 
+@lru_cache(maxsize=4096)
 def number(text: str) -> str:
     """A number as it is written (1,234.50), as a quantity."""
     whole, dot, part = text.replace(",", "").partition(".")
@@ -147,7 +149,7 @@ def _measure(m: re.Match[str]) -> str:
 
 _MARKS = {".": "ドット", "-": "ハイフン", "_": "アンダーバー", "+": "プラス"}
 _I = re.IGNORECASE | re.ASCII
-_ROMAN = r"(?=[IVXLCDM]+(?![A-Za-z]))M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+_ROMAN = r"(?=[IVXLCDM]+(?![A-Za-z]))M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?<=[IVXLCDM])"
 _J = r"ぁ-んァ-ヶー一-龥々"
 _RULES: list[Rule] = [
     # Else 十五分 behind 二時間 is read as fifteen hundredths.

@@ -18,7 +18,7 @@ from voiceproject.errors import PublicError
 from voices.engines.builtin.languages import chinese, japanese
 from voices.text.reading import read
 
-FOLDER = Path(__file__).parents[1] / "text" / "readings"
+FOLDER = Path(__file__).parent / "readings"
 LANGUAGES = ("en", "zh", "ja")
 # Kinds in which it counts where sentences end.
 CUT = ("abbreviations", "lines", "markup", "uncut")
