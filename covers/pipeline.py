@@ -449,7 +449,8 @@ class _Cover:
 
     def warn_of_upload(self, messages: Iterable[str]) -> None:
         for message in messages:
-            self.warn("upload", message)
+            if separation.warning("upload", message) not in self.warnings:  # another attempt may have said it
+                self.warn("upload", message)
 
     def note(self, **fields: Any) -> None:
         """Writes fields to the row and to `job`."""

@@ -90,7 +90,7 @@ PARTS = {
         "syntheses", "tenant",
         (*_JOB, "background", "text", "language", "reference_hash", "reference_audio", "reference_text",
          "reference_language", "speed", "temperature", "seed", "model_id", "response_format", "engine", "audio",
-         "duration_seconds", "sample_rate"),
+         "duration_seconds", "sample_rate", "warnings"),
         withheld=_OPERATORS, keys=("api_key",), told=_job,
     ),
     "covers.CoverJob": Part(
@@ -139,8 +139,8 @@ PARTS = {
     ),
     "voiceproject.WebhookDelivery": Part(
         "webhook_deliveries", "tenant",
-        ("id", "job_id", "type", "url", "payload", "status", "attempts", "first_attempt", "next_attempt_at",
-         "last_status", "last_error", "created_at", "updated_at", "delivered_at"),
+        ("id", "job_id", "type", "sequence", "url", "payload", "status", "attempts", "first_attempt",
+         "next_attempt_at", "last_status", "last_error", "created_at", "updated_at", "delivered_at"),
         withheld=frozenset({"tenant", "claimed_until"}),
     ),
     "voiceproject.WebhookSecret": Part(
