@@ -31,7 +31,7 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     met = True
     for section in (options.only,) if options.only else SECTIONS:
-        module = importlib.import_module(f"bench.engine_{section}")
+        module = importlib.import_module(f"bench.engines.{section}")
         if section == "speech":
             modes = tuple(options.mode or ("default", "clear", "transcript"))
             met &= module.run(options.data, modes, options.speaker, not options.no_wer, options.unseen)

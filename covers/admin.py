@@ -6,10 +6,19 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from covers.models import MADE_BY, CoverJob
 from voiceproject.console.jobs import JobAdmin
+
+PLACES = {
+    "centre": _("centre"),
+    "left": _("left"),
+    "right": _("right"),
+    "inverted": _("sides inverted"),
+    "wide": _("wide"),
+}
 
 
 @admin.register(CoverJob)
@@ -33,5 +42,11 @@ class CoverJobAdmin(JobAdmin):
 
     @admin.display(description=_("separation"))
     def separation(self, job: CoverJob) -> str:
-        found = job.details.get("separation") or {}
-        return ", ".join(f"{name} {value}" for name, value in found.items())
+        found = job.details.get("separation")
+        if not found:
+            return ""
+        left = "–" if found["leftover_db"] is None else f"{found['leftover_db']:.1f}\N{NO-BREAK SPACE}dB"
+        share, sung = f"{found['lead_share']:.1%}", f"{found['sung_seconds']:.1f}\N{NO-BREAK SPACE}s"
+        return gettext("lead %(share)s of the song, left %(left)s, sung %(sung)s, place: %(place)s") % {
+            "share": share, "left": left, "sung": sung, "place": PLACES.get(found["place"], found["place"])
+        }  # fmt: skip

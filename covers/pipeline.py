@@ -123,7 +123,7 @@ class _Cover:
         self.deadline = time.monotonic() + settings.COVER_TIMEOUT_SECONDS
         self.frames = 0
         # Those of finished stages are in the row.
-        self.warnings: separation.Warnings = list(job.warnings) if job.vocals and not job.result else []
+        self.warnings: separation.Warnings = list(job.warnings) if job.vocals and job.instrumental else []
         self.made = True
 
     def run(self) -> None:

@@ -91,7 +91,7 @@ def examine(vocals: Path, instrumental: Path) -> tuple[Activity, dict[str, Any]]
     length = min(len(voice), len(rest))
     voice, rest = voice[:length], rest[:length]
     activity = voice_activity.detect(voice_activity.mono(voice), voice_activity.mono(rest))
-    own, other = (float(np.sum(np.square(x, dtype=np.float64))) for x in (voice, rest))
+    own, other = (float(np.vdot(x, x)) for x in (voice, rest))
     left = _leftover_db(voice, rest, activity) if activity.voice else None
     return activity, {
         "place": _place(voice),
@@ -145,8 +145,10 @@ def silence_elsewhere(vocals: Path, instrumental: Path, activity: Activity) -> N
 
 
 def _place(voice: Float32) -> str:
-    left, right = voice[:, 0].astype(np.float64), voice[:, 1].astype(np.float64)
-    own_left, own_right, cross = left @ left, right @ right, left @ right
+    left, right = np.ascontiguousarray(voice.T)
+    own_left, own_right, cross = (
+        float(np.vdot(one, two)) for one, two in ((left, left), (right, right), (left, right))
+    )
     if own_left + own_right == 0:
         return "centre"
     balance = 10 * math.log10((own_left + 1e-12) / (own_right + 1e-12))

@@ -218,6 +218,7 @@ def extract_vocal(
         left, right = filters.wiener(left, right, mask, band, voice)
     same = slice(margin // spectra.HOP, None, place.HOP // spectra.HOP)
     left_behind = evidence.left_behind((left[same], right[same]), [side[same] for side in mixed])
+    del mixed, mask, repeating, magnitude
     if not mono:
         left, right = _turned(left, right, -turn)
     out = np.stack([spectra.istft(side, len(padded), THREADS) for side in (left, right)], axis=1)

@@ -30,9 +30,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = audio.load_reference
 
-    def load(path: Path, *, field: str) -> tuple[np.ndarray, int]:
+    def load(path: Path, *, field: str, warnings: list[str] | None = None) -> tuple[np.ndarray, int]:
         names.append(Path(path).name)
-        return real(path, field=field)
+        return real(path, field=field, warnings=warnings)
 
     monkeypatch.setattr(audio, "load_reference", load)
     return names

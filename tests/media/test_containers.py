@@ -68,8 +68,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments += [*options.split(), name]
     ffmpeg(folder, *arguments)
     for name, format in PIPED.items():
-        options = ENCODED[name].split()
-        (folder / f"piped-{name}").write_bytes(ffmpeg(folder, "-i", "source.wav", *options, "-f", format, "pipe:1"))
+        how = ENCODED[name].split()
+        (folder / f"piped-{name}").write_bytes(ffmpeg(folder, "-i", "source.wav", *how, "-f", format, "pipe:1"))
     # No ffmpeg of Debian encodes AMR; PyAV's does.
     for name, format in (("voice.amr", "amr"), ("phone.3gp", "3gp")):
         with av.open(str(folder / name), "w", format=format) as out:

@@ -67,3 +67,20 @@ def test_every_format_is_taken_whatever_its_name_says(
     job = api.post("/api/v1/cover/jobs", {"song": upload(content, "x"), "reference_voice": upload(content, "x")})
     assert job.status_code == 202, job.content
     assert job.json()["duration_seconds"] == pytest.approx(4.0, abs=0.1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_header_promises_and_the_file_has_not_is_told_wherever_it_is_sent(
+    api: APIClient, engine: FakeEngine, tmp_path: Path
+) -> None:
+    whole = write(tmp_path / "voice.wav", voice(10.0, 16_000), 16_000).read_bytes()
+    half = whole[: len(whole) // 2]
+    told = "should be 10.00 s long by its header; all that is in it are 5.00 s."
+    for _ in range(2):  # The second time it is not decoded again.
+        spoken = api.post("/api/v1/voice/synthesize", {"text": "Hello", "reference_audio": upload(half)})
+        assert spoken.status_code == 200
+        assert spoken["X-Warning"] == f"reference_audio {told}"
+    job = api.post("/api/v1/cover/jobs", {"song": upload(half), "reference_voice": upload(whole)})
+    assert (job.status_code, job.json()["warning"]) == (202, f"song {told}")
+    quality = api.post("/api/v1/voice/quality", {"sample": upload(half)})
+    assert f"sample {told}" in quality.json()["warnings"], quality.content

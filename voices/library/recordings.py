@@ -72,6 +72,7 @@ def read_sample(path: Path, field: str) -> Recording:
             message = f"{field} has no speech in it, or too much noise over it. Send 10 to 30 s of one person speaking."
             details = {"field": field, "reason": "no_voice", "found": round(found.speech_seconds, 2)}
             raise PublicError("invalid_audio", message, details)
+        found.warnings.extend(read.warnings)
         gain = LEVEL / max(quality.speech_level(samples, rate), 1e-6)
         gain = min(gain, PEAK / max(float(samples.max()), -float(samples.min()), 1e-6))
         samples *= np.float32(gain)  # They are nobody else's.

@@ -38,6 +38,7 @@ class ReferenceCache:
         self._bytes = 0
         # name -> samples, rate, when it was used; in the order of that
         self._kept: OrderedDict[str, tuple[NDArray[np.float32], int, float]] = OrderedDict()
+        self._warnings: dict[str, list[str]] = {}  # of uploads that are kept and have any
         self._lock = threading.Lock()
         self._sweeper: threading.Timer | None = None
 
@@ -48,7 +49,17 @@ class ReferenceCache:
         does; what was refused is not kept.
         """
         content_hash = audio.sha256_file(path)
-        return *self.kept(content_hash, lambda: _decode(path, field)), content_hash
+        told: list[str] = []
+        found = self.kept(content_hash, lambda: _decode(path, field, told))
+        if told:
+            with self._lock:
+                self._warnings[content_hash] = told
+        return *found, content_hash
+
+    def warnings(self, content_hash: str) -> list[str]:
+        """What was left out or may be missing of an upload that was just loaded: sentences."""
+        with self._lock:
+            return self._warnings.get(content_hash, [])
 
     def reference(
         self, path: str | os.PathLike[str], transcript: str | None, language: str, *, field: str, tenant: Any
@@ -62,7 +73,7 @@ class ReferenceCache:
         with waiting_slot(tenant):
             samples, rate, content_hash = self.load(path, field=field)
         return StoredReference(
-            lambda: self.kept(content_hash, lambda: _decode(path, field))[0],
+            lambda: self.kept(content_hash, lambda: _decode(path, field, []))[0],
             len(samples), rate, content_hash, transcript, language,
         )  # fmt: skip
 
@@ -91,6 +102,7 @@ class ReferenceCache:
                 self._drop(name)
 
     def _drop(self, name: str) -> None:
+        self._warnings.pop(name, None)
         if name in self._kept:
             self._bytes -= self._kept.pop(name)[0].nbytes
 
@@ -111,9 +123,9 @@ class ReferenceCache:
             self._sweep_later()
 
 
-def _decode(path: str | os.PathLike[str], field: str) -> tuple[NDArray[np.float32], int]:
+def _decode(path: str | os.PathLike[str], field: str, warnings: list[str]) -> tuple[NDArray[np.float32], int]:
     with memory.claim(memory.to_decode(path, MAX_SECONDS, BYTES_PER_SECOND)):
-        return audio.load_reference(path, field=field)
+        return audio.load_reference(path, field=field, warnings=warnings)
 
 
 references = ReferenceCache()

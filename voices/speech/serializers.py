@@ -188,7 +188,7 @@ class QueueSerializer(serializers.ModelSerializer):
 
 
 class WarningSerializer(serializers.Serializer):
-    code = serializers.CharField(help_text="left_out or language_guessed")
+    code = serializers.CharField(help_text="left_out, language_guessed or recording")
     message = serializers.CharField()
 
 

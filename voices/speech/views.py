@@ -135,6 +135,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
                 field="reference_audio",
                 tenant=tenant.pk,
             )
+            told = references.warnings(reference.content_hash)
+            warnings = [*warnings, *({"code": "recording", "message": message} for message in told)]
         window = None
         if (find_window := getattr(engine, "reference_window", None)) is not None:
             window = find_window(reference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ class Covariance:
     @classmethod
     def towards(cls, angle: float) -> Covariance:
         """Of what stands at one place (see `place.Place`)."""
-        return cls(1 + np.cos(angle), 1 - np.cos(angle), np.sin(angle))
+        return cls(1 + math.cos(angle), 1 - math.cos(angle), math.sin(angle))
 
     def mixed(self, other: Covariance, share: Float32) -> Covariance:
         """`share` of it, and the rest of `other`."""
@@ -60,7 +61,7 @@ def wiener(
     scale = (own_left + own_right) / 2 + EPSILON
     blur = np.float32(0.02)  # keeps both covariance matrices invertible
     own_left, own_right, cross = own_left / scale + blur, own_right / scale + blur, cross / scale
-    voice_left, voice_right = np.float32(1) * voice.left + blur, np.float32(1) * voice.right + blur
+    voice_left, voice_right = voice.left + blur, voice.right + blur
     a = voice_power * voice_left + rest_power * own_left
     d = voice_power * voice_right + rest_power * own_right
     b = voice_power * voice.cross + rest_power * cross

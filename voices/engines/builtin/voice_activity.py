@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +86,10 @@ def find(vocals: Path, accompaniment: Path) -> Activity:
 def heard(stereo: Float32) -> bool:
     """Whether somebody sings or speaks in all of this, float32 (n, 2) at 16 kHz: of an accompaniment, what stays in it.
 
-    In the middle or at the sides; only a voice that stands out there is heard so.
+    On either side, as ears have it: in their difference one would hear the room of a voice that is gone.
+    Only a voice that stands out is heard so.
     """
-    left, right = stereo[:, 0], stereo[:, 1]
-    return any(_enough(_probabilities(samples) > SURE) for samples in (left + right, left - right))
+    return any(_enough(_probabilities(side) > SURE) for side in np.ascontiguousarray(stereo.T))
 
 
 def detect(voice: Float32, rest: Float32) -> Activity:
@@ -98,7 +99,7 @@ def detect(voice: Float32, rest: Float32) -> Activity:
     frames = -(-length // FRAME)
     pitched, pitch, level = _pitch(voice, frames)
     pitch[~pitched] = 0
-    if not length or float(np.sqrt(np.mean(np.square(voice, dtype=np.float64)))) < _SILENT:
+    if _rms(voice) < _SILENT:
         return Activity(np.zeros(frames, bool), pitch, voice=False)
     sure = _probabilities(voice + np.float32(ACCOMPANIMENT_GAIN) * rest) > SURE
     sure &= level > level.max() - 50.0
@@ -157,7 +158,7 @@ def _session() -> Any:
 def _probabilities(samples: Float32) -> Float32:
     """(frames,): how likely each frame is speech to the detector."""
     frames = -(-len(samples) // FRAME)
-    level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
+    level = _rms(samples)
     if level < _SILENT:
         return np.zeros(frames, np.float32)
     padded = np.zeros(_CONTEXT + frames * FRAME, np.float32)
@@ -181,10 +182,14 @@ def _enough(sure: Flags) -> bool:
     return most >= min(LEAST_SECONDS, LEAST_SHARE * window * FRAME_SECONDS)
 
 
+def _rms(samples: Float32) -> float:
+    return math.sqrt(float(np.vdot(samples, samples)) / len(samples)) if len(samples) else 0.0
+
+
 def _levels(samples: Float32, frames: int) -> NDArray[np.float64]:
     """(frames,) in dB."""
-    padded = np.pad(samples, (0, frames * FRAME - len(samples))).astype(np.float64).reshape(frames, FRAME)
-    return np.asarray(10 * np.log10(np.mean(padded**2, axis=1) + 1e-12))
+    padded = np.pad(samples, (0, frames * FRAME - len(samples))).reshape(frames, FRAME)
+    return np.asarray(10 * np.log10(np.einsum("ij,ij->i", padded, padded) / FRAME + 1e-12), np.float64)
 
 
 def _pitch(samples: Float32, frames: int) -> tuple[Flags, Float32, NDArray[np.float64]]:
