@@ -290,8 +290,8 @@ def test_a_script_that_the_builtin_engine_cannot_read_is_refused_at_once(
     real = BuiltinEngine()
     monkeypatch.setattr(configured, "load_engine", lambda: real)
     refused = post(text=text)
-    assert (refused.status_code, refused.json()["error"]) == (400, "validation_error")
-    assert list(refused.json()["details"]) == ["text"]
+    assert (refused.status_code, refused.json()["error"]) == (400, "unsupported_language")
+    assert refused.json()["details"]["found"]
     assert not Synthesis.objects.exists()
     assert leftovers() == []
 
