@@ -95,11 +95,11 @@ PARTS = {
     ),
     "covers.CoverJob": Part(
         "covers", "tenant",
-        (*_JOB, "reference_voice", "song", "own_instrumental", "song_hash", "model_id", "pitch_shift", "pitch_auto",
-         "preview_seconds", "preview_start_seconds", "remix_of", "input_kind", "on_no_vocals", "shift_instrumental",
-         "response_format", "reference_text", "lyrics", "vocal_gain_db", "instrumental_gain_db", "duration_seconds",
-         "warning", "warnings", "details", "vocals", "instrumental", "converted", "result", "result_flac",
-         "result_mp3"),
+        (*_JOB, "title", "reference_voice", "song", "own_instrumental", "song_hash", "model_id", "pitch_shift",
+         "pitch_auto", "preview_seconds", "preview_start_seconds", "remix_of", "input_kind", "on_no_vocals",
+         "shift_instrumental", "response_format", "reference_text", "lyrics", "vocal_gain_db", "instrumental_gain_db",
+         "duration_seconds", "warning", "warnings", "details", "vocals", "instrumental", "converted", "result",
+         "result_flac", "result_mp3"),
         withheld=_OPERATORS | {"stems_key"}, keys=("api_key",), told=_job,
     ),
     "voices.Voice": Part(
