@@ -267,6 +267,9 @@ class Leases:
 
     def _serve(self) -> list[ServerRow]:
         """Gives those who wait here what is free and theirs by the order of the line; the servers' rows."""
+        rows = self._all_rows()
+        if not any(row.is_free or row.unreachable for row in rows):
+            return rows  # Whoever frees one hands it over. Not behind the lock: that would hold up those who do.
         with self._serving:
             rows = self._all_rows()
             with self._lock:
