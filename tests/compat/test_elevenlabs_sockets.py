@@ -236,7 +236,7 @@ def test_text_waits_for_enough_of_it_or_for_a_flush(server: Server, tenant: Tena
         until(lambda: talk.next() and bool(server.fake.log))
         talk.send({"text": TEXT[90:], "flush": True})
         whole = streamed(server, tenant, voice_id, format="mp3_44100_128")
-        until(lambda: talk.silent(0.3), 10)
+        until(lambda: talk.silent(0.3) and len(bursts(*talk.heard())) == SENTENCES, 20)
         # All of it can be heard, though the socket stays open and the encoder looks ahead.
         assert bursts(*talk.heard()) == pytest.approx(bursts(whole, 44_100), abs=0.06)
         talk.send({"text": "Now one more. ", "flush": True}, {"text": ""})

@@ -45,6 +45,7 @@ class Command(JobCommand):
         data = {name: options[name] for name in names if options[name] is not None}
         data |= {"text": text, "response_format": response_format}
         path = options["reference"]
+        told: list[str] = []
         with told_plainly(), ExitStack() as opened:
             if path is not None:
                 data["reference_audio"] = File(opened.enter_context(path.open("rb")), name=path.name)
@@ -58,14 +59,14 @@ class Command(JobCommand):
                 )
                 reference, reference_file = chosen.reference, chosen.file
             else:
-                samples, rate = audio.load_reference(path, field="reference")
+                samples, rate = audio.load_reference(path, field="reference", warnings=told)
                 reference = Reference(
                     samples, rate, audio.sha256_file(path), fields["reference_text"] or None,
                     fields["reference_language"],
                 )  # fmt: skip
             warnings = check_text(fields, reference.transcript or "", reference.language)
-        for warning in warnings:
-            self.stderr.write(warning["message"])
+        for message in [*told, *(warning["message"] for warning in warnings)]:
+            self.stderr.write(message)
         seed = fields.get("seed")
         job = Synthesis(
             background=True,
