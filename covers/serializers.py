@@ -20,6 +20,7 @@ from voices.speech.serializers import (
     FiniteFloatField,
     OneReferenceMixin,
     QueueSerializer,
+    WarningSerializer,
     as_field_error,
 )
 
@@ -127,13 +128,6 @@ class RemixSerializer(StrictSerializer):
     vocal_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     instrumental_gain_db = FiniteFloatField(default=0.0, min_value=-24, max_value=24)
     callback_url = CallbackURLField()
-
-
-class WarningSerializer(serializers.Serializer):
-    """Something that was guessed, left out or not done well."""
-
-    code = serializers.CharField()
-    message = serializers.CharField()
 
 
 class SeparationSerializer(serializers.Serializer):

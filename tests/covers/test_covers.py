@@ -479,7 +479,7 @@ def test_a_song_has_at_most_its_seconds_and_bytes(
     settings.COVER_MAX_DURATION_SECONDS = 3
     assert submit().status_code == 202
     before = leftovers()
-    longer = submit(song=upload(wav_bytes(song(3 + 1 / RATE), RATE)))
+    longer = submit(song=upload(wav_bytes(song(3.5 + 2 / RATE), RATE)))
     assert (longer.status_code, longer.json()["error"], longer.json()["details"]["reason"]) == (
         400,
         "invalid_audio",
@@ -502,8 +502,8 @@ def test_a_song_has_at_most_its_seconds_and_bytes(
         ("song", 1.0, None),
         ("reference_voice", 2.999, "reference_too_short"),
         ("reference_voice", 3.0, None),
-        ("reference_voice", 60.0, None),
-        ("reference_voice", 60.001, "reference_too_long"),
+        ("reference_voice", 60.5, None),
+        ("reference_voice", 60.501, "reference_too_long"),
     ],
 )
 def test_a_cover_bounds_the_seconds_of_both_its_files(
@@ -568,10 +568,6 @@ def test_no_file_name_of_a_client_reaches_the_disk(
         for field in (b"song", b"reference_voice")
     )
     response = api.post(URL, body + b"--b--\r\n", content_type="multipart/form-data; boundary=b")
-    if name == "..":  # Django makes no file of a part without a name.
-        assert (response.status_code, response.json()["error"]) == (400, "validation_error")
-        assert leftovers() == []
-        return
     assert response.status_code == 202, response.content
     # The location is the media folder, or the bucket's prefix.
     folder = Path(default_storage.location, "covers", response.json()["job_id"])

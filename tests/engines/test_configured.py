@@ -76,7 +76,7 @@ def test_one_engine_serves_a_process_and_is_closed_with_it(tone: None) -> None:
 def test_a_language_that_the_engine_lacks_is_refused_by_name(tone: None) -> None:
     assert configured.check_language("language", "en") == "en"
     assert configured.check_language("language", "auto") == "auto"
-    with pytest.raises(PublicError, match=r"The engine tone does not speak this; it speaks: auto, en\.") as raised:
+    with pytest.raises(PublicError, match=r"it speaks: auto, en \(English\)\.") as raised:
         configured.check_language("language", "ja")
     assert list(raised.value.details) == ["language"]
 

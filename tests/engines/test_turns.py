@@ -90,17 +90,16 @@ def engine() -> Iterator[HeldEngine]:
 
 
 def test_ten_sentences_of_one_tenant_hold_up_anothers_by_one(engine: HeldEngine) -> None:
-    crowd = [engine.ask(f"Sentence number {number}.", "crowd") for number in range(11)]  # one is spoken, ten wait
+    sentences = [f"Sentence {name}." for name in "red green blue black white gold pink grey brown lime teal".split()]
+    crowd = [engine.ask(sentence, "crowd") for sentence in sentences]  # one is spoken, ten wait
     late = engine.ask("The first of the late one. And its second.", "late")
     order = []
     for _ in range(13):
         order.append(engine.next())
         engine.end()
         until(lambda: sum(len(asked.pieces) for asked in [*crowd, late]) == len(order))
-    assert order[:4] == [
-        "Sentence number 0.", "The first of the late one.", "Sentence number 1.", "And its second.",
-    ]  # fmt: skip
-    assert order[4:] == [f"Sentence number {number}." for number in range(2, 11)], "within a tenant, who came first"
+    assert order[:4] == [sentences[0], "The first of the late one.", sentences[1], "And its second."]
+    assert order[4:] == sentences[2:], "within a tenant, who came first"
     assert late.pieces == ["The first of the late one.", "And its second."]
 
 

@@ -35,7 +35,11 @@ def message(response: Any, status: int = 400) -> str:
         ({}, "reference_audio: No voice was given.", "voice_id of a saved voice"),
         ({"reference_audio": "FILE", "voice_id": NOBODY}, "voice_id: Both reference_audio and voice_id", "one of them"),
         ({"reference_audio": "reference.wav"}, "reference_audio: This is no file.", "-F reference_audio=@FILE"),
-        ({"reference_audio": "FILE", "language": "de"}, 'language: "de" is not one of: auto, zh, en', "ja"),
+        (
+            {"reference_audio": "FILE", "language": "de"},
+            'language: "de" is no language that is known here: take one of auto, zh',
+            "ja (Japanese)",
+        ),
         ({"reference_audio": "FILE", "response_format": "{0}"}, 'response_format: "{0}" is not one of: wav', "pcm."),
         ({"reference_audio": "FILE", "text": ""}, "text: ", "blank"),
     ],

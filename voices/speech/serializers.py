@@ -188,7 +188,9 @@ class QueueSerializer(serializers.ModelSerializer):
 
 
 class WarningSerializer(serializers.Serializer):
-    code = serializers.CharField(help_text="left_out, language_guessed or recording")
+    """Something that was guessed, left out or not done well."""
+
+    code = serializers.CharField(help_text="Such as left_out, language_guessed, recording")
     message = serializers.CharField()
 
 
