@@ -90,7 +90,8 @@ def engine() -> Iterator[HeldEngine]:
 
 
 def test_ten_sentences_of_one_tenant_hold_up_anothers_by_one(engine: HeldEngine) -> None:
-    sentences = [f"Sentence {name}." for name in "red green blue black white gold pink grey brown lime teal".split()]
+    names = ("red", "green", "blue", "black", "white", "gold", "pink", "grey", "brown", "lime", "teal")
+    sentences = [f"Sentence {name}." for name in names]
     crowd = [engine.ask(sentence, "crowd") for sentence in sentences]  # one is spoken, ten wait
     late = engine.ask("The first of the late one. And its second.", "late")
     order = []
