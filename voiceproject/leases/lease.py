@@ -168,7 +168,8 @@ class Leases:
                     mine.woken.clear()
                     place = self._join(mine)
                     self._look.set()
-            lease = mine.lease
+            # It may have been given one before it waited, and so before it asked.
+            lease = None if canceled() else mine.lease
             return_connection()
             return lease
         finally:
