@@ -57,7 +57,7 @@ def test_the_fake_remembers_a_reference_by_its_path_alone(fake: FakeGptSovits, t
 
 
 def test_two_streams_at_once_swap_voices_in_the_fake(fake: FakeGptSovits, tmp_path: Path) -> None:
-    fake.seconds = 0.5
+    fake.seconds = 1.5
     heard = {}
     for frequency in (110, 220):
         soundfile.write(tmp_path / f"{frequency}.wav", tone(frequency, 4, 16_000), 16_000)
