@@ -16,7 +16,7 @@ from voiceproject.server.connection import EXTENSION
 from voiceproject.web.threads import in_thread
 
 FREE_BYTES = 64 * 1024  # A body of so many bytes is read before anything else is asked.
-WRITE_BYTES = 64 * 1024
+WRITE_BYTES = 256 * 1024
 BROKEN_OFF = "The request's body did not arrive, or broke off."
 
 

@@ -171,6 +171,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
     """A WebSocket's connection. Pongs that nobody takes are not kept without end."""
 
     MAX_UNSENT_BYTES = 1024 * 1024
+    MANY_BYTES = 4096  # at a time, from one client
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -185,6 +186,14 @@ class SocketConnection(WebSocketsSansIOProtocol):
         super().data_received(data)
         if self.transport.get_write_buffer_size() > self.MAX_UNSENT_BYTES:
             self.transport.abort()
+        elif len(data) >= self.MANY_BYTES and not self.read_paused and not self.transport.is_closing():
+            # uvloop would read up to 32 times as much before anybody else has a turn.
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def look(self, now: float) -> None:
         self._flush.look(self.transport, self.transport.is_closing(), now)

@@ -69,7 +69,7 @@ class Worker(UvicornWorker):
     CONFIG_KWARGS = {
         "interface": "asgi3",
         "lifespan": "off",
-        "loop": "asyncio",
+        "loop": "uvloop",
         "http": Connection,
         "ws": SocketConnection,
         "ws_max_size": MAX_MESSAGE_BYTES,

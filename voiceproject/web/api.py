@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import hashlib
 import re
@@ -77,9 +78,16 @@ class BodyLimitMixin:
     `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
     bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes
     many times as large: they may have what a form's fields may have.
+
+    `at_desk`: it computes for as long as many others might at the same time (voiceproject.web.slots.desk).
     """
 
     max_body_bytes: int | None = None
+    at_desk = False
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with contextlib.ExitStack() as self._places:
+            return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
@@ -100,6 +108,8 @@ class BodyLimitMixin:
                 self.http_method_not_allowed(request)  # type: ignore[attr-defined]
             request._request.body_limit = limit  # type: ignore[attr-defined]
             raise BodyUnread
+        if self.at_desk and request.user.pk is not None:
+            self._places.enter_context(slots.desk.seat(request.user.pk))
 
     def handle_exception(self, exc: Exception) -> Any:
         if isinstance(exc, BodyUnread):

@@ -1,13 +1,16 @@
-"""Shares of what requests hold while they wait: threads, open answers, bodies that are on their way.
+"""Shares of what requests hold: threads that wait or compute, open answers, bodies that are on their way.
 
 A thread that waits, for an engine or for a file to be decoded or packed, serves nobody else. There are four slots fewer
 than threads, so that some threads are always left for short requests. Each process counts its own.
+
+Those that compute are few at a time (`desk`): Python runs one thread at a time, and SQLite lets one write. A request
+took twice the CPU time where sixty computed at once.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -84,12 +87,97 @@ bodies = Places(
 )
 
 
+class Desk:
+    """So many threads compute at a time, of which one tenant never has all; who waits is served by turns of tenants.
+
+    most: places; least 2.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._taken: Counter[Any] = Counter()
+        self._waiting: OrderedDict[Any, deque[threading.Event]] = OrderedDict()  # by tenant, in the order of turns
+        self._seats = threading.local()
+
+    @contextmanager
+    def seat(self, tenant: Any) -> Iterator[None]:
+        """A place for this thread, for the block; it may have to wait for one. Within another block it changes nothing.
+
+        tenant: a primary key.
+        """
+        if getattr(self._seats, "tenant", None) is not None:
+            yield
+            return
+        self._seats.tenant = tenant
+        self._sit(tenant)
+        try:
+            yield
+        finally:
+            if self._seats.seated:
+                self._stand(tenant)
+            self._seats.tenant = None
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Gives this thread's place to others while it waits for something in the block. Nothing where it has none.
+
+        The block of a generator may end in another thread than it began in.
+        """
+        mine = self._seats
+        thread, tenant = threading.get_ident(), getattr(mine, "tenant", None)
+        if left := tenant is not None and mine.seated:
+            self._stand(tenant)
+        try:
+            yield
+        finally:
+            if left and threading.get_ident() == thread and mine.tenant == tenant and not mine.seated:
+                self._sit(tenant)
+
+    def _sit(self, tenant: Any) -> None:
+        with self._lock:
+            turn = None
+            if self._may_sit(tenant):  # Then nobody of this tenant waits.
+                self._taken[tenant] += 1
+            else:
+                turn = threading.Event()
+                self._waiting.setdefault(tenant, deque()).append(turn)
+        if turn is not None:
+            turn.wait()
+        self._seats.seated = True
+
+    def _stand(self, tenant: Any) -> None:
+        self._seats.seated = False
+        with self._lock:
+            self._taken[tenant] -= 1
+            if not self._taken[tenant]:
+                del self._taken[tenant]
+            following = next(filter(self._may_sit, self._waiting), None)
+            if following is not None:
+                turns = self._waiting.pop(following)
+                turns.popleft().set()
+                self._taken[following] += 1
+                if turns:
+                    self._waiting[following] = turns  # behind all others
+
+    def _may_sit(self, tenant: Any) -> bool:
+        return self._taken.total() < self._most and self._taken[tenant] < self._most - 1
+
+
+# A database elsewhere is waited for at a place, so it takes more of them to keep the process busy.
+desk = Desk(2 if connection.vendor == "sqlite" else 6)
+
+
 @contextmanager
 def waiting_slot(tenant: Any) -> Iterator[None]:
-    """A slot for the block. Closes the database connection first. Raises PublicError too_many_waiting (503)."""
+    """A slot for the block, and no place at the desk. Closes the database connection first.
+
+    Raises PublicError too_many_waiting (503).
+    """
     release = acquire_slot(tenant)
     try:
-        yield
+        with desk.away():
+            yield
     finally:
         release()
 

@@ -107,6 +107,7 @@ class SpeechSerializer(serializers.Serializer):
 @extend_schema(exclude=True)
 class SpeechView(OpenAIView):
     required_scope = "synthesize"
+    at_desk = True
 
     def post(self, request: Request) -> HttpResponseBase:
         tenant, _ = credentials(request)

@@ -25,7 +25,7 @@ from voiceproject.provenance.marks import mark_partial, mark_synthesis
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound, note
 from voiceproject.web.errors import as_public_error
-from voiceproject.web.slots import close_connection, waiting_slot
+from voiceproject.web.slots import close_connection, desk, waiting_slot
 from voices.engines.configured import get_engine
 from voices.engines.interface import Model, Reference, SynthesisRequest
 from voices.speech.models import Synthesis
@@ -189,7 +189,8 @@ class SpeechStream:
                 end = encoder.close()
                 whole = self._sent_hash.copy()
                 whole.update(end)
-                work.succeed(encoder.content(), whole.hexdigest())
+                with desk.seat(self._synthesis.tenant_id):
+                    work.succeed(encoder.content(), whole.hexdigest())
                 done = True
                 log.info("streamed %.1f s of audio in %.1f s", work.seconds, time.monotonic() - work.started)
                 yield from self._sent(end)
@@ -289,7 +290,8 @@ class Work:
         signed = sign(content, self.format, what="speech", job_id=self.synthesis.pk)
         storage = self.synthesis.audio.storage
         name = f"{self.synthesis.folder}/{self.synthesis.attempt}-audio.{self.format}"
-        stored = storage.save(name, ContentFile(signed))
+        with desk.away():
+            stored = storage.save(name, ContentFile(signed))
         with transaction.atomic():
             won = self.synthesis.succeed(
                 settings.SYNTHESIS_TTL_HOURS,

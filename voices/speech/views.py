@@ -62,6 +62,7 @@ AUDIO_HEADERS = {
 
 class SynthesizeView(BodyLimitMixin, APIView):
     required_scope = "synthesize"
+    at_desk = True
     error_statuses = {"post": (404, 409, 410, 422, 502, 504)}
 
     @extend_schema(

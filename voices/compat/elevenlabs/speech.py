@@ -135,6 +135,7 @@ class TextToSpeechView(ElevenLabsView):
     """streamed, timestamps: which of the four routes it is."""
 
     required_scope = "synthesize"
+    at_desk = True
     streamed = False
     timestamps = False
 
