@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.support.jobs import queued
 from tests.support.running.quick_server import Answer, Server, ask, serving
@@ -15,8 +17,10 @@ from tests.support.tenants import Tenant
 from tests.support.waiting import until
 from voiceproject.leases.models import EngineWaiter
 from voiceproject.web.slots import Places
+from voices.keys.models import ApiKey
 from voices.speech.models import Synthesis
 
+PROCESSES = 2
 SENTENCE = "This is one sentence of a dozen words, which anybody can speak."
 OTHERS = "Somebody else would like to say one sentence, which has other words."
 SPEAK = "/api/v1/voice/synthesize"
@@ -31,7 +35,7 @@ def fill(places: Places, tenant: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("most", "first", "second"), [(1, 1, 0), (2, 2, 0), (16, 14, 1), (76, 64, 8), (5000, 4168, 463)]
+    ("most", "first", "second"), [(1, 1, 0), (2, 2, 0), (4, 3, 1), (16, 14, 1), (76, 64, 8), (5000, 4168, 463)]
 )
 def test_whoever_takes_all_that_it_gets_leaves_places_for_others(most: int, first: int, second: int) -> None:
     places = Places(most)
@@ -106,3 +110,50 @@ def test_a_tenant_that_fills_everything_does_not_delay_another_by_more_than_a_se
     for connection in streams:
         assert Answer(connection).status == 200
         connection.close()
+
+
+@pytest.fixture
+def processes(tmp_path: Path, transactional_db: None) -> Any:
+    with serving(tmp_path, WEB_PROCESSES=str(PROCESSES), WEB_THREADS="20", WEB_STREAMS_PER_TENANT="6") as found:
+        yield found
+        found.fake.gate.set()
+        until(lambda: not Synthesis.objects.filter(status="running").exists(), 60)
+
+
+def test_several_web_processes_share_the_engines_line_the_limits_and_the_end_of_a_key(
+    processes: Server, tenant: Tenant, other: Tenant
+) -> None:
+    server, url = processes, f"http://127.0.0.1:{processes.port}"
+    (job,) = queued("alice")
+    # As many streams of one tenant as each process holds, and no more; which process is asked is the kernel's to say.
+    streams = [Answer(opened(server, f"GET /api/v1/cover/jobs/{job.pk}/events", tenant)) for _ in range(60)]
+    held = [stream for stream in streams if stream.status == 200]
+    assert 6 < len(held) <= 6 * PROCESSES, "it is not served by two processes"
+    assert {stream.status for stream in streams} == {200, 503}
+    # The line for the engine is one for all.
+    server.fake.hold_at = 0
+    crowd = [ask(server, tenant, text=SENTENCE) for _ in range(12)]
+    until(lambda: EngineWaiter.objects.count() >= 3, 60)
+    one = ask(server, other, text=OTHERS)
+    until(lambda: EngineWaiter.objects.filter(tenant=str(other.user.pk)).exists(), 60)
+    assert len(server.fake.log) == 1, "two processes use one engine at the same time"
+    server.fake.gate.set()
+    assert Answer(one).status == 200
+    assert [call["body"]["text"] for call in list(server.fake.log)].index(OTHERS) == 1
+    assert {Answer(connection).status for connection in crowd} <= {200, 503}
+    # So are requests a minute.
+    ApiKey.objects.filter(pk=other.key.pk).update(requests_per_minute=9)
+    answers = [requests.get(f"{url}/api/v1/me", headers={"X-API-Key": other.secret}, timeout=30) for _ in range(20)]
+    assert [answer.status_code for answer in answers].count(200) == 9
+    # A revoked key ends what is open in each of them.
+    tenant.key.revoke()
+    for stream in held:
+        assert stream.rest()[1], "it was cut off, or goes on"
+    for stream in streams:
+        stream.hang_up()
+
+
+def opened(server: Server, line: str, tenant: Tenant) -> socket.socket:
+    connection = server.connect()
+    connection.sendall(head(line, key=tenant.secret))
+    return connection

@@ -28,17 +28,19 @@ class Places:
 
     name: of what they are, for messages; most_of_one: of one tenant, where there is such a limit.
 
-    A sixteenth is for tenants that have none. Of the others a tenant gets one more while it has less than eight times
-    those that are free (a "dynamic threshold", as switches share their buffers): one alone gets five sixths of all, and
-    each that comes after it gets less.
+    A sixteenth, of four or more at least one, is for tenants that have none. Of the others a tenant gets one more while
+    it has less than eight times those that are free (a "dynamic threshold", as switches share their buffers): one alone
+    gets five sixths of all, and each that comes after it gets less.
     """
 
     SHARE = 8
     RESERVE = 16
+    RESERVED_FROM = 4  # Of fewer places each counts more than who it is for.
 
     def __init__(self, most: int, most_of_one: int | None = None, name: str = "requests that wait") -> None:
         self._most, self._most_of_one = most, most if most_of_one is None else most_of_one
         self._name = name
+        self._reserve = max(most // self.RESERVE, 1 if most >= self.RESERVED_FROM else 0)
         self._lock = threading.Lock()
         self._taken: Counter[Any] = Counter()
 
@@ -48,7 +50,7 @@ class Places:
         with self._lock:
             free, taken = self._most - self._taken.total(), self._taken[tenant]
             if taken:
-                free -= self._most // self.RESERVE
+                free -= self._reserve
             if count > free or taken + count > self._most_of_one or (taken and taken >= self.SHARE * free):
                 return None
             self._taken[tenant] += count
