@@ -273,7 +273,7 @@ def check_host(name: str, value: str) -> str:
 
 
 def s3_options(url: str) -> dict[str, Any]:
-    """The options of `voiceproject.media.storage.BucketStorage` in `s3://KEY:SECRET@bucket/prefix?endpoint=https://host&region=eu-1`.
+    """The options of `voiceproject.media.bucket.BucketStorage` in `s3://KEY:SECRET@bucket/prefix?endpoint=https://host&region=eu-1`.
 
     Key and secret may be left out: boto3 then takes them from where it usually finds them (AWS_ACCESS_KEY_ID and
     AWS_SECRET_ACCESS_KEY, an instance's role). Raises ValueError with what is wrong.

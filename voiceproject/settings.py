@@ -167,7 +167,7 @@ STORAGE_PRESIGNED_REDIRECTS = env.flag("STORAGE_PRESIGNED_REDIRECTS", False)
 _files: dict[str, Any] = {"BACKEND": "voiceproject.media.storage.WholeFileStorage"}
 if STORAGE_URL:
     try:
-        _files = {"BACKEND": "voiceproject.media.storage.BucketStorage", "OPTIONS": s3_options(STORAGE_URL)}
+        _files = {"BACKEND": "voiceproject.media.bucket.BucketStorage", "OPTIONS": s3_options(STORAGE_URL)}
     except ValueError as error:
         raise BadSetting("STORAGE_URL", str(error)) from None
 STORAGES = {

@@ -21,7 +21,6 @@ from tests.support.covers import run_in_thread
 from tests.support.running.processes import processes_of
 from tests.support.running.workers import submit
 from tests.support.waiting import until
-from voiceproject.media.storage import BucketStorage
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("fresh_covers")]
 
@@ -85,7 +84,7 @@ def test_in_a_stage_its_command_is_dead_within_two_seconds(kind: str, habits: Ca
 @pytest.mark.parametrize("name", ["1-vocals.wav", "1-converted.wav", "1-result.wav"])
 def test_while_a_file_is_stored(name: str, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     job = submit()
-    storage_class = BucketStorage if settings.STORAGE_URL else type(job.song.storage._wrapped)
+    storage_class = type(job.song.storage._wrapped)
     save = storage_class.save
 
     def cancel_and_save(self: Any, path: str, *args: Any, **options: Any) -> str:

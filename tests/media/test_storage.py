@@ -27,7 +27,8 @@ from tests.support.tenants import Tenant
 from voiceproject.env import s3_options
 from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.job import Job
-from voiceproject.media.storage import BucketStorage, fetch, is_passing, read_blocks
+from voiceproject.media.bucket import BucketStorage
+from voiceproject.media.storage import fetch, is_passing, read_blocks
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def bucket(s3_server: str, settings: Any) -> Iterator[Any]:
     options = s3_options(f"s3://key:secret@{name}/files?endpoint={s3_server}&region=us-east-1")
     settings.STORAGES = {
         **settings.STORAGES,
-        "default": {"BACKEND": "voiceproject.media.storage.BucketStorage", "OPTIONS": options},
+        "default": {"BACKEND": "voiceproject.media.bucket.BucketStorage", "OPTIONS": options},
     }
     yield resource.Bucket(name)
 

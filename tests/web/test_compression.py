@@ -70,15 +70,33 @@ class TestStaticFiles:
 
     def test_a_file_is_compressed_once_for_all_processes(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(settings, "CACHE_DIR", tmp_path)
-        StaticFilesMiddleware(lambda request: HttpResponse())
-        made = {path: path.stat().st_mtime_ns for path in (tmp_path / "static").iterdir()}
-        assert len(made) > 50 and {path.suffix for path in made} == {".gz"}
-        StaticFilesMiddleware(lambda request: HttpResponse())
-        assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "static").iterdir()}
+        requests = [RequestFactory().get(f"/static/{name}") for name in ("studio/studio.js", "studio/studio.css")]
+
+        def made_by_a_process() -> dict[Path, int]:
+            serve = StaticFilesMiddleware(lambda request: HttpResponse(status=404))
+            assert [serve(request).status_code for request in requests] == [200, 200]
+            return {path: path.stat().st_mtime_ns for path in (tmp_path / "static").iterdir()}
+
+        made = made_by_a_process()
+        assert len(made) == 2 and {path.suffix for path in made} == {".gz"}
+        assert made == made_by_a_process()
 
     def test_while_somebody_works_on_them_names_are_plain(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(settings, "DEBUG", True)
         assert staticfiles_storage.url("studio/studio.js") == "/static/studio/studio.js"
+
+    @pytest.mark.parametrize("name", ["studio/studio.js", "studio/en.json", "unfold/fonts/material-symbols/LICENSE"])
+    def test_each_file_has_both_names(self, name: str) -> None:
+        hashed = staticfiles_storage.url(name)
+        assert re.search(r"\.[0-9a-f]{12}(\.\w+)?$", hashed)
+        plain = Client().get(f"/static/{name}")
+        assert plain.status_code == 200 and Client().get(hashed).content == plain.content
+
+    @pytest.mark.parametrize(
+        "path", ["", "studio", "../manage.py", "/studio/studio.js", "studio/studio.000000000000.js", "studio.js.js"]
+    )
+    def test_what_is_no_file_is_not_found(self, path: str) -> None:
+        assert Client().get(f"/static/{path}").status_code == 404
 
     @pytest.mark.parametrize("name", ["nothing/like-it.js", "studio", "studio/", ""])
     def test_a_name_of_no_file_gets_no_hash(self, name: str) -> None:

@@ -31,7 +31,7 @@ from voiceproject.console.timeline import stage_label
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import LIVE, JobStatus
 from voiceproject.leases.models import EngineLease, EngineWaiter
-from voiceproject.media.storage import BucketStorage
+from voiceproject.media.storage import in_bucket
 from voiceproject.registry import EngineHealth, registry
 
 DAYS = 14
@@ -189,7 +189,7 @@ PATIENCE_SECONDS = 0.5
 
 def storage_state() -> dict[str, Any]:
     disk = shutil.disk_usage(settings.DATA_DIR)
-    bucket = isinstance(default_storage, BucketStorage)
+    bucket = in_bucket(default_storage)
     return {
         "media": None if bucket else MEDIA_BYTES.value(),
         "bucket": bucket,

@@ -11,7 +11,6 @@ import threading
 from dataclasses import dataclass, field
 
 import dramatiq
-import redis
 from django.conf import settings
 from django.db import transaction
 from dramatiq.brokers.stub import StubBroker
@@ -21,7 +20,11 @@ from dramatiq.middleware import AgeLimit, Callbacks, Retries, ShutdownNotificati
 log = logging.getLogger(__name__)
 
 # What sending a message raises when the broker is away; Redis' own errors come through as they are.
-UNREACHABLE = (BrokerError, redis.RedisError, OSError)
+UNREACHABLE: tuple[type[Exception], ...] = (BrokerError, OSError)
+if settings.REDIS_URL:
+    import redis  # Its loading takes a tenth of a start, which those without a Redis do not wait for.
+
+    UNREACHABLE += (redis.RedisError,)
 
 
 def make_broker() -> dramatiq.Broker:
@@ -35,6 +38,7 @@ def make_broker() -> dramatiq.Broker:
                   Retries(max_retries=0)]  # fmt: skip
     if not settings.REDIS_URL:
         return StubBroker(middleware=middleware)
+    import redis
     from dramatiq.brokers.redis import RedisBroker
 
     # A server that has vanished from the network is noticed within seconds: by a socket's own patience a look at the

@@ -24,7 +24,7 @@ from rest_framework.views import APIView
 from voiceproject import __version__
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.status import JobStatus
-from voiceproject.media.storage import BucketStorage
+from voiceproject.media.storage import in_bucket
 from voiceproject.registry import registry
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def check_broker() -> str:
 
 def check_storage() -> str:
     """Room for one more upload of the largest size is the least that a server needs."""
-    if isinstance(default_storage, BucketStorage):
+    if in_bucket(default_storage):
         if not default_storage.reachable(BUCKET_SECONDS):
             return "unreachable"
     elif not os.access(settings.MEDIA_ROOT, os.W_OK):

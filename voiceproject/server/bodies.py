@@ -12,7 +12,7 @@ from django.conf import settings
 
 from voiceproject.errors import PublicError
 from voiceproject.media.storage import is_disk_full
-from voiceproject.server.connection import EXTENSION
+from voiceproject.server import EXTENSION
 from voiceproject.web.threads import in_thread
 
 FREE_BYTES = 64 * 1024  # A body of so many bytes is read before anything else is asked.

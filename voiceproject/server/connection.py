@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from voiceproject.errors import PublicError, envelope
+from voiceproject.server import EXTENSION
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,6 @@ MAX_HEADERS = 100
 MAX_HEAD_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 1024 * 1024  # of a WebSocket; a longer one ends it with 1009
 PIPELINED_BYTES = 64 * 1024  # of later requests, which are read ahead: the end of a connection is told behind them
-
-EXTENSION = "voiceproject.connection"  # where a scope has its Connection
 
 
 def refusal(status: HTTPStatus, request_id: str) -> bytes:

@@ -23,9 +23,8 @@ from django.http import FileResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from voiceproject.errors import PublicError, StreamBroken
-from voiceproject.server import websockets
+from voiceproject.server import EXTENSION, websockets
 from voiceproject.server.bodies import FREE_BYTES, Body
-from voiceproject.server.connection import EXTENSION
 from voiceproject.telemetry.logging import bind
 from voiceproject.web import slots
 from voiceproject.web.client_ip import comes_from_proxy

@@ -20,7 +20,7 @@ from django.core.handlers.asgi import ASGIRequest
 
 from voiceproject.errors import PublicError, envelope
 from voiceproject.registry import WebSocketRoute, registry
-from voiceproject.server.connection import EXTENSION
+from voiceproject.server import EXTENSION
 from voiceproject.telemetry import metrics
 from voiceproject.telemetry.logging import bind
 from voiceproject.web import slots

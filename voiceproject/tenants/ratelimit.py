@@ -18,11 +18,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
-import redis
 from django.conf import settings
 from django.db import connection, transaction
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from voiceproject.tenants.models import RateLog
 
@@ -108,6 +105,10 @@ _away_lock = threading.Lock()
 
 @functools.cache
 def _script(url: str) -> Any:
+    import redis  # Its loading takes a tenth of a start, which those without a Redis do not wait for.
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     client = redis.Redis.from_url(
         url,
         socket_connect_timeout=REDIS_SECONDS,
@@ -118,6 +119,8 @@ def _script(url: str) -> Any:
 
 
 def _take_from_redis(limits: list[Limit]) -> list[Standing]:
+    import redis
+
     global _away_until
     if time.monotonic() < _away_until:
         return []

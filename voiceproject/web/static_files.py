@@ -2,7 +2,8 @@
 
 Pages name `studio.3f2a94c0d1e5.js`, with a hash of the content, which browsers keep for a year. The plain name is
 served too, for what one file names in another, such as a font in a style sheet; it is asked for again after a minute.
-Texts are compressed once, into a folder of CACHE_DIR.
+A file is looked at when it is first asked for: there are hundreds, and most are never. Texts are compressed once, into
+a folder of CACHE_DIR.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import gzip
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from whitenoise.compress import Compressor
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
+HASH = re.compile(r"\.[0-9a-f]{12}(?=(\.[^./]+)?$)")  # in a name, before its ending
 YEAR_SECONDS = 365 * 24 * 3600
 COMPRESSED_BYTES = 500  # What is smaller gains nothing by it.
 # Source maps are large, and asked for by developer tools alone.
@@ -39,7 +42,7 @@ class HashedNamesStorage(StaticFilesStorage):
     """`{% static %}` gives the name with the hash; with DEBUG the plain one, since the file may change."""
 
     def url(self, name: str | None) -> str:
-        path = None if settings.DEBUG or not name else _found(name)
+        path = None if settings.DEBUG or not name else _paths().get(name)
         if path is None:
             return super().url(name)
         stem, suffix = os.path.splitext(str(name))
@@ -47,9 +50,14 @@ class HashedNamesStorage(StaticFilesStorage):
 
 
 @functools.cache
-def _found(name: str) -> str | None:
-    path = finders.find(name)
-    return path if isinstance(path, str) and os.path.isfile(path) else None
+def _paths() -> dict[str, str]:
+    """Where the files are, by their plain names. Of two with one name, the first is found, as by Django's own."""
+    found: dict[str, str] = {}
+    for finder in finders.get_finders():
+        for path, storage in finder.list(None):
+            prefix = getattr(storage, "prefix", None)
+            found.setdefault(f"{prefix}/{path}" if prefix else path, storage.path(path))
+    return found
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):
@@ -63,11 +71,24 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):
         self.compressor = Compressor(LEFT_ALONE, quiet=True)
         super().__init__(*args, **kwargs)
 
-    def add_file_to_dictionary(self, url: str, path: str, stat_cache: Any = None) -> None:
-        super().add_file_to_dictionary(url, path, stat_cache)
-        hashed = staticfiles_storage.url(url.removeprefix(self.static_prefix))
-        if hashed != url:
-            super().add_file_to_dictionary(hashed, path, stat_cache)
+    def add_files_from_finders(self) -> None:
+        """Adds none yet: `__call__` does."""
+
+    def __call__(self, request: Any) -> Any:
+        url = request.path_info
+        if url.startswith(self.static_prefix) and not self.autorefresh and url not in self.files:
+            self.look_for(url)
+        return super().__call__(request)
+
+    def look_for(self, url: str) -> None:
+        name = url.removeprefix(self.static_prefix)
+        path = _paths().get(name)
+        if path is None:
+            plain = HASH.sub("", name)
+            path = _paths().get(plain)
+            if path is None or staticfiles_storage.url(plain) != url:
+                return
+        self.add_file_to_dictionary(url, path)
 
     def get_static_file(self, path: str, url: str, stat_cache: Any = None) -> StaticFile:
         file = super().get_static_file(path, url, stat_cache)

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from django.utils.translation import gettext as _
 from numpy.typing import NDArray
 
@@ -124,6 +123,8 @@ def clipping_ratio(samples: Samples) -> float:
 
 def _power(samples: Samples, sample_rate: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """(frames, bins) mean squares a bin, and the bins' frequencies in Hz."""
+    import scipy.fft  # Its loading takes a sixth of a start, which only those who measure wait for.
+
     size, hop = round(FRAME_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
     padded = np.pad(samples, (0, size - len(samples))) if len(samples) < size else samples
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
