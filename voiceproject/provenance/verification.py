@@ -64,7 +64,8 @@ def verify(path: Path) -> Finding:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         mark = Mark.objects.filter(Q(sha256=digest) | Q(stream_sha256=digest)).order_by("id").first()
-        how, warnings = "hash", []
+        warnings: list[str] = []
+        how = "hash"
         if mark is None:
             how = "fingerprint"
             mark, warnings = _heard(path)
