@@ -31,8 +31,8 @@ HIGHEST_RATE = 48_000
 BLOCK_FRAMES = 65_536
 # -60 dBFS. Where nothing is louder there is no speech to copy and no song to cover.
 SILENCE = 1e-3
-# 180 dB above full scale: damage, whose sums would be infinite.
-MOST = 1e9
+# Above it sums would be infinite.
+MOST = 1e37
 # Encoders fill their last frames up; who cuts a song to the limit shall not be refused for that.
 GRACE_SECONDS = 0.5
 
