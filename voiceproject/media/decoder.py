@@ -328,7 +328,7 @@ class Decoding:
         tail = os.pread(0, 2**16, window.start + self.last_byte).strip(b"\0")
         if self.demuxer not in CONTAINERS and left > MAX_TAIL_BYTES and tail:
             raise Refused("truncated", f"{found}, then {left} bytes that could not be decoded")
-        slack = STATED_SLACK_SECONDS
+        slack = EXACT_SLACK_SECONDS if self.demuxer == "au" else STATED_SLACK_SECONDS
         if self.request["stated_share"]:
             stated, slack = self.output.seconds * self.request["stated_share"], EXACT_SLACK_SECONDS
         if stated and stated > self.output.seconds + slack:
