@@ -73,8 +73,8 @@ def run_command(
     heartbeat: Heartbeat,
     deadline: float,
     on_progress: Callable[[float], None],
-) -> tuple[str, ...]:
-    """Runs the command of the stage `separate` or `infer` in a job's scratch folder; returns its warnings.
+) -> runner.CommandResult:
+    """Runs the command of the stage `separate` or `infer` in a job's scratch folder.
 
     values: for the placeholders of its template. deadline: a time.monotonic() value. The seconds that it took are added
     to job.engine_seconds. Raises NotOurs, StageFailed.
@@ -119,7 +119,7 @@ def run_command(
         raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
     finally:
         job.engine_seconds = (job.engine_seconds or 0.0) + time.monotonic() - started
-    return result.warnings
+    return result
 
 
 def fit_output(path: Path, frames: int, code: str) -> None:

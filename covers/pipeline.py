@@ -232,7 +232,7 @@ class _Cover:
             return
         if self.reuse_stems():
             return
-        self.command(
+        told = self.command(
             "separate",
             {
                 "song_input": str(self.folder / "song.wav"),
@@ -242,7 +242,7 @@ class _Cover:
         )
         for name in ("vocals", "instrumental"):
             fit_output(self.folder / f"{name}.wav", self.frames, "separation_failed")
-        if settings.COVER_FIND_VOICE and not self.find_voice():
+        if settings.COVER_FIND_VOICE and not self.find_voice(told):
             return
         self.keep_stems()
 
@@ -268,10 +268,10 @@ class _Cover:
             self.keep("vocals")
             self.keep("instrumental")
 
-    def find_voice(self) -> bool:
+    def find_voice(self, told: dict[str, Any]) -> bool:
         """Leaves nothing in vocals.wav but what is sung, and tells how well it was found; False where nobody sings."""
         vocals, instrumental = self.folder / "vocals.wav", self.folder / "instrumental.wav"
-        activity, found = separation.examine(vocals, instrumental)
+        activity, found = separation.examine(vocals, instrumental, told.get("leftover_db"))
         self.heartbeat.check()
         self.note(details={**self.job.details, "separation": found})
         if not separation.lead_found(activity, found):
@@ -438,11 +438,13 @@ class _Cover:
             message = f"The model {self.job.model_id or 'default'} is not offered any more."
             raise StageFailed("inference_failed", message, detail=str(error)) from error
 
-    def command(self, kind: str, values: dict[str, str]) -> None:
+    def command(self, kind: str, values: dict[str, str]) -> dict[str, Any]:
+        """Returns what the command has told of a separation."""
         on_progress = self.heartbeat.within(kind)
-        told = run_command(kind, self.job, values, self.folder, self.heartbeat, self.deadline, on_progress)
-        for message in told:
+        result = run_command(kind, self.job, values, self.folder, self.heartbeat, self.deadline, on_progress)
+        for message in result.warnings:
             self.warn("engine", message)
+        return result.separation
 
     def warn(self, code: str, message: str) -> None:
         self.warnings.append(separation.warning(code, message))

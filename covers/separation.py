@@ -80,12 +80,13 @@ def warning(code: str, message: str) -> dict[str, str]:
     return {"code": code, "message": message}
 
 
-def examine(vocals: Path, instrumental: Path) -> tuple[Activity, dict[str, Any]]:
+def examine(vocals: Path, instrumental: Path, told_db: object = None) -> tuple[Activity, dict[str, Any]]:
     """Where somebody sings, and what a job tells as `details.separation`. Both are WAVs of one length.
 
     place: centre, left, right, inverted (the sides have opposite signs) or wide; lead_share: of the song's energy;
     leftover_db: the lead that is left in the accompaniment, over all of the lead, None where that is not known;
-    sung_seconds; voice_left: whether a voice is heard in the accompaniment alone.
+    sung_seconds; voice_left: whether a voice is heard in the accompaniment alone. told_db: what the separator itself
+    thinks is left over, if it says so. It hears another singer whom the stems alone do not show, and errs elsewhere.
     """
     voice, rest = voice_activity.read(vocals), voice_activity.read(instrumental)
     length = min(len(voice), len(rest))
@@ -93,6 +94,8 @@ def examine(vocals: Path, instrumental: Path) -> tuple[Activity, dict[str, Any]]
     activity = voice_activity.detect(voice_activity.mono(voice), voice_activity.mono(rest))
     own, other = (float(np.vdot(x, x)) for x in (voice, rest))
     left = _leftover_db(voice, rest, activity) if activity.voice else None
+    if left is not None and isinstance(told_db, float) and math.isfinite(told_db):
+        left = 10 * math.log10((10 ** (left / 10) + 10 ** (min(told_db, 0.0) / 10)) / 2)
     return activity, {
         "place": _place(voice),
         "lead_share": round(own / (own + other), 4) if own + other else 0.0,

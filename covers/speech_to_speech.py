@@ -29,7 +29,7 @@ from voiceproject.media import audio, memory
 from voiceproject.media.formats import Output, encode_file
 from voiceproject.media.storage import fetch
 from voiceproject.telemetry.logging import current
-from voiceproject.web.api import SizedFileField, client_gone
+from voiceproject.web.api import SizedFileField, client_gone, warning_headers
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import title_of, upload_path
 from voices.compat.common import find_speaker, marked, streaming_response
@@ -107,6 +107,8 @@ class SpeechToSpeechView(ElevenLabsView):
             response = HttpResponse(content, content_type=output.content_type)
         response["request-id"] = str(getattr(request._request, "request_id", ""))
         response["history-item-id"] = str(job.pk)
+        for name, text in warning_headers([job.warning]).items():
+            response[name] = text
         return response
 
 

@@ -377,6 +377,7 @@ def test_a_program_that_does_not_serve_gets_a_process_for_each_job_and_one_line_
     script = tmp_path / "foreign.py"
     script.write_text(
         f"{FOREIGN[how]}\nimport json, os\nprint('PROGRESS 0.5')\nprint('WARNING rough', file=sys.stderr)\n"
+        "print('SEPARATION [1]'), print('SEPARATION {1}'), print('SEPARATION {\"leftover_db\":-9.5}')\n"
         "open(sys.argv[1], 'w').write(json.dumps({'pid': os.getpid(), 'argv': sys.argv[1:]}))"
     )
     template = CommandTemplate(f"{{python_exec}} {script} {{output}} {{habit}}", TEMPLATE.placeholders)
@@ -386,6 +387,7 @@ def test_a_program_that_does_not_serve_gets_a_process_for_each_job_and_one_line_
     assert one["pid"] != two["pid"]
     assert "--serve" not in one["argv"]
     assert (seen, result.warnings) == ([0.5, 0.5], ("rough",))
+    assert result.separation == {"leftover_db": -9.5}
     assert len([record for record in caplog.records if "does not serve" in record.getMessage()]) == 1
 
 

@@ -121,6 +121,9 @@ def test_what_is_left_of_the_lead_is_estimated_from_the_stems(
     assert found["leftover_db"] == pytest.approx(left, abs=2.0)
     assert found["place"] == {(1, 1): "centre", (1, 0): "left", (1, -1): "inverted"}[places]
     assert bool(separation.warnings_of(found)) == (left > -12)
+    stems = tmp_path / "vocals.wav", tmp_path / "instrumental.wav"
+    for told, mean in ((0.0, 10 * np.log10((10 ** (found["leftover_db"] / 10) + 1) / 2)), ("?", found["leftover_db"])):
+        assert separation.examine(*stems, told)[1]["leftover_db"] == pytest.approx(mean, abs=0.1)
 
 
 @pytest.mark.usefixtures("find_voice")

@@ -219,3 +219,9 @@ def test_an_uploaded_reference_is_held_by_the_cache_alone(tmp_path: Path) -> Non
     again = reference.samples
     assert again is not first
     assert np.array_equal(again, first)
+
+
+def test_a_short_reference_does_not_keep_the_room_of_a_long_one(tmp_path: Path) -> None:
+    sf.write(tmp_path / "voice.wav", speech_like(4.0), 16_000)
+    samples = read_voice(tmp_path / "voice.wav", Bounds("reference", 3.0, 60.0, reference=True)).samples
+    assert samples.base is None and samples.nbytes == 4 * 16_000 * 4

@@ -84,3 +84,29 @@ def test_what_a_header_promises_and_the_file_has_not_is_told_wherever_it_is_sent
     assert (job.status_code, job.json()["warning"]) == (202, f"song {told}")
     quality = api.post("/api/v1/voice/quality", {"sample": upload(half)})
     assert f"sample {told}" in quality.json()["warnings"], quality.content
+    form = {"text": "Hello", "reference_audio": upload(half)}
+    background = api.post("/api/v1/voice/synthesize", form, headers={"Prefer": "respond-async"})
+    assert background.json()["warning"] == f"reference_audio {told}", background.content
+    found = api.post("/api/v1/provenance/verify", {"file": upload(half)}).json()
+    assert (found["made_here"], found["warnings"]) == (False, [f"file {told}"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_other_services_clients_are_told_in_a_header_what_is_missing(
+    api: APIClient, engine: FakeEngine, tmp_path: Path
+) -> None:
+    whole = write(tmp_path / "voice.wav", voice(10.0, 16_000), 16_000).read_bytes()
+    half = whole[: len(whole) // 2]
+    told = "should be 10.00 s long by its header; all that is in it are 5.00 s."
+    form = {"name": "Jane", "language": "en", "recording": upload(half)}
+    consent = api.post("/openai/v1/audio/voice_consents", form)
+    assert (consent.status_code, consent["X-Warning"]) == (200, f"recording {told}"), consent.content
+    assert "X-Warning" not in api.post("/openai/v1/audio/voice_consents", {**form, "recording": upload(whole)})
+    form = {"name": "Jane", "audio_sample": upload(half), "consent": consent.json()["id"]}
+    made = api.post("/openai/v1/audio/voices", form)
+    assert made.status_code == 200, made.content
+    assert f"audio_sample {told}" in made["X-Warning"]
+    api.put("/api/v1/voice/consent", {"statement": "Jane allowed me to clone her voice."}, "json")
+    added = api.post("/elevenlabs/v1/voices/add", {"name": "June", "files": upload(half)})
+    assert added.status_code == 200, added.content
+    assert f"files {told}" in added["X-Warning"]

@@ -1,14 +1,15 @@
-"""What a command writes: its progress, its warnings and the end of its stderr, in constant memory."""
+"""What a command writes: its progress, what it found, its warnings and the end of its stderr, in constant memory."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import select
 import threading
 import time
-from typing import IO
+from typing import IO, Any
 
 
 class Lines:
@@ -47,6 +48,7 @@ class Output(threading.Thread):
         self.progress = 0.0
         self.last_heard = time.monotonic()
         self.warnings: list[str] = []
+        self.separation: dict[str, Any] = {}
         self._stdout, self._stderr = stdout, stderr
         self._stdout_lines, self._stderr_lines = Lines(line_bytes), Lines(1024)
         self._tail_bytes = tail_bytes
@@ -84,6 +86,9 @@ class Output(threading.Thread):
             if line.startswith(b"PROGRESS") and (match := self._PROGRESS.fullmatch(line)):
                 with contextlib.suppress(ValueError):
                     self.progress = max(self.progress, min(1.0, float(match[1])))
+            elif line.startswith(b"SEPARATION {"):
+                with contextlib.suppress(ValueError, RecursionError):
+                    self.separation = json.loads(line.removeprefix(b"SEPARATION "))
 
     def _read_stderr(self, data: bytes) -> None:
         self._tail += data

@@ -228,7 +228,8 @@ class Pool:
             details |= {"resident_job": child.jobs}
             log.info("command ended", extra={"command": {**job.log_context, **details}})
         if failure is None and outcome is not None:
-            return CommandResult(0, outcome.stderr_tail, seconds, outcome.peak_rss_bytes, outcome.warnings)
+            told = outcome.warnings, outcome.separation
+            return CommandResult(0, outcome.stderr_tail, seconds, outcome.peak_rss_bytes, *told)
         failure = failure or lost or CommandFailed("it did not take the job", 1)
         failure.returncode = returncode if failure.returncode is None else failure.returncode
         failure.stderr_tail = outcome.stderr_tail if outcome else child.answers.tail()

@@ -47,7 +47,7 @@ class Answers(Output):
     def begin(self, job_id: str) -> None:
         with self._lock:
             self._job_id, self.done = job_id, None
-            self.progress, self.warnings, self.last_heard = 0.0, [], time.monotonic()
+            self.progress, self.warnings, self.separation, self.last_heard = 0.0, [], {}, time.monotonic()
             self._tail.clear()
             self.heed()
 
@@ -78,6 +78,8 @@ class Answers(Output):
         progress, warning = answer.get("progress"), answer.get("warning")
         if isinstance(progress, int | float) and progress > self.progress:
             self.progress = min(1.0, float(progress))
+        if isinstance(separation := answer.get("separation"), dict):
+            self.separation = separation
         if isinstance(warning, str):
             self._warn(printable(warning.encode("utf-8", "replace"))[:1000].replace("\n", " "))
         if answer.get("done") is True:
@@ -103,6 +105,7 @@ class Outcome:
     exit_code: int
     stderr_tail: str
     warnings: tuple[str, ...]
+    separation: dict[str, Any]
     peak_rss_bytes: int
     last: bool
 
@@ -176,6 +179,7 @@ class Child:
             exit_code=code if isinstance(code, int) and 0 <= code <= 255 else 1,
             stderr_tail=tail or printable(str(message or "").encode("utf-8", "replace"))[:1000],
             warnings=tuple(self.answers.warnings),
+            separation=self.answers.separation,
             peak_rss_bytes=self.peak_rss_bytes(),
             last=done.get("last") is True,
         )

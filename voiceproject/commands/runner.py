@@ -23,7 +23,8 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from voiceproject.commands import guard
 from voiceproject.commands.output import Output
@@ -79,6 +80,7 @@ class CommandResult:
     seconds: float
     peak_rss_bytes: int  # of the largest process of the tree
     warnings: tuple[str, ...] = ()  # its lines `WARNING text` on stderr: the first 20, printable text
+    separation: dict[str, Any] = field(default_factory=dict)  # of its line `SEPARATION {json}`, not checked
 
 
 class Guarded:
@@ -322,4 +324,4 @@ def run(
         failure.stderr_tail = output.tail()
         raise failure
     watch.report_progress(output)
-    return CommandResult(returncode, output.tail(), seconds, peak_rss_bytes, tuple(output.warnings))
+    return CommandResult(returncode, output.tail(), seconds, peak_rss_bytes, tuple(output.warnings), output.separation)

@@ -1,4 +1,4 @@
-"""A program that imports PyAV once, and then forks a process for each upload; run by voiceproject.media.decoding.
+"""A program that imports PyAV once, and forks a process for each upload, one ahead; run by voiceproject.media.decoding.
 
     python -I decoder_server.py   (standard input: a Unix socket)
 
@@ -36,6 +36,9 @@ MEMORY_BYTES = 1024 * 2**20
 HEADER_CPU_SECONDS, CPU_SECONDS = 5, 60
 REQUEST_BYTES = 1024
 NO_DECODER = 4
+# After so long without a request the next one's process is made ready. Under load that would only take time.
+IDLE_SECONDS = 0.03
+WARMED = ("mp3float", "flac", "aac", "opus", "vorbis", "ac3")
 
 
 def limit(name: int, soft: int, hard: int) -> None:
@@ -58,6 +61,9 @@ def imported() -> tuple[Any, Any, Any]:
         print(error, file=sys.stderr)
         sys.exit(NO_DECODER)
     av.logging.set_level(None)
+    for name in WARMED:
+        with contextlib.suppress(av.error.FFmpegError):
+            av.CodecContext.create(name, "r").open()  # Its tables are made once, and each fork has them.
     # As a file of its own: what lies beside it would be found instead of modules of others.
     spec = importlib.util.spec_from_file_location("decoder", Path(__file__).with_name("decoder.py"))
     assert spec is not None
@@ -68,16 +74,25 @@ def imported() -> tuple[Any, Any, Any]:
     return av, numpy, decoder
 
 
-def confine(upload: int, data: int) -> None:
-    """Nothing but these two descriptors and a null device is left, and nothing can be added."""
+def confine(tasks: socket.socket) -> bytes:
+    """Waits for a request: nothing but its two descriptors and a null device is left then, and nothing can be added."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.dup2(upload, 0)
-    os.dup2(data, 1)
+    os.dup2(tasks.fileno(), 0)
+    os.dup2(2, 1)
+    os.closerange(3, 4096)
+    with socket.socket(fileno=0) as inbox:
+        message, descriptors, _, _ = socket.recv_fds(inbox, REQUEST_BYTES, 2, socket.MSG_WAITALL)
+        inbox.detach()
+    if len(descriptors) != 2:
+        os._exit(0)  # The server is gone.
+    for place, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, place)
     os.closerange(3, 4096)
     limit(resource.RLIMIT_CPU, HEADER_CPU_SECONDS, CPU_SECONDS)
     limit(resource.RLIMIT_NOFILE, 3, 3)
+    return message
 
 
 class Server:
@@ -92,6 +107,8 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.other = other
         self.running: dict[int, socket.socket] = {}
+        self.waiting = 0  # the process that is ready for the next request, if one is
+        self.tasks = socket.socket()
 
     def serve(self) -> None:
         try:
@@ -103,7 +120,11 @@ class Server:
 
     def step(self) -> bool:
         waited = {status: pid for pid, status in self.running.items() if status.fileno() >= 0}
-        ready, _, _ = select.select([self.control, self.wakeup, *waited], [], [])
+        ready, _, _ = select.select(
+            [self.control, self.wakeup, *waited], [], [], None if self.waiting else IDLE_SECONDS
+        )
+        if not ready:
+            self.fork(warm=True)
         for found in ready:
             if found is self.control:
                 if not self.accept():
@@ -120,26 +141,50 @@ class Server:
         message, descriptors, _, _ = socket.recv_fds(self.control, REQUEST_BYTES, 3, socket.MSG_WAITALL)
         if len(message) < REQUEST_BYTES or len(descriptors) != 3:
             return False
-        upload, data, status = descriptors
-        pid = os.fork()
-        if pid == 0:
+        for again in (True, False):
+            if not self.waiting:
+                self.fork(warm=False)
             try:
-                confine(upload, data)
-                self.decoder.decode(self.av, self.np, json.loads(message))
-            finally:
-                os._exit(0)
-        os.close(upload)
-        os.close(data)
-        self.running[pid] = socket.socket(fileno=status)
+                socket.send_fds(self.tasks, [message], descriptors[:2])
+                break
+            except OSError:  # Somebody has killed the one that waited.
+                self.waiting = 0
+                if not again:
+                    raise
+        *given, status = descriptors
+        for descriptor in given:
+            os.close(descriptor)
+        self.running[self.waiting] = socket.socket(fileno=status)
+        self.waiting = 0
         return True
 
+    def fork(self, *, warm: bool) -> None:
+        """The process for the next request. warm: it has decoded something before it waits for that."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.waiting = os.fork()
+            if self.waiting == 0:
+                try:
+                    if warm:
+                        self.decoder.warm(self.av, self.np)
+                    message = confine(theirs)
+                    self.decoder.decode(self.av, self.np, json.loads(message))
+                finally:
+                    os._exit(0)
+        self.tasks.close()
+        self.tasks = ours
+
     def reap(self) -> None:
-        while self.running:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if not pid:
                 return
-            with self.running.pop(pid) as told, contextlib.suppress(OSError):
-                told.send(struct.pack(">i", os.waitstatus_to_exitcode(status)))
+            if pid in self.running:
+                with self.running.pop(pid) as told, contextlib.suppress(OSError):
+                    told.send(struct.pack(">i", os.waitstatus_to_exitcode(status)))
 
     @staticmethod
     def kill(pid: int) -> None:

@@ -64,18 +64,18 @@ class Decoding:
             letter, content = self._part()
             if letter == b"E":
                 return
-            yield np.frombuffer(content, dtype="<f4").reshape(-1, channels).astype(np.float32)
+            yield np.frombuffer(content, dtype="<f4").reshape(-1, channels).astype(np.float32, copy=False)
 
     def close(self) -> None:
         self._data.close()
         self._status.close()
 
-    def _part(self) -> tuple[bytes, bytes]:
+    def _part(self) -> tuple[bytes, bytearray]:
         head = self._read(5)
         (length,) = struct.unpack(">I", head[1:])
         if length > MAX_PART_BYTES:
             raise Crashed("a part is too long")
-        letter, content = head[:1], self._read(length)
+        letter, content = bytes(head[:1]), self._read(length)
         if letter == b"E":
             end = json.loads(content)
             if "crashed" in end:
@@ -85,18 +85,19 @@ class Decoding:
             self.warnings = end["warnings"]
         return letter, content
 
-    def _read(self, count: int) -> bytes:
-        found = bytearray()
-        while len(found) < count:
+    def _read(self, count: int) -> bytearray:
+        found = bytearray(count)
+        rest = memoryview(found)
+        while len(rest):
             self._wait_for(self._data)
             try:
-                some = self._data.recv(min(count - len(found), 2**18))
+                received = self._data.recv_into(rest)
             except ConnectionResetError:
-                some = b""
-            if not some:
+                received = 0
+            if not received:
                 self._raise_for_end()
-            found += some
-        return bytes(found)
+            rest = rest[received:]
+        return found
 
     def _wait_for(self, end: socket.socket) -> None:
         left = self._deadline - time.monotonic()

@@ -31,6 +31,8 @@ HIGHEST_RATE = 48_000
 BLOCK_FRAMES = 65_536
 # -60 dBFS. Where nothing is louder there is no speech to copy and no song to cover.
 SILENCE = 1e-3
+# Above it sums would be infinite.
+MOST = 1e37
 # Encoders fill their last frames up; who cuts a song to the limit shall not be refused for that.
 GRACE_SECONDS = 0.5
 
@@ -145,8 +147,11 @@ def _checked(source: Source, blocks: Iterator[Samples], bounds: Bounds) -> Itera
     for block in blocks:
         source.frames += len(block)
         bounds.check_maximum(source.seconds, exact=False)
-        if not np.isfinite(block).all():
-            bounds.refuse("not_finite", "NaN" if np.isnan(block).any() else "infinity")
+        highest = float(np.abs(block).max(initial=0.0))
+        if not highest < MOST:
+            bounds.refuse(
+                "not_finite", "NaN" if math.isnan(highest) else "infinity" if highest == math.inf else highest
+            )
         source.loudest = max(source.loudest, _loudest(block, source.upload_rate))
         if source.listen is not None:
             source.listen(block)

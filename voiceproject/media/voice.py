@@ -78,7 +78,8 @@ class _Reading:
                 mono = mono[: len(room) - filled]
                 room[filled : filled + len(mono)] = mono
                 filled += len(mono)
-            self.samples, self.loudest, self.warnings = room[:filled], source.loudest, source.warnings
+            room.resize(filled, refcheck=False)  # What a cache keeps of a short one shall not hold room for a minute.
+            self.samples, self.loudest, self.warnings = room, source.loudest, source.warnings
             self.offset = total / max(1, filled)
 
 

@@ -37,6 +37,10 @@ class FindingSerializer(serializers.Serializer):
     manifest_valid = serializers.BooleanField(
         allow_null=True, help_text="Whether content hash and signature hold, whoever signed; null without a manifest"
     )
+    warnings = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="What may be missing of the file, or was left out; of what was listened to",
+    )
 
 
 class VerifyView(BodyLimitMixin, APIView):

@@ -36,13 +36,15 @@ VERIFY_PENDING = 20  # marks whose landmarks a verification makes itself, where 
 
 @dataclass(frozen=True)
 class Finding:
-    """how: manifest, hash or fingerprint; manifest: none, ours, foreign or broken; made_at and kind where made here."""
+    """how: manifest, hash or fingerprint; manifest: none, ours, foreign or broken; made_at and kind where made here;
+    warnings: where it was listened to, what may be missing of it."""
 
     made_here: bool
     manifest: str
     how: str | None = None
     made_at: datetime | None = None
     kind: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def manifest_valid(self) -> bool | None:
@@ -62,16 +64,18 @@ def verify(path: Path) -> Finding:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         mark = Mark.objects.filter(Q(sha256=digest) | Q(stream_sha256=digest)).order_by("id").first()
+        warnings: list[str] = []
         how = "hash"
         if mark is None:
-            mark, how = _heard(path), "fingerprint"
+            how = "fingerprint"
+            mark, warnings = _heard(path)
     if mark is None:
-        return Finding(False, state)
-    return Finding(True, state, how, mark.made_at, mark.kind)
+        return Finding(False, state, warnings=tuple(warnings))
+    return Finding(True, state, how, mark.made_at, mark.kind, tuple(warnings))
 
 
-def _heard(path: Path) -> Mark | None:
-    """The recording that an upload is, or is a part of."""
+def _heard(path: Path) -> tuple[Mark | None, list[str]]:
+    """The recording that an upload is, or is a part of, and what is to be said of the upload."""
     bounds = Bounds("file", 0.0, VERIFY_SECONDS)
     with opened(path, bounds) as source:
         samples = at_low_rate(source.sample_rate, (block.mean(axis=1) for block in source.blocks))
@@ -84,7 +88,7 @@ def _heard(path: Path) -> Mark | None:
     found = _search(asked)
     if found is None and make_landmarks(VERIFY_PENDING):
         found = _search(asked)
-    return None if found is None else Mark.objects.filter(pk=found).first()
+    return None if found is None else Mark.objects.filter(pk=found).first(), source.warnings
 
 
 def _search(asked: NDArray[np.int64]) -> int | None:

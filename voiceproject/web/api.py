@@ -8,7 +8,7 @@ import copy
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC
 from difflib import get_close_matches
 from typing import Any
@@ -123,6 +123,12 @@ class BodyLimitMixin:
 def client_gone(request: Request) -> threading.Event | None:
     """Set when who waits for the answer has hung up; None where the server does not tell."""
     return getattr(request._request, "client_gone", None)
+
+
+def warning_headers(messages: Iterable[str]) -> dict[str, str]:
+    """X-Warning of an answer that is no JSON: printable ASCII, 1000 characters at most; no header without a message."""
+    text = " ".join(messages).encode("ascii", "backslashreplace").decode()[:1000]
+    return {"X-Warning": text} if text else {}
 
 
 def preferences(request: Request) -> dict[str, str]:

@@ -27,7 +27,7 @@ from voiceproject.provenance.manifest import MIME_TYPES, sign
 from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
-from voiceproject.web.api import BodyLimitMixin, client_gone
+from voiceproject.web.api import BodyLimitMixin, client_gone, warning_headers
 from voiceproject.web.errors import as_public_error, exception_handler
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
@@ -35,7 +35,7 @@ from voices.keys.auth import credentials
 from voices.library import selection
 from voices.library.models import Voice
 from voices.speech import registry, synthesis
-from voices.speech.models import Synthesis, warning_header
+from voices.speech.models import Synthesis
 from voices.speech.serializers import MAX_SEED, SpeakTextSerializer, check_text
 
 # The names that OpenAI's clients know, and which of the engine's own voices speaks for each.
@@ -171,8 +171,7 @@ class Speaking:
     @property
     def headers(self) -> dict[str, str]:
         """What every answer with this audio has."""
-        warning = warning_header(self.job)
-        return {"X-Warning": warning} if warning else {}
+        return warning_headers(told["message"] for told in self.job.warnings)
 
     def whole(self) -> synthesis.Speech:
         """All of it, encoded as the job's response_format says."""

@@ -23,7 +23,7 @@ from voiceproject.errors import PublicError
 from voiceproject.media import audio, memory
 from voiceproject.media.formats import CONTENT_TYPES, Output
 from voiceproject.web import slots, uploads
-from voiceproject.web.api import SizedFileField, TextField, tell_choices
+from voiceproject.web.api import SizedFileField, TextField, tell_choices, warning_headers
 from voices.compat.common import (
     PRESETS,
     CompatView,
@@ -234,7 +234,7 @@ class VoicesView(OpenAIView):
                 language=_language(consent.language),
                 engine=configured.get_engine(),
             )
-        return Response(_voice(voice))
+        return Response(_voice(voice), headers=warning_headers(recording.quality.warnings))
 
 
 @extend_schema(exclude=True)
@@ -297,15 +297,17 @@ class ConsentsView(OpenAIView):
         asked = serializer.validated_data
         with slots.waiting_slot(request.user.pk):
             path = uploads.upload_path(asked["recording"])
+            warnings: list[str] = []
             with memory.claim(memory.to_decode(path, recordings.MAX_SECONDS, recordings.BYTES_PER_SECOND)):
-                audio.load_reference(path, field="recording", min_seconds=1.0)  # Somebody has said something.
+                # Somebody has said something.
+                audio.load_reference(path, field="recording", min_seconds=1.0, warnings=warnings)
         consent = RecordedConsent.objects.create(
             tenant=credentials(request)[0],
             name=asked["name"],
             language=asked["language"],
             recording_hash=audio.sha256_file(path),
         )
-        return Response(_shown(consent))
+        return Response(_shown(consent), headers=warning_headers(warnings))
 
 
 @extend_schema(exclude=True)

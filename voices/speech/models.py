@@ -182,9 +182,3 @@ class Synthesis(Job):
     @classmethod
     def output_fields(cls) -> list[str]:
         return ["audio"]
-
-
-def warning_header(synthesis: Synthesis) -> str:
-    """A synthesis' warnings as a header's value: printable ASCII, 1000 characters at most; empty if there are none."""
-    text = " ".join(warning["message"] for warning in synthesis.warnings)
-    return text.encode("ascii", "backslashreplace").decode()[:1000]

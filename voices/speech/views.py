@@ -30,7 +30,7 @@ from voiceproject.media import audio
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web import uploads
-from voiceproject.web.api import BodyLimitMixin, CursorPages, client_gone, file_response, preferences
+from voiceproject.web.api import BodyLimitMixin, CursorPages, client_gone, file_response, preferences, warning_headers
 from voiceproject.webhooks.deliveries import callback_base
 from voices.engines import configured
 from voices.engines.interface import SynthesisRequest
@@ -38,7 +38,7 @@ from voices.keys.auth import credentials
 from voices.library import selection
 from voices.library.references import references
 from voices.speech import consumers, registry, synthesis
-from voices.speech.models import Synthesis, warning_header
+from voices.speech.models import Synthesis
 from voices.speech.serializers import (
     MAX_SEED,
     EngineStateSerializer,
@@ -229,8 +229,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
         response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
         response["X-Synthesis-ID"] = str(job.pk)
         response["X-Engine"] = job.engine
-        if warning := warning_header(job):
-            response["X-Warning"] = warning
+        for name, text in warning_headers(told["message"] for told in job.warnings).items():
+            response[name] = text
         if job.quota_left_ms is not None:
             response[usage.HEADER] = usage.header(job.quota_left_ms)
         if window is not None:

@@ -298,6 +298,7 @@ BAD_FILES = [
     BadFile("truncated.webm", "truncated", lambda: _half(encoded(voice(10, 48_000), 48_000, "webm"))),
     BadFile("nan.wav", "not_finite", lambda: _with_bad_sample(np.nan)),
     BadFile("infinity.wav", "not_finite", lambda: _with_bad_sample(-np.inf)),
+    BadFile("nearly-infinite.wav", "not_finite", lambda: _with_bad_sample(-3e38)),
     BadFile("silence.wav", "silent", lambda: _wav(np.zeros(80_000, np.float32))),
     BadFile("nearly-silent.wav", "silent", lambda: _wav(tone(5, 16_000, amplitude=5e-4))),
     BadFile("offset-only.wav", "silent", lambda: _wav(np.full(80_000, 0.3, np.float32))),

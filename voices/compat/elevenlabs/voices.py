@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from voiceproject.errors import PublicError
 from voiceproject.web import slots, uploads
-from voiceproject.web.api import SizedFileField, TextField
+from voiceproject.web.api import SizedFileField, TextField, warning_headers
 from voices.compat.common import PRESETS, find_own, presets
 from voices.compat.elevenlabs.base import NO_LIMIT, TEMPERATURE_A_STABILITY, USERS_OF_VOICES, ElevenLabsView, number
 from voices.engines import configured
@@ -162,4 +162,5 @@ class AddVoiceView(ElevenLabsView):
                 language=language if language and language in known else "auto",
                 engine=configured.get_engine(),
             )
-        return Response({"voice_id": str(voice.pk), "requires_verification": False})
+        told = warning_headers(warning for recording in found for warning in recording.quality.warnings)
+        return Response({"voice_id": str(voice.pk), "requires_verification": False}, headers=told)
