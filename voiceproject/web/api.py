@@ -76,15 +76,16 @@ class BodyLimitMixin:
 
     `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
     bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes
-    many times as large: they may have what a form's fields may have.
+    many times as large: they may have what a form's fields may have, or `max_plain_bytes` if that is more.
     """
 
     max_body_bytes: int | None = None
+    max_plain_bytes = 0
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
         files = self.get_max_body_bytes() if request.content_type.lower().startswith("multipart/") else 0
-        limit = files + FORM_OVERHEAD_BYTES
+        limit = files + FORM_OVERHEAD_BYTES if files else max(FORM_OVERHEAD_BYTES, self.max_plain_bytes)
         found = int(request.META.get("CONTENT_LENGTH") or 0)
         if found > limit and not files:
             message = f"The request has {found} bytes; only multipart/form-data may have more than {limit}."
@@ -192,7 +193,11 @@ class StrictSerializer(serializers.Serializer):
                 errors[name] = [self.not_yet[name]]
             elif name not in self.fields or self.fields[name].read_only:
                 errors[str(name)[:100]] = [self.unknown(str(name))]
-            elif hasattr(data, "getlist") and len(data.getlist(name)) > 1:
+            elif (
+                hasattr(data, "getlist")
+                and len(data.getlist(name)) > 1
+                and not isinstance(self.fields[name], serializers.ListField)
+            ):
                 errors[name] = ["Sent more than once; send it once."]
         try:
             fields = super().to_internal_value(data)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from voiceproject.errors import PublicError
+from voices.text import ipa
+from voices.text.pronunciation import SAID
 
 from ..world import Float32
 from .base import BaseVoice
@@ -56,6 +58,7 @@ _VOWELS = "AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻᵊɐ"
 _SOUND = re.compile(rf"[{_VOWELS}bdfhjklmnpstvwzðŋɡɹɾʃʒʤʧθTsz]")
 # Letters that are said one by one: behind dots, A is no article.
 _SPELLED = re.compile(r"(\b[A-Z](?: [A-Z]\b)+)\.?")
+_BRACKETS = re.compile(r"[\[\]]")
 _PAUSE = re.compile(r"(?<=[,;:—…]) ")
 
 
@@ -72,7 +75,9 @@ class EnglishPhonemes:
 
     def __call__(self, text: str) -> list[str]:
         """Pieces of at most 400 phonemes, each with closing punctuation. PublicError where nothing can be said."""
-        plain = _SPELLED.sub(lambda m: m[1].replace(" ", ".") + ".", text.replace("[", " ").replace("]", " "))
+        plain = _SPELLED.sub(lambda m: m[1].replace(" ", ".") + ".", _BRACKETS.sub(" ", text))
+        # hibari takes the phonemes of a word in this form.
+        plain = SAID.sub(lambda m: f"[{m[1] or 'x'}](/{_phonemes_of(m)}/)", plain)
         phonemes = self._g2p(plain) if plain.strip() else ""
         if not _SOUND.search(phonemes):
             message = "There is nothing in this text that can be spoken."
@@ -148,6 +153,11 @@ def load(name: str) -> BaseVoice:
     """The base voice of that name (a second for joe, less for heart)."""
     voices: dict[str, type[Heart] | type[Joe]] = {"heart": Heart, "low_heart": LowHeart, "joe": Joe}
     return voices[name]()
+
+
+def _phonemes_of(said: re.Match[str]) -> str:
+    """Of a match of SAID, whose letters are of the IPA."""
+    return ipa.english(said[3])
 
 
 def to_espeak(phonemes_: str) -> str:
