@@ -21,6 +21,7 @@ from voices.account.usage_api import MeView, UsageView
 from voices.compat import openai
 from voices.compat.elevenlabs import account as elevenlabs_account
 from voices.compat.elevenlabs import base as elevenlabs_base
+from voices.compat.elevenlabs import dictionaries as elevenlabs_dictionaries
 from voices.compat.elevenlabs import speech as elevenlabs_speech
 from voices.compat.elevenlabs import voices as elevenlabs_voices
 from voices.keys.api import KeyViewSet
@@ -180,6 +181,39 @@ urlpatterns += [
         "elevenlabs/v1/history/<str:item_id>/audio",
         elevenlabs_account.HistoryAudioView.as_view(),
         name="elevenlabs-history-audio",
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries",
+        elevenlabs_dictionaries.DictionariesView.as_view(),
+        name="elevenlabs-dictionaries",
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries/add-from-file",
+        elevenlabs_dictionaries.AddFromFileView.as_view(),
+        name="elevenlabs-dictionary-from-file",
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries/add-from-rules",
+        elevenlabs_dictionaries.AddFromRulesView.as_view(),
+        name="elevenlabs-dictionary-from-rules",
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries/<str:name>",
+        elevenlabs_dictionaries.DictionaryView.as_view(),
+        name="elevenlabs-dictionary",
+    ),
+    *(
+        path(
+            f"elevenlabs/v1/pronunciation-dictionaries/<str:name>/{how}-rules",
+            elevenlabs_dictionaries.RulesView.as_view(how=how),
+            name=f"elevenlabs-dictionary-{how}-rules",
+        )
+        for how in ("set", "add", "remove")
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries/<str:name>/<str:version>/download",
+        elevenlabs_dictionaries.DownloadView.as_view(),
+        name="elevenlabs-dictionary-download",
     ),
     path("elevenlabs/v1/user", elevenlabs_account.UserView.as_view(), name="elevenlabs-user"),
     path(

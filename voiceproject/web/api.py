@@ -76,7 +76,7 @@ class BodyLimitMixin:
 
     `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
     bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes
-    many times as large: they may have what a form's fields may have, or `max_plain_bytes` if that is more.
+    many times as large: they may have what a form's fields may have. `max_plain_bytes`: of other bodies, if that is more.
     """
 
     max_body_bytes: int | None = None
@@ -85,7 +85,9 @@ class BodyLimitMixin:
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
         files = self.get_max_body_bytes() if request.content_type.lower().startswith("multipart/") else 0
-        limit = files + FORM_OVERHEAD_BYTES if files else max(FORM_OVERHEAD_BYTES, self.max_plain_bytes)
+        limit = files + FORM_OVERHEAD_BYTES
+        if not files and "json" not in request.content_type.lower():
+            limit = max(limit, self.max_plain_bytes)
         found = int(request.META.get("CONTENT_LENGTH") or 0)
         if found > limit and not files:
             message = f"The request has {found} bytes; only multipart/form-data may have more than {limit}."

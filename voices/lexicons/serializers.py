@@ -86,7 +86,7 @@ class ChangeLexiconSerializer(StrictSerializer):
     is_default = serializers.BooleanField(
         required=False, help_text="true makes it count in all of your texts, in place of the one that did."
     )
-    entries = EntriesField(required=False, help_text="All of them, up to 10000; in JSON.")
+    entries = EntriesField(required=False, help_text="All of them, up to 10000; in JSON of at most 1 MiB.")
     file = SizedFileField(
         required=False, max_bytes_setting="MAX_UPLOAD_SIZE",
         help_text="A W3C Pronunciation Lexicon (PLS) instead of entries; as multipart/form-data.",
