@@ -22,6 +22,7 @@ from voices.library.models import Voice
 from voices.speech import tasks
 from voices.speech.models import Synthesis
 from voices.speech.serializers import SynthesisSerializer
+from voices.text import identify
 
 
 def register() -> None:
@@ -41,6 +42,7 @@ def register() -> None:
     registry.websockets.append(realtime.route)
     registry.scopes_of_keys = ApiKey.objects.scopes_of
     registry.held_bytes += [Synthesis.held_bytes, Voice.held_bytes, Lexicon.held_bytes]
+    registry.at_start.append(identify.load)
     registry.at_look += [personal_data.erase_requested, tasks.rest]
     registry.at_sweep += [saved.sweep_orphans, _finish_takedowns, _sweep_references]
     registry.at_worker_stop.append(configured.close_engine)

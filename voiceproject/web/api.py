@@ -76,7 +76,8 @@ class BodyLimitMixin:
 
     `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
     bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes
-    many times as large: they may have what a form's fields may have. `max_plain_bytes`: of other bodies, if that is more.
+    many times as large: they may have what a form's fields may have. `max_plain_bytes`: of other bodies, if that
+    is more.
     """
 
     max_body_bytes: int | None = None

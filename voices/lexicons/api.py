@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import QuerySet
@@ -59,7 +60,7 @@ class LexiconViewSet(
     serializer_class = LexiconSerializer
     pagination_class = CursorPages
     queryset = Lexicon.objects.none()
-    parser_classes = (*api_settings.DEFAULT_PARSER_CLASSES, PlsParser)
+    parser_classes = [*api_settings.DEFAULT_PARSER_CLASSES, PlsParser]  # type: ignore[list-item]
     max_plain_bytes = pls.MAX_BYTES
     error_statuses = {"create": (409,), "destroy": (409,)}
 
@@ -81,7 +82,7 @@ class LexiconViewSet(
         tags=["lexicons"],
     )
     def create(self, request: Request) -> Response:
-        fields, entries, warnings = self._sent(request, CreateLexiconSerializer)
+        fields, entries, warnings = _sent(request, CreateLexiconSerializer)
         lexicon = stored.create(request, entries or [], **fields)
         location = request.build_absolute_uri(reverse("lexicon", args=[lexicon.pk]))
         body = self._whole(lexicon, warnings)
@@ -106,7 +107,7 @@ class LexiconViewSet(
     )
     def partial_update(self, request: Request, pk: str) -> Response:
         lexicon = self.get_object()
-        fields, entries, warnings = self._sent(request, ChangeLexiconSerializer)
+        fields, entries, warnings = _sent(request, ChangeLexiconSerializer)
         return Response(self._whole(stored.change(lexicon, request, entries, **fields), warnings))
 
     @extend_schema(
@@ -131,33 +132,31 @@ class LexiconViewSet(
         lexicon = self.get_object()
         return pls_response(stored.newest(lexicon))
 
-    def _whole(self, lexicon: Lexicon, warnings: list[str] | None = None) -> dict[str, Any]:
+    def _whole(self, lexicon: Lexicon, warnings: Sequence[str] = ()) -> dict[str, Any]:
         entries = [Entry(**row).as_json() for row in stored.newest(lexicon).entries]
         head = LexiconSerializer(lexicon, context=self.get_serializer_context()).data
-        return {**head, "entries": entries, "warnings": warnings or []}
+        return {**head, "entries": entries, "warnings": [*warnings]}
 
-    @staticmethod
-    def _sent(request: Request, kind: Any) -> tuple[dict[str, Any], list[Entry] | None, list[str]]:
-        """The fields of a request, its entries and what is to be said of these. Raises PublicError, ValidationError."""
-        data = request.data
-        warnings: list[str] = []
-        content = data.pop("pls") if isinstance(data, dict) and isinstance(data.get("pls"), bytes) else None
-        if content is not None:
-            data["entries"] = []
-        serializer = kind(data=data)
-        serializer.is_valid(raise_exception=True)
-        fields = dict(serializer.validated_data)
-        sent, file = fields.pop("entries", None), fields.pop("file", None)
-        field = "entries"
-        if file is not None:
-            content = file.read(pls.MAX_BYTES + 1)
-        if content is not None:
-            field = "file" if file is not None else "body"
-            sent, warnings = pls.read(content, field)
-        if sent is None:
-            return fields, None, []
-        found = entry_rules.check(sent, field, repeated=content is not None)
-        return fields, found.checked(field), [*warnings, *found.warnings]
+
+def _sent(request: Request, kind: Any) -> tuple[dict[str, Any], list[Entry] | None, list[str]]:
+    """The fields of a request, its entries and what is to be said of these. Raises PublicError, ValidationError."""
+    data: Any = request.data
+    content: bytes | None = data.pop("pls") if isinstance(data, dict) and isinstance(data.get("pls"), bytes) else None
+    if content is not None:
+        data["entries"] = []
+    serializer = kind(data=data)
+    serializer.is_valid(raise_exception=True)
+    fields = dict(serializer.validated_data)
+    sent, file = fields.pop("entries", None), fields.pop("file", None)
+    if file is not None:
+        content = file.read(pls.MAX_BYTES + 1)
+    if content is None:
+        found = entry_rules.check(sent if sent is not None else [])
+        return fields, None if sent is None else found.checked("entries"), found.warnings
+    field = "file" if file is not None else "body"
+    rows, warnings = pls.read(content, field)
+    found = entry_rules.check(rows, field, repeated=True)
+    return fields, found.checked(field), [*warnings, *found.warnings]
 
 
 def pls_response(version: LexiconVersion) -> HttpResponse:

@@ -66,7 +66,7 @@ def _lexeme(lexeme: ET.Element, root: ET.Element, field: str, warnings: list[str
         alphabet = chosen.get("alphabet") or root.get("alphabet") or "ipa"
         if alphabet_called(alphabet) in (None, RESPELLING):
             raise _refused(field, f'"{alphabet[:50]}" is no alphabet that is known here (of "{words[0][:50]}").')
-    row = {
+    row: dict[str, Any] = {
         "say": _content(chosen),
         "alphabet": alphabet,
         "language": lexeme.get(_LANG) or root.get(_LANG) or "",

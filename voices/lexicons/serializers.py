@@ -149,4 +149,4 @@ class WholeLexiconSerializer(LexiconSerializer):
 
     class Meta(LexiconSerializer.Meta):
         fields = (*LexiconSerializer.Meta.fields, "entries", "warnings")  # type: ignore[assignment]
-        read_only_fields = fields
+        read_only_fields = fields  # type: ignore[assignment]

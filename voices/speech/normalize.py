@@ -70,7 +70,7 @@ class NormalizeView(BodyLimitMixin, APIView):
         engine = configured.get_engine()
         tenant, _ = credentials(request)
         voice = selection.find(tenant, fields["voice_id"]) if fields.get("voice_id") else None
-        lexicon = for_text(fields["text"], tenant, named(fields), voice and voice.lexicon_id)
+        lexicon = for_text(fields["text"], tenant, named(fields), voice.lexicon_id if voice else None)
         reading = read(
             fields["text"], fields["language"], engine.languages - {"auto"},
             lexicon=lexicon, letters=getattr(engine, "letters", LETTERS),

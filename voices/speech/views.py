@@ -123,7 +123,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         engine = configured.get_engine()
         file: Path | FieldFile
         voice = selection.find(tenant, fields["voice_id"]) if "voice_id" in fields else None
-        lexicon = for_text(fields["text"], tenant, named(fields), voice and voice.lexicon_id)
+        lexicon = for_text(fields["text"], tenant, named(fields), voice.lexicon_id if voice else None)
         if voice is not None:
             chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])
             reference, file = chosen.reference, chosen.file

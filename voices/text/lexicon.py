@@ -7,7 +7,7 @@ read as any text, but never looked up again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,13 +57,13 @@ class Lexicon:
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self.entries = tuple(entries)
-        self._by_key: dict[str, list[tuple[Entry, str]]] = defaultdict(list)
+        self._by_key: dict[str, list[tuple[Entry, str]]] = {}
         lengths: dict[str, set[int]] = defaultdict(set)
         self._inside = False  # whether some match inside words
         for entry in self.entries:
             exact = written_plainly(entry.word)
             key = _folded(exact)
-            self._by_key[key].append((entry, exact if entry.case_sensitive else ""))
+            self._by_key.setdefault(key, []).append((entry, exact if entry.case_sensitive else ""))
             lengths[key[:2]].add(len(key))
             self._inside |= not entry.whole_word
         self._lengths = {start: sorted(found, reverse=True) for start, found in lengths.items()}
@@ -90,49 +90,65 @@ class Lexicon:
         """The entries that these texts have in them: reading with them alone gives the same."""
         found: dict[Entry, None] = {}
         for text in texts:
-            for _, _, entries in self._places(text):
-                found.update(dict.fromkeys(entries))
+            exact, folded = _compared(text)
+            keys: dict[str, bool] = {}  # whether all entries of a key were found
+            for start in self._starts(text, folded):
+                for length in self._lengths_at(folded, start):
+                    key = folded[start : start + length]
+                    if key in self._by_key and not keys.get(key):
+                        entries = self._matching(text, exact, start, start + length, key)
+                        found.update(dict.fromkeys(entries))
+                        keys[key] = len(entries) == len(self._by_key[key])
         return [entry for entry in self.entries if entry in found]
 
     def matches(self, text: str, language: str | None = None) -> Iterator[tuple[int, int, Entry]]:
         """Where words begin and end, from left to right, the longest at each place. language: None looks at no
         language."""
+        exact, folded = _compared(text) if self.entries else ("", "")
         position = 0
-        for start, end, entries in self._places(text):
+        for start in self._starts(text, folded):
             if start < position:
                 continue
-            entry = next((one for one in entries if language is None or one.counts_in(language)), None)
-            if entry is not None:
-                yield start, end, entry
-                position = end
-
-    def _places(self, text: str) -> Iterator[tuple[int, int, list[Entry]]]:
-        """At each place the words that match, the longest first, each with its entries."""
-        if not self.entries:
-            return
-        exact = text.translate(_ALIKE)
-        folded = _folded(exact)
-        first, lengths, inside = self._first, self._lengths, self._inside
-        for start, char in enumerate(folded):
-            if char not in first:
-                continue
-            begins = not (start and _joined(text[start - 1], text[start]))
-            if not begins and not inside:
-                continue
-            # A key of one character stands under that; one that is longer, under its first two.
-            for length in (*lengths.get(folded[start : start + 2], ()), *lengths.get(char, ())):
-                candidates = self._by_key.get(folded[start : start + length])
-                end = start + length
-                if not candidates or end > len(text):
+            for length in self._lengths_at(folded, start):
+                key = folded[start : start + length]
+                if key not in self._by_key:
                     continue
-                whole = begins and not _goes_on(text, end)
-                found = [
-                    entry
-                    for entry, written in candidates
-                    if (whole or not entry.whole_word) and (not written or written == exact[start:end])
-                ]
-                if found:
-                    yield start, end, found
+                entries = self._matching(text, exact, start, start + length, key)
+                entry = next((one for one in entries if language is None or one.counts_in(language)), None)
+                if entry is not None:
+                    position = start + length
+                    yield start, position, entry
+                    break
+
+    def _starts(self, text: str, folded: str) -> Iterator[int]:
+        """Where a word may begin."""
+        first, inside = self._first, self._inside
+        for start, char in enumerate(folded):
+            if char in first and (inside or not start or not _joined(text[start - 1], text[start])):
+                yield start
+
+    def _lengths_at(self, folded: str, start: int) -> Sequence[int]:
+        """How long the words may be that begin there, the longest first."""
+        # A key of one character stands under that; one that is longer, under its first two.
+        longer, single = self._lengths.get(folded[start : start + 2], ()), self._lengths.get(folded[start], ())
+        left = len(folded) - start
+        found = [*longer, *single] if longer and single and longer is not single else longer or single
+        return [length for length in found if length <= left] if found and found[0] > left else found
+
+    def _matching(self, text: str, exact: str, start: int, end: int, key: str) -> list[Entry]:
+        """The entries of a key that match there."""
+        whole = not (start and _joined(text[start - 1], text[start])) and not _goes_on(text, end)
+        return [
+            entry
+            for entry, written in self._by_key[key]
+            if (whole or not entry.whole_word) and (not written or written == exact[start:end])
+        ]
+
+
+def _compared(text: str) -> tuple[str, str]:
+    """A text as it is compared with words, with its case and without."""
+    exact = text.translate(_ALIKE)
+    return exact, _folded(exact)
 
 
 def written_plainly(word: str) -> str:

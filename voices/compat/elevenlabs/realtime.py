@@ -95,9 +95,7 @@ class Session:
     def speaker(self, tenant: Any) -> Any:
         return find_speaker(tenant, self.voice_id)
 
-    async def in_thread(
-        self, action: Callable[[], T], gone: threading.Event | None = None, cleanup: bool = False
-    ) -> T:
+    async def in_thread(self, action: Callable[[], T], gone: threading.Event | None = None, cleanup: bool = False) -> T:
         """As web.threads.in_thread, with log lines that carry the socket's ids."""
 
         def run() -> T:

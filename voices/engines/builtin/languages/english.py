@@ -59,6 +59,7 @@ _SOUND = re.compile(rf"[{_VOWELS}bdfhjklmnpstvwzðŋɡɹɾʃʒʤʧθTsz]")
 # Letters that are said one by one: behind dots, A is no article.
 _SPELLED = re.compile(r"(\b[A-Z](?: [A-Z]\b)+)\.?")
 _BRACKETS = re.compile(r"[\[\]]")
+_SAID = re.compile(rf"{SAID.pattern}(['’]s\b)?")
 _PAUSE = re.compile(r"(?<=[,;:—…]) ")
 
 
@@ -77,7 +78,7 @@ class EnglishPhonemes:
         """Pieces of at most 400 phonemes, each with closing punctuation. PublicError where nothing can be said."""
         plain = _SPELLED.sub(lambda m: m[1].replace(" ", ".") + ".", _BRACKETS.sub(" ", text))
         # hibari takes the phonemes of a word in this form.
-        plain = SAID.sub(lambda m: f"[{m[1] or 'x'}](/{_phonemes_of(m)}/)", plain)
+        plain = _SAID.sub(_as_link, plain)
         phonemes = self._g2p(plain) if plain.strip() else ""
         if not _SOUND.search(phonemes):
             message = "There is nothing in this text that can be spoken."
@@ -155,9 +156,12 @@ def load(name: str) -> BaseVoice:
     return voices[name]()
 
 
-def _phonemes_of(said: re.Match[str]) -> str:
-    """Of a match of SAID, whose letters are of the IPA."""
-    return ipa.english(said[3])
+def _as_link(said: re.Match[str]) -> str:
+    """A match of _SAID, whose letters are of the IPA, with the sound of its possessive."""
+    phonemes_ = ipa.english(said[3])
+    if said[4]:
+        phonemes_ += "ᵻz" if phonemes_[-1] in "szʃʒʧʤ" else "s" if phonemes_[-1] in "ptkfθ" else "z"
+    return f"[{said[1] or 'x'}](/{phonemes_}/)"
 
 
 def to_espeak(phonemes_: str) -> str:
