@@ -57,7 +57,7 @@ class VoiceViewSet(
     pagination_class = CursorPages
     queryset = Voice.objects.none()
     error_statuses = {
-        "create": (409,), "partial_update": (410,), "sample": (410, 416), "add_sample": (409, 410),
+        "create": (404, 409), "partial_update": (410,), "sample": (410, 416), "add_sample": (409, 410),
         "delete_sample": (409, 410),
     }  # fmt: skip
 

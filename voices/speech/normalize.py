@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -54,6 +56,7 @@ class NormalizedSerializer(serializers.Serializer):
 
 class NormalizeView(BodyLimitMixin, APIView):
     required_scope = "synthesize"
+    error_statuses: ClassVar = {"post": (404, 410)}  # of the lexicon, of the voice
 
     @extend_schema(
         operation_id="normalize_text",
