@@ -227,7 +227,7 @@ _RULES: list[Rule] = [
         lambda m: numbers.chinese(numbers.roman(m[1])),
     ),
     rule(r"(?<=[A-Za-z])\.(?=[A-Z](?:\.|\b))|(?<=\b[A-Z])\.", ""),
-    rule(r"(?<![\w])No\.?\s?(?=\d)", "第"),
+    rule(r"(?<![A-Za-z\d])No\.?\s?(?=\d)", "第"),
     rule(r"(?<=[A-Za-z])\.(?=[A-Za-z])", "点"),
     rule(r"(?<=[A-Za-z])\.(?=\s?[\u4e00-\u9fff])", ""),
     rule(r"([\u4e00-\u9fff])_([\u4e00-\u9fff])", r"\1\2"),
