@@ -63,6 +63,8 @@ class Lexicon:
         for entry in self.entries:
             exact = written_plainly(entry.word)
             key = _folded(exact)
+            if not key:
+                continue  # Nothing is left of it in a text whose characters are plain.
             self._by_key.setdefault(key, []).append((entry, exact if entry.case_sensitive else ""))
             lengths[key[:2]].add(len(key))
             self._inside |= not entry.whole_word
