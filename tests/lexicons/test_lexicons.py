@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
 from rest_framework.test import APIClient
 
 from tests.fakes.engine import FakeEngine
@@ -312,6 +313,15 @@ def test_a_whole_lexicon_fits_into_json_and_more_is_too_large(api: APIClient) ->
         api.post(f"{URL}?name=Big", too_large, content_type="application/pls+xml"),
     ):
         assert (answer.status_code, answer.json()["error"]) == (413, "file_too_large")
+
+
+def test_operators_look_at_a_lexicon_and_its_words_run_nowhere(api: APIClient, operator: Client) -> None:
+    made = make(api, {"word": "<script>x</script>", "say": "ecks"}, name="<b>Ours</b>")
+    for path in ("", f"{made['lexicon_id']}/change/"):
+        page = operator.get(f"/admin/voices/lexicon/{path}")
+        assert page.status_code == 200
+        assert "<script>x" not in page.content.decode() and "<b>Ours" not in page.content.decode()
+    assert "&lt;script&gt;x&lt;/script&gt;: ecks" in page.content.decode()
 
 
 def test_lexicons_are_exported_and_erased_with_their_tenant(api: APIClient, tenant: Tenant, other: Tenant) -> None:

@@ -15,7 +15,7 @@ from voices.lexicons.models import Lexicon
 from voices.text.languages import LANGUAGES
 from voices.text.pronunciation import ALPHABETS
 
-MAX_NAMED = 10  # lexicons in one request
+MAX_NAMED = 5  # lexicons in one request
 NO_LEXICON_ID = "This is no id of a lexicon. GET /api/v1/voice/lexicons lists yours."
 
 
