@@ -8,6 +8,7 @@ import pytest
 
 from voiceproject.errors import PublicError
 from voices.engines.builtin.languages import chinese, english, japanese
+from voices.engines.gptsovits import languages as gptsovits
 from voices.text import ipa, reading
 from voices.text.lexicon import Entry, Lexicon
 from voices.text.pronunciation import pronounced, shown
@@ -103,6 +104,12 @@ def test_an_engine_without_letters_reads_the_word_and_says_so() -> None:
     assert [notice.code for notice in found.notices] == ["pronunciation"]
     assert '"pecan"' in found.notices[0].message or '"tomato"' in found.notices[0].message
     assert read("日本橋です。", lexicon=NAMES, letters=()).sentences[0].words == "ニホンバシです。"
+
+
+def test_gptsovits_gets_words_alone() -> None:
+    reading = gptsovits.check("Tomato, SQL.", "en", None, "auto", None, lexicon=NAMES)
+    assert reading.sentences[0].words == "Tomato, sequel."
+    assert [notice.code for notice in reading.notices] == ["pronunciation"]
 
 
 def test_letters_reach_the_phonemes_of_each_language() -> None:
