@@ -455,3 +455,4 @@ def test_words_are_said_by_the_dictionaries_of_the_first_message(server: Server,
     with Talk(server, voice_id, tenant.secret) as talk:
         talk.send(first, {"text": "We use SQL here. "}, {"text": ""})
         assert "There is no such lexicon" in talk.to_end()["message"]
+    assert talk.code == 1008

@@ -190,6 +190,8 @@ class Session:
     async def _close_behind(self, contexts: list[Context]) -> None:
         for context in contexts:
             await context.done.wait()
+        if any(context.failed for context in contexts):
+            return  # Else the error would be lost behind an ordinary end.
         if not self.multi and not contexts:
             await self.send({"audio": None, "isFinal": True, "normalizedAlignment": None, "alignment": None})
         await self.socket.close(NORMAL)
@@ -226,6 +228,7 @@ class Context:
         self.closed = False  # takes no more text
         self.flushed = False  # all text was asked for
         self.interrupted = False  # says no more
+        self.failed = False  # ends the socket with its error
         self.error: PublicError | None = None
         self.done = asyncio.Event()
         self._wake = asyncio.Event()
@@ -283,6 +286,9 @@ class Context:
                 await context.done.wait()
             await self._speak_all()
             await self._last_words()
+        except BaseException:
+            self.failed = True
+            raise
         finally:
             self._leave()
             self.session.closing.discard(self)
