@@ -8,6 +8,7 @@ metrics, the worker, the dashboard and the quotas ask here.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -81,6 +82,8 @@ class Registry:
     job_kinds: list[JobKind] = field(default_factory=list)
     # Each returns the bytes that a tenant's files take, given the user's primary key.
     held_bytes: list[Callable[[int], int]] = field(default_factory=list)
+    # A web process and a worker call these once they serve, in a thread: what is slow to load is there when it is used.
+    at_start: list[Callable[[], Any]] = field(default_factory=list)
     # A worker calls these at each look, every two seconds.
     at_look: list[Callable[[], Any]] = field(default_factory=list)
     # And these once an hour, with the age in seconds from which a file that nobody knows is abandoned.
@@ -93,6 +96,15 @@ class Registry:
     # Given a request's META, a secret and scopes: the tenant and the key, counted as one request. Raises PublicError.
     admit: Callable[[dict[str, Any], str, tuple[str, ...]], tuple[Any, Any]] | None = None
     websockets: list[WebSocketRoute] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Runs what `at_start` has, in a thread."""
+
+        def run() -> None:
+            for duty in self.at_start:
+                duty()
+
+        threading.Thread(target=run, name="at-start", daemon=True).start()
 
     def kind_of(self, job: Any) -> JobKind:
         """Raises LookupError for a model that nobody has registered."""

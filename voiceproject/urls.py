@@ -21,9 +21,11 @@ from voices.account.usage_api import MeView, UsageView
 from voices.compat import openai
 from voices.compat.elevenlabs import account as elevenlabs_account
 from voices.compat.elevenlabs import base as elevenlabs_base
+from voices.compat.elevenlabs import dictionaries as elevenlabs_dictionaries
 from voices.compat.elevenlabs import speech as elevenlabs_speech
 from voices.compat.elevenlabs import voices as elevenlabs_voices
 from voices.keys.api import KeyViewSet
+from voices.lexicons.api import LexiconViewSet
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
 from voices.speech.normalize import NormalizeView
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
@@ -85,6 +87,13 @@ urlpatterns = [
         VoiceViewSet.as_view({"delete": "delete_sample"}),
         name="voice-sample-detail",
     ),
+    path(f"{API}/voice/lexicons", LexiconViewSet.as_view({"get": "list", "post": "create"}), name="lexicons"),
+    path(
+        f"{API}/voice/lexicons/<uuid:pk>",
+        LexiconViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+        name="lexicon",
+    ),
+    path(f"{API}/voice/lexicons/<uuid:pk>/pls", LexiconViewSet.as_view({"get": "pls"}), name="lexicon-pls"),
     path(f"{API}/voice/consent", StandingConsentView.as_view(), name="standing-consent"),
     path(f"{API}/voice/quality", QualityView.as_view(), name="quality"),
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
@@ -172,6 +181,39 @@ urlpatterns += [
         "elevenlabs/v1/history/<str:item_id>/audio",
         elevenlabs_account.HistoryAudioView.as_view(),
         name="elevenlabs-history-audio",
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries",
+        elevenlabs_dictionaries.DictionariesView.as_view(),
+        name="elevenlabs-dictionaries",
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries/add-from-file",
+        elevenlabs_dictionaries.AddFromFileView.as_view(),
+        name="elevenlabs-dictionary-from-file",
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries/add-from-rules",
+        elevenlabs_dictionaries.AddFromRulesView.as_view(),
+        name="elevenlabs-dictionary-from-rules",
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries/<str:name>",
+        elevenlabs_dictionaries.DictionaryView.as_view(),
+        name="elevenlabs-dictionary",
+    ),
+    *(
+        path(
+            f"elevenlabs/v1/pronunciation-dictionaries/<str:name>/{how}-rules",
+            elevenlabs_dictionaries.RulesView.as_view(how=how),
+            name=f"elevenlabs-dictionary-{how}-rules",
+        )
+        for how in ("set", "add", "remove")
+    ),
+    path(
+        "elevenlabs/v1/pronunciation-dictionaries/<str:name>/<str:version>/download",
+        elevenlabs_dictionaries.DownloadView.as_view(),
+        name="elevenlabs-dictionary-download",
     ),
     path("elevenlabs/v1/user", elevenlabs_account.UserView.as_view(), name="elevenlabs-user"),
     path(

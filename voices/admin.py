@@ -26,11 +26,15 @@ from voiceproject.web.errors import json_response
 from voices.keys import grants
 from voices.keys.forms import KeyForm
 from voices.keys.models import ApiKey
+from voices.lexicons.models import Lexicon
+from voices.lexicons.stored import entries_of, newest
 from voices.library import saved
 from voices.library.models import Consent, Voice
 from voices.speech import registry
 from voices.speech.forms import LanguagesField
 from voices.speech.models import DEFAULT_MODEL, EngineModel, Synthesis
+
+SHOWN_ENTRIES = 50  # of a lexicon
 
 KEY_STATES = {"valid": _("valid"), "expired": _("expired"), "revoked": _("revoked")}
 
@@ -258,6 +262,32 @@ class VoiceAdmin(TakedownAdmin):
             return file_response(request, voice.reference, content_type="audio/flac", filename=f"{pk}.flac")
         except PublicError as error:
             return json_response(error)
+
+
+@admin.register(Lexicon)
+class LexiconAdmin(LogAdmin):
+    """To look at: a lexicon is its tenant's."""
+
+    list_display = ("name", "tenant", "language", "entries_count", "is_default", "created")
+    created = utc("created_at", _("created (UTC)"))
+    list_filter = ("is_default", since_filter("created_at"))
+    list_select_related = ("tenant",)
+    search_fields = ("=id", "=tenant__username")
+    search_help_text = _("A whole id, or a tenant")
+    fields = readonly_fields = (
+        "id", "tenant", "name", "description", "language", "is_default", "entries_count", "first_entries", "used_by",
+        "archived_at", "created_at", "updated_at",
+    )  # fmt: skip
+
+    @admin.display(description=_("first entries"))
+    def first_entries(self, lexicon: Lexicon) -> SafeString:
+        entries = entries_of(newest(lexicon))[:SHOWN_ENTRIES]
+        shown = ((entry.word, entry.say, entry.alphabet, entry.language) for entry in entries)
+        return format_html_join("", "<p>{}: {} ({} {})</p>", shown)
+
+    @admin.display(description=_("voices"))
+    def used_by(self, lexicon: Lexicon) -> str:
+        return ", ".join(str(voice) for voice in lexicon.voices.all()[:SHOWN_ENTRIES])
 
 
 @admin.register(Consent)

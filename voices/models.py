@@ -1,6 +1,7 @@
 """All models of this app, for Django to find. Code imports them from the package that each lives in."""
 
 from voices.keys.models import ApiKey, all_scopes
+from voices.lexicons.models import Lexicon, LexiconVersion
 from voices.library.models import Consent, EngineData, RecordedConsent, StandingConsent, Voice, VoiceSample
 from voices.speech.models import EngineModel, Synthesis
 
@@ -10,6 +11,8 @@ __all__ = [
     "Consent",
     "EngineData",
     "EngineModel",
+    "Lexicon",
+    "LexiconVersion",
     "RecordedConsent",
     "StandingConsent",
     "Synthesis",

@@ -16,11 +16,13 @@ from voices.engines import configured
 from voices.engines.gptsovits.references import sweep_references
 from voices.keys.auth import admit
 from voices.keys.models import ApiKey
+from voices.lexicons.models import Lexicon
 from voices.library import saved
 from voices.library.models import Voice
 from voices.speech import tasks
 from voices.speech.models import Synthesis
 from voices.speech.serializers import SynthesisSerializer
+from voices.text import identify
 
 
 def register() -> None:
@@ -39,7 +41,8 @@ def register() -> None:
     registry.admit = admit
     registry.websockets.append(realtime.route)
     registry.scopes_of_keys = ApiKey.objects.scopes_of
-    registry.held_bytes += [Synthesis.held_bytes, Voice.held_bytes]
+    registry.held_bytes += [Synthesis.held_bytes, Voice.held_bytes, Lexicon.held_bytes]
+    registry.at_start.append(identify.load)
     registry.at_look += [personal_data.erase_requested, tasks.rest]
     registry.at_sweep += [saved.sweep_orphans, _finish_takedowns, _sweep_references]
     registry.at_worker_stop.append(configured.close_engine)
@@ -49,6 +52,7 @@ def register() -> None:
         Link(JOBS, 20, "voices.synthesis", _("Syntheses"), "record_voice_over"),
         Link(voices_and_models, 10, "voices.voice", _("Voices"), "mic"),
         Link(voices_and_models, 20, "voices.consent", _("Consents"), "verified_user"),
+        Link(voices_and_models, 25, "voices.lexicon", _("Lexicons"), "dictionary"),
         Link(voices_and_models, 30, "voices.enginemodel", _("Models"), "neurology"),
         Link(TENANTS, 30, "voices.apikey", _("API keys"), "key"),
     )

@@ -39,6 +39,7 @@ from voiceproject.webhooks import deliveries
 from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
 from voices.account import exported, personal_data
 from voices.keys.models import ApiKey
+from voices.lexicons.models import Lexicon
 from voices.library.models import Consent, Voice
 from voices.speech.models import Synthesis
 
@@ -90,7 +91,8 @@ def holders() -> dict[str, type[models.Model]]:
             continue
         names = {field.name for field in model._meta.concrete_fields}
         users = [field for field in model._meta.concrete_fields if field.related_model is User]
-        if users or names & {"tenant", "tenant_id", "voice"}:
+        owned = {field.name for field in model._meta.concrete_fields if field.related_model in (Lexicon, Voice)}
+        if users or names & {"tenant", "tenant_id"} or owned:
             found[model._meta.label] = model
     return found
 

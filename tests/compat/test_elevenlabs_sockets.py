@@ -431,3 +431,28 @@ def test_a_socket_ends_with_its_key_its_voice_and_its_quota(
         talk.to_end()
     assert (talk.came[-1]["error"], talk.code) == (error, 1008)
     assert time.monotonic() - ended < 5
+
+
+def test_words_are_said_by_the_dictionaries_of_the_first_message(server: Server, tenant: Tenant, voice_id: str) -> None:
+    made = requests.post(
+        f"http://127.0.0.1:{server.port}/elevenlabs/v1/pronunciation-dictionaries/add-from-rules",
+        headers={"xi-api-key": tenant.secret}, timeout=30,
+        json={"name": "x", "rules": [{"type": "alias", "string_to_replace": "SQL", "alias": "sequel"}]},
+    ).json()  # fmt: skip
+    for multi in (False, True):
+        server.fake.log.clear()
+        kind = "multi-stream-input" if multi else "stream-input"
+        locators = [{"pronunciation_dictionary_id": made["id"]}]
+        first = {"text": " ", "pronunciation_dictionary_locators": locators}
+        with Talk(server, voice_id, tenant.secret, kind) as talk:
+            talk.send(first, {"text": "We use SQL here. ", "flush": True})
+            talk.send({"close_socket": True} if multi else {"text": ""})
+            talk.to_end()
+        assert talk.code == 1000
+        assert [call["body"]["text"] for call in server.fake.log if "body" in call] == ["We use sequel here."]
+        assert talk.said()[0].strip() == "We use SQL here."
+    first["pronunciation_dictionary_locators"] = [{"pronunciation_dictionary_id": voice_id}]
+    with Talk(server, voice_id, tenant.secret) as talk:
+        talk.send(first, {"text": "We use SQL here. "}, {"text": ""})
+        assert "There is no such lexicon" in talk.to_end()["message"]
+    assert talk.code == 1008

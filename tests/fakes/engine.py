@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from voices.engines.interface import EngineHealth, Piece, SynthesisRequest, pause_of
+from voices.text.lexicon import Lexicon
 from voices.text.reading import Reading, read
 
 
@@ -22,7 +23,7 @@ class FakeEngine:
 
     def synthesize(self, request: SynthesisRequest, deadline: float, canceled: Callable[[], bool]) -> Iterator[Piece]:
         self.requests.append(request)
-        for index, sentence in enumerate(self.check(request.text, request.language).sentences):
+        for index, sentence in enumerate(self.check(request.text, request.language, lexicon=request.lexicon).sentences):
             self.before_piece(index)
             if self.failure:
                 raise self.failure
@@ -34,8 +35,8 @@ class FakeEngine:
             tone = (0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32)
             yield Piece(tone, self.sample_rate, sentence.text, sentence.pause_seconds)
 
-    def check(self, text: str, language: str, *reference: object) -> Reading:
-        return read(text, language, self.languages)
+    def check(self, text: str, language: str, *reference: object, lexicon: Lexicon | None = None) -> Reading:
+        return read(text, language, self.languages, lexicon=lexicon)
 
     def health(self) -> EngineHealth:
         return EngineHealth(self.name, available=True)

@@ -26,7 +26,7 @@ from rest_framework.test import APIClient
 
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import upload
-from tests.support.owned import ROUTES, cover, delivery, key, path_of, recorded_consent, synthesis, voice
+from tests.support.owned import ROUTES, cover, delivery, key, lexicon, path_of, recorded_consent, synthesis, voice
 from tests.support.tenants import Tenant
 from voiceproject.registry import registry
 from voiceproject.server import websockets
@@ -92,6 +92,9 @@ API = {
     "voice/voices/<uuid:pk>/sample": Api("voices", "GET", voice, file=True),
     "voice/voices/<uuid:pk>/samples": Api("voices", "POST", voice),
     "voice/voices/<uuid:pk>/samples/<uuid:sample_id>": Api("voices", "DELETE", voice),
+    "voice/lexicons": Api("voices", "GET POST"),
+    "voice/lexicons/<uuid:pk>": Api("voices", "GET PATCH DELETE", lexicon),
+    "voice/lexicons/<uuid:pk>/pls": Api("voices", "GET", lexicon),
     "voice/consent": Api("voices", "GET PUT DELETE"),
     "voice/quality": Api(("voices", "synthesize"), "POST"),
     "provenance/verify": Api(None, "POST"),
@@ -145,6 +148,17 @@ COMPATIBLE = {
     "v1/history": elevenlabs("synthesize", "GET"),
     "v1/history/<str:item_id>": elevenlabs("synthesize", "GET DELETE", by_name(synthesis)),
     "v1/history/<str:item_id>/audio": elevenlabs("synthesize", "GET", by_name(synthesis), file=True),
+    "v1/pronunciation-dictionaries": elevenlabs(USERS_OF_VOICES, "GET"),
+    "v1/pronunciation-dictionaries/add-from-file": elevenlabs("voices", "POST"),
+    "v1/pronunciation-dictionaries/add-from-rules": elevenlabs("voices", "POST"),
+    "v1/pronunciation-dictionaries/<str:name>": elevenlabs(USERS_OF_VOICES, "GET PATCH", by_name(lexicon)),
+    **{
+        f"v1/pronunciation-dictionaries/<str:name>/{rules}": elevenlabs("voices", "POST", by_name(lexicon))
+        for rules in ("set-rules", "add-rules", "remove-rules")
+    },
+    "v1/pronunciation-dictionaries/<str:name>/<str:version>/download": elevenlabs(
+        USERS_OF_VOICES, "GET", by_name(lexicon)
+    ),
     "v1/user": elevenlabs(None, "GET"),
     "v1/user/subscription": elevenlabs(None, "GET"),
 }

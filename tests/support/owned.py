@@ -18,6 +18,7 @@ from tests.support.audio import speech_like
 from voiceproject.media import audio
 from voiceproject.webhooks.models import WebhookDelivery
 from voices.keys.models import ApiKey
+from voices.lexicons.models import Lexicon, LexiconVersion
 from voices.library import quality
 from voices.library.models import RecordedConsent, Voice, VoiceSample
 from voices.speech.models import Synthesis
@@ -59,6 +60,12 @@ def voice(owner: User) -> dict[str, Any]:
         for number in range(2)
     ]  # fmt: skip
     return {"pk": made.pk, "sample_id": samples[0].pk}
+
+
+def lexicon(owner: User) -> dict[str, Any]:
+    made = baker.make(Lexicon, tenant=owner)
+    version = baker.make(LexiconVersion, pk=made.version_id, lexicon=made, entries=[{"word": "SQL", "say": "sequel"}])
+    return {"pk": made.pk, "version": version.pk}
 
 
 def recorded_consent(owner: User) -> dict[str, Any]:

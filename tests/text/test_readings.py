@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from tests.text.references import LANGUAGES, is_right, later_references, references, said
@@ -13,7 +15,9 @@ MISREAD = {"一起走", "我得走了"}
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_texts_are_read_as_a_careful_person_reads_them(language: str) -> None:
     found = references(language)
-    assert len(found) > 190
+    kinds = Counter(reference.kind for reference in found)
+    assert min(kinds.values()) >= 10
+    assert len(kinds) >= 17
     misread = {reference.text: said(reference) for reference in found if not is_right(reference)}
     assert set(misread) <= MISREAD, misread
 

@@ -174,6 +174,7 @@ class WorkerLife(dramatiq.Middleware):
         this_worker.name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.look = Look()
         self.look.start()
+        registry.start()
         check_threads(worker.worker_threads)
         end_with_main_process()
         # Dramatiq's own main process passes the signal on to its workers, which hand their jobs back.

@@ -164,6 +164,7 @@ def post_worker_init(worker: Any) -> None:
     # What has been loaded by now stays for good: looking through it again and again costs a twentieth of all work.
     gc.collect()
     gc.freeze()
+    registry.start()
     if worker.age == 1:  # One of all web processes tells it.
         log_unknown(settings.UNKNOWN_NAMES)
 

@@ -77,12 +77,14 @@ class BodyLimitMixin:
 
     `max_body_bytes`: what all files of the request may weigh together; None takes MAX_UPLOAD_SIZE. Only multipart
     bodies bring files, and are read to the disk. JSON and URL-encoded forms are parsed in memory, where JSON becomes
-    many times as large: they may have what a form's fields may have.
+    many times as large: they may have what a form's fields may have. `max_plain_bytes`: of other bodies, if that
+    is more.
 
     `at_desk`: it computes for as long as many others might at the same time (voiceproject.web.slots.desk).
     """
 
     max_body_bytes: int | None = None
+    max_plain_bytes = 0
     at_desk = False
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
@@ -93,6 +95,8 @@ class BodyLimitMixin:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
         files = self.get_max_body_bytes() if request.content_type.lower().startswith("multipart/") else 0
         limit = files + FORM_OVERHEAD_BYTES
+        if not files and "json" not in request.content_type.lower():
+            limit = max(limit, self.max_plain_bytes)
         found = int(request.META.get("CONTENT_LENGTH") or 0)
         if found > limit and not files:
             message = f"The request has {found} bytes; only multipart/form-data may have more than {limit}."
@@ -208,7 +212,11 @@ class StrictSerializer(serializers.Serializer):
                 errors[name] = [self.not_yet[name]]
             elif name not in self.fields or self.fields[name].read_only:
                 errors[str(name)[:100]] = [self.unknown(str(name))]
-            elif hasattr(data, "getlist") and len(data.getlist(name)) > 1:
+            elif (
+                hasattr(data, "getlist")
+                and len(data.getlist(name)) > 1
+                and not isinstance(self.fields[name], serializers.ListField)
+            ):
                 errors[name] = ["Sent more than once; send it once."]
         try:
             fields = super().to_internal_value(data)

@@ -41,6 +41,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "voices", "description": "Saved voices: a speaker's samples under an id, and how good they are."},
+        {"name": "lexicons", "description": "How words are said, wherever a text has them."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
         {"name": "provenance", "description": "Whether a recording was made here."},
         {"name": "keys", "description": "The API keys of your account."},

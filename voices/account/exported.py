@@ -90,7 +90,7 @@ PARTS = {
         "syntheses", "tenant",
         (*_JOB, "background", "text", "language", "reference_hash", "reference_audio", "reference_text",
          "reference_language", "speed", "temperature", "seed", "model_id", "response_format", "engine", "audio",
-         "duration_seconds", "sample_rate", "warnings"),
+         "duration_seconds", "sample_rate", "warnings", "lexicon"),
         withheld=_OPERATORS, keys=("api_key",), told=_job,
     ),
     "covers.CoverJob": Part(
@@ -104,9 +104,19 @@ PARTS = {
     ),
     "voices.Voice": Part(
         "voices", "tenant",
-        ("id", "name", "description", "language", "reference", "reference_hash", "reference_transcript",
+        ("id", "name", "description", "language", "lexicon", "reference", "reference_hash", "reference_transcript",
          "reference_frames", "reference_rate", "reference_bytes", "taken_down_at", "created_at", "updated_at"),
         withheld=frozenset({"tenant"}),
+    ),
+    "voices.Lexicon": Part(
+        "lexicons", "tenant",
+        ("id", "name", "description", "language", "is_default", "version_id", "entries_count", "archived_at",
+         "created_at", "updated_at"),
+        withheld=frozenset({"tenant"}),
+    ),
+    "voices.LexiconVersion": Part(
+        "lexicon_versions", "lexicon__tenant",
+        ("id", "lexicon", "number", "language", "entries", "bytes", "created_at"),
     ),
     "voices.VoiceSample": Part(
         "voice_samples", "voice__tenant",

@@ -31,6 +31,7 @@ from voiceproject.tenants.models import Tenant, UsageEntry
 from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
 from voices.account.exported import ACCOUNT_FIELDS, PARTS, Part
 from voices.keys.models import ApiKey
+from voices.lexicons.models import Lexicon
 from voices.library import saved
 from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice
 
@@ -210,6 +211,7 @@ def erase(user: User, deadline: float) -> bool:
             job.remove()
     for voice in Voice.objects.filter(tenant=user):
         saved.delete(voice)
+    Lexicon.objects.filter(tenant=user).delete()
     Consent.without_names(user)
     StandingConsent.objects.filter(tenant=user).delete()
     RecordedConsent.objects.filter(tenant=user).delete()

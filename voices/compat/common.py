@@ -10,7 +10,7 @@ import io
 import secrets
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ from voiceproject.web.errors import as_public_error, exception_handler
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
+from voices.lexicons.serializers import named
+from voices.lexicons.stored import Named, for_text
 from voices.library import selection
 from voices.library.models import Voice
 from voices.speech import registry, synthesis
@@ -124,10 +126,19 @@ def model_id(name: str) -> str:
 class Speaking:
     """One text of one request. Its synthesis is started; call `whole` or `stream`.
 
-    fields: as voices.speech.serializers.SpeakTextSerializer takes them. Raises PublicError and ValidationError.
+    fields: as voices.speech.serializers.SpeakTextSerializer takes them; lexicons: those that it names. Raises
+    PublicError and ValidationError.
     """
 
-    def __init__(self, request: Request, speaker: str | Voice, fields: dict[str, Any], *, streamed: bool) -> None:
+    def __init__(
+        self,
+        request: Request,
+        speaker: str | Voice,
+        fields: dict[str, Any],
+        *,
+        streamed: bool,
+        lexicons: Sequence[Named] = (),
+    ) -> None:
         tenant, key = credentials(request)
         voice = speaker if isinstance(speaker, Voice) else None
         serializer = SpeakTextSerializer(data=fields)
@@ -140,7 +151,8 @@ class Speaking:
             reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
         else:
             reference = selection.choose(voice, engine).reference
-        warnings = check_text(checked, reference.transcript or "", reference.language)
+        lexicon = for_text(checked["text"], tenant, [*lexicons, *named(checked)], voice.lexicon_id if voice else None)
+        warnings = check_text(checked, reference.transcript or "", reference.language, lexicon)
         if (find_window := getattr(engine, "reference_window", None)) is not None:
             find_window(reference)  # It refuses what is too short.
         seed = checked.get("seed")
@@ -162,6 +174,7 @@ class Speaking:
             response_format=checked["response_format"],
             engine=engine.name,
             warnings=warnings,
+            lexicon=lexicon.as_json(),
         )
         synthesis.start(self.job)
         selection.check_still_there(self.job)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from voices.text.lexicon import Lexicon
+
 
 class Kept(Protocol):
     """Where an engine finds what it has computed of a saved voice, in whatever form it likes; nothing else reads it."""
@@ -129,7 +131,7 @@ class SynthesisRequest:
     text: as the client sent it; engines speak what voices.text.reading makes of it.
     early: somebody listens already, so a long first sentence is cut at a clause (voices.text.sentences.split).
     model: what the registry has under model_id, None for the engine's own default; tenant: any name of who asks, since
-    engines that have a line serve tenants by turns.
+    engines that have a line serve tenants by turns; lexicon: how words of the text are said.
     """
 
     text: str
@@ -142,6 +144,7 @@ class SynthesisRequest:
     early: bool = False
     tenant: str = ""
     model: Model | None = None
+    lexicon: Lexicon = field(default_factory=Lexicon)
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ class Engine(Protocol):
     models, serves: which models it speaks with, if it has more than one; presets: names of voices of its own;
     check: refuses a text early; prepare: computes what it needs of a saved voice; max_reference_seconds: it hears no
     more of a reference; reference_window: which part of one it hears; pauses: seconds of silence, at speed 1, that it
-    makes behind a sentence and behind a clause of a text, but not behind the last; close: ends what it has started.
+    makes behind a sentence and behind a clause of a text, but not behind the last; letters: alphabets in which it takes
+    words (voices.text.reading.LETTERS where there is none); close: ends what it has started.
     """
 
     name: str

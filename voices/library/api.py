@@ -26,6 +26,7 @@ from voiceproject.web.uploads import upload_path
 from voices.engines import configured
 from voices.engines.configured import check_language
 from voices.keys.auth import credentials
+from voices.lexicons import stored
 from voices.library import consents, recordings, saved, selection
 from voices.library.models import StandingConsent, Voice
 from voices.library.serializers import (
@@ -56,7 +57,7 @@ class VoiceViewSet(
     pagination_class = CursorPages
     queryset = Voice.objects.none()
     error_statuses = {
-        "create": (409,), "partial_update": (410,), "sample": (410, 416), "add_sample": (409, 410),
+        "create": (404, 409), "partial_update": (410,), "sample": (410, 416), "add_sample": (409, 410),
         "delete_sample": (409, 410),
     }  # fmt: skip
 
@@ -84,6 +85,7 @@ class VoiceViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         check_language("language", fields["language"])
+        lexicon = stored.find(request.user, fields["lexicon_id"]) if fields.get("lexicon_id") else None
         with (
             waiting_slot(request.user.pk),
             recordings.reading([upload_path(fields["sample"])], "sample") as [recording],
@@ -95,6 +97,7 @@ class VoiceViewSet(
                 name=fields["name"],
                 description=fields["description"],
                 language=fields["language"],
+                lexicon=lexicon,
                 engine=configured.get_engine(),
             )
         location = request.build_absolute_uri(reverse("voice", args=[voice.pk]))
@@ -117,6 +120,9 @@ class VoiceViewSet(
         fields = dict(serializer.validated_data)
         if "language" in fields:
             check_language("language", fields["language"])
+        if "lexicon_id" in fields:
+            pk = fields.pop("lexicon_id")
+            fields["lexicon"] = stored.find(request.user, pk) if pk else None
         saved.change(voice, fields)
         return Response(self.get_serializer(self.get_object()).data)
 

@@ -32,6 +32,9 @@ class Voice(models.Model):
     name = models.CharField(_("name"), max_length=100)
     description = models.CharField(_("description"), max_length=500, blank=True)
     language = models.CharField(_("language"), max_length=8, default="auto", help_text=_("Of the samples"))
+    lexicon = models.ForeignKey(
+        "voices.Lexicon", verbose_name=_("lexicon"), on_delete=models.SET_NULL, null=True, related_name="voices"
+    )
     # All samples, one after the other: what engines hear. Made anew when a sample comes or goes.
     reference = models.FileField(_("reference"), max_length=200, blank=True, editable=False)
     reference_hash = models.CharField(

@@ -26,6 +26,7 @@ from voiceproject.media import audio, memory
 from voiceproject.media.storage import is_passing
 from voiceproject.tenants import audit, usage
 from voices.engines.interface import Engine
+from voices.lexicons.models import Lexicon
 from voices.library.consents import Provider, record_consent
 from voices.library.engine_data import KeptData, forget_engine_data
 from voices.library.models import VOICES_FOLDER, Consent, Voice, VoiceSample
@@ -48,13 +49,14 @@ def create(
     name: str,
     description: str = "",
     language: str = "auto",
+    lexicon: Lexicon | None = None,
     engine: Engine | None = None,
 ) -> Voice:
     """A new voice of at least one recording with its transcript (or an empty text), and the consents to them.
 
     engine: computes what it needs of the voice now. Raises PublicError invalid_audio where it hears no voice.
     """
-    voice = Voice(tenant=who.tenant, name=name, description=description, language=language)
+    voice = Voice(tenant=who.tenant, name=name, description=description, language=language, lexicon=lexicon)
     samples = [_sample(voice, recording, transcript) for recording, transcript in recordings]
     try:
         for sample, (recording, _) in zip(samples, recordings, strict=True):
@@ -116,7 +118,7 @@ def delete_sample(voice: Voice, sample: VoiceSample) -> None:
 
 
 def change(voice: Voice, fields: dict[str, Any]) -> None:
-    """name, description, language, and the transcript of a voice of one sample (PublicError validation_error)."""
+    """name, description, language, lexicon, and a single sample's transcript (PublicError validation_error)."""
     transcript = fields.pop("transcript", None)
     if transcript is not None:
         samples = list(voice.samples.all())

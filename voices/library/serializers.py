@@ -9,24 +9,10 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
+from voices.engines.language_field import LanguageField
+from voices.lexicons.serializers import LexiconIdField
 from voices.library import consents, quality
 from voices.library.models import Voice
-from voices.text.languages import LANGUAGES, language_code, spoken_languages
-
-
-class LanguageField(serializers.ChoiceField):
-    """A language by any common name: `en`, `en-US`, `English`, `jp`. Gives one of LANGUAGES."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(LANGUAGES, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        code = language_code(data) if isinstance(data, str) else None
-        if code is None:
-            raise serializers.ValidationError(
-                f'"{str(data)[:50]}" is no language that is known here: take one of {spoken_languages(LANGUAGES)}.'
-            )
-        return code
 
 
 class StatementField(TextField):
@@ -74,10 +60,14 @@ class AddSampleSerializer(StrictSerializer):
     consent = StatementField(required=False, allow_blank=True, default="")
 
 
+LEXICON = "A lexicon of yours, by which this voice speaks unless a request names another for a word."
+
+
 class CreateVoiceSerializer(AddSampleSerializer):
     name = TextField(max_length=100)
     description = TextField(required=False, allow_blank=True, default="", max_length=500)
     language = LanguageField(default="auto", help_text="What is spoken in the sample.")
+    lexicon_id = LexiconIdField(help_text=LEXICON)
     consent = StatementField()
 
 
@@ -85,6 +75,7 @@ class ChangeVoiceSerializer(StrictSerializer):
     name = TextField(required=False, max_length=100)
     description = TextField(required=False, allow_blank=True, max_length=500)
     language = LanguageField(required=False)
+    lexicon_id = LexiconIdField(help_text=f"{LEXICON} null: none.")
     transcript = TextField(
         required=False, allow_blank=True, max_length=2000, help_text="Of the only sample of a voice."
     )
@@ -115,12 +106,13 @@ class VoiceSerializer(serializers.ModelSerializer):
         source="reference_transcript", help_text="What is said in all samples; empty unless each has its own"
     )
     quality = serializers.SerializerMethodField()
+    lexicon_id = serializers.UUIDField(allow_null=True)
     samples = VoiceSampleSerializer(many=True)
     links = serializers.SerializerMethodField()
 
     class Meta:
         model = Voice
-        fields = ("voice_id", "name", "description", "language", "transcript", "created_at", "updated_at",
+        fields = ("voice_id", "name", "description", "language", "lexicon_id", "transcript", "created_at", "updated_at",
                   "taken_down_at", "quality", "samples", "links")  # fmt: skip
         read_only_fields = fields
 

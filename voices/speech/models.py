@@ -15,6 +15,7 @@ from voiceproject.jobs.status import JobStatus
 from voices.engines.interface import Model
 from voices.library.references import references
 from voices.text.languages import LANGUAGES, speaking_seconds
+from voices.text.lexicon import Lexicon
 
 DEFAULT_MODEL = "default"
 MODEL_LANGUAGES = tuple(LANGUAGES[1:])  # all but `auto`
@@ -144,6 +145,9 @@ class Synthesis(Job):
         _("warnings"), default=list, blank=True, help_text=_("What was left out of the text, or guessed: code, message")
     )
     sample_rate = models.PositiveIntegerField(_("sample rate"), null=True, help_text=_("Hz"))
+    lexicon = models.JSONField(
+        _("lexicon"), default=list, blank=True, help_text=_("The entries of lexicons that the text has in it")
+    )
 
     class Meta(Job.Meta):
         verbose_name = _("synthesis")
@@ -153,6 +157,11 @@ class Synthesis(Job):
     @property
     def resumable(self) -> bool:
         return self.background
+
+    @property
+    def pronunciations(self) -> Lexicon:
+        """How words of the text are said."""
+        return Lexicon.of_json(self.lexicon)
 
     @property
     def characters(self) -> int:

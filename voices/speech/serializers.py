@@ -21,10 +21,12 @@ from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
 from voiceproject.webhooks.deliveries import CallbackURLField
 from voices.engines import configured
 from voices.engines.configured import check_language
+from voices.lexicons.serializers import LexiconIdField, LexiconIdsField
 from voices.library.serializers import LanguageField
 from voices.speech import registry
 from voices.speech.models import Synthesis
 from voices.text.languages import has_speech
+from voices.text.lexicon import Lexicon
 
 FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
 MAX_TEXT_CHARACTERS = 5000
@@ -122,6 +124,9 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
         default=False, help_text="true sends the audio as it is made, sentence by sentence; not as flac."
     )
 
+    lexicon_id = LexiconIdField(help_text="A lexicon of yours, by which words of this text are said.")
+    lexicon_ids = LexiconIdsField(help_text="Several; what an earlier one has counts.")
+
     callback_url = CallbackURLField()
 
     def validate_text(self, text: str) -> str:
@@ -153,7 +158,9 @@ class SpeakTextSerializer(SynthesizeSerializer):
     reference_audio = None  # type: ignore[assignment]
 
 
-def check_text(fields: dict[str, Any], transcript: str, reference_language: str) -> list[dict[str, str]]:
+def check_text(
+    fields: dict[str, Any], transcript: str, reference_language: str, lexicon: Lexicon
+) -> list[dict[str, str]]:
     """What is to be said of the text of a SynthesizeSerializer's fields, as `Synthesis.warnings` has it.
 
     Raises PublicError where the engine cannot speak it with such a reference.
@@ -161,7 +168,9 @@ def check_text(fields: dict[str, Any], transcript: str, reference_language: str)
     check = getattr(configured.get_engine(), "check", None)
     if check is None:
         return []
-    reading = check(fields["text"], fields["language"], transcript, reference_language, fields["model"])
+    reading = check(
+        fields["text"], fields["language"], transcript, reference_language, fields["model"], lexicon=lexicon
+    )
     return [{"code": notice.code, "message": notice.message} for notice in reading.notices]
 
 

@@ -67,6 +67,7 @@ def request_for(
         early=early,
         tenant=str(synthesis.tenant_id),
         model=model,
+        lexicon=synthesis.pronunciations,
     )
 
 

@@ -188,4 +188,5 @@ def _request(job: Synthesis) -> SynthesisRequest:
         job.model_id or None,
         tenant=str(job.tenant_id),
         model=registry.for_synthesis(job.model_id),
+        lexicon=job.pronunciations,
     )

@@ -35,6 +35,8 @@ from voiceproject.webhooks.deliveries import callback_base
 from voices.engines import configured
 from voices.engines.interface import SynthesisRequest
 from voices.keys.auth import credentials
+from voices.lexicons.serializers import named
+from voices.lexicons.stored import for_text
 from voices.library import selection
 from voices.library.references import references
 from voices.speech import consumers, registry, synthesis
@@ -121,13 +123,14 @@ class SynthesizeView(BodyLimitMixin, APIView):
         textfilter.check(request, fields["text"], "synthesis", "text")
         engine = configured.get_engine()
         file: Path | FieldFile
-        if "voice_id" in fields:
-            voice = selection.find(tenant, fields["voice_id"])
+        voice = selection.find(tenant, fields["voice_id"]) if "voice_id" in fields else None
+        lexicon = for_text(fields["text"], tenant, named(fields), voice.lexicon_id if voice else None)
+        if voice is not None:
             chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])
             reference, file = chosen.reference, chosen.file
-            warnings = check_text(fields, reference.transcript or "", reference.language)
+            warnings = check_text(fields, reference.transcript or "", reference.language, lexicon)
         else:
-            warnings = check_text(fields, fields["reference_text"], fields["reference_language"])
+            warnings = check_text(fields, fields["reference_text"], fields["reference_language"], lexicon)
             file = uploads.upload_path(fields["reference_audio"])
             reference = references.reference(
                 file,
@@ -162,6 +165,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             response_format=fields["response_format"],
             engine=engine.name,
             warnings=warnings,
+            lexicon=lexicon.as_json(),
         )
         if submission is not None:
             return self._submit(request, submission, job, file)

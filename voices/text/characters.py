@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from voices.text.languages import HAN, KANA, script_of
+from voices.text.languages import FIRST_STAND_IN, HAN, KANA, script_of
 
 # Read as they are, although they are symbols or have compatibility forms.
 _KEPT = frozenset("©®°™¢£¥€₹₩₽₺₫₱₪₦₴฿±×÷→←↑↓≤≥≠≈≒∞√−∑∫∂∆µμΩ№〒′″…‥℃℉§¶+=<>~^|`$〜～ー・゛゜’“”‘")
@@ -24,10 +24,11 @@ _BREAKS = re.compile(r"\r\n?|[\u2028\u0085\v\f]")
 _BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+\n")
 
 
-def plain(text: str) -> tuple[str, list[str]]:
+def plain(text: str, keep_stand_ins: bool = False) -> tuple[str, list[str]]:
     """The text with plain characters, and what was left out of it: pictures, controls, private characters.
 
     Superscripts become `^2`, fractions `1/2`, circled and Roman numerals digits. Line breaks are `\\n`.
+    keep_stand_ins: those of voices.text.lexicon.Kept stay, which no client can have sent.
     """
     text = _BLANK_LINES.sub("\n\n", _BREAKS.sub("\n", text).replace("\u2029", "\n\n"))
     if text.isascii() and text.isprintable():
@@ -51,6 +52,9 @@ def plain(text: str) -> tuple[str, list[str]]:
                 dropped.append(char)
                 kept = " "
             out.append(kept)
+            continue
+        if keep_stand_ins and ord(char) >= FIRST_STAND_IN:
+            out.append(char)
             continue
         made, left_out = _plain_character(char)
         out.append(made)

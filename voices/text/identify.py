@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -33,8 +34,16 @@ _ENGLISH = frozenset(
 )
 
 
-@lru_cache(maxsize=1)
+_loading = threading.Lock()
+
+
 def _identifier() -> Any:
+    with _loading:  # Else whoever asks meanwhile loads it again.
+        return _load()
+
+
+@lru_cache(maxsize=1)
+def _load() -> Any:
     """py3langid, told which languages there are (0.7 s, 60 MB)."""
     import py3langid.langid
 
@@ -42,6 +51,11 @@ def _identifier() -> Any:
     identifier.set_languages(["en", *(set(NAMES) & set(identifier.labels))])
     identifier._full_model = None  # 28 MB of languages that are not asked for
     return identifier
+
+
+def load() -> None:
+    """Loads what tells languages apart now, so that no text waits for it."""
+    _identifier()
 
 
 def foreign(text: str) -> tuple[str, float] | None:

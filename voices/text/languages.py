@@ -30,6 +30,9 @@ _CODES = {name: code for code, names in _CALLED.items() for name in names.split(
 NARROW_PER_SECOND, WIDE_PER_SECOND = 12.0, 3.5
 
 LATIN, HAN, KANA, HANGUL, DIGIT, OTHER, NEUTRAL = "latin", "han", "kana", "hangul", "digit", "other", ""
+# Private characters that stand for words which are kept out of the rules, so many for each script.
+STAND_IN_SCRIPTS = (LATIN, HAN, KANA, HANGUL, DIGIT, OTHER, NEUTRAL)
+FIRST_STAND_IN, STAND_INS = 0xF0000, 0x2000
 
 _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
 # A character asked to be drawn as a picture (keycaps, the information sign) is not there to be read.
@@ -53,6 +56,9 @@ def script_of(char: str) -> str:
         return LATIN if char.isalpha() else DIGIT if char.isdigit() else NEUTRAL
     if char in _INVISIBLE_LETTERS:
         return NEUTRAL
+    if ord(char) >= FIRST_STAND_IN:
+        number = (ord(char) - FIRST_STAND_IN) // STAND_INS
+        return STAND_IN_SCRIPTS[number] if number < len(STAND_IN_SCRIPTS) else NEUTRAL
     if char in "〇〻":
         return HAN
     if char in "々ーｰゝゞヽヾ":

@@ -9,7 +9,10 @@ import html
 import re
 from dataclasses import dataclass, field
 
+from voices.text.languages import FIRST_STAND_IN, HAN, KANA
+from voices.text.lexicon import Kept, script_of_word
 from voices.text.markdown import without_markdown
+from voices.text.pronunciation import ALPHABETS, RESPELLING, alphabet_called, pronounced
 from voices.text.words.say_as import SAID_AS, said_as
 
 MAX_PAUSE_SECONDS = 10.0
@@ -23,6 +26,8 @@ _FLAGS = re.compile(
     r"(?:\s+(?:async|autoplay|checked|controls|defer|disabled|hidden|loop|muted|nowrap|open|selected))*"
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_PHONEME = re.compile(r"<phoneme\s[^<>]{0,500}>", re.IGNORECASE)
+_STAND_INS = re.compile(f"[{chr(FIRST_STAND_IN)}-\U0010ffff]")
 
 _BLOCKS = frozenset(
     str.split(
@@ -39,8 +44,9 @@ _INLINE = frozenset(
     )
 )
 _SILENT = frozenset(["script", "style", "template"])  # with all that is in them
-_WRAPPERS = frozenset(["emphasis", "prosody", "say-as", "speak", "sub"])
-_NOT_DONE = frozenset(["audio", "desc", "lang", "lexicon", "lookup", "metadata", "phoneme", "token", "voice", "w"])
+_WRAPPERS = frozenset(["emphasis", "phoneme", "prosody", "say-as", "speak", "sub"])
+_SAID_OTHERWISE = frozenset(["phoneme", "say-as", "sub"])
+_NOT_DONE = frozenset(["audio", "desc", "lang", "lexicon", "lookup", "metadata", "token", "voice", "w"])
 _STRENGTHS = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.75, "x-strong": 1.0}
 _RATES = {"x-slow": 0.5, "slow": 0.75, "medium": 1.0, "default": 1.0, "fast": 1.25, "x-fast": 1.75}
 _EMPHASES = {"strong": 0.85, "moderate": 0.92, "none": 1.0, "reduced": 1.1}
@@ -87,6 +93,7 @@ class _Open:
 @dataclass
 class _Parser:
     language: str
+    kept: Kept
     parts: list[Run | Pause] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     buffer: list[str] = field(default_factory=list)
@@ -175,27 +182,46 @@ class _Parser:
             raise MarkupError("The tag <sub> needs an alias.")
         if name == "say-as" and attributes.get("interpret-as", "").lower() not in SAID_AS:
             raise MarkupError(f"The tag <say-as> needs interpret-as, one of: {', '.join(sorted(SAID_AS))}.")
+        if name == "phoneme" and not attributes.get("ph", "").strip():
+            raise MarkupError("The tag <phoneme> needs ph, how its content is said.")
+        element = _Open(name, attributes, rate, [] if name in _SAID_OTHERWISE else None)
         if not empty:
-            self.stack.append(_Open(name, attributes, rate, [] if name in ("sub", "say-as") else None))
-        elif name == "sub":
-            self.add(attributes["alias"])
+            self.stack.append(element)
+        elif name in ("phoneme", "sub"):
+            self.add(self._said(element))
 
     def _said(self, element: _Open) -> str:
         if element.name == "sub":
             return element.attributes["alias"]
+        if element.name == "phoneme":
+            return self._pronounced(element)
         how, style = element.attributes["interpret-as"].lower(), element.attributes.get("format", "")
         try:
             return said_as(how, "".join(element.text or []), self.language, style)
         except ValueError as error:
             raise MarkupError(f"The tag <say-as>: {error}") from None
 
+    def _pronounced(self, element: _Open) -> str:
+        name, say = element.attributes.get("alphabet", "ipa"), element.attributes["ph"].strip()
+        alphabet = alphabet_called(name)
+        if alphabet in (None, RESPELLING):
+            known = ", ".join(one for one in ALPHABETS if one != RESPELLING)
+            raise MarkupError(f'The tag <phoneme> knows no alphabet "{name[:40]}"; it knows: {known}.')
+        try:
+            entry = pronounced(" ".join("".join(element.text or []).split()) or say, str(alphabet), say)
+        except ValueError as error:
+            raise MarkupError(f"The tag <phoneme>: {error}.") from None
+        # Pinyin and kana are of one language, whatever the word is written in.
+        script = {"pinyin": HAN, "kana": KANA}.get(entry.alphabet) or script_of_word(entry.word)
+        return self.kept.keep(entry, script)
 
-def parse(text: str, language: str) -> tuple[list[Run | Pause], list[str]]:
+
+def parse(text: str, language: str, kept: Kept | None = None) -> tuple[list[Run | Pause], list[str]]:
     """The runs and pauses of a text, and what was left out of it.
 
-    language: a code, in which <say-as> speaks. Raises MarkupError.
+    language: a code, in which <say-as> speaks; kept: takes the words of <phoneme>. Raises MarkupError.
     """
-    parser = _Parser(language)
+    parser = _Parser(language, kept or Kept())
     if "<" in text:
         position = 0
         for start, end, match in _tags(text):
@@ -213,9 +239,21 @@ def parse(text: str, language: str) -> tuple[list[Run | Pause], list[str]]:
     for part in parser.parts:
         if isinstance(part, Run):
             plain = _without_directions(without_markdown(part.text), parser.ignored)
-            part = Run(_ENTITY.sub(lambda m: html.unescape(m[0]), plain), part.rate)
+            part = Run(_ENTITY.sub(lambda m: _unescaped(m[0]), plain), part.rate)
         parts.append(part)
     return parts, parser.ignored
+
+
+def with_plain_tags(text: str) -> str:
+    """The text with the letters of <phoneme> as entities: what makes a text's characters plain would change them."""
+    if "<" not in text:
+        return text
+    return _PHONEME.sub(lambda m: "".join(char if char.isascii() else f"&#{ord(char)};" for char in m[0]), text)
+
+
+def _unescaped(text: str) -> str:
+    """With its entities resolved, but for those that would be words kept aside."""
+    return _STAND_INS.sub("", html.unescape(text))
 
 
 def _tags(text: str) -> list[tuple[int, int, re.Match[str] | None]]:
@@ -243,7 +281,7 @@ def _attributes(rest: str) -> dict[str, str] | None:
     attributes: dict[str, str] = {}
     rest = rest.rstrip().removesuffix("/").rstrip()
     while match := _ATTRIBUTE.match(rest, position):
-        attributes[match[1].lower()] = html.unescape(next(value for value in match.groups()[1:] if value is not None))
+        attributes[match[1].lower()] = _unescaped(next(value for value in match.groups()[1:] if value is not None))
         position = match.end()
     return attributes if _FLAGS.fullmatch(rest, position) else None
 

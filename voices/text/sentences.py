@@ -87,8 +87,8 @@ def _dot_ends(text: str, dot: int, after: int, piece_start: int) -> bool:
     """Whether the full stop at `dot` ends a sentence; `after` is where the text goes on behind closing marks."""
     if after < len(text) and not text[after].isspace():
         initials = _WORD_BEFORE_DOT.search(text[max(piece_start, dot - 24) : dot])
-        if initials and "." in initials.group():
-            return False  # "U.S.の"
+        if initials and ("." in initials.group() or initials.group().casefold() in _TITLES | _ABBREVIATIONS):
+            return False  # "U.S.の", "Mr.スミス"
         return script_of(text[after]) in (HAN, KANA, HANGUL) and after > dot
     following = text[after : after + 24].lstrip()
     before = text[max(piece_start, dot - 24) : dot]

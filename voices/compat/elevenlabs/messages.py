@@ -12,6 +12,7 @@ from rest_framework import serializers
 from voiceproject.errors import PublicError
 from voiceproject.media.formats import Output
 from voices.compat.elevenlabs.base import error_code, number, output_of
+from voices.compat.elevenlabs.dictionaries import LocatorsField
 from voices.compat.elevenlabs.speech import TextToSpeechSerializer, VoiceSettingsSerializer
 
 INACTIVITY_SECONDS, MAX_INACTIVITY_SECONDS = 20, 180
@@ -91,6 +92,7 @@ class MessageSerializer(serializers.Serializer):
 
     voice_settings = VoiceSettingsSerializer(required=False, allow_null=True)
     generation_config = GenerationConfigSerializer(required=False, allow_null=True)
+    pronunciation_dictionary_locators = LocatorsField()
 
 
 @dataclass(frozen=True)

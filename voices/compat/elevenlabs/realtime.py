@@ -30,6 +30,7 @@ from voiceproject.web.errors import as_public_error
 from voiceproject.web.threads import in_thread
 from voices.compat.common import Speaking, find_speaker
 from voices.compat.elevenlabs.base import error_detail
+from voices.compat.elevenlabs.dictionaries import located
 from voices.compat.elevenlabs.messages import (
     MAX_CONTEXTS,
     BadMessage,
@@ -44,6 +45,7 @@ from voices.compat.elevenlabs.messages import (
 from voices.compat.elevenlabs.speech import own_fields
 from voices.compat.elevenlabs.track import Chunk, Track
 from voices.engines import configured
+from voices.lexicons.stored import Named
 from voices.speech.synthesis import SpeechStream
 from voices.text.growing import SCHEDULE, GrowingText
 
@@ -188,6 +190,8 @@ class Session:
     async def _close_behind(self, contexts: list[Context]) -> None:
         for context in contexts:
             await context.done.wait()
+        if any(context.failed for context in contexts):
+            return  # Else the error would be lost behind an ordinary end.
         if not self.multi and not contexts:
             await self.send({"audio": None, "isFinal": True, "normalizedAlignment": None, "alignment": None})
         await self.socket.close(NORMAL)
@@ -218,11 +222,13 @@ class Context:
         self.text = GrowingText(SCHEDULE, session.options.eager)
         self.track = Track(session.options.output, not session.options.sync_alignment)
         self.style: dict[str, Any] = {}  # of voice_settings
+        self.lexicons: list[Named] = []
         self.active_at = asyncio.get_running_loop().time()
         self.busy = False
         self.closed = False  # takes no more text
         self.flushed = False  # all text was asked for
         self.interrupted = False  # says no more
+        self.failed = False  # ends the socket with its error
         self.error: PublicError | None = None
         self.done = asyncio.Event()
         self._wake = asyncio.Event()
@@ -231,10 +237,12 @@ class Context:
     def take(self, sent: dict[str, Any], text: str) -> None:
         """Raises PublicError and ValidationError."""
         self.active_at = asyncio.get_running_loop().time()
-        if "voice_settings" in sent or "generation_config" in sent:
+        if not sent.keys().isdisjoint(("voice_settings", "generation_config", "pronunciation_dictionary_locators")):
             serializer = MessageSerializer(data=sent)
             serializer.is_valid(raise_exception=True)
             self.style = serializer.validated_data.get("voice_settings") or self.style
+            locators = serializer.validated_data.get("pronunciation_dictionary_locators")
+            self.lexicons = located(locators) if locators else self.lexicons
             config = serializer.validated_data.get("generation_config") or {}
             self.text.schedule = tuple(config.get("chunk_length_schedule") or self.text.schedule)
         if text:
@@ -278,6 +286,9 @@ class Context:
                 await context.done.wait()
             await self._speak_all()
             await self._last_words()
+        except BaseException:
+            self.failed = True
+            raise
         finally:
             self._leave()
             self.session.closing.discard(self)
@@ -360,7 +371,7 @@ class Part:
         request = self._request()
         speaker = session.speaker(request.user)
         asked = {**session.options.asked, "text": self._text, "voice_settings": context.style}
-        speaking = Speaking(request, speaker, own_fields(asked, speaker), streamed=True)
+        speaking = Speaking(request, speaker, own_fields(asked, speaker), streamed=True, lexicons=context.lexicons)
         self._stream = speaking.stream()
         sentence, clause = getattr(configured.get_engine(), "pauses", (0.0, 0.0))
         pauses = sentence / speaking.job.speed, clause / speaking.job.speed

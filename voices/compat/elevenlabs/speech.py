@@ -30,6 +30,7 @@ from voices.compat.common import (
     streaming_response,
 )
 from voices.compat.elevenlabs.base import TEMPERATURE_A_STABILITY, ElevenLabsView
+from voices.compat.elevenlabs.dictionaries import LocatorsField, located
 from voices.engines import configured
 from voices.keys.auth import credentials
 from voices.keys.models import ApiKey
@@ -53,6 +54,7 @@ class TextToSpeechSerializer(serializers.Serializer):
     language_code = serializers.CharField(required=False, allow_null=True, allow_blank=True, max_length=35)
     voice_settings = VoiceSettingsSerializer(required=False, allow_null=True)
     seed = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=MAX_SEED)
+    pronunciation_dictionary_locators = LocatorsField()
 
 
 def own_fields(asked: dict[str, Any], speaker: str | Voice) -> dict[str, Any]:
@@ -147,7 +149,8 @@ class TextToSpeechView(ElevenLabsView):
         asked = serializer.validated_data
         speaker = find_speaker(tenant, voice_id)
         fields = own_fields(asked, speaker)
-        speaking = Speaking(request, speaker, fields, streamed=self.streamed)
+        lexicons = located(asked.get("pronunciation_dictionary_locators"))
+        speaking = Speaking(request, speaker, fields, streamed=self.streamed, lexicons=lexicons)
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)
         for name, value in headers(request, key, speaking).items():
             response[name] = value

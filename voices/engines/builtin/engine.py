@@ -13,6 +13,7 @@ from typing import Any, Self
 from voiceproject.errors import EngineTimeout, PublicError
 from voices.engines.interface import EngineHealth, Model, OwnModel, Piece, Reference, SynthesisRequest, pause_of
 from voices.text.languages import detect_language
+from voices.text.lexicon import Lexicon
 from voices.text.reading import Reading, read
 
 from .pool import Pool
@@ -75,8 +76,9 @@ class BuiltinEngine:
         """
         reference = request.reference
         reading = self.check(
-            request.text, request.language, reference.transcript, reference.language, early=request.early
-        )
+            request.text, request.language, reference.transcript, reference.language,
+            early=request.early, lexicon=request.lexicon,
+        )  # fmt: skip
         sentences = reading.sentences
         seed = secrets.randbits(63) if request.seed is None else request.seed % (1 << 64)
         spoken = 0
@@ -124,6 +126,7 @@ class BuiltinEngine:
         transcript_language: str = "auto",
         model: Model | None = None,
         early: bool = False,
+        lexicon: Lexicon | None = None,
     ) -> Reading:
         """What is spoken of a text. Raises PublicError validation_error (field text), unsupported_language.
 
@@ -131,7 +134,7 @@ class BuiltinEngine:
         refuse some.
         """
         han = detect_language(transcript) if transcript and transcript_language == "auto" else transcript_language
-        reading = read(text, language, LANGUAGES, early=early, han="ja" if han == "ja" else "zh")
+        reading = read(text, language, LANGUAGES, early=early, han="ja" if han == "ja" else "zh", lexicon=lexicon)
         if not reading.sentences:
             message = "There is nothing in this text that can be spoken."
             raise PublicError("validation_error", message, {"text": [message]})

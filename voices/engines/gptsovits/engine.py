@@ -30,6 +30,7 @@ class GptSovitsEngine:
 
     name = "gptsovits"
     languages = LANGUAGES
+    letters: frozenset[str] = frozenset()
     max_reference_seconds = MAX_REFERENCE_SECONDS
     check = staticmethod(check)
 
@@ -85,8 +86,9 @@ class GptSovitsEngine:
         """
         reference = request.reference
         reading = check(
-            request.text, request.language, reference.transcript, reference.language, request.model, request.early
-        )
+            request.text, request.language, reference.transcript, reference.language, request.model, request.early,
+            request.lexicon,
+        )  # fmt: skip
         window = self.reference_window(reference)
         return GptSovitsSynthesis(self._fleet, request, reading.sentences, window, deadline, canceled)
 

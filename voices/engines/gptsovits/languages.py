@@ -5,6 +5,7 @@ from __future__ import annotations
 from voiceproject.errors import PublicError
 from voices.engines.interface import Model
 from voices.text.languages import detect_language
+from voices.text.lexicon import Lexicon
 from voices.text.reading import Reading, read
 
 LANGUAGES = frozenset({"auto", "zh", "en", "ja", "yue", "ko"})
@@ -19,8 +20,11 @@ def check(
     reference_language: str,
     model: Model | None,
     early: bool = False,
+    lexicon: Lexicon | None = None,
 ) -> Reading:
-    """What is spoken of a text (early: see voices.text.sentences.split).
+    """What is spoken of a text (early: see voices.text.sentences.split; lexicon: how its words are said).
+
+    The server takes text alone: of what a word is said by, respellings and kana.
 
     PublicError validation_error: a language that the model does not speak, a text with nothing in it to speak, no
     transcript where the model needs one; unsupported_language: the text is in one.
@@ -40,7 +44,7 @@ def check(
     if prompt_language(transcript, reference_language) not in known | {"und"}:
         raise _refused("reference_text", f"{name} does not know the language that this is in.")
     han = "ja" if prompt_language(transcript, reference_language) == "ja" else "zh"
-    reading = read(text, language, speaks - {"auto"}, early=early, han=han)
+    reading = read(text, language, speaks - {"auto"}, early=early, han=han, lexicon=lexicon, letters=())
     if not reading.sentences:
         raise _refused("text", "There is nothing to speak: it has no letters.")
     return reading

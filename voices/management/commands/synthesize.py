@@ -14,10 +14,12 @@ from voiceproject.media import audio
 from voiceproject.operations.terminal import JobCommand, told_plainly
 from voices.engines import configured
 from voices.engines.interface import Reference
+from voices.lexicons.stored import for_text
 from voices.library import selection
 from voices.speech import tasks
 from voices.speech.models import Synthesis
 from voices.speech.serializers import FORMATS, MAX_SEED, SynthesizeSerializer, check_text
+from voices.text.lexicon import Lexicon
 
 
 class Command(JobCommand):
@@ -53,10 +55,11 @@ class Command(JobCommand):
             serializer.is_valid(raise_exception=True)
             fields = serializer.validated_data
             reference_file: Any = path
+            lexicon = Lexicon()
             if path is None:
-                chosen = selection.choose(
-                    selection.find_any(options["voice"]), engine, fields["reference_text"], fields["reference_language"]
-                )
+                voice = selection.find_any(options["voice"])
+                chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])
+                lexicon = for_text(fields["text"], voice.tenant, voice_lexicon=voice.lexicon_id)
                 reference, reference_file = chosen.reference, chosen.file
             else:
                 samples, rate = audio.load_reference(path, field="reference", warnings=told)
@@ -64,7 +67,7 @@ class Command(JobCommand):
                     samples, rate, audio.sha256_file(path), fields["reference_text"] or None,
                     fields["reference_language"],
                 )  # fmt: skip
-            warnings = check_text(fields, reference.transcript or "", reference.language)
+            warnings = check_text(fields, reference.transcript or "", reference.language, lexicon)
         for message in [*told, *(warning["message"] for warning in warnings)]:
             self.stderr.write(message)
         seed = fields.get("seed")
@@ -75,6 +78,7 @@ class Command(JobCommand):
             reference_text=reference.transcript or "",
             reference_language=reference.language,
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            lexicon=lexicon.as_json(),
             **{
                 name: fields[name]
                 for name in ("text", "language", "speed", "temperature", "model_id", "response_format")

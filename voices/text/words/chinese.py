@@ -18,7 +18,6 @@ from voices.text.words.numbers import han_digits
 NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|(?<!\w)\.\d+|\d+"
 _N = rf"(?:{NUMBER})"
 _D = r"\s?[-–—~～至]\s?"
-_L = r"(?<![A-Za-z\d.])"
 MAX_DIGITS = 16
 MONEY = {
     "US$": "美元", "HK$": "港元", "NT$": "新台币", "A$": "澳元", "C$": "加元", "S$": "新加坡元", "$": "美元", "¥": "元",
@@ -79,20 +78,14 @@ def number(text: str) -> str:
 
 
 def _quantity(m: re.Match[str]) -> str:
-    said = number(m[0])
+    said = _two(number(m[0]))
     before, following = m.string[m.start() - 1 : m.start()], m.string[m.end() : m.end() + 1]
     counted = (following and following in _MEASURES) or m.string.startswith("小时", m.end())
-    if said == "二" and counted and before != "第":
-        return "两"
-    return re.sub(r"^二(?=[千万亿])", "两", said)
+    return "二" if said == "两" and (not counted or before == "第") else said
 
 
 def _two(said: str) -> str:
     return "两" if said == "二" else re.sub(r"^二(?=[千万亿])", "两", said)
-
-
-def _year(text: str) -> str:
-    return han_digits(text)
 
 
 def _date(m: re.Match[str]) -> str:
@@ -144,14 +137,6 @@ def _power(m: re.Match[str]) -> str:
 def _measure(m: re.Match[str]) -> str:
     unit = UNITS[m[2]]
     return _two(number(m[1])) + unit
-
-
-def _signed(m: re.Match[str]) -> str:
-    return "负"
-
-
-def _roman(m: re.Match[str]) -> str:
-    return m[1] + numbers.chinese(numbers.roman(m[2]))
 
 
 _MARKS = {".": "点", "-": "杠", "_": "下划线", "+": "加"}
@@ -208,7 +193,7 @@ _RULES: list[Rule] = [
         rf"(?<=[\d%°CF℃℉])({_D})(?=-?\d)(?<!\d - )(?<!\d-)(?![\d]*\s?[=＝])|(?<=\d)[-–—](?=\d+(?:[^\d\s=+*/×÷-]|\s*$))",
         "到",
     ),
-    rule(r"(?<![\w)）])[-−]\s?(?=\.?\d)", _signed),
+    rule(r"(?<![\w)）])[-−]\s?(?=\.?\d)", "负"),
     rule(rf"({_N})\s?%", lambda m: f"百分之{number(m[1])}"),
     rule(rf"({_N})\s?‰", lambda m: f"千分之{number(m[1])}"),
     rule(r"(?<![\d/.])(?:(\d+)\s)?(\d{1,4})/(\d{1,4})(?![\d/])", _fraction),
@@ -227,7 +212,7 @@ _RULES: list[Rule] = [
         lambda m: numbers.chinese(numbers.roman(m[1])),
     ),
     rule(r"(?<=[A-Za-z])\.(?=[A-Z](?:\.|\b))|(?<=\b[A-Z])\.", ""),
-    rule(r"(?<![\w])No\.?\s?(?=\d)", "第"),
+    rule(r"(?<![A-Za-z\d])No\.?\s?(?=\d)", "第"),
     rule(r"(?<=[A-Za-z])\.(?=[A-Za-z])", "点"),
     rule(r"(?<=[A-Za-z])\.(?=\s?[\u4e00-\u9fff])", ""),
     rule(r"([\u4e00-\u9fff])_([\u4e00-\u9fff])", r"\1\2"),

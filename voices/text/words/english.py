@@ -259,10 +259,6 @@ def _roman_named(m: re.Match[str]) -> str:
     return f"{name} {cardinal(roman(numeral))}"
 
 
-def _and_the(m: re.Match[str]) -> str:
-    return f"{m[1]} and the {ordinal(roman(m[2]))}"
-
-
 def _four_digits(m: re.Match[str]) -> str:
     """A year, unless things are counted."""
     value = int(m[0])
@@ -280,47 +276,10 @@ def _decade(m: re.Match[str]) -> str:
 
 
 _DOUBLE_ENDS = frozenset(
-    [
-        "all",
-        "well",
-        "tell",
-        "hell",
-        "sell",
-        "bell",
-        "fall",
-        "call",
-        "ball",
-        "kill",
-        "will",
-        "full",
-        "off",
-        "less",
-        "kiss",
-        "miss",
-        "boss",
-        "see",
-    ]
+    str.split("all well tell hell sell bell fall call ball kill will full off less kiss miss boss see")
 )
-_DOUBLES = frozenset(["see", "free", "too", "wee", "yee", "whee", "agree", "tree", "three"])
-_SINGLES = frozenset(
-    [
-        "love",
-        "more",
-        "hope",
-        "home",
-        "before",
-        "over",
-        "never",
-        "ever",
-        "very",
-        "please",
-        "here",
-        "there",
-        "one",
-        "those",
-        "close",
-    ]
-)
+_DOUBLES = frozenset(str.split("see free too wee yee whee agree tree three"))
+_SINGLES = frozenset(str.split("love more hope home before over never ever very please here there one those close"))
 
 
 def _shorten(m: re.Match[str]) -> str:

@@ -210,7 +210,7 @@ _RULES: list[Rule] = [
     rule(r"(?<=\d)\s?/\s?(?=\d)", "わる"),
     rule(r"#(?=\d)", "ナンバー"),
     rule(r"(?<![A-Za-z])[Nn]o\.?\s?(?=\d)", "ナンバー"),
-    rule(r"(?<![A-Za-z])(Dr|Mr|Mrs|Ms)\.?\s(?=[一-龥ァ-ヶ])", lambda m: _TITLES[m[1]]),
+    rule(r"(?<![A-Za-z])(Dr|Mr|Mrs|Ms)(?:\.\s?|\s)(?=[一-龥ァ-ヶ])", lambda m: _TITLES[m[1]]),
     rule(
         rf"(?<=[{_J}])(?![IVXLCDM](?![IVXLCDM]))({_ROMAN})(?=[{_J}。、！？\s]|$)",
         lambda m: numbers.japanese(numbers.roman(m[1])),

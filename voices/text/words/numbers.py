@@ -1,4 +1,4 @@
-"""Numbers as words, in English (by num2words), and in Han characters for Chinese and Japanese."""
+"""Numbers as words, in English and Japanese by num2words, and in Han characters for Chinese."""
 
 from __future__ import annotations
 
@@ -9,40 +9,27 @@ from num2words import num2words
 MAX_DIGITS = 15  # a longer number is read digit by digit
 
 ENGLISH_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_SCALES = ("", " thousand", " million", " billion", " trillion")
 _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 
 
-@lru_cache(maxsize=2000)
-def _below_1000(number: int) -> str:
-    words: str = num2words(number)
-    return words.replace("-", " ").replace(" and ", " ")
+@lru_cache(maxsize=4096)
+def _words(number: int, to: str) -> str:
+    words: str = num2words(number, to=to)
+    return words.replace("-", " ").replace(" and ", " ").replace(",", "")
 
 
 def cardinal(number: int) -> str:
     """0 to 10^15 - 1: `one thousand two hundred one`."""
-    groups: list[int] = []
-    rest = number
-    while rest:
-        rest, group = divmod(rest, 1000)
-        groups.append(group)
-    named = zip(groups, _SCALES, strict=False)  # no number that is said so has more groups
-    return " ".join(_below_1000(group) + scale for group, scale in [*named][::-1] if group) or "zero"
+    return _words(number, "cardinal")
 
 
-@lru_cache(maxsize=2000)
 def ordinal(number: int) -> str:
-    words: str = num2words(number, to="ordinal")
-    return words.replace("-", " ").replace(" and ", " ").replace(",", "")
+    return _words(number, "ordinal")
 
 
 def year(number: int) -> str:
     """1905 is `nineteen oh five`, 2008 `two thousand eight`."""
-    century, rest = divmod(number, 100)
-    if not 1000 <= number < 10000 or (century % 10 == 0 and rest < 10):
-        return cardinal(number)
-    last = "hundred" if rest == 0 else f"oh {_below_1000(rest)}" if rest < 10 else _below_1000(rest)
-    return f"{_below_1000(century)} {last}"
+    return _words(number, "year" if 1000 <= number < 10000 else "cardinal")
 
 
 def spoken_digits(text: str) -> str:
@@ -71,29 +58,25 @@ def chinese(number: int) -> str:
         group, number = divmod(number, power)
         if group:
             out += "零" if out and (skipped or group < 1000) else ""
-            out += _thousands(group, one="一", zero="零") + unit
+            out += _thousands(group) + unit
         skipped = not group
     return out.removeprefix("一") if out.startswith("一十") else out
 
 
+@lru_cache(maxsize=4096)
 def japanese(number: int) -> str:
     """0 to 10^16 - 1 in kanji: 10203 is 一万二百三."""
-    if number == 0:
-        return "零"
-    out = ""
-    for power, unit in ((10**12, "兆"), (10**8, "億"), (10**4, "万"), (1, "")):
-        group, number = divmod(number, power)
-        out += _thousands(group, one="", zero="") + unit if group else ""
-    return out
+    words: str = num2words(number, lang="ja")
+    return words
 
 
-def _thousands(number: int, *, one: str, zero: str) -> str:
-    """1 to 9999; one: the digit before 十, 百 and 千; zero: what stands for skipped places."""
+def _thousands(number: int) -> str:
+    """1 to 9999, with 零 for skipped places."""
     out = ""
     for power, unit in ((1000, "千"), (100, "百"), (10, "十"), (1, "")):
         digit, number = divmod(number, power)
         if digit:
-            out += (one if digit == 1 and unit else "零一二三四五六七八九"[digit]) + unit
+            out += "零一二三四五六七八九"[digit] + unit
         elif out and number and not out.endswith("零"):
-            out += zero
+            out += "零"
     return out

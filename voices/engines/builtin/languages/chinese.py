@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from voiceproject.errors import PublicError
+from voices.text.pronunciation import SAID
 
 from . import english, kokoro
 from .base import BaseVoice
@@ -75,7 +76,9 @@ _NUMERALS = frozenset("零〇一二三四五六七八九十百千万亿")
 _MUST_AFTER = frozenset(["我", "你", "他", "她", "它", "们", "还", "就", "也", "都", "又", "才", "可", "只"])
 _GAINS_AFTER = _MUST_AFTER | frozenset("天年月日次刚曾已经会人家妈爸")
 _RUNS = re.compile(
-    r"(?P<han>[〇㐀-䶿一-鿿豈-\ufaff\U00020000-\U0003ffff]+)|(?P<latin>[A-Za-zÀ-ɏ][A-Za-zÀ-ɏ'’ -]*)|(?P<mark>.)", re.S
+    rf"(?P<said>{SAID.pattern})|"
+    r"(?P<han>[〇㐀-䶿一-鿿\uf900-\ufaff\U00020000-\U0003ffff]+)|(?P<latin>[A-Za-zÀ-ɏ][A-Za-zÀ-ɏ'’ -]*)|(?P<mark>.)",
+    re.S,
 )
 
 
@@ -208,6 +211,10 @@ def _word_sounds(word: list[str]) -> str:
     return out
 
 
+def _pinyin_sounds(syllables_: str) -> str:
+    return _word_sounds(syllables_.split())
+
+
 def phonemes(text: str) -> str:
     """Chinese words (voices.text.words.chinese), with Latin ones among them, in Kokoro's phonemes, words apart.
 
@@ -216,7 +223,9 @@ def phonemes(text: str) -> str:
     spoken = ""
     for run in _RUNS.finditer(text):
         said = ""
-        if run["han"]:
+        if run["said"]:
+            said = kokoro.said(run["said"], _pinyin_sounds)
+        elif run["han"]:
             said = " ".join(_word_sounds(word) for word in syllables(run["han"]))
         elif run["latin"]:
             said = _english(run["latin"].strip(" -'’"))

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from voiceproject.errors import PublicError
+from voices.text import ipa
+from voices.text.pronunciation import SAID
 
 from ..world import Float32
 from .base import BaseVoice
@@ -56,6 +58,8 @@ _VOWELS = "AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻᵊɐ"
 _SOUND = re.compile(rf"[{_VOWELS}bdfhjklmnpstvwzðŋɡɹɾʃʒʤʧθTsz]")
 # Letters that are said one by one: behind dots, A is no article.
 _SPELLED = re.compile(r"(\b[A-Z](?: [A-Z]\b)+)\.?")
+_BRACKETS = re.compile(r"[\[\]]")
+_SAID = re.compile(rf"{SAID.pattern}(['’]s\b)?")
 _PAUSE = re.compile(r"(?<=[,;:—…]) ")
 
 
@@ -72,7 +76,9 @@ class EnglishPhonemes:
 
     def __call__(self, text: str) -> list[str]:
         """Pieces of at most 400 phonemes, each with closing punctuation. PublicError where nothing can be said."""
-        plain = _SPELLED.sub(lambda m: m[1].replace(" ", ".") + ".", text.replace("[", " ").replace("]", " "))
+        plain = _SPELLED.sub(lambda m: m[1].replace(" ", ".") + ".", _BRACKETS.sub(" ", text))
+        # hibari takes the phonemes of a word in this form.
+        plain = _SAID.sub(_as_link, plain)
         phonemes = self._g2p(plain) if plain.strip() else ""
         if not _SOUND.search(phonemes):
             message = "There is nothing in this text that can be spoken."
@@ -148,6 +154,14 @@ def load(name: str) -> BaseVoice:
     """The base voice of that name (a second for joe, less for heart)."""
     voices: dict[str, type[Heart] | type[Joe]] = {"heart": Heart, "low_heart": LowHeart, "joe": Joe}
     return voices[name]()
+
+
+def _as_link(said: re.Match[str]) -> str:
+    """A match of _SAID, whose letters are of the IPA, with the sound of its possessive."""
+    phonemes_ = ipa.english(said[3])
+    if said[4]:
+        phonemes_ += "ᵻz" if phonemes_[-1] in "szʃʒʧʤ" else "s" if phonemes_[-1] in "ptkfθ" else "z"
+    return f"[{said[1] or 'x'}](/{phonemes_}/)"
 
 
 def to_espeak(phonemes_: str) -> str:

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 from voiceproject.errors import PublicError
+from voices.text import ipa
+from voices.text.pronunciation import SAID
 from voices.text.words.japanese import GREEK, LETTERS
 from voices.text.words.say_as import JAPANESE_DIGITS
 
@@ -52,6 +54,12 @@ _MARKS = {
     "。": ".", "．": ".", ".": ".", "、": ",", "，": ",", ",": ",", "？": "?", "?": "?", "！": "!", "!": "!",
     "：": ",", ":": ",", "；": ";", ";": ";", "…": "…", "‥": "…", "—": "—", "―": "—", "〜": "—", "～": "—", "~": "—",
 }  # fmt: skip
+_NAMES = tuple(
+    str.split(
+        "田中 鈴木 佐藤 高橋 渡辺 伊藤 山本 中村 小林 加藤 吉田 山田 佐々木 山口 松本 井上 木村 斎藤 清水 山崎 "
+        "池田 橋本 阿部 石川 前田 藤田 小川 後藤 岡田 村上 長谷川 近藤 石井 坂本 遠藤 青木 藤井 西村 福田 太田"
+    )
+)
 _DIGITS = dict(zip("0123456789", JAPANESE_DIGITS, strict=True))
 
 
@@ -68,14 +76,8 @@ def phonemes(text: str) -> str:
 
     Raises PublicError validation_error (field text) where nothing in it can be spoken.
     """
-    units: list[str] = []  # readings in katakana, and marks
-    for word in _analyzer().run_frontend(text):
-        if word.pos == "記号" and word.string in _MARKS:
-            units.append(_MARKS[word.string])
-        else:
-            spelled = "".join(_spelled(char) for char in word.pron)
-            units.append("".join(char for char in spelled if "ァ" <= char <= "ヺ" or char == "ー"))
-    units = [unit for unit in units if unit]
+    # readings in katakana, marks, and phonemes that were given
+    units, given = _units(text)
     spoken = ""
     for unit, following in zip(units, [*units[1:], ""], strict=False):
         if unit in _MARKS.values():
@@ -85,11 +87,34 @@ def phonemes(text: str) -> str:
             elif spoken and spoken[-1] not in ".!?…":
                 spoken += unit
         else:
-            spoken = f"{spoken} {sounds(unit, following)}" if spoken else sounds(unit, following)
+            said = given[unit] if unit in given else sounds(unit, following)
+            spoken = f"{spoken} {said}" if spoken else said
     if not any(char.isalpha() for char in spoken):
         message = "There is nothing in this text that can be spoken."
         raise PublicError("validation_error", message, {"text": [message]})
     return spoken if spoken[-1] in ".!?…" else spoken.rstrip(",;—") + "."
+
+
+def _units(text: str) -> tuple[list[str], dict[str, str]]:
+    """Readings and marks, and the phonemes of those that were given in letters.
+
+    A surname stands for such a word while the text is analysed, so that what follows is read as behind a noun.
+    """
+    words = [match[3] for match in SAID.finditer(text)]
+    names = iter(name for name in _NAMES if name not in text)
+    given = {name: ipa.kokoro(letters) for letters, name in zip(words, names, strict=False)}
+    standing = iter(given)
+    analysed = SAID.sub(lambda m: next(standing, m[1]), text)
+    units: list[str] = []
+    for word in _analyzer().run_frontend(analysed):
+        if word.string in given:
+            units.append(word.string)
+        elif word.pos == "記号" and word.string in _MARKS:
+            units.append(_MARKS[word.string])
+        else:
+            spelled = "".join(_spelled(char) for char in word.pron)
+            units.append("".join(char for char in spelled if "ァ" <= char <= "ヺ" or char == "ー"))
+    return [unit for unit in units if unit], given
 
 
 def _spelled(char: str) -> str:

@@ -20,6 +20,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from voices.text import ipa
+from voices.text.pronunciation import SAID
+
 from ..world import Float32
 
 SAMPLE_RATE = 24000
@@ -124,6 +127,13 @@ class KokoroVoice:
 
     def calibration(self) -> list[str]:
         return self.sentences
+
+
+def said(word: str, pinyin: Callable[[str], str]) -> str:
+    """The phonemes of a word that stands in a sentence with its pronunciation (as SAID finds it)."""
+    match = SAID.fullmatch(word)
+    assert match is not None
+    return pinyin(match[3]) if match[2] == "pinyin" else ipa.kokoro(match[3])
 
 
 def cut(phonemes: str, limit: int) -> list[str]:
