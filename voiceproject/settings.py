@@ -341,6 +341,7 @@ C2PA_CERT = env.optional_path("C2PA_CERT")
 C2PA_KEY = env.optional_path("C2PA_KEY")
 if bool(C2PA_CERT) != bool(C2PA_KEY):
     raise BadSetting("C2PA_CERT" if C2PA_KEY else "C2PA_KEY", "is missing: set both, or neither")
+WAV_MANIFEST = env.flag("WAV_MANIFEST", True)
 
 # --- Covers ----------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from rest_framework.views import APIView
 from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
 from voiceproject.media.formats import Encoder, Output, Samples, encode_file
-from voiceproject.provenance.manifest import MIME_TYPES, sign
+from voiceproject.provenance.manifest import MIME_TYPES, sign, without_manifest
 from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
@@ -183,14 +183,22 @@ class Speaking:
         return synthesis.SpeechStream(self.job, self._order, self._gone)
 
 
+def file_of(speech: synthesis.Speech, job: Synthesis) -> bytes:
+    """The file as the job's response_format says; a WAV is a header and samples alone, see `without_manifest`."""
+    return without_manifest(speech.encoded) if job.response_format == "wav" else speech.encoded
+
+
 def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
     """Converts the WAV of a synthesis to another format."""
     return marked(encode_file(io.BytesIO(speech.encoded), output), output, job, what="speech")
 
 
 def marked(content: bytes, output: Output, job: Job, *, what: str) -> bytes:
-    """An encoded file, signed where its format can carry that, else remembered by its hash. what: as for `sign`."""
-    if output.format in MIME_TYPES:
+    """An encoded file, signed where its format can carry that ahead of the sound, else remembered by its hash.
+
+    what: as for `sign`.
+    """
+    if output.format in MIME_TYPES and output.format != "wav":
         return sign(content, output.format, what=what, job_id=job.pk)
     mark_sent(job.pk, hashlib.sha256(content).hexdigest(), what=what)
     return content

@@ -32,6 +32,7 @@ from voices.compat.common import (
     Transcoded,
     UnknownPathMixin,
     clamp_speed,
+    file_of,
     find_own,
     find_speaker,
     invalid,
@@ -121,7 +122,7 @@ class SpeechView(OpenAIView):
             fields["voice_id"] = str(speaker.pk)
         output = Output(format, PCM_RATE if format == "pcm" else None)
         sse = asked["stream_format"] == "sse"
-        # What can carry a mark of its origin is made whole, so that it has one.
+        # What can carry a mark of its origin is made whole, so that it has one; so is WAV, whose header tells how long.
         streamed = sse or format in ("pcm", "opus")
         native = not streamed and format in ("mp3", "flac", "wav")
         speaking = Speaking(
@@ -136,7 +137,7 @@ class SpeechView(OpenAIView):
                 response = streaming_response(blocks, CONTENT_TYPES[format])
         else:
             speech = speaking.whole()
-            content = speech.encoded if native else recode(speech, speaking.job, output)
+            content = file_of(speech, speaking.job) if native else recode(speech, speaking.job, output)
             response = HttpResponse(content, content_type=CONTENT_TYPES[format])
         response["X-Synthesis-ID"] = str(speaking.job.pk)
         for name, value in speaking.headers.items():

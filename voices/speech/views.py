@@ -27,6 +27,7 @@ from voiceproject.jobs.idempotency import Submission, refuse_key
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE, JobStatus, revoked
 from voiceproject.media import audio
+from voiceproject.provenance.manifest import without_manifest
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web import uploads
@@ -58,6 +59,23 @@ AUDIO_HEADERS = {
     usage.HEADER: (OpenApiTypes.INT, "Seconds of audio left of this month's quota, where there is one"),
     "X-Reference-Window": (OpenApiTypes.STR, "<start>-<end> in seconds: the part of the reference that was used"),
 }
+
+
+MANIFEST = OpenApiParameter(
+    "manifest",
+    bool,
+    description="`false`: WAV that is a header and samples alone, for programs that take all behind the header for "
+    "samples. Such a file is known by its hash and its sound. The default is `WAV_MANIFEST`'s, a setting.",
+)
+
+
+def _with_manifest(request: Request) -> bool:
+    """Whether a WAV shall carry its manifest. Raises PublicError."""
+    sent = request.query_params.get("manifest", "")
+    if sent.lower() not in ("", "true", "1", "false", "0"):
+        message = "Must be true or false."
+        raise PublicError("validation_error", f"manifest: {message}", {"manifest": [message]})
+    return settings.WAV_MANIFEST if not sent else sent.lower() in ("true", "1")
 
 
 class SynthesizeView(BodyLimitMixin, APIView):
@@ -93,6 +111,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
                 OpenApiParameter.HEADER,
                 description="`respond-async`: 202 and a job; `respond-async, wait=N`: that after N seconds at most",
             ),
+            MANIFEST,
             consumers.LOCATION,
             *consumers.IDEMPOTENCY,
         ],
@@ -100,6 +119,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
     )
     def post(self, request: Request) -> HttpResponseBase:
         tenant, key = credentials(request)
+        self.with_manifest = _with_manifest(request)
         background = "respond-async" in preferences(request)
         submission = None
         if background:
@@ -222,7 +242,9 @@ class SynthesizeView(BodyLimitMixin, APIView):
             response["Cache-Control"] = "no-store, no-transform"
         else:
             speech = synthesis.perform(job, spoken, gone)
-            response = HttpResponse(speech.encoded, content_type=content_type)
+            bare = job.response_format == "wav" and not self.with_manifest
+            content = without_manifest(speech.encoded) if bare else speech.encoded
+            response = HttpResponse(content, content_type=content_type)
             response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
             response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
         response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
@@ -329,7 +351,8 @@ class SynthesisViewSet(
     @extend_schema(
         operation_id="get_synthesis_audio",
         summary="The audio of a synthesis",
-        description="`Range` and `If-None-Match` work.",
+        description="`Range` and `If-None-Match` work, but for WAV with `manifest=false`.",
+        parameters=[MANIFEST],
         responses={
             (200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY),
             (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY),
@@ -337,14 +360,26 @@ class SynthesisViewSet(
         tags=["voice"],
     )
     def audio(self, request: Request, pk: str) -> HttpResponseBase:
+        with_manifest = _with_manifest(request)
         job = self.get_object()
         job.raise_unless_succeeded()
+        if job.response_format == "wav" and not with_manifest:
+            return bare_file(job)
         return file_response(
             request._request,
             job.audio,
             content_type=audio.CONTENT_TYPES[job.response_format],
             filename=f"{job.pk}.{job.response_format}",
         )
+
+
+def bare_file(job: Synthesis) -> HttpResponse:
+    """The WAV of a synthesis without its manifest, remembered by its hash. Raises PublicError result_expired."""
+    content = synthesis.bare_wav(job)
+    response = HttpResponse(content, content_type=audio.CONTENT_TYPES["wav"])
+    response["Content-Disposition"] = f'attachment; filename="{job.pk}.wav"'
+    response["Cache-Control"] = "private, no-transform"
+    return response
 
 
 class ModelsView(BodyLimitMixin, APIView):
