@@ -24,6 +24,7 @@ from voices.compat.elevenlabs import base as elevenlabs_base
 from voices.compat.elevenlabs import speech as elevenlabs_speech
 from voices.compat.elevenlabs import voices as elevenlabs_voices
 from voices.keys.api import KeyViewSet
+from voices.library.aliases_api import AliasesView, AliasView
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
 from voices.speech.normalize import NormalizeView
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
@@ -85,6 +86,8 @@ urlpatterns = [
         VoiceViewSet.as_view({"delete": "delete_sample"}),
         name="voice-sample-detail",
     ),
+    path(f"{API}/voice/aliases", AliasesView.as_view(), name="voice-aliases"),
+    path(f"{API}/voice/aliases/<str:alias>", AliasView.as_view(), name="voice-alias"),
     path(f"{API}/voice/consent", StandingConsentView.as_view(), name="standing-consent"),
     path(f"{API}/voice/quality", QualityView.as_view(), name="quality"),
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),

@@ -1,7 +1,7 @@
 """All models of this app, for Django to find. Code imports them from the package that each lives in."""
 
 from voices.keys.models import ApiKey, all_scopes
-from voices.library.models import Consent, EngineData, RecordedConsent, StandingConsent, Voice, VoiceSample
+from voices.library.models import Consent, EngineData, RecordedConsent, StandingConsent, Voice, VoiceAlias, VoiceSample
 from voices.speech.models import EngineModel, Synthesis
 
 # Migrations name voices.models.all_scopes.
@@ -14,6 +14,7 @@ __all__ = [
     "StandingConsent",
     "Synthesis",
     "Voice",
+    "VoiceAlias",
     "VoiceSample",
     "all_scopes",
 ]

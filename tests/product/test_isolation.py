@@ -26,7 +26,7 @@ from rest_framework.test import APIClient
 
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import upload
-from tests.support.owned import ROUTES, cover, delivery, key, path_of, recorded_consent, synthesis, voice
+from tests.support.owned import ROUTES, alias, cover, delivery, key, path_of, recorded_consent, synthesis, voice
 from tests.support.tenants import Tenant
 from voiceproject.registry import registry
 from voiceproject.server import websockets
@@ -92,6 +92,8 @@ API = {
     "voice/voices/<uuid:pk>/sample": Api("voices", "GET", voice, file=True),
     "voice/voices/<uuid:pk>/samples": Api("voices", "POST", voice),
     "voice/voices/<uuid:pk>/samples/<uuid:sample_id>": Api("voices", "DELETE", voice),
+    "voice/aliases": Api("voices", "GET PUT"),
+    "voice/aliases/<str:alias>": Api("voices", "DELETE", alias),
     "voice/consent": Api("voices", "GET PUT DELETE"),
     "voice/quality": Api(("voices", "synthesize"), "POST"),
     "provenance/verify": Api(None, "POST"),

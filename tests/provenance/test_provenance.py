@@ -378,10 +378,10 @@ def test_a_naive_parser_hears_speech_alone_in_what_is_made_for_clients_of_speech
     openai = {"input": "One two three.", "voice": "alloy", "model": "tts-1", "response_format": "wav"}
     stored = f"/api/v1/voice/syntheses/{signed['X-Synthesis-ID']}/audio"
 
-    def made() -> dict[str, Any]:
+    def made() -> Any:
         return api.post(SPEECH, {"text": "One two three.", "reference_audio": upload(reference_wav)})
 
-    bare = {
+    bare: dict[str, Any] = {
         "asked": api.post(
             f"{SPEECH}?manifest=false", {"text": "One two three.", "reference_audio": upload(reference_wav)}
         ),

@@ -19,7 +19,7 @@ from voiceproject.media import audio
 from voiceproject.webhooks.models import WebhookDelivery
 from voices.keys.models import ApiKey
 from voices.library import quality
-from voices.library.models import RecordedConsent, Voice, VoiceSample
+from voices.library.models import RecordedConsent, Voice, VoiceAlias, VoiceSample
 from voices.speech.models import Synthesis
 
 REPORT = quality.measure(speech_like(), 16_000)
@@ -59,6 +59,11 @@ def voice(owner: User) -> dict[str, Any]:
         for number in range(2)
     ]  # fmt: skip
     return {"pk": made.pk, "sample_id": samples[0].pk}
+
+
+def alias(owner: User) -> dict[str, Any]:
+    made = baker.make(VoiceAlias, tenant=owner, alias="alloy", voice_id=voice(owner)["pk"])
+    return {"pk": made.voice_id, "alias": made.alias}
 
 
 def recorded_consent(owner: User) -> dict[str, Any]:

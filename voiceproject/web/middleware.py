@@ -125,8 +125,11 @@ class PageBodyMiddleware:
 class PathMiddleware:
     """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose a POST's body. The admin keeps its slashes.
 
-    An id in capitals, as some languages write UUIDs, is the id that it is in small letters.
+    An id in capitals, as some languages write UUIDs, is the id that it is in small letters. Clients whose base URL was
+    given with a slash at its end ask other services' routes with two.
     """
+
+    COMPATIBLE = re.compile(r"/+(?:openai|elevenlabs|gptsovits)/")
 
     CAPITALS = re.compile(r"(?<=/)(?=[^/]*[A-F])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?=/|$)")
 
@@ -134,6 +137,9 @@ class PathMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if "//" in request.path_info and self.COMPATIBLE.match(request.path_info):
+            request.path_info = re.sub("/+", "/", request.path_info)
+            request.path = re.sub("/+", "/", request.path)
         path = request.path_info
         if len(path) > 1 and path.endswith("/") and not path.startswith("/admin/"):
             request.path_info = path.rstrip("/") or "/"

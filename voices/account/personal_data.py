@@ -32,7 +32,7 @@ from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
 from voices.account.exported import ACCOUNT_FIELDS, PARTS, Part
 from voices.keys.models import ApiKey
 from voices.library import saved
-from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice
+from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice, VoiceAlias
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +210,7 @@ def erase(user: User, deadline: float) -> bool:
             job.remove()
     for voice in Voice.objects.filter(tenant=user):
         saved.delete(voice)
+    VoiceAlias.objects.filter(tenant=user).delete()
     Consent.without_names(user)
     StandingConsent.objects.filter(tenant=user).delete()
     RecordedConsent.objects.filter(tenant=user).delete()

@@ -38,12 +38,6 @@ from voices.speech import registry, synthesis
 from voices.speech.models import Synthesis, warning_header
 from voices.speech.serializers import MAX_SEED, SpeakTextSerializer, check_text
 
-# The names that OpenAI's clients know, and which of the engine's own voices speaks for each.
-PRESETS = {
-    "alloy": "female", "ash": "male", "ballad": "male", "cedar": "male", "coral": "female", "echo": "male",
-    "fable": "male", "marin": "female", "nova": "female", "onyx": "male", "sage": "female", "shimmer": "female",
-    "verse": "male",
-}  # fmt: skip
 WAV_HEADER_BYTES = 44
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 
@@ -83,27 +77,6 @@ class UnknownPathMixin:
         raise PublicError("not_found", "There is no such path here.")
 
 
-def presets() -> list[str]:
-    """The names of preset voices; empty if the engine has no voices of its own."""
-    own = getattr(configured.get_engine(), "presets", ())
-    return [name for name, preset in PRESETS.items() if preset in own]
-
-
-def find_speaker(tenant: Any, name: str) -> str | Voice:
-    """A preset's name, or the tenant's saved voice. Raises PublicError not_found, revoked."""
-    if name in PRESETS:
-        if name in presets():
-            return name
-        message = "The engine of this server has no preset voices; save a voice and send its id."
-        raise PublicError("not_found", message, {"voice_id": [message]})
-    try:
-        voice_id = uuid.UUID(name.removeprefix("voice_"))
-    except ValueError:
-        message = f"There is no such voice; take a saved voice's id or one of: {', '.join(presets()) or 'none'}."
-        raise PublicError("not_found", message, {"voice_id": [message]}) from None
-    return selection.find(tenant, voice_id)
-
-
 def find_own(request: Request, name: str) -> Voice:
     """The tenant's voice, also one that an operator took down. Raises PublicError not_found."""
     try:
@@ -124,10 +97,13 @@ def model_id(name: str) -> str:
 class Speaking:
     """One text of one request. Its synthesis is started; call `whole` or `stream`.
 
-    fields: as voices.speech.serializers.SpeakTextSerializer takes them. Raises PublicError and ValidationError.
+    speaker: of `speakers.find`; fields: as voices.speech.serializers.SpeakTextSerializer takes them; output: what the
+    client gets where that is not the fields' response_format. Raises PublicError and ValidationError.
     """
 
-    def __init__(self, request: Request, speaker: str | Voice, fields: dict[str, Any], *, streamed: bool) -> None:
+    def __init__(
+        self, request: Request, speaker: str | Voice, fields: dict[str, Any], *, streamed: bool, output: str = ""
+    ) -> None:
         tenant, key = credentials(request)
         voice = speaker if isinstance(speaker, Voice) else None
         serializer = SpeakTextSerializer(data=fields)
@@ -136,7 +112,7 @@ class Speaking:
         textfilter.check(request, checked["text"], "synthesis", "text")
         engine = configured.get_engine()
         if voice is None:
-            preset = PRESETS[str(speaker)]
+            preset = str(speaker)
             reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
         else:
             reference = selection.choose(voice, engine).reference
@@ -160,6 +136,7 @@ class Speaking:
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
             model_id=checked["model_id"],
             response_format=checked["response_format"],
+            output_format=output,
             engine=engine.name,
             warnings=warnings,
         )

@@ -25,7 +25,6 @@ from voiceproject.media.formats import CONTENT_TYPES, Output
 from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField, tell_choices
 from voices.compat.common import (
-    PRESETS,
     CompatView,
     Reshaped,
     Speaking,
@@ -34,16 +33,14 @@ from voices.compat.common import (
     clamp_speed,
     file_of,
     find_own,
-    find_speaker,
     invalid,
     model_id,
-    presets,
     recode,
     streaming_response,
 )
 from voices.engines import configured
 from voices.keys.auth import credentials
-from voices.library import consents, recordings, saved
+from voices.library import consents, recordings, saved, speakers
 from voices.library.models import RecordedConsent, Voice
 from voices.speech import registry
 from voices.speech.serializers import FiniteFloatField
@@ -83,12 +80,12 @@ class UnknownPathView(UnknownPathMixin, OpenAIView):
 
 
 class SpeechSerializer(serializers.Serializer):
-    """Unknown fields are ignored, as there."""
+    """Unknown fields are ignored, as there. So is what is null: clients send it for what their users did not set."""
 
     input = TextField(max_length=MAX_INPUT_CHARACTERS)
-    model = serializers.CharField(max_length=200)
+    model = serializers.CharField(default="", allow_blank=True, max_length=200)
     voice = serializers.JSONField()
-    instructions = serializers.CharField(required=False, allow_blank=True, allow_null=True)
+    instructions = serializers.CharField(required=False, allow_blank=True)
     response_format = serializers.ChoiceField(FORMATS, default="mp3")
     speed = FiniteFloatField(default=1.0, min_value=0.25, max_value=4.0)
     stream_format = serializers.ChoiceField(("audio", "sse"), default="audio")
@@ -97,6 +94,11 @@ class SpeechSerializer(serializers.Serializer):
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
             tell_choices(field)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if value not in (None, "") or name == "input"}
+        return super().to_internal_value(data)
 
     def validate_voice(self, voice: Any) -> str:
         name = voice.get("id") if isinstance(voice, dict) else voice
@@ -116,7 +118,7 @@ class SpeechView(OpenAIView):
         asked = serializer.validated_data
         format = asked["response_format"]
         speed, clamped = clamp_speed(asked["speed"])
-        speaker = find_speaker(tenant, asked["voice"])
+        speaker = speakers.find(tenant, asked["voice"])
         fields: dict[str, Any] = {"text": asked["input"], "speed": speed, "model_id": model_id(asked["model"])}
         if isinstance(speaker, Voice):
             fields["voice_id"] = str(speaker.pk)
@@ -125,9 +127,8 @@ class SpeechView(OpenAIView):
         # What can carry a mark of its origin is made whole, so that it has one; so is WAV, whose header tells how long.
         streamed = sse or format in ("pcm", "opus")
         native = not streamed and format in ("mp3", "flac", "wav")
-        speaking = Speaking(
-            request, speaker, {**fields, "response_format": format if native else "wav"}, streamed=streamed
-        )
+        fields["response_format"] = format if native else "wav"
+        speaking = Speaking(request, speaker, fields, streamed=streamed, output="" if native else format)
         response: HttpResponseBase
         if streamed:
             blocks = Transcoded(speaking.stream(), output)
@@ -213,7 +214,7 @@ class VoicesView(OpenAIView):
         own = Voice.objects.for_tenant(request.user).filter(taken_down_at=None)
         built_in = [
             {"id": name, "object": "audio.voice", "created_at": 0, "name": name.title(), "type": "preset"}
-            for name in presets()
+            for name in speakers.presets()
         ]
         return Response({"object": "list", "data": [*map(_voice, own), *built_in], "has_more": False})
 
@@ -242,7 +243,7 @@ class VoiceView(OpenAIView):
     required_scope = "voices"
 
     def delete(self, request: Request, name: str) -> Response:
-        if name in PRESETS:
+        if name in speakers.PRESETS:
             raise PublicError("permission_denied", "A preset voice cannot be deleted.")
         voice = find_own(request, name)
         saved.delete(voice, request)

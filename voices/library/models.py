@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+MAX_VOICE_NAME = 100
 VOICES_FOLDER = "saved-voices"  # not the app's own, where the folders of syntheses stand
 
 
@@ -76,6 +77,24 @@ class Voice(models.Model):
             for field in ("reference_bytes", "samples__audio_bytes", "engine_data__bytes")
         )
         return sum(int(n or 0) for n in sums)
+
+
+class VoiceAlias(models.Model):
+    """A tenant's own name for one of its voices, or for a preset. See voices.library.speakers."""
+
+    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    alias = models.CharField(max_length=MAX_VOICE_NAME, help_text="In small letters")
+    voice = models.ForeignKey(Voice, on_delete=models.CASCADE, null=True, related_name="aliases")
+    preset = models.CharField(max_length=32, blank=True, help_text="Where no saved voice speaks")
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("alias",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "alias"], name="one_alias_a_name")]
+
+    def __str__(self) -> str:
+        return self.alias
 
 
 class VoiceSample(models.Model):

@@ -36,7 +36,7 @@ from voiceproject.webhooks.deliveries import callback_base
 from voices.engines import configured
 from voices.engines.interface import SynthesisRequest
 from voices.keys.auth import credentials
-from voices.library import selection
+from voices.library import selection, speakers
 from voices.library.references import references
 from voices.speech import consumers, registry, synthesis
 from voices.speech.models import Synthesis, warning_header
@@ -91,7 +91,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "chunk, and the synthesis says why. A client that hangs up cancels the synthesis, streamed or not. "
             "The whole audio is at `GET /voice/syntheses/{id}/audio` afterwards.\n\n"
             "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio.\n\n"
-            "With `voice_id`, where no file is sent, the same fields may come as a JSON object."
+            "With `voice_id` or `voice`, where no file is sent, the same fields may come as a JSON object."
         ),
         # Only multipart is declared: of two bodies, client generators take one, and it must have the file.
         request={"multipart/form-data": SynthesizeSerializer},
@@ -140,6 +140,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
         textfilter.check(request, fields["text"], "synthesis", "text")
         engine = configured.get_engine()
         file: Path | FieldFile
+        if name := fields.get("voice"):
+            fields["voice_id"] = speakers.find_saved(tenant, name).pk
         if "voice_id" in fields:
             voice = selection.find(tenant, fields["voice_id"])
             chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])

@@ -63,6 +63,8 @@ class ElevenLabsView(CompatView):
     def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
         request_id = str(getattr(self.request._request, "request_id", ""))
         response["request-id"] = request_id
+        if error.code == "validation_error":
+            response.status_code = 422  # Its clients have an exception of its own for it.
         return error_detail(error, request_id, self.param(error))
 
     def output(self, request: Request, *, streamed: bool) -> Output:

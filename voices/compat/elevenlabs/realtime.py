@@ -28,7 +28,7 @@ from voiceproject.server.websockets import NORMAL, POLICY, Socket, SocketClosed
 from voiceproject.telemetry.logging import bind
 from voiceproject.web.errors import as_public_error
 from voiceproject.web.threads import in_thread
-from voices.compat.common import Speaking, find_speaker
+from voices.compat.common import Speaking
 from voices.compat.elevenlabs.base import error_detail
 from voices.compat.elevenlabs.messages import (
     MAX_CONTEXTS,
@@ -44,6 +44,7 @@ from voices.compat.elevenlabs.messages import (
 from voices.compat.elevenlabs.speech import own_fields
 from voices.compat.elevenlabs.track import Chunk, Track
 from voices.engines import configured
+from voices.library import speakers
 from voices.speech.synthesis import SpeechStream
 from voices.text.growing import SCHEDULE, GrowingText
 
@@ -91,7 +92,7 @@ class Session:
         return self.socket.readmit()
 
     def speaker(self, tenant: Any) -> Any:
-        return find_speaker(tenant, self.voice_id)
+        return speakers.find(tenant, self.voice_id)
 
     async def in_thread(self, action: Callable[[], T], gone: threading.Event | None = None) -> T:
         """As web.threads.in_thread, with log lines that carry the socket's ids."""

@@ -23,7 +23,6 @@ from voices.compat.common import (
     Speaking,
     Transcoded,
     clamp_speed,
-    find_speaker,
     invalid,
     model_id,
     recode,
@@ -33,6 +32,7 @@ from voices.compat.elevenlabs.base import TEMPERATURE_A_STABILITY, ElevenLabsVie
 from voices.engines import configured
 from voices.keys.auth import credentials
 from voices.keys.models import ApiKey
+from voices.library import speakers
 from voices.library.models import Voice
 from voices.speech import synthesis
 from voices.speech.models import Synthesis
@@ -144,7 +144,7 @@ class TextToSpeechView(ElevenLabsView):
         serializer = TextToSpeechSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        speaker = find_speaker(tenant, voice_id)
+        speaker = speakers.find(tenant, voice_id)
         fields = own_fields(asked, speaker)
         speaking = Speaking(request, speaker, fields, streamed=self.streamed)
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)

@@ -14,11 +14,11 @@ from rest_framework.response import Response
 from voiceproject.errors import PublicError
 from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField
-from voices.compat.common import PRESETS, find_own, presets
+from voices.compat.common import find_own
 from voices.compat.elevenlabs.base import NO_LIMIT, TEMPERATURE_A_STABILITY, USERS_OF_VOICES, ElevenLabsView, number
 from voices.engines import configured
 from voices.keys.auth import credentials
-from voices.library import consents, recordings, saved
+from voices.library import consents, recordings, saved, speakers
 from voices.library.models import StandingConsent, Voice
 from voices.speech.serializers import DEFAULT_TEMPERATURE
 from voices.text.languages import language_code
@@ -45,7 +45,7 @@ def _voice(voice: Voice) -> dict[str, Any]:
 
 def _preset(name: str) -> dict[str, Any]:
     return {"voice_id": name, "name": name.title(), "samples": None, "category": "premade",
-            "labels": {"gender": PRESETS[name]}, "description": "A voice of the built-in engine.",
+            "labels": {"gender": speakers.PRESETS[name]}, "description": "A voice of the built-in engine.",
             "preview_url": None, "available_for_tiers": [], "settings": _settings(),
             "is_owner": False}  # fmt: skip
 
@@ -59,7 +59,7 @@ class VoicesView(ElevenLabsView):
     required_scope = USERS_OF_VOICES
 
     def get(self, request: Request) -> Response:
-        return Response({"voices": [*map(_voice, own_voices(request)), *map(_preset, presets())]})
+        return Response({"voices": [*map(_voice, own_voices(request)), *map(_preset, speakers.presets())]})
 
 
 @extend_schema(exclude=True)
@@ -72,7 +72,7 @@ class VoicesV2View(ElevenLabsView):
         query = request.query_params
         size = number(query.get("page_size", "10"), "page_size", 1, 100)
         start = number(query.get("next_page_token") or "0", "next_page_token", 0, NO_LIMIT)
-        found = [*map(_voice, own_voices(request)), *map(_preset, presets())]
+        found = [*map(_voice, own_voices(request)), *map(_preset, speakers.presets())]
         if search := query.get("search", "").lower():
             found = [voice for voice in found if search in f"{voice['name']} {voice['description']}".lower()]
         if category := query.get("category"):
@@ -91,10 +91,10 @@ class VoiceView(ElevenLabsView):
         return "voices" if self.request.method == "DELETE" else USERS_OF_VOICES
 
     def get(self, request: Request, voice_id: str) -> Response:
-        return Response(_preset(voice_id) if voice_id in presets() else _voice(find_own(request, voice_id)))
+        return Response(_preset(voice_id) if voice_id in speakers.presets() else _voice(find_own(request, voice_id)))
 
     def delete(self, request: Request, voice_id: str) -> Response:
-        if voice_id in PRESETS:
+        if voice_id in speakers.PRESETS:
             raise PublicError("permission_denied", "A premade voice cannot be deleted.")
         saved.delete(find_own(request, voice_id), request)
         return Response({"status": "ok"})
@@ -107,7 +107,7 @@ class VoiceSettingsView(ElevenLabsView):
     required_scope = USERS_OF_VOICES
 
     def get(self, request: Request, voice_id: str = "") -> Response:
-        if voice_id and voice_id not in presets():
+        if voice_id and voice_id not in speakers.presets():
             find_own(request, voice_id)
         return Response(_settings())
 
