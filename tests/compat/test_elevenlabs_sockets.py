@@ -45,7 +45,8 @@ def served(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("server")
     (folder / "words").write_text("forbidden\n")
     filter = {"TEXT_FILTER": "voiceproject.textfilter.words", "TEXT_FILTER_WORDS": str(folder / "words")}
-    with serving(folder, **filter) as server:
+    # More contexts speak at once here than may wait where there are as few threads as in other tests.
+    with serving(folder, **filter, WEB_THREADS="16") as server:
         yield server
 
 

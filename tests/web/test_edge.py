@@ -90,6 +90,26 @@ def test_actions_run_beside_each_other_and_a_canceled_one_is_waited_for() -> Non
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("cleanup", [False, True])
+def test_a_cleanup_is_done_even_if_it_is_canceled_while_all_threads_are_busy(cleanup: bool) -> None:
+    free, done = threading.Event(), threading.Event()
+
+    async def run() -> None:
+        busy = [asyncio.create_task(in_thread(free.wait, 10)) for _ in range(settings.WEB_THREADS)]
+        task = asyncio.create_task(in_thread(done.set, cleanup=cleanup))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        assert not done.is_set()
+        free.set()
+        await asyncio.gather(*busy)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert done.is_set() == cleanup
+
+
 # --- bodies ---
 
 

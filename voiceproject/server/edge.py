@@ -165,7 +165,7 @@ class Exchange:
             if self._stream is not None:
                 streams.discard(self._stream)
             if self._response is not None and not self._response.closed:
-                await in_thread(self._response.close)
+                await in_thread(self._response.close, cleanup=True)
             self._body.close()
             if self._body_places is not None:
                 self._body_places()

@@ -19,10 +19,13 @@ T = TypeVar("T")
 _pool = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
 
 
-async def in_thread(action: Callable[..., T], *args: Any, gone: threading.Event | None = None) -> T:
+async def in_thread(
+    action: Callable[..., T], *args: Any, gone: threading.Event | None = None, cleanup: bool = False
+) -> T:
     """What `action(*args)` returns, called in a thread of the pool.
 
     Canceled, it sets `gone`, so that the action may end early, and waits for it: nobody else touches what it works on.
+    An action that has not begun by then is not called, unless it is a cleanup: that is done in any case.
     """
 
     def act() -> T:
@@ -38,7 +41,7 @@ async def in_thread(action: Callable[..., T], *args: Any, gone: threading.Event 
     except asyncio.CancelledError:
         if gone is not None:
             gone.set()
-        if not running.cancel():
+        if cleanup or not running.cancel():
             while not future.done():
                 try:
                     await asyncio.wait([future])

@@ -94,7 +94,9 @@ class Session:
     def speaker(self, tenant: Any) -> Any:
         return speakers.find(tenant, self.voice_id)
 
-    async def in_thread(self, action: Callable[[], T], gone: threading.Event | None = None) -> T:
+    async def in_thread(
+        self, action: Callable[[], T], gone: threading.Event | None = None, cleanup: bool = False
+    ) -> T:
         """As web.threads.in_thread, with log lines that carry the socket's ids."""
 
         def run() -> T:
@@ -102,7 +104,7 @@ class Session:
             with bind(**self.socket.ids):
                 return action()
 
-        return await in_thread(run, gone=gone)
+        return await in_thread(run, gone=gone, cleanup=cleanup)
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         """Takes messages until all has been said and the socket is closed."""
@@ -283,7 +285,7 @@ class Context:
             self._leave()
             self.session.closing.discard(self)
             self.done.set()
-            await self.session.in_thread(self.track.close)
+            await self.session.in_thread(self.track.close, cleanup=True)
 
     async def _speak_all(self) -> None:
         while not self.interrupted:
@@ -308,7 +310,7 @@ class Context:
         finally:
             self.busy = False
             self.active_at = asyncio.get_running_loop().time()
-            await self.session.in_thread(part.close)
+            await self.session.in_thread(part.close, cleanup=True)
 
     def _failed(self, error: Exception) -> None:
         """Ends this context, where it is about its text; raises what ends the others too."""
