@@ -88,6 +88,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # Outermost: every answer, also one made by a middleware below, carries the request id and is logged.
     "voiceproject.web.middleware.RequestMiddleware",
+    "voiceproject.web.middleware.CompatHostMiddleware",
     "voiceproject.web.compression.TextCompressionMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -208,6 +209,10 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 # --- Browsers --------------------------------------------------------------------------------------------------------
+
+COMPAT_HOSTS = env.pairs("COMPAT_HOSTS", ("openai", "elevenlabs", "gptsovits"))
+ALLOWED_HOSTS = [*ALLOWED_HOSTS, *(host for host in COMPAT_HOSTS if host not in ALLOWED_HOSTS)]
+OPEN_VOICES_OF = env.text("OPEN_VOICES_OF")
 
 CORS_ORIGINS = [
     check_url("CORS_ORIGINS", origin, ("http", "https"), origin=True)

@@ -431,3 +431,25 @@ def test_a_socket_ends_with_its_key_its_voice_and_its_quota(
         talk.to_end()
     assert (talk.came[-1]["error"], talk.code) == (error, 1008)
     assert time.monotonic() - ended < 5
+
+
+def test_a_stopping_server_lets_the_sentence_under_way_be_heard(server: Server, tenant: Tenant, voice_id: str) -> None:
+    """The last test here: its server is gone afterwards."""
+    server.fake.hold_at = 1
+    with Talk(server, voice_id, tenant.secret) as talk, Talk(server, voice_id, tenant.secret) as idle:
+        talk.send({"text": f"{TEXT} ", "flush": True})
+        while not talk.content():
+            talk.next()
+        until(lambda: server.fake.begun == 2)
+        server.process.terminate()
+        assert (idle.next(), idle.code) == (None, 1012)
+        server.fake.gate.set()
+        talk.to_end()
+        assert (talk.code, talk.reason) == (1012, "the server stops")
+        said = "".join("".join(message["alignment"]["chars"]) for message in talk.came if message.get("alignment"))
+        assert said.strip() == TEXT[: TEXT.index("This")].strip()
+        ends = [message["alignment"] for message in talk.came if message.get("alignment")][-1]
+        aligned = (ends["charStartTimesMs"][-1] + ends["charDurationsMs"][-1]) / 1000
+        assert len(talk.content()) / 2 / 24_000 == pytest.approx(aligned, abs=0.05), "all of it, and no more"
+        assert talk.came[-1]["isFinal"] is True
+    assert server.process.wait(40) == 0

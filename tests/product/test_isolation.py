@@ -122,6 +122,7 @@ def elevenlabs(scope: Scope, methods: str, owned: Any = None, file: bool = False
 
 COMPATIBLE = {
     "audio/speech": openai("synthesize", "POST"),
+    "audio/models": openai(None, "GET"),
     "audio/voices": openai(USERS_OF_VOICES, "GET POST"),
     "audio/voices/<str:name>": openai("voices", "DELETE", by_name(voice)),
     "audio/voice_consents": openai("voices", "GET POST"),
@@ -142,11 +143,16 @@ COMPATIBLE = {
     "v1/voices/<str:voice_id>": elevenlabs(USERS_OF_VOICES, "GET DELETE", by_name(voice)),
     "v1/voices/settings/default": elevenlabs(USERS_OF_VOICES, "GET"),
     "v1/voices/<str:voice_id>/settings": elevenlabs(USERS_OF_VOICES, "GET", by_name(voice)),
+    "v1/voices/<str:voice_id>/settings/edit": elevenlabs("voices", "POST", by_name(voice)),
+    "v1/voices/<str:voice_id>/edit": elevenlabs("voices", "POST", by_name(voice)),
+    "v1/voices/<str:voice_id>/samples/<uuid:sample_id>": elevenlabs("voices", "DELETE", by_name(voice)),
+    "v1/voices/<str:voice_id>/samples/<uuid:sample_id>/audio": elevenlabs("voices", "GET", by_name(voice)),
     "v2/voices": elevenlabs(USERS_OF_VOICES, "GET"),
     "v1/models": elevenlabs(None, "GET"),
     "v1/history": elevenlabs("synthesize", "GET"),
     "v1/history/<str:item_id>": elevenlabs("synthesize", "GET DELETE", by_name(synthesis)),
-    "v1/history/<str:item_id>/audio": elevenlabs("synthesize", "GET", by_name(synthesis), file=True),
+    "v1/history/<str:item_id>/audio": elevenlabs("synthesize", "GET", by_name(synthesis)),
+    "v1/history/download": elevenlabs("synthesize", "POST"),
     "v1/user": elevenlabs(None, "GET"),
     "v1/user/subscription": elevenlabs(None, "GET"),
 }

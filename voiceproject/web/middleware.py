@@ -97,6 +97,30 @@ class RequestMiddleware:
         log.info("%s %s %s", method, request.path, status, extra=extra)
 
 
+def compat_path(host: str, path: str) -> str:
+    """The path that is meant on a host of COMPAT_HOSTS: all but /health is under its service's prefix, so that neither
+    the console nor the API can be reached by such a name. On other hosts it is the path itself. host: as it was sent.
+    """
+    service = settings.COMPAT_HOSTS.get(re.sub(r":\d+$", "", host).lower().rstrip("."))
+    if service is None or path == "/health" or path.startswith(f"/{service}/"):
+        return path
+    return f"/{service}{path}"
+
+
+class CompatHostMiddleware:
+    """Serves other services' routes at the root of hosts of their own. See `compat_path`."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if settings.COMPAT_HOSTS:
+            path = compat_path(request.META.get("HTTP_HOST", ""), request.path_info)
+            if path != request.path_info:
+                request.path_info = request.path = path
+        return self.get_response(request)
+
+
 class PageBodyMiddleware:
     """Refuses a large body outside the APIs, whose views look at the length themselves once they know who asks.
 

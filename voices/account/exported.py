@@ -105,7 +105,8 @@ PARTS = {
     "voices.Voice": Part(
         "voices", "tenant",
         ("id", "name", "description", "language", "reference", "reference_hash", "reference_transcript",
-         "reference_frames", "reference_rate", "reference_bytes", "taken_down_at", "created_at", "updated_at"),
+         "reference_frames", "reference_rate", "reference_bytes", "speaking_style", "taken_down_at",
+         "created_at", "updated_at"),
         withheld=frozenset({"tenant"}),
     ),
     "voices.VoiceAlias": Part(

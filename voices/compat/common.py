@@ -39,6 +39,7 @@ from voices.speech.models import Synthesis, warning_header
 from voices.speech.serializers import MAX_SEED, SpeakTextSerializer, check_text
 
 WAV_HEADER_BYTES = 44
+PCM_RATE = 24_000  # of OpenAI's `pcm`, in Hz
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 
 

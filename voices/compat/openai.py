@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings
+from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
@@ -25,6 +27,7 @@ from voiceproject.media.formats import CONTENT_TYPES, Output
 from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField, tell_choices
 from voices.compat.common import (
+    PCM_RATE,
     CompatView,
     Reshaped,
     Speaking,
@@ -48,7 +51,6 @@ from voices.text.languages import language_code
 
 MAX_INPUT_CHARACTERS = 4096
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
-PCM_RATE = 24_000
 MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 AUDIO_TOKENS_A_SECOND, CHARACTERS_A_TOKEN = 20, 4
 MAX_PAGE = 100
@@ -204,19 +206,57 @@ class CreateVoiceSerializer(serializers.Serializer):
     consent = serializers.CharField(max_length=100)
 
 
+class OpenlyListed(OpenAIView):
+    """Lists that Open WebUI asks for without a key. With OPEN_VOICES_OF they are that user's then."""
+
+    @property
+    def keyless(self) -> bool:
+        if not settings.OPEN_VOICES_OF or self.request.method not in ("GET", "HEAD"):
+            return False
+        # A key in the URL is refused here too.
+        return not any(self.request.META.get(name) for name in ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "QUERY_STRING"))
+
+    def get_authenticators(self) -> Any:
+        return [] if self.keyless else super().get_authenticators()
+
+    def get_permissions(self) -> Any:
+        return [] if self.keyless else super().get_permissions()
+
+    def owner(self, request: Request) -> Any:
+        """Whose voices are listed; None where there is no such user."""
+        if not self.keyless:
+            return request.user
+        return User.objects.filter(username=settings.OPEN_VOICES_OF, is_active=True).first()
+
+
 @extend_schema(exclude=True)
-class VoicesView(OpenAIView):
+class AudioModelsView(OpenlyListed):
+    """What Open WebUI takes its list of models from."""
+
+    required_scope = None
+
+    def get(self, request: Request) -> Response:
+        return Response({"models": [{"id": name, "name": name} for name in _model_names()]})
+
+
+@extend_schema(exclude=True)
+class VoicesView(OpenlyListed):
+    """With `voices` beside OpenAI's `data`: Open WebUI and OpenReader read that."""
+
     @property
     def required_scope(self) -> Any:
         return "voices" if self.request.method == "POST" else ("voices", "synthesize", "covers")
 
     def get(self, request: Request) -> Response:
-        own = Voice.objects.for_tenant(request.user).filter(taken_down_at=None)
+        owner = self.owner(request)
+        own = Voice.objects.for_tenant(owner).filter(taken_down_at=None) if owner is not None else ()
         built_in = [
             {"id": name, "object": "audio.voice", "created_at": 0, "name": name.title(), "type": "preset"}
             for name in speakers.presets()
         ]
-        return Response({"object": "list", "data": [*map(_voice, own), *built_in], "has_more": False})
+        data = [*map(_voice, own), *built_in]
+        short = [{"id": voice["id"], "name": voice["name"]} for voice in data]
+        return Response({"object": "list", "data": data, "voices": short, "has_more": False})
 
     def post(self, request: Request) -> Response:
         if isinstance(request.data, dict) and request.data.get("type") == "prompt":

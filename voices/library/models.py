@@ -46,6 +46,9 @@ class Voice(models.Model):
     reference_bytes = models.PositiveBigIntegerField(
         _("reference bytes"), default=0, db_default=0, help_text=_("Of its file")
     )
+    speaking_style = models.JSONField(
+        _("speaking style"), default=dict, blank=True, help_text=_("What ElevenLabs' clients have set for it")
+    )
     taken_down_at = models.DateTimeField(
         _("taken down at"), null=True, help_text=_("By an operator: it cannot be used any more")
     )

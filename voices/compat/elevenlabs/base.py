@@ -23,6 +23,7 @@ OUTPUTS = {
     "ulaw_8000": Output("ulaw", 8_000),
     "alaw_8000": Output("alaw", 8_000),
 }  # fmt: skip
+OUTPUT_NAMES = {output: name for name, output in OUTPUTS.items()}
 DEFAULT_OUTPUT = "mp3_44100_128"
 NO_LIMIT = 2**31 - 1
 TEMPERATURE_A_STABILITY = 0.9  # stability 0 is temperature 1.0, stability 1 is 0.1

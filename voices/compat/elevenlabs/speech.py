@@ -28,7 +28,7 @@ from voices.compat.common import (
     recode,
     streaming_response,
 )
-from voices.compat.elevenlabs.base import TEMPERATURE_A_STABILITY, ElevenLabsView
+from voices.compat.elevenlabs.base import OUTPUT_NAMES, TEMPERATURE_A_STABILITY, ElevenLabsView
 from voices.engines import configured
 from voices.keys.auth import credentials
 from voices.keys.models import ApiKey
@@ -57,7 +57,9 @@ class TextToSpeechSerializer(serializers.Serializer):
 
 def own_fields(asked: dict[str, Any], speaker: str | Voice) -> dict[str, Any]:
     """A TextToSpeechSerializer's fields in our terms, as Speaking takes them. Raises ValidationError."""
-    style = asked.get("voice_settings") or {}
+    style = {name: value for name, value in (asked.get("voice_settings") or {}).items() if value is not None}
+    if isinstance(speaker, Voice):
+        style = {**speaker.speaking_style, **style}
     fields: dict[str, Any] = {"text": asked["text"], "model_id": model_id(asked.get("model_id") or "")}
     if isinstance(speaker, Voice):
         fields["voice_id"] = str(speaker.pk)
@@ -146,7 +148,7 @@ class TextToSpeechView(ElevenLabsView):
         asked = serializer.validated_data
         speaker = speakers.find(tenant, voice_id)
         fields = own_fields(asked, speaker)
-        speaking = Speaking(request, speaker, fields, streamed=self.streamed)
+        speaking = Speaking(request, speaker, fields, streamed=self.streamed, output=OUTPUT_NAMES[output])
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)
         for name, value in headers(request, key, speaking).items():
             response[name] = value
