@@ -90,6 +90,13 @@ def test_speech_comes_in_each_output_format(client: ElevenLabs, name: str) -> No
         assert 8 * len(content) / (len(samples) / rate) / 1000 == pytest.approx(OUTPUTS[name].kbps, rel=0.25)
 
 
+def test_a_format_may_be_named_without_its_rate(tenant: Tenant, client: ElevenLabs) -> None:
+    for name, kind in (("opus", "audio/ogg"), ("mp3", "audio/mpeg"), ("wav", "audio/wav")):
+        url = f"/elevenlabs/v1/text-to-speech/alloy?output_format={name}"
+        answer = tenant.client.post(url, {"text": "Hello."}, format="json")
+        assert (answer.status_code, answer["Content-Type"].partition(";")[0]) == (200, kind)
+
+
 def test_a_voice_is_added_used_listed_and_deleted(
     client: ElevenLabs, voice_id: str, engine: FakeEngine, tenant: Tenant
 ) -> None:
