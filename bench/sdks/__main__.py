@@ -154,7 +154,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sdks-") as name:
         work = Path(name)
         tools = (arguments.tools or work / "tools").absolute()
-        os.environ["OPEN_VOICES_OF"] = "api"
+        os.environ.update(OPEN_VOICES_OF="demo", COMPAT_HOSTS="eleven.example.com=elevenlabs")
         with server(work) as (base, key):
             prepare(base, key)
             wav = SAMPLES / "reference.flac"

@@ -1,4 +1,4 @@
-"""What the programs here share: each tries features, and tells of each on a line of its own. Runs in any environment."""
+"""What the programs here share: each tries features, and tells of each on a line. Runs in any environment."""
 
 from __future__ import annotations
 

@@ -39,5 +39,5 @@ await tell('History', async () => {
   return (await all(client.history.getAudio ? client.history.getAudio(id) : client.history.audio.get(id))).length
 })
 await tell('Errors', async () => {
-  try { await speak('nobody') } catch (error) { return error.statusCode === 404 && error.body.detail.code === 'voice_not_found' }
+  try { await speak('nobody') } catch (error) { return error.statusCode === 404 && (!newer || error.body.detail.code === 'voice_not_found') }
 })

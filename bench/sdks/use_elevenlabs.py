@@ -1,13 +1,31 @@
 """elevenlabs for Python, 1.x and 2.x."""
 
 import sys
+from importlib.metadata import version
 
+import httpx
 from elevenlabs.client import ElevenLabs
 from elevenlabs.core.api_error import ApiError
 from telling import tail_is_speech, tell
 
 base, key, wav = sys.argv[1:4]
-client = ElevenLabs(base_url=f"{base}/elevenlabs", api_key=key)
+
+
+class ToServer(httpx.HTTPTransport):
+    """In place of a proxy on port 80: connects to the server, and leaves the name that is asked for."""
+
+    def handle_request(self, request):
+        to = httpx.URL(base)
+        request.url = request.url.copy_with(scheme=to.scheme, host=to.host, port=to.port)
+        return super().handle_request(request)
+
+
+if version("elevenlabs").startswith("1."):
+    # It takes the host of base_url alone, for which COMPAT_HOSTS is.
+    http = httpx.Client(transport=ToServer(), timeout=60)
+    client = ElevenLabs(base_url="http://eleven.example.com/elevenlabs", api_key=key, httpx_client=http)
+else:
+    client = ElevenLabs(base_url=f"{base}/elevenlabs", api_key=key)
 SAID = {"text": "Hello from a client.", "model_id": "eleven_multilingual_v2"}
 
 
