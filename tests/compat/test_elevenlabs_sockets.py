@@ -433,6 +433,26 @@ def test_a_socket_ends_with_its_key_its_voice_and_its_quota(
     assert time.monotonic() - ended < 5
 
 
+def test_what_a_stranger_may_send_harms_nobody(server: Server, tenant: Tenant, voice_id: str) -> None:
+    with Talk(server, voice_id, tenant.secret) as large:
+        large.send({"text": "a" * 900_000})
+        assert (large.to_end()["error"], large.code) == ("validation_error", 1008)
+    with (
+        Talk(server, voice_id, tenant.secret, "multi-stream-input") as one,
+        Talk(server, voice_id, tenant.secret, "multi-stream-input") as two,
+    ):
+        # The same name on two connections is two contexts.
+        for talk, text in ((one, "This is the first."), (two, "Here is another one, and it is longer.")):
+            talk.send({"text": text, "context_id": "same", "flush": True, "colour": ["blue"], "voice_settings": None})
+            talk.send({"context_id": "same", "close_context": True})
+        for talk in (one, two):
+            talk.until_final("same")
+        assert 0 < len(one.content("same")) < len(two.content("same"))
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        Talk(server, voice_id, None, **{"xi-api-key": tenant.secret})
+    assert refused.value.status_code == 401
+
+
 def test_a_stopping_server_lets_the_sentence_under_way_be_heard(server: Server, tenant: Tenant, voice_id: str) -> None:
     """The last test here: its server is gone afterwards."""
     server.fake.hold_at = 1
