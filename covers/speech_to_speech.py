@@ -32,10 +32,10 @@ from voiceproject.telemetry.logging import current
 from voiceproject.web.api import SizedFileField, client_gone, warning_headers
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import title_of, upload_path
-from voices.compat.common import find_speaker, marked, streaming_response
+from voices.compat.common import marked, streaming_response
 from voices.compat.elevenlabs.base import ElevenLabsView
 from voices.keys.auth import credentials
-from voices.library import selection
+from voices.library import selection, speakers
 from voices.library.models import Voice
 
 STREAM_BLOCK_BYTES = 16 * 1024
@@ -65,7 +65,7 @@ class SpeechToSpeechView(ElevenLabsView):
         output = self.output(request, streamed=self.streamed)
         serializer = SpeechToSpeechSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        voice = find_speaker(tenant, voice_id)
+        voice = speakers.find(tenant, voice_id)
         if not isinstance(voice, Voice):
             message = "A premade voice cannot be converted to; save a voice and send its id."
             raise PublicError("validation_error", f"voice_id: {message}", {"voice_id": [message]})

@@ -222,6 +222,16 @@ class Env:
     def hosts(self, name: str, default: list[str]) -> list[str]:
         return [check_host(name, host) for host in self.words(name, default)]
 
+    def pairs(self, name: str, choices: tuple[str, ...]) -> dict[str, str]:
+        """`host=choice` pairs, separated by commas: each host, in small letters, with its choice."""
+        found: dict[str, str] = {}
+        for word in self.words(name, []):
+            host, separator, choice = (part.strip().lower() for part in word.partition("="))
+            if not separator or choice not in choices or host in found or host.startswith((".", "*")):
+                raise BadSetting(name, f"must be host=one of {', '.join(choices)}, each host once; not {word!r}")
+            found[check_host(name, host)] = choice
+        return found
+
     def absolute(self, name: str, path: str) -> Path:
         """A path in the value of the setting `name`, from where that value counts from."""
         return (Path.cwd() if name in os.environ else self.home) / Path(path).expanduser()

@@ -59,7 +59,8 @@ class JobKind:
 
 @dataclass(frozen=True)
 class WebSocketRoute:
-    """Where WebSockets are taken. path: matches whole paths. scopes: the key needs one of them.
+    """Where WebSockets are taken. path: matches whole paths; template: what metrics and logs call it, as Django writes
+    routes. scopes: the key needs one of them.
 
     handle: a coroutine function, given the Socket and the groups of the path; the socket is closed when it returns.
     secret_in: where a key may also come in the first message: finds it there, "" where there is none.
@@ -70,6 +71,7 @@ class WebSocketRoute:
     path: re.Pattern[str]
     scopes: tuple[str, ...]
     handle: Callable[..., Coroutine[Any, Any, None]]
+    template: str
     secret_in: Callable[[str | bytes], str] | None = None
     error_body: Callable[[Any, str], dict[str, Any]] | None = None
     last_message: Callable[[Any, int], str] | None = None

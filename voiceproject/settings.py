@@ -88,6 +88,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # Outermost: every answer, also one made by a middleware below, carries the request id and is logged.
     "voiceproject.web.middleware.RequestMiddleware",
+    "voiceproject.web.middleware.CompatHostMiddleware",
     "voiceproject.web.compression.TextCompressionMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -208,6 +209,10 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 # --- Browsers --------------------------------------------------------------------------------------------------------
+
+COMPAT_HOSTS = env.pairs("COMPAT_HOSTS", ("openai", "elevenlabs", "gptsovits"))
+ALLOWED_HOSTS = [*ALLOWED_HOSTS, *(host for host in COMPAT_HOSTS if host not in ALLOWED_HOSTS)]
+OPEN_VOICES_OF = env.text("OPEN_VOICES_OF")
 
 CORS_ORIGINS = [
     check_url("CORS_ORIGINS", origin, ("http", "https"), origin=True)
@@ -341,6 +346,7 @@ C2PA_CERT = env.optional_path("C2PA_CERT")
 C2PA_KEY = env.optional_path("C2PA_KEY")
 if bool(C2PA_CERT) != bool(C2PA_KEY):
     raise BadSetting("C2PA_CERT" if C2PA_KEY else "C2PA_KEY", "is missing: set both, or neither")
+WAV_MANIFEST = env.flag("WAV_MANIFEST", True)
 
 # --- Covers ----------------------------------------------------------------------------------------------------------
 

@@ -22,10 +22,12 @@ from voices.compat import openai
 from voices.compat.elevenlabs import account as elevenlabs_account
 from voices.compat.elevenlabs import base as elevenlabs_base
 from voices.compat.elevenlabs import dictionaries as elevenlabs_dictionaries
+from voices.compat.elevenlabs import history as elevenlabs_history
 from voices.compat.elevenlabs import speech as elevenlabs_speech
 from voices.compat.elevenlabs import voices as elevenlabs_voices
 from voices.keys.api import KeyViewSet
 from voices.lexicons.api import LexiconViewSet
+from voices.library.aliases_api import AliasesView, AliasView
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
 from voices.speech.normalize import NormalizeView
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
@@ -94,6 +96,8 @@ urlpatterns = [
         name="lexicon",
     ),
     path(f"{API}/voice/lexicons/<uuid:pk>/pls", LexiconViewSet.as_view({"get": "pls"}), name="lexicon-pls"),
+    path(f"{API}/voice/aliases", AliasesView.as_view(), name="voice-aliases"),
+    path(f"{API}/voice/aliases/<str:alias>", AliasView.as_view(), name="voice-alias"),
     path(f"{API}/voice/consent", StandingConsentView.as_view(), name="standing-consent"),
     path(f"{API}/voice/quality", QualityView.as_view(), name="quality"),
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
@@ -133,6 +137,7 @@ urlpatterns = [
 # For the clients of other services, each on a prefix of its own: both have a /v1/models.
 urlpatterns += [
     path("openai/v1/audio/speech", openai.SpeechView.as_view(), name="openai-speech"),
+    path("openai/v1/audio/models", openai.AudioModelsView.as_view(), name="openai-audio-models"),
     path("openai/v1/audio/voices", openai.VoicesView.as_view(), name="openai-voices"),
     path("openai/v1/audio/voices/<str:name>", openai.VoiceView.as_view(), name="openai-voice"),
     path("openai/v1/audio/voice_consents", openai.ConsentsView.as_view(), name="openai-consents"),
@@ -169,17 +174,42 @@ urlpatterns += [
         elevenlabs_voices.VoiceSettingsView.as_view(),
         name="elevenlabs-voice-settings",
     ),
+    path(
+        "elevenlabs/v1/voices/<str:voice_id>/settings/edit",
+        elevenlabs_voices.EditVoiceSettingsView.as_view(),
+        name="elevenlabs-edit-voice-settings",
+    ),
+    path(
+        "elevenlabs/v1/voices/<str:voice_id>/edit",
+        elevenlabs_voices.EditVoiceView.as_view(),
+        name="elevenlabs-edit-voice",
+    ),
+    path(
+        "elevenlabs/v1/voices/<str:voice_id>/samples/<uuid:sample_id>",
+        elevenlabs_voices.SampleView.as_view(),
+        name="elevenlabs-sample",
+    ),
+    path(
+        "elevenlabs/v1/voices/<str:voice_id>/samples/<uuid:sample_id>/audio",
+        elevenlabs_voices.SampleAudioView.as_view(),
+        name="elevenlabs-sample-audio",
+    ),
     path("elevenlabs/v2/voices", elevenlabs_voices.VoicesV2View.as_view(), name="elevenlabs-voices-v2"),
     path("elevenlabs/v1/models", elevenlabs_account.ModelsView.as_view(), name="elevenlabs-models"),
-    path("elevenlabs/v1/history", elevenlabs_account.HistoryView.as_view(), name="elevenlabs-history"),
+    path("elevenlabs/v1/history", elevenlabs_history.HistoryView.as_view(), name="elevenlabs-history"),
+    path(
+        "elevenlabs/v1/history/download",
+        elevenlabs_history.DownloadView.as_view(),
+        name="elevenlabs-history-download",
+    ),
     path(
         "elevenlabs/v1/history/<str:item_id>",
-        elevenlabs_account.HistoryItemView.as_view(),
+        elevenlabs_history.HistoryItemView.as_view(),
         name="elevenlabs-history-item",
     ),
     path(
         "elevenlabs/v1/history/<str:item_id>/audio",
-        elevenlabs_account.HistoryAudioView.as_view(),
+        elevenlabs_history.HistoryAudioView.as_view(),
         name="elevenlabs-history-audio",
     ),
     path(

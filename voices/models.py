@@ -2,7 +2,7 @@
 
 from voices.keys.models import ApiKey, all_scopes
 from voices.lexicons.models import Lexicon, LexiconVersion
-from voices.library.models import Consent, EngineData, RecordedConsent, StandingConsent, Voice, VoiceSample
+from voices.library.models import Consent, EngineData, RecordedConsent, StandingConsent, Voice, VoiceAlias, VoiceSample
 from voices.speech.models import EngineModel, Synthesis
 
 # Migrations name voices.models.all_scopes.
@@ -17,6 +17,7 @@ __all__ = [
     "StandingConsent",
     "Synthesis",
     "Voice",
+    "VoiceAlias",
     "VoiceSample",
     "all_scopes",
 ]

@@ -18,6 +18,7 @@ from django.db import connection
 from elevenlabs import VoiceSettings
 from elevenlabs.client import ElevenLabs
 from elevenlabs.core.api_error import ApiError
+from elevenlabs.errors import UnprocessableEntityError
 
 from covers import commands
 from covers import tasks as cover_tasks
@@ -87,6 +88,13 @@ def test_speech_comes_in_each_output_format(client: ElevenLabs, name: str) -> No
             assert container.streams.audio[0].bit_rate == 1000 * OUTPUTS[name].kbps
     elif OUTPUTS[name].kbps:
         assert 8 * len(content) / (len(samples) / rate) / 1000 == pytest.approx(OUTPUTS[name].kbps, rel=0.25)
+
+
+def test_a_format_may_be_named_without_its_rate(tenant: Tenant, client: ElevenLabs) -> None:
+    for name, kind in (("opus", "audio/ogg"), ("mp3", "audio/mpeg"), ("wav", "audio/wav")):
+        url = f"/elevenlabs/v1/text-to-speech/alloy?output_format={name}"
+        answer = tenant.client.post(url, {"text": "Hello."}, format="json")
+        assert (answer.status_code, answer["Content-Type"].partition(";")[0]) == (200, kind)
 
 
 def test_a_voice_is_added_used_listed_and_deleted(
@@ -165,7 +173,7 @@ def test_a_stream_begins_before_the_last_sentence_is_made(client: ElevenLabs, en
     status, detail = refused(
         lambda: b"".join(client.text_to_speech.stream("alloy", text=TEXT, output_format="wav_8000"))
     )
-    assert (status, detail["param"]) == (400, "output_format")
+    assert (status, detail["param"]) == (422, "output_format")
 
 
 def test_timestamps_tell_when_each_character_is_said(client: ElevenLabs) -> None:
@@ -230,7 +238,7 @@ def test_a_recording_is_said_again_in_a_saved_voice(
     jobs = list(CoverJob.objects.all())
     assert [(job.status, job.input_kind, str(job.voice_id)) for job in jobs] == [("succeeded", "vocals", voice_id)] * 2
     status, detail = refused(lambda: b"".join(client.speech_to_speech.convert("alloy", audio=("a.wav", tone))))
-    assert (status, detail["param"]) == (400, "voice_id")
+    assert (status, detail["param"]) == (422, "voice_id")
 
 
 def test_history_models_and_the_user_are_told(client: ElevenLabs, voice_id: str) -> None:
@@ -257,17 +265,19 @@ def test_errors_have_their_shape(client: ElevenLabs, live_server: Any, tenant: T
     assert (status, detail["code"], detail["type"]) == (401, "invalid_api_key", "authentication_error")
     assert detail["request_id"]
     status, detail = refused(lambda: b"".join(client.text_to_speech.convert("alloy", text="")))
-    assert (status, detail["code"], detail["param"]) == (400, "validation_error", "text")
+    assert (status, detail["code"], detail["param"]) == (422, "validation_error", "text")
+    with pytest.raises(UnprocessableEntityError):
+        b"".join(client.text_to_speech.convert("alloy", text=""))
     for language in ("fr", "ko"):  # The second is known, and not spoken by this engine.
         speak = functools.partial(client.text_to_speech.convert, "alloy", text=TEXT, language_code=language)
         status, detail = refused(lambda speak=speak: b"".join(speak()))
         assert (status, detail["param"], detail["message"].split(": ")[1]) == (
-            400,
+            422,
             "language_code",
             "Must be one of auto, zh (Chinese), en (English), ja (Japanese).",
         )
     answer = tenant.client.post("/elevenlabs/v1/text-to-speech/alloy", "a text", format="json")
-    assert (answer.status_code, answer.json()["detail"]["param"]) == (400, None)
+    assert (answer.status_code, answer.json()["detail"]["param"]) == (422, None)
     status, detail = refused(lambda: client.history.get("nothing"))
     assert (status, detail["code"]) == (404, "not_found")
     settings.MONTHLY_AUDIO_SECONDS = 1

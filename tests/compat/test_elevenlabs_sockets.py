@@ -456,3 +456,45 @@ def test_words_are_said_by_the_dictionaries_of_the_first_message(server: Server,
         talk.send(first, {"text": "We use SQL here. "}, {"text": ""})
         assert "There is no such lexicon" in talk.to_end()["message"]
     assert talk.code == 1008
+
+
+def test_what_a_stranger_may_send_harms_nobody(server: Server, tenant: Tenant, voice_id: str) -> None:
+    with Talk(server, voice_id, tenant.secret) as large:
+        large.send({"text": "a" * 900_000})
+        assert (large.to_end()["error"], large.code) == ("validation_error", 1008)
+    with (
+        Talk(server, voice_id, tenant.secret, "multi-stream-input") as one,
+        Talk(server, voice_id, tenant.secret, "multi-stream-input") as two,
+    ):
+        # The same name on two connections is two contexts.
+        for talk, text in ((one, "This is the first."), (two, "Here is another one, and it is longer.")):
+            talk.send({"text": text, "context_id": "same", "flush": True, "colour": ["blue"], "voice_settings": None})
+            talk.send({"context_id": "same", "close_context": True})
+        for talk in (one, two):
+            talk.until_final("same")
+        assert 0 < len(one.content("same")) < len(two.content("same"))
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        Talk(server, voice_id, None, **{"xi-api-key": tenant.secret})
+    assert refused.value.status_code == 401
+
+
+def test_a_stopping_server_lets_the_sentence_under_way_be_heard(server: Server, tenant: Tenant, voice_id: str) -> None:
+    """The last test here: its server is gone afterwards."""
+    server.fake.hold_at = 1
+    with Talk(server, voice_id, tenant.secret) as talk, Talk(server, voice_id, tenant.secret) as idle:
+        talk.send({"text": f"{TEXT} ", "flush": True})
+        while not talk.content():
+            talk.next()
+        until(lambda: server.fake.begun == 2)
+        server.process.terminate()
+        assert (idle.next(), idle.code) == (None, 1012)
+        server.fake.gate.set()
+        talk.to_end()
+        assert (talk.code, talk.reason) == (1012, "the server stops")
+        said = "".join("".join(message["alignment"]["chars"]) for message in talk.came if message.get("alignment"))
+        assert said.strip() == TEXT[: TEXT.index("This")].strip()
+        ends = [message["alignment"] for message in talk.came if message.get("alignment")][-1]
+        aligned = (ends["charStartTimesMs"][-1] + ends["charDurationsMs"][-1]) / 1000
+        assert len(talk.content()) / 2 / 24_000 == pytest.approx(aligned, abs=0.05), "all of it, and no more"
+        assert talk.came[-1]["isFinal"] is True
+    assert server.process.wait(40) == 0

@@ -176,10 +176,24 @@ def test_odd_bodies_are_errors_of_their_shape(tenant: Tenant, engine: FakeEngine
 
 
 def test_what_is_made_whole_is_signed(tenant: Tenant, engine: FakeEngine) -> None:
-    for format in ("mp3", "wav", "flac"):
+    for format in ("mp3", "flac"):
         content = tenant.client.post(SPEECH, {**ASKED, "response_format": format}, "json").content
         form = {"file": SimpleUploadedFile(f"x.{format}", content)}
         assert tenant.client.post("/api/v1/provenance/verify", form).json()["manifest_valid"] is True
+
+
+def test_what_clients_leave_out_or_send_as_null_is_the_default(tenant: Tenant, engine: FakeEngine) -> None:
+    left_out = {"model": None, "response_format": None, "speed": None, "stream_format": None, "instructions": None}
+    for extra in ({}, left_out, {"model": "", "speed": 1, "response_format": ""}, {"lang_code": "a", "volume": 3}):
+        answer = tenant.client.post(SPEECH, {"input": TEXT, "voice": "alloy", **extra}, "json")
+        assert (answer.status_code, answer["Content-Type"]) == (200, "audio/mpeg"), (extra, answer.content)
+    assert [(request.model_id, request.speed) for request in engine.requests] == 4 * [(None, 1.0)]
+
+
+@pytest.mark.parametrize("path", ["/openai/v1//audio/speech", "/openai//v1/audio//speech//"])
+def test_a_base_url_with_a_slash_at_its_end_works(tenant: Tenant, path: str) -> None:
+    assert tenant.client.post(path, ASKED, "json").status_code == 200
+    assert tenant.client.get("/api/v1//voice/models").status_code == 404
 
 
 def test_a_browser_may_ask_with_the_keys_of_either(live_server: Any) -> None:

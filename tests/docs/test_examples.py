@@ -31,7 +31,7 @@ RUN = ("bash", "python", "javascript")
 SHOWN = ("json", "dotenv", "text")
 # How many examples of each page are marked as not run. A new one is counted here, with its reason on the page.
 NOT_RUN = {
-    "clients.md": 1,
+    "elevenlabs-clients.md": 1,
     "CONTRIBUTING.md": 2,
     "deployment.md": 4,
     "gpt-sovits.md": 2,

@@ -280,6 +280,7 @@ def test_a_place_that_cannot_be_used_is_told_by_every_process(
 
 
 MALFORMED = [
+    ("COMPAT_HOSTS", "tts.example.com=console"),
     ("MAX_UPLOAD_SIZE", "10MB"),
     ("MAX_UPLOAD_SIZE", "0"),
     ("SOVITS_TIMEOUT", "-5"),

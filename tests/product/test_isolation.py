@@ -26,7 +26,18 @@ from rest_framework.test import APIClient
 
 from tests.fakes.engine import FakeEngine
 from tests.support.audio import upload
-from tests.support.owned import ROUTES, cover, delivery, key, lexicon, path_of, recorded_consent, synthesis, voice
+from tests.support.owned import (
+    ROUTES,
+    alias,
+    cover,
+    delivery,
+    key,
+    lexicon,
+    path_of,
+    recorded_consent,
+    synthesis,
+    voice,
+)
 from tests.support.tenants import Tenant
 from voiceproject.registry import registry
 from voiceproject.server import websockets
@@ -95,6 +106,8 @@ API = {
     "voice/lexicons": Api("voices", "GET POST"),
     "voice/lexicons/<uuid:pk>": Api("voices", "GET PATCH DELETE", lexicon),
     "voice/lexicons/<uuid:pk>/pls": Api("voices", "GET", lexicon),
+    "voice/aliases": Api("voices", "GET PUT"),
+    "voice/aliases/<str:alias>": Api("voices", "DELETE", alias),
     "voice/consent": Api("voices", "GET PUT DELETE"),
     "voice/quality": Api(("voices", "synthesize"), "POST"),
     "provenance/verify": Api(None, "POST"),
@@ -123,6 +136,7 @@ def elevenlabs(scope: Scope, methods: str, owned: Any = None, file: bool = False
 
 COMPATIBLE = {
     "audio/speech": openai("synthesize", "POST"),
+    "audio/models": openai(None, "GET"),
     "audio/voices": openai(USERS_OF_VOICES, "GET POST"),
     "audio/voices/<str:name>": openai("voices", "DELETE", by_name(voice)),
     "audio/voice_consents": openai("voices", "GET POST"),
@@ -143,11 +157,14 @@ COMPATIBLE = {
     "v1/voices/<str:voice_id>": elevenlabs(USERS_OF_VOICES, "GET DELETE", by_name(voice)),
     "v1/voices/settings/default": elevenlabs(USERS_OF_VOICES, "GET"),
     "v1/voices/<str:voice_id>/settings": elevenlabs(USERS_OF_VOICES, "GET", by_name(voice)),
+    "v1/voices/<str:voice_id>/settings/edit": elevenlabs("voices", "POST", by_name(voice)),
+    "v1/voices/<str:voice_id>/edit": elevenlabs("voices", "POST", by_name(voice)),
+    "v1/voices/<str:voice_id>/samples/<uuid:sample_id>": elevenlabs("voices", "DELETE", by_name(voice)),
+    "v1/voices/<str:voice_id>/samples/<uuid:sample_id>/audio": elevenlabs("voices", "GET", by_name(voice)),
     "v2/voices": elevenlabs(USERS_OF_VOICES, "GET"),
     "v1/models": elevenlabs(None, "GET"),
     "v1/history": elevenlabs("synthesize", "GET"),
     "v1/history/<str:item_id>": elevenlabs("synthesize", "GET DELETE", by_name(synthesis)),
-    "v1/history/<str:item_id>/audio": elevenlabs("synthesize", "GET", by_name(synthesis), file=True),
     "v1/pronunciation-dictionaries": elevenlabs(USERS_OF_VOICES, "GET"),
     "v1/pronunciation-dictionaries/add-from-file": elevenlabs("voices", "POST"),
     "v1/pronunciation-dictionaries/add-from-rules": elevenlabs("voices", "POST"),
@@ -159,6 +176,8 @@ COMPATIBLE = {
     "v1/pronunciation-dictionaries/<str:name>/<str:version>/download": elevenlabs(
         USERS_OF_VOICES, "GET", by_name(lexicon)
     ),
+    "v1/history/<str:item_id>/audio": elevenlabs("synthesize", "GET", by_name(synthesis)),
+    "v1/history/download": elevenlabs("synthesize", "POST"),
     "v1/user": elevenlabs(None, "GET"),
     "v1/user/subscription": elevenlabs(None, "GET"),
 }

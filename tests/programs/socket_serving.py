@@ -22,4 +22,6 @@ def post_worker_init(worker: object) -> None:  # type: ignore[no-redef]
                 raise RuntimeError("broken")
             await socket.send(message if isinstance(message, bytes) else f"{name}: {message}")
 
-    registry.websockets.append(WebSocketRoute(re.compile(r"/echo/(?P<name>[a-z]+)"), ("synthesize",), echo))
+    registry.websockets.append(
+        WebSocketRoute(re.compile(r"/echo/(?P<name>[a-z]+)"), ("synthesize",), echo, "echo/<str:name>")
+    )

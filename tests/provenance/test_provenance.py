@@ -355,6 +355,64 @@ def test_what_carries_no_manifest_is_known_by_its_hash(
     assert verify(content)["how"] == "hash"
 
 
+def samples_to_a_naive_parser(wav: bytes) -> np.ndarray:
+    """int16: all that follows the header of `data`, as LiveKit's decoder and others take it, with other chunks skipped
+    by the size that they tell."""
+    assert (wav[:4], wav[8:12]) == (b"RIFF", b"WAVE")
+    at = 12
+    while wav[at : at + 4] != b"data":
+        at += 8 + int.from_bytes(wav[at + 4 : at + 8], "little")
+    rest = wav[at + 8 :]
+    return np.frombuffer(rest[: len(rest) // 2 * 2], "<i2")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_naive_parser_hears_speech_alone_in_what_is_made_for_clients_of_speech(
+    say: Callable[..., Any], api: APIClient, verify: Callable[..., Any], reference_wav: bytes, settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Babbler, "presets", ("female",), raising=False)
+    signed = say()
+    heard, _ = sf.read(io.BytesIO(signed.content), dtype="int16")
+    assert len(samples_to_a_naive_parser(signed.content)) > len(heard) + 1000, "the manifest is heard"
+    openai = {"input": "One two three.", "voice": "alloy", "model": "tts-1", "response_format": "wav"}
+    stored = f"/api/v1/voice/syntheses/{signed['X-Synthesis-ID']}/audio"
+
+    def made() -> Any:
+        return api.post(SPEECH, {"text": "One two three.", "reference_audio": upload(reference_wav)})
+
+    bare: dict[str, Any] = {
+        "asked": api.post(
+            f"{SPEECH}?manifest=false", {"text": "One two three.", "reference_audio": upload(reference_wav)}
+        ),
+        "later": api.get(f"{stored}?manifest=false"),
+        "openai": api.post("/openai/v1/audio/speech", openai, format="json"),
+        "elevenlabs": api.post(
+            "/elevenlabs/v1/text-to-speech/alloy?output_format=wav_24000", {"text": "One two three."}, format="json"
+        ),
+    }
+    settings.WAV_MANIFEST = False
+    bare["setting"] = made()
+    for name, response in bare.items():
+        assert response.status_code == 200, (name, response.content)
+        assert np.array_equal(samples_to_a_naive_parser(response.content), heard), name
+        assert np.array_equal(np.frombuffer(response.content[44:], "<i2"), heard), f"{name}: a header of 44 bytes"
+        assert verify(response.content) | {"made_at": None} == {
+            "made_here": True, "made_at": None, "how": "hash", "kind": "synthesis", "manifest": "none",
+            "manifest_valid": None,
+        }, name  # fmt: skip
+    make_landmarks()
+    assert verify(mp3(heard / np.float32(32_768), RATE))["how"] == "fingerprint"
+    assert (
+        b"C2PA" in api.post(f"{SPEECH}?manifest=true", {"text": "A.", "reference_audio": upload(reference_wav)}).content
+    )
+    count = Mark.objects.count()
+    api.get(f"{stored}?manifest=false")
+    assert Mark.objects.count() == count, "the same file is remembered once"
+    refused = api.get(f"{stored}?manifest=perhaps")
+    assert (refused.status_code, refused.json()["details"]) == (400, {"manifest": ["Must be true or false."]})
+
+
 @pytest.mark.parametrize("format", ["wav", "mp3", "opus", "pcm"])
 @pytest.mark.django_db(transaction=True)
 def test_a_stream_is_known_by_what_was_sent_and_its_stored_file_carries_a_manifest(
@@ -376,12 +434,13 @@ def test_a_stream_is_known_by_what_was_sent_and_its_stored_file_carries_a_manife
     [
         ("/openai/v1/audio/speech", {"response_format": "mp3"}, "manifest"),
         ("/openai/v1/audio/speech", {"response_format": "flac"}, "manifest"),
+        ("/openai/v1/audio/speech", {"response_format": "wav"}, "hash"),
         ("/openai/v1/audio/speech", {"response_format": "aac"}, "hash"),
         ("/openai/v1/audio/speech", {"response_format": "opus"}, "hash"),
         ("/openai/v1/audio/speech", {"response_format": "pcm"}, "hash"),
         ("/openai/v1/audio/speech", {"response_format": "mp3", "stream_format": "sse"}, "hash"),
         ("/elevenlabs/v1/text-to-speech/alloy?output_format=mp3_44100_64", {}, "manifest"),
-        ("/elevenlabs/v1/text-to-speech/alloy?output_format=wav_16000", {}, "manifest"),
+        ("/elevenlabs/v1/text-to-speech/alloy?output_format=wav_16000", {}, "hash"),
         ("/elevenlabs/v1/text-to-speech/alloy?output_format=ulaw_8000", {}, "hash"),
         ("/elevenlabs/v1/text-to-speech/alloy/with-timestamps?output_format=pcm_16000", {}, "hash"),
         ("/elevenlabs/v1/text-to-speech/alloy/stream?output_format=mp3_44100_128", {}, "hash"),

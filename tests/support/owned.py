@@ -20,7 +20,7 @@ from voiceproject.webhooks.models import WebhookDelivery
 from voices.keys.models import ApiKey
 from voices.lexicons.models import Lexicon, LexiconVersion
 from voices.library import quality
-from voices.library.models import RecordedConsent, Voice, VoiceSample
+from voices.library.models import RecordedConsent, Voice, VoiceAlias, VoiceSample
 from voices.speech.models import Synthesis
 
 REPORT = quality.measure(speech_like(), 16_000)
@@ -66,6 +66,11 @@ def lexicon(owner: User) -> dict[str, Any]:
     made = baker.make(Lexicon, tenant=owner)
     version = baker.make(LexiconVersion, pk=made.version_id, lexicon=made, entries=[{"word": "SQL", "say": "sequel"}])
     return {"pk": made.pk, "version": version.pk}
+
+
+def alias(owner: User) -> dict[str, Any]:
+    made = baker.make(VoiceAlias, tenant=owner, alias="alloy", voice_id=voice(owner)["pk"])
+    return {"pk": made.voice_id, "alias": made.alias}
 
 
 def recorded_consent(owner: User) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import functools
 import io
 import logging
 import os
+import struct
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 GENERATOR = "Voiceproject"
 JOB_LABEL = "org.voiceproject.job"
+CHUNK = b"C2PA"  # of a WAV file, that holds the manifest
 # Formats that carry a manifest, as C2PA names them.
 MIME_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg"}
 # Those that are not made here may carry one as well.
@@ -65,6 +67,22 @@ def sign_file(path: Path, format: str, *, what: str, job_id: uuid.UUID) -> None:
     with path.open("rb") as source, signed.open("w+b") as target:
         _sign(signer.signer(), source, target, format, what, job_id)
     signed.replace(path)
+
+
+def without_manifest(wav: bytes) -> bytes:
+    """A WAV file of ours as it was before it was signed.
+
+    C2PA wants its chunk to be the last one (2.4, A.3.7), and many clients of speech take all that follows the header of
+    `data` for samples: they would play it.
+    """
+    kept, at = [], 12
+    while at + 8 <= len(wav):
+        size = struct.unpack_from("<I", wav, at + 4)[0]
+        end = at + 8 + size + size % 2
+        if wav[at : at + 4] != CHUNK:
+            kept.append(memoryview(wav)[at:end])
+        at = end
+    return b"".join([b"RIFF", struct.pack("<I", 4 + sum(map(len, kept))), b"WAVE", *kept])
 
 
 def _sign(by: c2pa.Signer, source: Any, target: Any, format: str, what: str, job_id: uuid.UUID) -> None:

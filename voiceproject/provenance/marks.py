@@ -1,10 +1,11 @@
 """The mark on everything synthetic, and how it is found again.
 
 A file that leaves as WAV, FLAC or MP3 carries a signed C2PA manifest: made by AI, with what, when, in which job, and
-nothing of whom. It is signed once, before it is stored, so that every download of it is the same bytes. What cannot
-carry a manifest (Opus, bare PCM, a stream) or has lost it is found by what a Mark keeps of it: the SHA-256 of the file
-and of what was streamed, and landmarks of its sound (Chromaprint's numbers, see fingerprint.py). Marks name no tenant,
-and stay when the file, its job and its tenant go.
+nothing of whom; a WAV for clients of speech does not (see manifest.without_manifest). It is signed once, before it is
+stored, so that every download of it is the same bytes. What cannot carry a manifest (Opus, bare PCM, a stream) or has
+lost it is found by what a Mark keeps of it: the SHA-256 of the file and of what was streamed, and landmarks of its
+sound (Chromaprint's numbers, see fingerprint.py). Marks name no tenant, and stay when the file, its job and its tenant
+go.
 
 Hashes are kept with the file. Landmarks take a process of FFmpeg, so a synthesis' are made afterwards, by a worker
 within seconds, and at the latest when the file is deleted.
@@ -78,6 +79,8 @@ def mark_cover(job_id: uuid.UUID, path: Path, landmarks: NDArray[np.int64] | Non
 def mark_sent(job_id: uuid.UUID, digest: str, *, what: str) -> None:
     """Remembers the SHA-256 of what was made of a recording for one answer and is stored nowhere: in a format that
     carries no manifest, or as a stream. Its sound is remembered with the recording. what: a key of SOURCE_TYPES."""
+    if Mark.objects.filter(Q(sha256=digest) | Q(stream_sha256=digest)).exists():
+        return  # The same file was given out before.
     Mark.objects.create(kind=kind_of(what), job_id=job_id, sha256=digest)
 
 

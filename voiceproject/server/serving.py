@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voiceproject.settings")
 
 # `quickstart` promises to end within seconds; a server in production lets running requests finish.
 STOP_SECONDS = 1 if os.environ.get("VOICEPROJECT_LIFELINE") else 28
+SENTENCE_SECONDS = STOP_SECONDS / 3  # of them, for who speaks over a WebSocket to come to a sentence's end
 
 
 # So long a thread waits for a connection: as long as one may take to be made (connect_timeout), and one more.
@@ -55,6 +57,11 @@ class Server(uvicorn.Server):
         from voiceproject.web.streams import streams  # Django is not set up when gunicorn reads this file.
 
         streams.stop()
+        for server in self.servers:
+            server.close()  # Nobody new comes while those who speak finish their sentence.
+        began = time.monotonic()
+        await streams.finished(SENTENCE_SECONDS)
+        self.config.timeout_graceful_shutdown = max(1, round(STOP_SECONDS - (time.monotonic() - began)))
         await super().shutdown(sockets)
 
     @contextmanager

@@ -25,7 +25,8 @@ from voiceproject.telemetry import metrics
 from voiceproject.telemetry.logging import bind
 from voiceproject.web import slots
 from voiceproject.web.errors import as_public_error
-from voiceproject.web.streams import DONE, GONE, LAPSED, Stream, streams
+from voiceproject.web.middleware import compat_path
+from voiceproject.web.streams import DONE, GONE, LAPSED, STOPPED, Stream, streams
 from voiceproject.web.threads import with_database
 
 log = logging.getLogger("voiceproject.access")
@@ -53,6 +54,8 @@ class Socket:
     tenant: Any = None
     key: Any = None
     sent = 0  # characters or bytes, in messages
+    # Set by who handles it: called when the server stops; whether it ends by itself, soon.
+    finish: Callable[[], bool] | None = None
 
     def __init__(self, scope: Any, receive: Any, send: Any, ids: dict[str, Any]) -> None:
         self.ids = ids
@@ -140,6 +143,7 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
     headers = {name.decode().lower(): value.decode("latin1") for name, value in scope["headers"]}
     sent_id = headers.get("x-request-id", "")
     request_id = sent_id if re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", sent_id) else uuid.uuid4().hex
+    scope = {**scope, "path": compat_path(headers.get("host", ""), scope["path"])}
     route, groups = _find(scope["path"])
     socket = Socket(scope, receive, send, {"request_id": request_id})
     secret = _secret(scope, headers)
@@ -222,7 +226,7 @@ async def _refuse(send: Any, route: WebSocketRoute | None, error: PublicError, r
 def _tell(
     scope: Any, route: WebSocketRoute | None, status: int, started: float, ids: dict[str, Any], error: str = ""
 ) -> None:
-    template = route.path.pattern.lstrip("/") if route is not None else None
+    template = route.template if route is not None else None
     seconds = metrics.request_answered("GET", template, status, started, error)
     with bind(**ids):
         log.info("GET %s %s", scope["path"], status, extra={"duration_ms": round(1000 * seconds)})
@@ -232,6 +236,7 @@ async def _run(route: WebSocketRoute, socket: Socket, groups: dict[str, str]) ->
     task = asyncio.current_task()
     assert task is not None
     stream = Stream(task, socket.key.pk, route.scopes, waits=True)
+    stream.finish = lambda: socket.finish is not None and socket.finish()
     streams.add(stream)
     with bind(**socket.ids):
         # In a task of its own: the socket is closed at once when its key ends, and what it does ends behind that.
@@ -242,7 +247,7 @@ async def _run(route: WebSocketRoute, socket: Socket, groups: dict[str, str]) ->
         await asyncio.wait({handling})
         failure = handling.exception() if not handling.cancelled() else None
         if isinstance(failure, SocketClosed):
-            ended = GONE
+            ended = STOPPED if stream.finishing else GONE
         if isinstance(failure, Exception) and not isinstance(failure, SocketClosed):
             error = _public(failure, socket)
         await _end(socket, route, error)

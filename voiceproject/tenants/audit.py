@@ -31,6 +31,8 @@ ACTIONS = {
     "voice.listen": _("Listened to a voice"),
     "voice.takedown": _("Took a voice down"),
     "voice.delete": _("Deleted a voice"),
+    "voice.alias": _("Gave a voice an alias"),
+    "voice.alias_removed": _("Removed an alias of a voice"),
     "consent.standing": _("Gave a standing consent"),
     "consent.standing_withdrawn": _("Withdrew a standing consent"),
     "lexicon.create": _("Made a lexicon"),

@@ -97,6 +97,30 @@ class RequestMiddleware:
         log.info("%s %s %s", method, request.path, status, extra=extra)
 
 
+def compat_path(host: str, path: str) -> str:
+    """The path that is meant on a host of COMPAT_HOSTS: all but /health is under its service's prefix, so that neither
+    the console nor the API can be reached by such a name. On other hosts it is the path itself. host: as it was sent.
+    """
+    service = settings.COMPAT_HOSTS.get(re.sub(r":\d+$", "", host).lower().rstrip("."))
+    if service is None or path == "/health" or path.startswith(f"/{service}/"):
+        return path
+    return f"/{service}{path}"
+
+
+class CompatHostMiddleware:
+    """Serves other services' routes at the root of hosts of their own. See `compat_path`."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if settings.COMPAT_HOSTS:
+            path = compat_path(request.META.get("HTTP_HOST", ""), request.path_info)
+            if path != request.path_info:
+                request.path_info = request.path = path
+        return self.get_response(request)
+
+
 class PageBodyMiddleware:
     """Refuses a large body outside the APIs, whose views look at the length themselves once they know who asks.
 
@@ -125,8 +149,11 @@ class PageBodyMiddleware:
 class PathMiddleware:
     """`/api/v1/x/` is answered as `/api/v1/x`: a redirect would lose a POST's body. The admin keeps its slashes.
 
-    An id in capitals, as some languages write UUIDs, is the id that it is in small letters.
+    An id in capitals, as some languages write UUIDs, is the id that it is in small letters. Clients whose base URL was
+    given with a slash at its end ask other services' routes with two.
     """
+
+    COMPATIBLE = re.compile(r"/+(?:openai|elevenlabs|gptsovits)/")
 
     CAPITALS = re.compile(r"(?<=/)(?=[^/]*[A-F])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?=/|$)")
 
@@ -134,6 +161,9 @@ class PathMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if "//" in request.path_info and self.COMPATIBLE.match(request.path_info):
+            request.path_info = re.sub("/+", "/", request.path_info)
+            request.path = re.sub("/+", "/", request.path)
         path = request.path_info
         if len(path) > 1 and path.endswith("/") and not path.startswith("/admin/"):
             request.path_info = path.rstrip("/") or "/"

@@ -73,8 +73,8 @@ class Live:
 class Stream:
     """One that is open. key: the primary key of its API key, None where it needs none; scopes: one of them is needed.
 
-    waits: it waits for something to happen, and so is not waited for when the process stops; why: set when it was
-    ended early.
+    waits: it waits for something to happen, and so is not waited for when the process stops; finish: called then,
+    whether it ends by itself, soon; why: set when it was ended early.
     """
 
     task: asyncio.Task[Any]
@@ -82,6 +82,8 @@ class Stream:
     scopes: tuple[str, ...] = ()
     waits: bool = False
     why: str = ""
+    finish: Callable[[], bool] = lambda: False
+    finishing: bool = False
 
     def end(self, why: str) -> None:
         if not self.why:
@@ -119,6 +121,17 @@ class Streams:
         self.stopping = True
         for stream in tuple(self._open):
             if stream.waits:
+                stream.finishing = stream.finish()
+                if not stream.finishing:
+                    stream.end(STOPPED)
+
+    async def finished(self, seconds: float) -> None:
+        """Waits for those that end by themselves, and ends them after so many seconds."""
+        until = asyncio.get_running_loop().time() + seconds
+        while any(stream.finishing for stream in self._open) and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.05)
+        for stream in tuple(self._open):
+            if stream.finishing:
                 stream.end(STOPPED)
 
     async def _look(self) -> None:

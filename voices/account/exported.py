@@ -90,7 +90,7 @@ PARTS = {
         "syntheses", "tenant",
         (*_JOB, "background", "text", "language", "reference_hash", "reference_audio", "reference_text",
          "reference_language", "speed", "temperature", "seed", "model_id", "response_format", "engine", "audio",
-         "duration_seconds", "sample_rate", "warnings", "lexicon"),
+         "duration_seconds", "sample_rate", "warnings", "lexicon", "output_format"),
         withheld=_OPERATORS, keys=("api_key",), told=_job,
     ),
     "covers.CoverJob": Part(
@@ -105,8 +105,12 @@ PARTS = {
     "voices.Voice": Part(
         "voices", "tenant",
         ("id", "name", "description", "language", "lexicon", "reference", "reference_hash", "reference_transcript",
-         "reference_frames", "reference_rate", "reference_bytes", "taken_down_at", "created_at", "updated_at"),
+         "reference_frames", "reference_rate", "reference_bytes", "speaking_style", "taken_down_at",
+         "created_at", "updated_at"),
         withheld=frozenset({"tenant"}),
+    ),
+    "voices.VoiceAlias": Part(
+        "voice_aliases", "tenant", ("alias", "voice", "preset"), withheld=frozenset({"id", "tenant"}),
     ),
     "voices.Lexicon": Part(
         "lexicons", "tenant",

@@ -33,7 +33,7 @@ from voices.account.exported import ACCOUNT_FIELDS, PARTS, Part
 from voices.keys.models import ApiKey
 from voices.lexicons.models import Lexicon
 from voices.library import saved
-from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice
+from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice, VoiceAlias
 
 log = logging.getLogger(__name__)
 
@@ -212,6 +212,7 @@ def erase(user: User, deadline: float) -> bool:
     for voice in Voice.objects.filter(tenant=user):
         saved.delete(voice)
     Lexicon.objects.filter(tenant=user).delete()
+    VoiceAlias.objects.filter(tenant=user).delete()
     Consent.without_names(user)
     StandingConsent.objects.filter(tenant=user).delete()
     RecordedConsent.objects.filter(tenant=user).delete()

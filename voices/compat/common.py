@@ -23,7 +23,7 @@ from rest_framework.views import APIView
 from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
 from voiceproject.media.formats import Encoder, Output, Samples, encode_file
-from voiceproject.provenance.manifest import MIME_TYPES, sign
+from voiceproject.provenance.manifest import MIME_TYPES, sign, without_manifest
 from voiceproject.provenance.marks import mark_sent
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
@@ -40,13 +40,8 @@ from voices.speech import registry, synthesis
 from voices.speech.models import Synthesis
 from voices.speech.serializers import MAX_SEED, SpeakTextSerializer, check_text
 
-# The names that OpenAI's clients know, and which of the engine's own voices speaks for each.
-PRESETS = {
-    "alloy": "female", "ash": "male", "ballad": "male", "cedar": "male", "coral": "female", "echo": "male",
-    "fable": "male", "marin": "female", "nova": "female", "onyx": "male", "sage": "female", "shimmer": "female",
-    "verse": "male",
-}  # fmt: skip
 WAV_HEADER_BYTES = 44
+PCM_RATE = 24_000  # of OpenAI's `pcm`, in Hz
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 
 
@@ -85,27 +80,6 @@ class UnknownPathMixin:
         raise PublicError("not_found", "There is no such path here.")
 
 
-def presets() -> list[str]:
-    """The names of preset voices; empty if the engine has no voices of its own."""
-    own = getattr(configured.get_engine(), "presets", ())
-    return [name for name, preset in PRESETS.items() if preset in own]
-
-
-def find_speaker(tenant: Any, name: str) -> str | Voice:
-    """A preset's name, or the tenant's saved voice. Raises PublicError not_found, revoked."""
-    if name in PRESETS:
-        if name in presets():
-            return name
-        message = "The engine of this server has no preset voices; save a voice and send its id."
-        raise PublicError("not_found", message, {"voice_id": [message]})
-    try:
-        voice_id = uuid.UUID(name.removeprefix("voice_"))
-    except ValueError:
-        message = f"There is no such voice; take a saved voice's id or one of: {', '.join(presets()) or 'none'}."
-        raise PublicError("not_found", message, {"voice_id": [message]}) from None
-    return selection.find(tenant, voice_id)
-
-
 def find_own(request: Request, name: str) -> Voice:
     """The tenant's voice, also one that an operator took down. Raises PublicError not_found."""
     try:
@@ -126,8 +100,9 @@ def model_id(name: str) -> str:
 class Speaking:
     """One text of one request. Its synthesis is started; call `whole` or `stream`.
 
-    fields: as voices.speech.serializers.SpeakTextSerializer takes them; lexicons: those that it names. Raises
-    PublicError and ValidationError.
+    speaker: of `speakers.find`; fields: as voices.speech.serializers.SpeakTextSerializer takes them; lexicons: those
+    that it names; output: what the client gets where that is not the fields' response_format. Raises PublicError and
+    ValidationError.
     """
 
     def __init__(
@@ -138,6 +113,7 @@ class Speaking:
         *,
         streamed: bool,
         lexicons: Sequence[Named] = (),
+        output: str = "",
     ) -> None:
         tenant, key = credentials(request)
         voice = speaker if isinstance(speaker, Voice) else None
@@ -147,7 +123,7 @@ class Speaking:
         textfilter.check(request, checked["text"], "synthesis", "text")
         engine = configured.get_engine()
         if voice is None:
-            preset = PRESETS[str(speaker)]
+            preset = str(speaker)
             reference = Reference(np.zeros(0, np.float32), 24_000, f"preset:{preset}", preset=preset)
         else:
             reference = selection.choose(voice, engine).reference
@@ -172,6 +148,7 @@ class Speaking:
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
             model_id=checked["model_id"],
             response_format=checked["response_format"],
+            output_format=output,
             engine=engine.name,
             warnings=warnings,
             lexicon=lexicon.as_json(),
@@ -195,14 +172,22 @@ class Speaking:
         return synthesis.SpeechStream(self.job, self._order, self._gone)
 
 
+def file_of(speech: synthesis.Speech, job: Synthesis) -> bytes:
+    """The file as the job's response_format says; a WAV is a header and samples alone, see `without_manifest`."""
+    return without_manifest(speech.encoded) if job.response_format == "wav" else speech.encoded
+
+
 def recode(speech: synthesis.Speech, job: Synthesis, output: Output) -> bytes:
     """Converts the WAV of a synthesis to another format."""
     return marked(encode_file(io.BytesIO(speech.encoded), output), output, job, what="speech")
 
 
 def marked(content: bytes, output: Output, job: Job, *, what: str) -> bytes:
-    """An encoded file, signed where its format can carry that, else remembered by its hash. what: as for `sign`."""
-    if output.format in MIME_TYPES:
+    """An encoded file, signed where its format can carry that ahead of the sound, else remembered by its hash.
+
+    what: as for `sign`.
+    """
+    if output.format in MIME_TYPES and output.format != "wav":
         return sign(content, output.format, what=what, job_id=job.pk)
     mark_sent(job.pk, hashlib.sha256(content).hexdigest(), what=what)
     return content

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings
+from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
@@ -25,24 +27,23 @@ from voiceproject.media.formats import CONTENT_TYPES, Output
 from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField, tell_choices, warning_headers
 from voices.compat.common import (
-    PRESETS,
+    PCM_RATE,
     CompatView,
     Reshaped,
     Speaking,
     Transcoded,
     UnknownPathMixin,
     clamp_speed,
+    file_of,
     find_own,
-    find_speaker,
     invalid,
     model_id,
-    presets,
     recode,
     streaming_response,
 )
 from voices.engines import configured
 from voices.keys.auth import credentials
-from voices.library import consents, recordings, saved
+from voices.library import consents, recordings, saved, speakers
 from voices.library.models import RecordedConsent, Voice
 from voices.speech import registry
 from voices.speech.serializers import FiniteFloatField
@@ -50,7 +51,6 @@ from voices.text.languages import language_code
 
 MAX_INPUT_CHARACTERS = 4096
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
-PCM_RATE = 24_000
 MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 AUDIO_TOKENS_A_SECOND, CHARACTERS_A_TOKEN = 20, 4
 MAX_PAGE = 100
@@ -82,12 +82,12 @@ class UnknownPathView(UnknownPathMixin, OpenAIView):
 
 
 class SpeechSerializer(serializers.Serializer):
-    """Unknown fields are ignored, as there."""
+    """Unknown fields are ignored, as there. So is what is null: clients send it for what their users did not set."""
 
     input = TextField(max_length=MAX_INPUT_CHARACTERS)
-    model = serializers.CharField(max_length=200)
+    model = serializers.CharField(default="", allow_blank=True, max_length=200)
     voice = serializers.JSONField()
-    instructions = serializers.CharField(required=False, allow_blank=True, allow_null=True)
+    instructions = serializers.CharField(required=False, allow_blank=True)
     response_format = serializers.ChoiceField(FORMATS, default="mp3")
     speed = FiniteFloatField(default=1.0, min_value=0.25, max_value=4.0)
     stream_format = serializers.ChoiceField(("audio", "sse"), default="audio")
@@ -96,6 +96,11 @@ class SpeechSerializer(serializers.Serializer):
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
             tell_choices(field)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if value not in (None, "") or name == "input"}
+        return super().to_internal_value(data)
 
     def validate_voice(self, voice: Any) -> str:
         name = voice.get("id") if isinstance(voice, dict) else voice
@@ -116,18 +121,17 @@ class SpeechView(OpenAIView):
         asked = serializer.validated_data
         format = asked["response_format"]
         speed, clamped = clamp_speed(asked["speed"])
-        speaker = find_speaker(tenant, asked["voice"])
+        speaker = speakers.find(tenant, asked["voice"])
         fields: dict[str, Any] = {"text": asked["input"], "speed": speed, "model_id": model_id(asked["model"])}
         if isinstance(speaker, Voice):
             fields["voice_id"] = str(speaker.pk)
         output = Output(format, PCM_RATE if format == "pcm" else None)
         sse = asked["stream_format"] == "sse"
-        # What can carry a mark of its origin is made whole, so that it has one.
+        # What can carry a mark of its origin is made whole, so that it has one; so is WAV, whose header tells how long.
         streamed = sse or format in ("pcm", "opus")
         native = not streamed and format in ("mp3", "flac", "wav")
-        speaking = Speaking(
-            request, speaker, {**fields, "response_format": format if native else "wav"}, streamed=streamed
-        )
+        fields["response_format"] = format if native else "wav"
+        speaking = Speaking(request, speaker, fields, streamed=streamed, output="" if native else format)
         response: HttpResponseBase
         if streamed:
             blocks = Transcoded(speaking.stream(), output)
@@ -137,7 +141,7 @@ class SpeechView(OpenAIView):
                 response = streaming_response(blocks, CONTENT_TYPES[format])
         else:
             speech = speaking.whole()
-            content = speech.encoded if native else recode(speech, speaking.job, output)
+            content = file_of(speech, speaking.job) if native else recode(speech, speaking.job, output)
             response = HttpResponse(content, content_type=CONTENT_TYPES[format])
         response["X-Synthesis-ID"] = str(speaking.job.pk)
         for name, value in speaking.headers.items():
@@ -203,19 +207,57 @@ class CreateVoiceSerializer(serializers.Serializer):
     consent = serializers.CharField(max_length=100)
 
 
+class OpenlyListed(OpenAIView):
+    """Lists that Open WebUI asks for without a key. With OPEN_VOICES_OF they are that user's then."""
+
+    @property
+    def keyless(self) -> bool:
+        if not settings.OPEN_VOICES_OF or self.request.method not in ("GET", "HEAD"):
+            return False
+        # A key in the URL is refused here too.
+        return not any(self.request.META.get(name) for name in ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "QUERY_STRING"))
+
+    def get_authenticators(self) -> Any:
+        return [] if self.keyless else super().get_authenticators()
+
+    def get_permissions(self) -> Any:
+        return [] if self.keyless else super().get_permissions()
+
+    def owner(self, request: Request) -> Any:
+        """Whose voices are listed; None where there is no such user."""
+        if not self.keyless:
+            return request.user
+        return User.objects.filter(username=settings.OPEN_VOICES_OF, is_active=True).first()
+
+
 @extend_schema(exclude=True)
-class VoicesView(OpenAIView):
+class AudioModelsView(OpenlyListed):
+    """What Open WebUI takes its list of models from."""
+
+    required_scope = None
+
+    def get(self, request: Request) -> Response:
+        return Response({"models": [{"id": name, "name": name} for name in _model_names()]})
+
+
+@extend_schema(exclude=True)
+class VoicesView(OpenlyListed):
+    """With `voices` beside OpenAI's `data`: Open WebUI and OpenReader read that."""
+
     @property
     def required_scope(self) -> Any:
         return "voices" if self.request.method == "POST" else ("voices", "synthesize", "covers")
 
     def get(self, request: Request) -> Response:
-        own = Voice.objects.for_tenant(request.user).filter(taken_down_at=None)
+        owner = self.owner(request)
+        own = Voice.objects.for_tenant(owner).filter(taken_down_at=None) if owner is not None else ()
         built_in = [
             {"id": name, "object": "audio.voice", "created_at": 0, "name": name.title(), "type": "preset"}
-            for name in presets()
+            for name in speakers.presets()
         ]
-        return Response({"object": "list", "data": [*map(_voice, own), *built_in], "has_more": False})
+        data = [*map(_voice, own), *built_in]
+        short = [{"id": voice["id"], "name": voice["name"]} for voice in data]
+        return Response({"object": "list", "data": data, "voices": short, "has_more": False})
 
     def post(self, request: Request) -> Response:
         if isinstance(request.data, dict) and request.data.get("type") == "prompt":
@@ -242,7 +284,7 @@ class VoiceView(OpenAIView):
     required_scope = "voices"
 
     def delete(self, request: Request, name: str) -> Response:
-        if name in PRESETS:
+        if name in speakers.PRESETS:
             raise PublicError("permission_denied", "A preset voice cannot be deleted.")
         voice = find_own(request, name)
         saved.delete(voice, request)

@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+MAX_VOICE_NAME = 100
 VOICES_FOLDER = "saved-voices"  # not the app's own, where the folders of syntheses stand
 
 
@@ -48,6 +49,9 @@ class Voice(models.Model):
     reference_bytes = models.PositiveBigIntegerField(
         _("reference bytes"), default=0, db_default=0, help_text=_("Of its file")
     )
+    speaking_style = models.JSONField(
+        _("speaking style"), default=dict, blank=True, help_text=_("What ElevenLabs' clients have set for it")
+    )
     taken_down_at = models.DateTimeField(
         _("taken down at"), null=True, help_text=_("By an operator: it cannot be used any more")
     )
@@ -79,6 +83,24 @@ class Voice(models.Model):
             for field in ("reference_bytes", "samples__audio_bytes", "engine_data__bytes")
         )
         return sum(int(n or 0) for n in sums)
+
+
+class VoiceAlias(models.Model):
+    """A tenant's own name for one of its voices, or for a preset. See voices.library.speakers."""
+
+    tenant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    alias = models.CharField(max_length=MAX_VOICE_NAME, help_text="In small letters")
+    voice = models.ForeignKey(Voice, on_delete=models.CASCADE, null=True, related_name="aliases")
+    preset = models.CharField(max_length=32, blank=True, help_text="Where no saved voice speaks")
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("alias",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "alias"], name="one_alias_a_name")]
+
+    def __str__(self) -> str:
+        return self.alias
 
 
 class VoiceSample(models.Model):

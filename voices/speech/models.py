@@ -138,6 +138,14 @@ class Synthesis(Job):
     seed = models.BigIntegerField(_("seed"), null=True)
     model_id = models.CharField(_("model id"), max_length=100, blank=True)
     response_format = models.CharField(_("response format"), max_length=8, default="wav")
+    output_format = models.CharField(
+        _("output format"),
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        help_text=_("What another service's client got; empty: the response format"),
+    )
     engine = models.CharField(_("engine"), max_length=32, blank=True)
     audio = models.FileField(_("audio"), max_length=200, blank=True)
     duration_seconds = models.FloatField(_("duration seconds"), null=True)

@@ -22,6 +22,7 @@ from voiceproject.webhooks.deliveries import CallbackURLField
 from voices.engines import configured
 from voices.engines.configured import check_language
 from voices.lexicons.serializers import LexiconIdField, LexiconIdsField
+from voices.library.models import MAX_VOICE_NAME
 from voices.library.serializers import LanguageField
 from voices.speech import registry
 from voices.speech.models import Synthesis
@@ -61,25 +62,27 @@ class OneReferenceMixin:
     """Takes either the upload that `reference_field` names, or voice_id."""
 
     reference_field: str
+    voice_fields: tuple[str, ...] = ("voice_id",)
     is_required = True
 
     def to_internal_value(self, data: Any) -> Any:
         if not hasattr(data, "get"):
             return super().to_internal_value(data)  # type: ignore[misc] # which says what is wrong with it
-        given = [name for name in (self.reference_field, "voice_id") if data.get(name)]
+        given = [name for name in (self.reference_field, *self.voice_fields) if data.get(name)]
         wrong = {}
         if not given and self.is_required:
             wrong = {self.reference_field: ["No voice was given. Send this file, or the voice_id of a saved voice."]}
-        elif len(given) == 2:
-            wrong = {"voice_id": [f"Both {self.reference_field} and voice_id were sent; send one of them."]}
+        elif len(given) > 1:
+            wrong = {given[1]: [f"Both {given[0]} and {given[1]} were sent; send one of them."]}
         try:
             fields = super().to_internal_value(data)  # type: ignore[misc]
         except serializers.ValidationError as error:
             raise serializers.ValidationError(error.detail | wrong | error.detail) from None  # type: ignore[operator]
         if wrong:
             raise serializers.ValidationError(wrong)
-        if fields.get("voice_id") is None:
-            fields.pop("voice_id", None)
+        for name in self.voice_fields:
+            if not fields.get(name):
+                fields.pop(name, None)
         return fields
 
 
@@ -87,6 +90,7 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
     """What to say, and in whose voice."""
 
     reference_field = "reference_audio"
+    voice_fields = ("voice_id", "voice")
 
     text = TextField(max_length=MAX_TEXT_CHARACTERS, help_text="What to say, 1 to 5000 characters.")
     reference_audio = SizedFileField(
@@ -97,6 +101,10 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
     voice_id = serializers.UUIDField(
         required=False, allow_null=True, error_messages={"invalid": NO_VOICE_ID},
         help_text="A saved voice of yours, instead of reference_audio.",
+    )  # fmt: skip
+    voice = TextField(
+        required=False, allow_null=True, allow_blank=True, max_length=MAX_VOICE_NAME,
+        help_text="The same by its name, in any case (the newest that has it), or by an alias.",
     )  # fmt: skip
     reference_text = TextField(
         required=False, allow_blank=True, default="", max_length=2000,

@@ -19,9 +19,9 @@ from django.db import transaction
 from voiceproject.errors import EngineTimeout, PublicError, StreamBroken
 from voiceproject.jobs.heartbeat import Heartbeat
 from voiceproject.jobs.queue import key_admission
-from voiceproject.media import audio
-from voiceproject.provenance.manifest import sign
-from voiceproject.provenance.marks import mark_partial, mark_synthesis
+from voiceproject.media import audio, memory
+from voiceproject.provenance.manifest import sign, without_manifest
+from voiceproject.provenance.marks import mark_partial, mark_sent, mark_synthesis
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound, note
 from voiceproject.web.errors import as_public_error
@@ -84,6 +84,24 @@ def perform(synthesis: Synthesis, request: SynthesisRequest, gone: threading.Eve
         stored = work.succeed(audio.encode(np.concatenate(parts), work.sample_rate, work.format))
     metrics.first_byte(synthesis.engine, "wait")
     return Speech(work.seconds, work.sample_rate, stored, work.spoken)
+
+
+def stored_audio(synthesis: Synthesis) -> bytes:
+    """The file of a succeeded synthesis. Raises PublicError result_expired, too_many_waiting."""
+    file = synthesis.audio
+    try:
+        with memory.claim(2 * file.size), file.open("rb") as opened:
+            content: bytes = opened.read()
+    except FileNotFoundError:
+        raise PublicError("result_expired", "The file was deleted after its time.") from None
+    return content
+
+
+def bare_wav(synthesis: Synthesis) -> bytes:
+    """The WAV of a succeeded synthesis without its manifest, remembered by its hash. Raises as `stored_audio`."""
+    content = without_manifest(stored_audio(synthesis))
+    mark_sent(synthesis.pk, hashlib.sha256(content).hexdigest(), what="speech")
+    return content
 
 
 EDGE_SECONDS, EDGE_FADE_SECONDS = 0.005, 0.005
@@ -288,6 +306,7 @@ class Work:
 
         sent: the SHA-256 of what was streamed of it. Raises PublicError job_canceled where it has ended otherwise.
         """
+        sent = sent or hashlib.sha256(content).hexdigest()  # It may be given out without its manifest.
         signed = sign(content, self.format, what="speech", job_id=self.synthesis.pk)
         storage = self.synthesis.audio.storage
         name = f"{self.synthesis.folder}/{self.synthesis.attempt}-audio.{self.format}"

@@ -27,6 +27,7 @@ from voiceproject.jobs.idempotency import Submission, refuse_key
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE, JobStatus, revoked
 from voiceproject.media import audio
+from voiceproject.provenance.manifest import without_manifest
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web import uploads
@@ -37,7 +38,7 @@ from voices.engines.interface import SynthesisRequest
 from voices.keys.auth import credentials
 from voices.lexicons.serializers import named
 from voices.lexicons.stored import for_text
-from voices.library import selection
+from voices.library import selection, speakers
 from voices.library.references import references
 from voices.speech import consumers, registry, synthesis
 from voices.speech.models import Synthesis
@@ -62,6 +63,23 @@ AUDIO_HEADERS = {
 }
 
 
+MANIFEST = OpenApiParameter(
+    "manifest",
+    bool,
+    description="`false`: WAV that is a header and samples alone, for programs that take all behind the header for "
+    "samples. Such a file is known by its hash and its sound. The default is `WAV_MANIFEST`'s, a setting.",
+)
+
+
+def _with_manifest(request: Request) -> bool:
+    """Whether a WAV shall carry its manifest. Raises PublicError."""
+    sent = request.query_params.get("manifest", "")
+    if sent.lower() not in ("", "true", "1", "false", "0"):
+        message = "Must be true or false."
+        raise PublicError("validation_error", f"manifest: {message}", {"manifest": [message]})
+    return settings.WAV_MANIFEST if not sent else sent.lower() in ("true", "1")
+
+
 class SynthesizeView(BodyLimitMixin, APIView):
     required_scope = "synthesize"
     at_desk = True
@@ -76,7 +94,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             "chunk, and the synthesis says why. A client that hangs up cancels the synthesis, streamed or not. "
             "The whole audio is at `GET /voice/syntheses/{id}/audio` afterwards.\n\n"
             "With the header `Prefer: respond-async` the answer is 202 with the job, and a worker makes the audio.\n\n"
-            "With `voice_id`, where no file is sent, the same fields may come as a JSON object."
+            "With `voice_id` or `voice`, where no file is sent, the same fields may come as a JSON object."
         ),
         # Only multipart is declared: of two bodies, client generators take one, and it must have the file.
         request={"multipart/form-data": SynthesizeSerializer},
@@ -96,6 +114,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
                 OpenApiParameter.HEADER,
                 description="`respond-async`: 202 and a job; `respond-async, wait=N`: that after N seconds at most",
             ),
+            MANIFEST,
             consumers.LOCATION,
             *consumers.IDEMPOTENCY,
         ],
@@ -103,6 +122,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
     )
     def post(self, request: Request) -> HttpResponseBase:
         tenant, key = credentials(request)
+        self.with_manifest = _with_manifest(request)
         background = "respond-async" in preferences(request)
         submission = None
         if background:
@@ -123,6 +143,8 @@ class SynthesizeView(BodyLimitMixin, APIView):
         textfilter.check(request, fields["text"], "synthesis", "text")
         engine = configured.get_engine()
         file: Path | FieldFile
+        if name := fields.get("voice"):
+            fields["voice_id"] = speakers.find_saved(tenant, name).pk
         voice = selection.find(tenant, fields["voice_id"]) if "voice_id" in fields else None
         lexicon = for_text(fields["text"], tenant, named(fields), voice.lexicon_id if voice else None)
         if voice is not None:
@@ -227,7 +249,9 @@ class SynthesizeView(BodyLimitMixin, APIView):
             response["Cache-Control"] = "no-store, no-transform"
         else:
             speech = synthesis.perform(job, spoken, gone)
-            response = HttpResponse(speech.encoded, content_type=content_type)
+            bare = job.response_format == "wav" and not self.with_manifest
+            content = without_manifest(speech.encoded) if bare else speech.encoded
+            response = HttpResponse(content, content_type=content_type)
             response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
             response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
         response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
@@ -334,7 +358,8 @@ class SynthesisViewSet(
     @extend_schema(
         operation_id="get_synthesis_audio",
         summary="The audio of a synthesis",
-        description="`Range` and `If-None-Match` work.",
+        description="`Range` and `If-None-Match` work, but for WAV with `manifest=false`.",
+        parameters=[MANIFEST],
         responses={
             (200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY),
             (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY),
@@ -342,14 +367,26 @@ class SynthesisViewSet(
         tags=["voice"],
     )
     def audio(self, request: Request, pk: str) -> HttpResponseBase:
+        with_manifest = _with_manifest(request)
         job = self.get_object()
         job.raise_unless_succeeded()
+        if job.response_format == "wav" and not with_manifest:
+            return bare_file(job)
         return file_response(
             request._request,
             job.audio,
             content_type=audio.CONTENT_TYPES[job.response_format],
             filename=f"{job.pk}.{job.response_format}",
         )
+
+
+def bare_file(job: Synthesis) -> HttpResponse:
+    """The WAV of a synthesis without its manifest, remembered by its hash. Raises PublicError result_expired."""
+    content = synthesis.bare_wav(job)
+    response = HttpResponse(content, content_type=audio.CONTENT_TYPES["wav"])
+    response["Content-Disposition"] = f'attachment; filename="{job.pk}.wav"'
+    response["Cache-Control"] = "private, no-transform"
+    return response
 
 
 class ModelsView(BodyLimitMixin, APIView):

@@ -23,7 +23,11 @@ OUTPUTS = {
     "ulaw_8000": Output("ulaw", 8_000),
     "alaw_8000": Output("alaw", 8_000),
 }  # fmt: skip
+OUTPUT_NAMES = {output: name for name, output in OUTPUTS.items()}
 DEFAULT_OUTPUT = "mp3_44100_128"
+# Vercel's SDK and others send a format's bare name.
+SHORT_OUTPUTS = {"mp3": DEFAULT_OUTPUT, "opus": "opus_48000_64", "pcm": "pcm_24000", "wav": "wav_24000",
+                 "ulaw": "ulaw_8000", "alaw": "alaw_8000"}  # fmt: skip
 NO_LIMIT = 2**31 - 1
 TEMPERATURE_A_STABILITY = 0.9  # stability 0 is temperature 1.0, stability 1 is 0.1
 USERS_OF_VOICES = ("voices", "synthesize", "covers")  # scopes that may see voices
@@ -63,6 +67,8 @@ class ElevenLabsView(CompatView):
     def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
         request_id = str(getattr(self.request._request, "request_id", ""))
         response["request-id"] = request_id
+        if error.code == "validation_error":
+            response.status_code = 422  # Its clients have an exception of its own for it.
         return error_detail(error, request_id, self.param(error))
 
     def output(self, request: Request, *, streamed: bool) -> Output:
@@ -87,6 +93,7 @@ def error_code(error: PublicError) -> str:
 def output_of(query: Mapping[str, str], *, streamed: bool) -> Output:
     """The format that `output_format` of a query names. Raises ValidationError."""
     name = query.get("output_format") or DEFAULT_OUTPUT
+    name = SHORT_OUTPUTS.get(name, name)
     if name not in OUTPUTS or (streamed and name.startswith("wav_")):
         known = [known for known in OUTPUTS if not (streamed and known.startswith("wav_"))]
         raise invalid("output_format", f"Must be one of {', '.join(known)}.")

@@ -24,12 +24,12 @@ from rest_framework.request import Request
 
 from voiceproject.errors import PublicError, StreamBroken
 from voiceproject.registry import WebSocketRoute
-from voiceproject.server.websockets import NORMAL, POLICY, Socket, SocketClosed
+from voiceproject.server.websockets import NORMAL, POLICY, RESTARTING, Socket, SocketClosed
 from voiceproject.telemetry.logging import bind
 from voiceproject.web.errors import as_public_error
 from voiceproject.web.threads import in_thread
-from voices.compat.common import Speaking, find_speaker
-from voices.compat.elevenlabs.base import error_detail
+from voices.compat.common import Speaking
+from voices.compat.elevenlabs.base import OUTPUT_NAMES, error_detail
 from voices.compat.elevenlabs.dictionaries import located
 from voices.compat.elevenlabs.messages import (
     MAX_CONTEXTS,
@@ -46,6 +46,7 @@ from voices.compat.elevenlabs.speech import own_fields
 from voices.compat.elevenlabs.track import Chunk, Track
 from voices.engines import configured
 from voices.lexicons.stored import Named
+from voices.library import speakers
 from voices.speech.synthesis import SpeechStream
 from voices.text.growing import SCHEDULE, GrowingText
 
@@ -57,6 +58,7 @@ MAX_ID_CHARACTERS = 200
 OF_ALL_CONTEXTS = (401, 403, 404, 410, 429)  # statuses of what is about the key, the voice or a limit
 READMIT_SECONDS = 4.0  # What is spoken later than this after the socket was opened is counted as a request of its own.
 PATH = re.compile(r"/elevenlabs/v1/text-to-speech/(?P<voice_id>[^/]+)/(?P<kind>stream-input|multi-stream-input)")
+TEMPLATE = "elevenlabs/v1/text-to-speech/<str:voice_id>/<str:kind>"
 
 
 class Session:
@@ -70,7 +72,9 @@ class Session:
         self.contexts: dict[str, Context] = {}  # that take text
         self.closing: set[Context] = set()
         self.ended = False  # no more text is taken
+        self.stopping = False  # The server stops: only the sentence under way is said.
         self.options: Options
+        self._group: asyncio.TaskGroup
         self._opened_at = time.monotonic()
         self._first = True
 
@@ -81,9 +85,22 @@ class Session:
         await self.in_thread(lambda: own_fields({"text": "-", **self.options.asked}, self.speaker(self.socket.tenant)))
         try:
             async with asyncio.TaskGroup() as group:
+                self._group = group
+                self.socket.finish = self.stop
                 await self._read(group)
         except BaseExceptionGroup as several:
             raise _first(several) from None
+
+    def stop(self) -> bool:
+        """The server stops: whether somebody speaks, who then finishes the sentence before the socket is closed."""
+        contexts = [*self.contexts.values(), *self.closing]
+        if not any(context.busy for context in contexts):
+            return False
+        self.stopping = self.ended = True
+        for context in contexts:
+            context.close()
+        self._group.create_task(self._close_behind(contexts))
+        return True
 
     def admitted(self) -> tuple[Any, Any]:
         """The tenant and the key for one more synthesis; the first one is what the socket was opened for."""
@@ -93,7 +110,7 @@ class Session:
         return self.socket.readmit()
 
     def speaker(self, tenant: Any) -> Any:
-        return find_speaker(tenant, self.voice_id)
+        return speakers.find(tenant, self.voice_id)
 
     async def in_thread(self, action: Callable[[], T], gone: threading.Event | None = None, cleanup: bool = False) -> T:
         """As web.threads.in_thread, with log lines that carry the socket's ids."""
@@ -194,7 +211,7 @@ class Session:
             return  # Else the error would be lost behind an ordinary end.
         if not self.multi and not contexts:
             await self.send({"audio": None, "isFinal": True, "normalizedAlignment": None, "alignment": None})
-        await self.socket.close(NORMAL)
+        await self.socket.close(*(RESTARTING, "the server stops") if self.stopping else (NORMAL,))
         raise SocketClosed
 
     async def send(self, message: dict[str, Any], context: Context | None = None) -> None:
@@ -312,6 +329,9 @@ class Context:
         try:
             await self.session.in_thread(part.begin, self._gone)
             while (chunk := await self.session.in_thread(part.next, self._gone)) is not None:
+                if self.session.stopping and chunk.alignment is not None:
+                    self.interrupt()  # Another sentence begins, and there is no time for it.
+                    break
                 await self._send(chunk)
         except Exception as error:
             self._failed(error)
@@ -371,7 +391,8 @@ class Part:
         request = self._request()
         speaker = session.speaker(request.user)
         asked = {**session.options.asked, "text": self._text, "voice_settings": context.style}
-        speaking = Speaking(request, speaker, own_fields(asked, speaker), streamed=True, lexicons=context.lexicons)
+        fields, output = own_fields(asked, speaker), OUTPUT_NAMES[session.options.output]
+        speaking = Speaking(request, speaker, fields, streamed=True, lexicons=context.lexicons, output=output)
         self._stream = speaking.stream()
         sentence, clause = getattr(configured.get_engine(), "pauses", (0.0, 0.0))
         pauses = sentence / speaking.job.speed, clause / speaking.job.speed
@@ -400,5 +421,5 @@ async def speak(socket: Socket, voice_id: str, kind: str) -> None:
 
 
 route = WebSocketRoute(
-    PATH, ("synthesize",), speak, secret_in=secret_in, error_body=error_detail, last_message=last_message
+    PATH, ("synthesize",), speak, TEMPLATE, secret_in=secret_in, error_body=error_detail, last_message=last_message
 )

@@ -23,17 +23,17 @@ from voices.compat.common import (
     Speaking,
     Transcoded,
     clamp_speed,
-    find_speaker,
     invalid,
     model_id,
     recode,
     streaming_response,
 )
-from voices.compat.elevenlabs.base import TEMPERATURE_A_STABILITY, ElevenLabsView
+from voices.compat.elevenlabs.base import OUTPUT_NAMES, TEMPERATURE_A_STABILITY, ElevenLabsView
 from voices.compat.elevenlabs.dictionaries import LocatorsField, located
 from voices.engines import configured
 from voices.keys.auth import credentials
 from voices.keys.models import ApiKey
+from voices.library import speakers
 from voices.library.models import Voice
 from voices.speech import synthesis
 from voices.speech.models import Synthesis
@@ -59,7 +59,9 @@ class TextToSpeechSerializer(serializers.Serializer):
 
 def own_fields(asked: dict[str, Any], speaker: str | Voice) -> dict[str, Any]:
     """A TextToSpeechSerializer's fields in our terms, as Speaking takes them. Raises ValidationError."""
-    style = asked.get("voice_settings") or {}
+    style = {name: value for name, value in (asked.get("voice_settings") or {}).items() if value is not None}
+    if isinstance(speaker, Voice):
+        style = {**speaker.speaking_style, **style}
     fields: dict[str, Any] = {"text": asked["text"], "model_id": model_id(asked.get("model_id") or "")}
     if isinstance(speaker, Voice):
         fields["voice_id"] = str(speaker.pk)
@@ -147,10 +149,10 @@ class TextToSpeechView(ElevenLabsView):
         serializer = TextToSpeechSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        speaker = find_speaker(tenant, voice_id)
+        speaker = speakers.find(tenant, voice_id)
         fields = own_fields(asked, speaker)
-        lexicons = located(asked.get("pronunciation_dictionary_locators"))
-        speaking = Speaking(request, speaker, fields, streamed=self.streamed, lexicons=lexicons)
+        lexicons, name = located(asked.get("pronunciation_dictionary_locators")), OUTPUT_NAMES[output]
+        speaking = Speaking(request, speaker, fields, streamed=self.streamed, lexicons=lexicons, output=name)
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)
         for name, value in headers(request, key, speaking).items():
             response[name] = value

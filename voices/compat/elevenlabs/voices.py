@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 from django.conf import settings
+from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from voiceproject.errors import PublicError
+from voiceproject.jobs.status import revoked
+from voiceproject.media import audio
 from voiceproject.web import slots, uploads
-from voiceproject.web.api import SizedFileField, TextField, warning_headers
-from voices.compat.common import PRESETS, find_own, presets
+from voiceproject.web.api import SizedFileField, TextField, file_response, warning_headers
+from voices.compat.common import find_own
 from voices.compat.elevenlabs.base import NO_LIMIT, TEMPERATURE_A_STABILITY, USERS_OF_VOICES, ElevenLabsView, number
+from voices.compat.elevenlabs.speech import VoiceSettingsSerializer
 from voices.engines import configured
 from voices.keys.auth import credentials
-from voices.library import consents, recordings, saved
-from voices.library.models import StandingConsent, Voice
-from voices.speech.serializers import DEFAULT_TEMPERATURE
+from voices.library import consents, recordings, saved, selection, speakers
+from voices.library.models import StandingConsent, Voice, VoiceSample
+from voices.speech.serializers import DEFAULT_TEMPERATURE, FiniteFloatField
 from voices.text.languages import language_code
 
 
-def _settings() -> dict[str, Any]:
-    """The settings of every voice: our defaults, so that sending them back changes nothing."""
+def _settings(voice: Voice | None = None) -> dict[str, Any]:
+    """What was set for a voice, else our defaults, so that sending them back changes nothing."""
     stability = (1.0 - DEFAULT_TEMPERATURE) / TEMPERATURE_A_STABILITY
-    return {"stability": stability, "similarity_boost": 1.0, "style": 0.0, "use_speaker_boost": False, "speed": 1.0}
+    known = {"stability": stability, "similarity_boost": 1.0, "style": 0.0, "use_speaker_boost": False, "speed": 1.0}
+    return known | (voice.speaking_style if voice else {})
 
 
 def _voice(voice: Voice) -> dict[str, Any]:
@@ -39,13 +45,13 @@ def _voice(voice: Voice) -> dict[str, Any]:
     labels = {} if voice.language == "auto" else {"language": voice.language}
     return {"voice_id": str(voice.pk), "name": voice.name, "samples": samples, "category": "cloned", "labels": labels,
             "description": voice.description, "preview_url": None, "available_for_tiers": [],
-            "settings": _settings(), "is_owner": True,
+            "settings": _settings(voice), "is_owner": True,
             "created_at_unix": int(voice.created_at.timestamp())}  # fmt: skip
 
 
 def _preset(name: str) -> dict[str, Any]:
     return {"voice_id": name, "name": name.title(), "samples": None, "category": "premade",
-            "labels": {"gender": PRESETS[name]}, "description": "A voice of the built-in engine.",
+            "labels": {"gender": speakers.PRESETS[name]}, "description": "A voice of the built-in engine.",
             "preview_url": None, "available_for_tiers": [], "settings": _settings(),
             "is_owner": False}  # fmt: skip
 
@@ -59,7 +65,7 @@ class VoicesView(ElevenLabsView):
     required_scope = USERS_OF_VOICES
 
     def get(self, request: Request) -> Response:
-        return Response({"voices": [*map(_voice, own_voices(request)), *map(_preset, presets())]})
+        return Response({"voices": [*map(_voice, own_voices(request)), *map(_preset, speakers.presets())]})
 
 
 @extend_schema(exclude=True)
@@ -72,7 +78,7 @@ class VoicesV2View(ElevenLabsView):
         query = request.query_params
         size = number(query.get("page_size", "10"), "page_size", 1, 100)
         start = number(query.get("next_page_token") or "0", "next_page_token", 0, NO_LIMIT)
-        found = [*map(_voice, own_voices(request)), *map(_preset, presets())]
+        found = [*map(_voice, own_voices(request)), *map(_preset, speakers.presets())]
         if search := query.get("search", "").lower():
             found = [voice for voice in found if search in f"{voice['name']} {voice['description']}".lower()]
         if category := query.get("category"):
@@ -91,10 +97,10 @@ class VoiceView(ElevenLabsView):
         return "voices" if self.request.method == "DELETE" else USERS_OF_VOICES
 
     def get(self, request: Request, voice_id: str) -> Response:
-        return Response(_preset(voice_id) if voice_id in presets() else _voice(find_own(request, voice_id)))
+        return Response(_preset(voice_id) if voice_id in speakers.presets() else _voice(find_own(request, voice_id)))
 
     def delete(self, request: Request, voice_id: str) -> Response:
-        if voice_id in PRESETS:
+        if voice_id in speakers.PRESETS:
             raise PublicError("permission_denied", "A premade voice cannot be deleted.")
         saved.delete(find_own(request, voice_id), request)
         return Response({"status": "ok"})
@@ -102,14 +108,75 @@ class VoiceView(ElevenLabsView):
 
 @extend_schema(exclude=True)
 class VoiceSettingsView(ElevenLabsView):
-    """Of a voice, or without one those that every voice has; none keeps any of its own."""
+    """Of a voice, or without one those that every voice has until they are changed."""
 
     required_scope = USERS_OF_VOICES
 
     def get(self, request: Request, voice_id: str = "") -> Response:
-        if voice_id and voice_id not in presets():
-            find_own(request, voice_id)
-        return Response(_settings())
+        own = find_own(request, voice_id) if voice_id and voice_id not in speakers.presets() else None
+        return Response(_settings(own))
+
+
+class EditSettingsSerializer(VoiceSettingsSerializer):
+    similarity_boost = FiniteFloatField(required=False, allow_null=True, min_value=0, max_value=1)
+    style = FiniteFloatField(  # type: ignore[assignment] # the stubs do not know that fields are taken out of the class
+        required=False, allow_null=True, min_value=0, max_value=1
+    )
+    use_speaker_boost = serializers.BooleanField(required=False, allow_null=True)
+
+
+@extend_schema(exclude=True)
+class EditVoiceSettingsView(ElevenLabsView):
+    """What is spoken in the voice from now on, where a request does not say. Stability and speed count."""
+
+    required_scope = "voices"
+
+    def post(self, request: Request, voice_id: str) -> Response:
+        voice = _changeable(request, voice_id)
+        serializer = EditSettingsSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        sent = {name: value for name, value in serializer.validated_data.items() if value is not None}
+        saved.change(voice, {"speaking_style": {**voice.speaking_style, **sent}})
+        return Response({"status": "ok"})
+
+
+def _changeable(request: Request, voice_id: str) -> Voice:
+    if voice_id in speakers.PRESETS:
+        raise PublicError("permission_denied", "A premade voice cannot be changed.")
+    voice = find_own(request, voice_id)
+    if voice.taken_down_at is not None:
+        raise revoked()
+    return voice
+
+
+def _sample(request: Request, voice_id: str, sample_id: uuid.UUID) -> tuple[Voice, VoiceSample]:
+    voice = _changeable(request, voice_id)
+    sample = voice.samples.filter(pk=sample_id).first()
+    if sample is None:
+        raise PublicError("not_found", "There is no such sample.")
+    return voice, sample
+
+
+@extend_schema(exclude=True)
+class SampleAudioView(ElevenLabsView):
+    required_scope = "voices"
+
+    def get(self, request: Request, voice_id: str, sample_id: uuid.UUID) -> HttpResponseBase:
+        _, sample = _sample(request, voice_id, sample_id)
+        return file_response(
+            request._request, sample.audio, content_type=audio.CONTENT_TYPES["flac"], filename=f"{sample.pk}.flac"
+        )
+
+
+@extend_schema(exclude=True)
+class SampleView(ElevenLabsView):
+    required_scope = "voices"
+
+    def delete(self, request: Request, voice_id: str, sample_id: uuid.UUID) -> Response:
+        voice, sample = _sample(request, voice_id, sample_id)
+        with slots.waiting_slot(request.user.pk):
+            saved.delete_sample(voice, sample)
+        return Response({"status": "ok"})
 
 
 class AddVoiceSerializer(serializers.Serializer):
@@ -140,17 +207,10 @@ class AddVoiceView(ElevenLabsView):
         return saved.MAX_SAMPLES * settings.MAX_UPLOAD_SIZE
 
     def post(self, request: Request) -> Response:
-        standing = StandingConsent.objects.filter(tenant=credentials(request)[0]).first()
-        if standing is None:
-            raise PublicError(
-                "permission_denied",
-                "Voices are saved with the speaker's consent. State yours once with PUT /api/v1/voice/consent.",
-            )
+        standing = _standing(request)
         serializer = AddVoiceSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        language = language_code(str(asked["labels"].get("language", "")))
-        known = configured.get_engine().languages
         paths = [uploads.upload_path(file) for file in asked["files"]]
         with slots.waiting_slot(request.user.pk), recordings.reading(paths, "files") as found:
             voice = saved.create(
@@ -159,8 +219,59 @@ class AddVoiceView(ElevenLabsView):
                 standing.statement,
                 name=asked["name"],
                 description=asked["description"],
-                language=language if language and language in known else "auto",
+                language=_language(asked["labels"]) or "auto",
                 engine=configured.get_engine(),
             )
         told = warning_headers(warning for recording in found for warning in recording.quality.warnings)
         return Response({"voice_id": str(voice.pk), "requires_verification": False}, headers=told)
+
+
+def _standing(request: Request) -> StandingConsent:
+    standing = StandingConsent.objects.filter(tenant=credentials(request)[0]).first()
+    if standing is None:
+        raise PublicError(
+            "permission_denied",
+            "Voices are saved with the speaker's consent. State yours once with PUT /api/v1/voice/consent.",
+        )
+    return standing
+
+
+def _language(labels: dict[str, Any]) -> str | None:
+    language = language_code(str(labels.get("language", "")))
+    return language if language in configured.get_engine().languages else None
+
+
+class EditVoiceSerializer(AddVoiceSerializer):
+    files = serializers.ListField(
+        child=SizedFileField(max_bytes_setting="MAX_UPLOAD_SIZE"), required=False, default=list,
+        max_length=saved.MAX_SAMPLES,
+    )  # fmt: skip
+    description = TextField(required=False, allow_blank=True, max_length=500)  # type: ignore[assignment]
+
+
+@extend_schema(exclude=True)
+class EditVoiceView(ElevenLabsView):
+    """Name, description and language; files are more samples, for which the standing statement is needed."""
+
+    required_scope = "voices"
+
+    def get_max_body_bytes(self) -> int:
+        return saved.MAX_SAMPLES * settings.MAX_UPLOAD_SIZE
+
+    def post(self, request: Request, voice_id: str) -> Response:
+        voice = _changeable(request, voice_id)
+        serializer = EditVoiceSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        asked = serializer.validated_data
+        if asked["files"]:
+            standing = _standing(request)
+            paths = [uploads.upload_path(file) for file in asked["files"]]
+            with slots.waiting_slot(request.user.pk), recordings.reading(paths, "files") as found:
+                for recording in found:
+                    saved.add_sample(consents.provider(request), voice, recording, "", standing.statement)
+                selection.prepare(voice, configured.get_engine())
+        changes = {name: asked[name] for name in ("name", "description") if name in asked}
+        if language := _language(asked["labels"]):
+            changes["language"] = language
+        saved.change(voice, changes)
+        return Response({"status": "ok"})

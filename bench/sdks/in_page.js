@@ -1,0 +1,25 @@
+// The bundles of both SDKs in a page of another origin.
+import OpenAI from 'openai7'
+import { ElevenLabsClient } from 'el2'
+window.use = async (base, key) => {
+  const told = []
+  async function tell(feature, action) {
+    let why = ''
+    try { why = (await action()) ? '' : 'nothing came' } catch (error) { why = `${error.name}: ${error.message}`.slice(0, 200) }
+    told.push({ feature, why })
+  }
+  const openai = new OpenAI({ baseURL: `${base}/openai/v1`, apiKey: key, dangerouslyAllowBrowser: true, maxRetries: 0 })
+  const eleven = new ElevenLabsClient({ baseUrl: `${base}/elevenlabs`, apiKey: key })
+  await tell('Models', async () => (await openai.models.list()).data.length && (await eleven.models.list()).length)
+  await tell('Speech', async () => {
+    const answer = await openai.audio.speech.create({ model: 'tts-1', voice: 'alloy', input: 'Hello from a page.' })
+    if (!answer.headers.get('x-synthesis-id')) throw new Error('its headers cannot be read')
+    let bytes = (await answer.arrayBuffer()).byteLength
+    for await (const part of await eleven.textToSpeech.convert('alloy', { text: 'Hello from a page.' })) bytes += part.length
+    return bytes > 20000
+  })
+  await tell('Errors', async () => {
+    try { await openai.audio.speech.create({ model: 'tts-1', voice: 'nobody', input: 'Hello.' }) } catch (error) { return error.code === 'not_found' }
+  })
+  return JSON.stringify(told)
+}
