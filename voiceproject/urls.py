@@ -18,7 +18,7 @@ from voiceproject.webhooks.api import RotateWebhookSecretView, WebhookDeliveryVi
 from voices.account import pages
 from voices.account.api import EraseView, ExportView
 from voices.account.usage_api import MeView, UsageView
-from voices.compat import openai
+from voices.compat import gptsovits, openai
 from voices.compat.elevenlabs import account as elevenlabs_account
 from voices.compat.elevenlabs import base as elevenlabs_base
 from voices.compat.elevenlabs import speech as elevenlabs_speech
@@ -31,7 +31,7 @@ from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, S
 API = "api/v1"
 
 urlpatterns = [
-    path("", StudioView.as_view(), name="studio"),
+    path("", gptsovits.root(StudioView.as_view()), name="studio"),
     path("health", HealthView.as_view(), name="health"),
     path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
@@ -181,6 +181,7 @@ urlpatterns += [
 
 urlpatterns += [
     path("openai/<path:rest>", openai.UnknownPathView.as_view(), name="openai-unknown"),
+    *gptsovits.routes(),
     path("elevenlabs/<path:rest>", elevenlabs_base.UnknownPathView.as_view(), name="elevenlabs-unknown"),
 ]
 
