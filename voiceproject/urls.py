@@ -21,10 +21,12 @@ from voices.account.usage_api import MeView, UsageView
 from voices.compat import gptsovits, openai
 from voices.compat.elevenlabs import account as elevenlabs_account
 from voices.compat.elevenlabs import base as elevenlabs_base
+from voices.compat.elevenlabs import dialogue as elevenlabs_dialogue
 from voices.compat.elevenlabs import speech as elevenlabs_speech
 from voices.compat.elevenlabs import voices as elevenlabs_voices
 from voices.keys.api import KeyViewSet
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
+from voices.speech.dialogue_api import DialogueView
 from voices.speech.normalize import NormalizeView
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
@@ -55,6 +57,7 @@ urlpatterns = [
     path("account/keys/<uuid:pk>/rotate", pages.RotateKeyView.as_view(), name="account-key-rotate"),
     path("account/keys/<uuid:pk>/revoke", pages.RevokeKeyView.as_view(), name="account-key-revoke"),
     path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
+    path(f"{API}/voice/dialogue", DialogueView.as_view(), name="dialogue"),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/normalize", NormalizeView.as_view(), name="normalize"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),
@@ -135,6 +138,16 @@ urlpatterns += [
             f"elevenlabs/v1/text-to-speech/<str:voice_id>{suffix}",
             elevenlabs_speech.TextToSpeechView.as_view(streamed="stream" in suffix, timestamps="timestamps" in suffix),
             name=f"elevenlabs-speech{suffix.replace('/', '-')}",
+        )
+        for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
+    ),
+    *(
+        path(
+            f"elevenlabs/v1/text-to-dialogue{suffix}",
+            elevenlabs_dialogue.TextToDialogueView.as_view(
+                streamed="stream" in suffix, timestamps="timestamps" in suffix
+            ),
+            name=f"elevenlabs-dialogue{suffix.replace('/', '-')}",
         )
         for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
     ),

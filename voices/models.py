@@ -2,12 +2,13 @@
 
 from voices.keys.models import ApiKey, all_scopes
 from voices.library.models import Consent, EngineData, RecordedConsent, StandingConsent, Voice, VoiceSample
-from voices.speech.models import EngineModel, Synthesis
+from voices.speech.models import DialogueSpeaker, EngineModel, Synthesis
 
 # Migrations name voices.models.all_scopes.
 __all__ = [
     "ApiKey",
     "Consent",
+    "DialogueSpeaker",
     "EngineData",
     "EngineModel",
     "RecordedConsent",

@@ -70,6 +70,7 @@ class Api:
 
 API = {
     "voice/synthesize": Api("synthesize", "POST"),
+    "voice/dialogue": Api("synthesize", "POST"),
     "voice/health": Api(None, "GET"),
     "voice/models": Api(None, "GET"),
     "voice/normalize": Api("synthesize", "POST"),
@@ -142,6 +143,10 @@ COMPATIBLE = {
     "models/<str:name>": openai(None, "GET"),
     **{
         f"v1/text-to-speech/<str:voice_id>{suffix}": elevenlabs("synthesize", "POST")
+        for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
+    },
+    **{
+        f"v1/text-to-dialogue{suffix}": elevenlabs("synthesize", "POST")
         for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
     },
     **{

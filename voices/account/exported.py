@@ -90,7 +90,7 @@ PARTS = {
         "syntheses", "tenant",
         (*_JOB, "background", "text", "language", "reference_hash", "reference_audio", "reference_text",
          "reference_language", "speed", "temperature", "seed", "model_id", "response_format", "engine", "audio",
-         "duration_seconds", "sample_rate", "warnings"),
+         "duration_seconds", "sample_rate", "warnings", "turns"),
         withheld=_OPERATORS, keys=("api_key",), told=_job,
     ),
     "covers.CoverJob": Part(

@@ -38,6 +38,7 @@ from voices.keys.auth import credentials
 from voices.library import selection
 from voices.library.references import references
 from voices.speech import consumers, registry, synthesis
+from voices.speech.dialogue import Dialogue
 from voices.speech.models import Synthesis, warning_header
 from voices.speech.serializers import (
     MAX_SEED,
@@ -58,6 +59,12 @@ AUDIO_HEADERS = {
     usage.HEADER: (OpenApiTypes.INT, "Seconds of audio left of this month's quota, where there is one"),
     "X-Reference-Window": (OpenApiTypes.STR, "<start>-<end> in seconds: the part of the reference that was used"),
 }
+PREFER = OpenApiParameter(
+    "Prefer",
+    str,
+    OpenApiParameter.HEADER,
+    description="`respond-async`: 202 and a job; `respond-async, wait=N`: that after N seconds at most",
+)
 
 
 class SynthesizeView(BodyLimitMixin, APIView):
@@ -87,12 +94,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             for name, (type_, text) in AUDIO_HEADERS.items()
         ]
         + [
-            OpenApiParameter(
-                "Prefer",
-                str,
-                OpenApiParameter.HEADER,
-                description="`respond-async`: 202 and a job; `respond-async, wait=N`: that after N seconds at most",
-            ),
+            PREFER,
             consumers.LOCATION,
             *consumers.IDEMPOTENCY,
         ],
@@ -105,18 +107,13 @@ class SynthesizeView(BodyLimitMixin, APIView):
         if background:
             submission = Submission(request, tenant, Synthesis)
             if (earlier := submission.earlier()) is not None:
-                return self._accepted(request, earlier, replayed=True)
+                return accepted(request, earlier, replayed=True)
         else:
             refuse_key(request)
         serializer = SynthesizeSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
-        if background and fields["stream"]:
-            message = "Prefer: respond-async answers with a job, which is not streamed; send one of both."
-            raise PublicError("validation_error", f"stream: {message}", {"stream": [message]})
-        if fields["callback_url"] and not background:
-            message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
-            raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
+        check_background(fields, background)
         textfilter.check(request, fields["text"], "synthesis", "text")
         engine = configured.get_engine()
         file: Path | FieldFile
@@ -167,13 +164,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         synthesis.start(job)
         selection.check_still_there(job)
         spoken = synthesis.request_for(job, reference, fields["model"], early=fields["stream"])
-        try:
-            return self._speak(request, job, spoken, fields["stream"], window)
-        except PublicError as error:
-            if error.code != "engine_timeout":
-                raise
-            advice = "Send it with the header Prefer: respond-async, and no connection has to wait for it."
-            raise EngineTimeout(f"{error.message} {advice}") from error
+        return answer(request, job, spoken, fields["stream"], window)
 
     def _submit(
         self, request: Request, submission: Submission, job: Synthesis, reference: Path | FieldFile
@@ -194,47 +185,74 @@ class SynthesizeView(BodyLimitMixin, APIView):
             delete_folder(job.folder)
         else:
             selection.check_still_there(job)
-        return self._accepted(request, kept, replayed=kept is not job)
+        return accepted(request, kept, replayed=kept is not job)
 
-    def _accepted(self, request: Request, job: Job, replayed: bool) -> HttpResponseBase:
-        render = functools.partial(SynthesisSerializer, context={"request": request})
-        applied = ("respond-async",)
-        return consumers.accepted(request, job, run_syntheses, render, applied=applied, replayed=replayed)
 
-    def _speak(
-        self,
-        request: Request,
-        job: Synthesis,
-        spoken: SynthesisRequest,
-        streamed: bool,
-        window: tuple[float, float] | None,
-    ) -> HttpResponseBase:
-        """Responds with the audio: whole, or as a stream while it is made."""
-        gone = client_gone(request)
-        content_type = audio.CONTENT_TYPES[job.response_format]
-        response: HttpResponseBase
-        if streamed:
-            stream = synthesis.SpeechStream(job, spoken, gone)
-            response = StreamingHttpResponse(stream, content_type=content_type)
-            response["X-Audio-Sample-Rate"] = str(stream.sample_rate)
-            # A proxy that gathers the answer first would undo it.
-            response["X-Accel-Buffering"] = "no"
-            response["Cache-Control"] = "no-store, no-transform"
-        else:
-            speech = synthesis.perform(job, spoken, gone)
-            response = HttpResponse(speech.encoded, content_type=content_type)
-            response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
-            response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
-        response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
-        response["X-Synthesis-ID"] = str(job.pk)
-        response["X-Engine"] = job.engine
-        if warning := warning_header(job):
-            response["X-Warning"] = warning
-        if job.quota_left_ms is not None:
-            response[usage.HEADER] = usage.header(job.quota_left_ms)
-        if window is not None:
-            response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
-        return response
+def check_background(fields: dict[str, Any], background: bool) -> None:
+    """Raises PublicError for what does not go with `Prefer: respond-async`, or not without it."""
+    if background and fields["stream"]:
+        message = "Prefer: respond-async answers with a job, which is not streamed; send one of both."
+        raise PublicError("validation_error", f"stream: {message}", {"stream": [message]})
+    if fields["callback_url"] and not background:
+        message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
+        raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
+
+
+def accepted(request: Request, job: Job, replayed: bool) -> HttpResponseBase:
+    render = functools.partial(SynthesisSerializer, context={"request": request})
+    applied = ("respond-async",)
+    return consumers.accepted(request, job, run_syntheses, render, applied=applied, replayed=replayed)
+
+
+def answer(
+    request: Request,
+    job: Synthesis,
+    order: SynthesisRequest | Dialogue,
+    streamed: bool,
+    window: tuple[float, float] | None = None,
+) -> HttpResponseBase:
+    """The audio of a running job: whole, or as a stream while it is made. Raises PublicError."""
+    try:
+        return _spoken(request, job, order, streamed, window)
+    except PublicError as error:
+        if error.code != "engine_timeout":
+            raise
+        advice = "Send it with the header Prefer: respond-async, and no connection has to wait for it."
+        raise EngineTimeout(f"{error.message} {advice}") from error
+
+
+def _spoken(
+    request: Request,
+    job: Synthesis,
+    order: SynthesisRequest | Dialogue,
+    streamed: bool,
+    window: tuple[float, float] | None,
+) -> HttpResponseBase:
+    gone = client_gone(request)
+    content_type = audio.CONTENT_TYPES[job.response_format]
+    response: HttpResponseBase
+    if streamed:
+        stream = synthesis.SpeechStream(job, order, gone)
+        response = StreamingHttpResponse(stream, content_type=content_type)
+        response["X-Audio-Sample-Rate"] = str(stream.sample_rate)
+        # A proxy that gathers the answer first would undo it.
+        response["X-Accel-Buffering"] = "no"
+        response["Cache-Control"] = "no-store, no-transform"
+    else:
+        speech = synthesis.perform(job, order, gone)
+        response = HttpResponse(speech.encoded, content_type=content_type)
+        response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
+        response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
+    response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
+    response["X-Synthesis-ID"] = str(job.pk)
+    response["X-Engine"] = job.engine
+    if warning := warning_header(job):
+        response["X-Warning"] = warning
+    if job.quota_left_ms is not None:
+        response[usage.HEADER] = usage.header(job.quota_left_ms)
+    if window is not None:
+        response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
+    return response
 
 
 class SynthesisViewSet(

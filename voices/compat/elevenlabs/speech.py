@@ -35,7 +35,7 @@ from voices.keys.auth import credentials
 from voices.keys.models import ApiKey
 from voices.library.models import Voice
 from voices.speech import synthesis
-from voices.speech.models import Synthesis
+from voices.speech.models import Synthesis, warning_header
 from voices.speech.serializers import MAX_SEED, MAX_TEXT_CHARACTERS, FiniteFloatField
 from voices.text.languages import LANGUAGES, language_code, spoken_languages
 
@@ -148,7 +148,7 @@ class TextToSpeechView(ElevenLabsView):
         fields = own_fields(asked, speaker)
         speaking = Speaking(request, speaker, fields, streamed=self.streamed)
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)
-        for name, value in headers(request, key, speaking).items():
+        for name, value in headers(request, key, speaking.job).items():
             response[name] = value
         return response
 
@@ -214,14 +214,14 @@ def _characters(text: str, spoken: list[tuple[str, float, float]]) -> int:
     return place
 
 
-def headers(request: Request, key: ApiKey, speaking: Speaking) -> dict[str, str]:
+def headers(request: Request, key: ApiKey, job: Synthesis) -> dict[str, str]:
     running = Synthesis.objects.filter(tenant=key.user, status=JobStatus.RUNNING).count()
     limit = key.max_concurrent_jobs or max(1, settings.WEB_THREADS - 4)
     return {
-        **speaking.headers,
+        **({"X-Warning": warning} if (warning := warning_header(job)) else {}),
         "request-id": str(getattr(request._request, "request_id", "")),
-        "history-item-id": str(speaking.job.pk),
-        "character-cost": str(len(speaking.text)),
+        "history-item-id": str(job.pk),
+        "character-cost": str(job.characters),
         "current-concurrent-requests": str(max(1, running)),
         "maximum-concurrent-requests": str(limit),
     }
