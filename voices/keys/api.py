@@ -99,7 +99,7 @@ class EditKeySerializer(StrictSerializer):
 class CreateKeySerializer(EditKeySerializer):
     name = TextField(max_length=100, help_text="What it is for")
     kind = serializers.ChoiceField(
-        ApiKey.Kind.values,
+        ApiKey.Kind.choices,
         default=ApiKey.Kind.HEADER,
         help_text="How clients use it. For clients of GPT-SoVITS that can send no key, a key may stand in the URL "
         "(`path`: /gptsovits/<secret>/tts), or for all who ask from allowed_networks (`address`, where the operator "
