@@ -178,6 +178,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"text": "..."}, "nothing to speak"),
     ({"text": "a\x00b"}, "control characters"),
     ({"ref_audio_path": "/etc/passwd"}, "no saved voice '/etc/passwd'"),
+    ({"ref_audio_path": "a\x00"}, "no saved voice"),
     ({"ref_audio_path": {"a": 1}}, "ref_audio_path: Must be a text"),
 ]
 

@@ -153,6 +153,8 @@ def number_of(asked: dict[str, Any], names: tuple[str, ...]) -> float | None:
 
 def names_in(given: str) -> Iterator[str]:
     """What may be a voice's name in a reference: clients make paths of names, such as `./references/Anna.wav`."""
+    if "\0" in given:
+        return  # PostgreSQL would not even look for it.
     last = re.split(r"[/\\]", given)[-1].strip()
     yield from dict.fromkeys(name for name in (given, last, SUFFIX.sub("", last)) if name)
 
