@@ -35,14 +35,18 @@ SAMPLES = ROOT / "voiceproject" / "samples"
 PYTHON_TOOLS = ("openapi-python-client==0.29.1", "mypy==2.4.1", "ruff==0.17.6")
 NPM_TOOLS = ("@hey-api/openapi-ts@0.99.0", "typescript@5.9.3", "@types/node@20.19.43")
 PYTHON_USE = """
-import io, sys, time
+import importlib, io, pkgutil, sys, time
 from pathlib import Path
 import httpx
+import voiceclient
 from voiceclient import AuthenticatedClient
 from voiceclient.api.cover import create_cover, get_cover, get_cover_result
 from voiceclient.api.voice import synthesize
 from voiceclient.models import CoverJob, CreateCoverRequest, Error, SynthesizeRequest
 from voiceclient.types import File
+
+for module in pkgutil.walk_packages(voiceclient.__path__, "voiceclient."):
+    importlib.import_module(module.name)  # Each operation is one of its own, and not all are used below.
 
 base, key, song, reference, folder = sys.argv[1:]
 

@@ -27,7 +27,8 @@ from voices.speech.serializers import (
 RESULT_FORMATS = ("wav", "flac", "mp3")
 
 
-@extend_schema_field({"oneOf": [{"type": "integer", "minimum": -24, "maximum": 24}, {"enum": ["auto"]}]})
+# A text, as a form has it: of an integer or a word, generators make types that cannot be sent.
+@extend_schema_field({"type": "string", "pattern": "^(auto|[+-]?[0-9]{1,2})$"})
 class PitchShiftField(serializers.IntegerField):
     """Semitones, or None for `auto`."""
 
@@ -36,6 +37,9 @@ class PitchShiftField(serializers.IntegerField):
 
     def run_validation(self, data: Any = serializers.empty) -> int | None:
         return None if data == "auto" else super().run_validation(data)
+
+    def to_representation(self, value: int) -> str:  # type: ignore[override] # as the document shows the default
+        return str(value)
 
 
 class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):

@@ -208,6 +208,11 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 
+# --- Clients of other services ---------------------------------------------------------------------------------------
+
+GPTSOVITS_COMPAT_AT_ROOT = env.flag("GPTSOVITS_COMPAT_AT_ROOT", False)
+GPTSOVITS_ADDRESS_KEYS = env.flag("GPTSOVITS_ADDRESS_KEYS", False)
+
 # --- Browsers --------------------------------------------------------------------------------------------------------
 
 COMPAT_HOSTS = env.pairs("COMPAT_HOSTS", ("openai", "elevenlabs", "gptsovits"))
@@ -219,7 +224,9 @@ CORS_ORIGINS = [
     for origin in env.words("CORS_ORIGINS", ["http://localhost:3000"])
 ]
 CORS_ALLOWED_ORIGINS = CORS_ORIGINS
-CORS_URLS_REGEX = r"^/(api/|openai/|elevenlabs/|health$|openapi\.json$).*"
+CORS_URLS_REGEX = r"^/(api/|openai/|elevenlabs/|gptsovits(/|$)|health$|openapi\.json$).*"
+if GPTSOVITS_COMPAT_AT_ROOT:
+    CORS_URLS_REGEX = rf"{CORS_URLS_REGEX}|^/(tts|speakers|set_gpt_weights|set_sovits_weights)?$"
 CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS = cors.ALLOWED, cors.EXPOSED
 
 SESSION_COOKIE_SAMESITE = "Lax"

@@ -18,9 +18,10 @@ from voiceproject.webhooks.api import RotateWebhookSecretView, WebhookDeliveryVi
 from voices.account import pages
 from voices.account.api import EraseView, ExportView
 from voices.account.usage_api import MeView, UsageView
-from voices.compat import openai
+from voices.compat import gptsovits, openai
 from voices.compat.elevenlabs import account as elevenlabs_account
 from voices.compat.elevenlabs import base as elevenlabs_base
+from voices.compat.elevenlabs import dialogue as elevenlabs_dialogue
 from voices.compat.elevenlabs import dictionaries as elevenlabs_dictionaries
 from voices.compat.elevenlabs import history as elevenlabs_history
 from voices.compat.elevenlabs import speech as elevenlabs_speech
@@ -29,13 +30,14 @@ from voices.keys.api import KeyViewSet
 from voices.lexicons.api import LexiconViewSet
 from voices.library.aliases_api import AliasesView, AliasView
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
+from voices.speech.dialogue_api import DialogueView
 from voices.speech.normalize import NormalizeView
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
 API = "api/v1"
 
 urlpatterns = [
-    path("", StudioView.as_view(), name="studio"),
+    path("", gptsovits.root(StudioView.as_view()), name="studio"),
     path("health", HealthView.as_view(), name="health"),
     path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
@@ -59,6 +61,7 @@ urlpatterns = [
     path("account/keys/<uuid:pk>/rotate", pages.RotateKeyView.as_view(), name="account-key-rotate"),
     path("account/keys/<uuid:pk>/revoke", pages.RevokeKeyView.as_view(), name="account-key-revoke"),
     path(f"{API}/voice/synthesize", SynthesizeView.as_view(), name="synthesize"),
+    path(f"{API}/voice/dialogue", DialogueView.as_view(), name="dialogue"),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/normalize", NormalizeView.as_view(), name="normalize"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),
@@ -149,6 +152,16 @@ urlpatterns += [
             f"elevenlabs/v1/text-to-speech/<str:voice_id>{suffix}",
             elevenlabs_speech.TextToSpeechView.as_view(streamed="stream" in suffix, timestamps="timestamps" in suffix),
             name=f"elevenlabs-speech{suffix.replace('/', '-')}",
+        )
+        for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
+    ),
+    *(
+        path(
+            f"elevenlabs/v1/text-to-dialogue{suffix}",
+            elevenlabs_dialogue.TextToDialogueView.as_view(
+                streamed="stream" in suffix, timestamps="timestamps" in suffix
+            ),
+            name=f"elevenlabs-dialogue{suffix.replace('/', '-')}",
         )
         for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
     ),
@@ -253,6 +266,7 @@ urlpatterns += [
 
 urlpatterns += [
     path("openai/<path:rest>", openai.UnknownPathView.as_view(), name="openai-unknown"),
+    *gptsovits.routes(),
     path("elevenlabs/<path:rest>", elevenlabs_base.UnknownPathView.as_view(), name="elevenlabs-unknown"),
 ]
 

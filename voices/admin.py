@@ -41,7 +41,7 @@ KEY_STATES = {"valid": _("valid"), "expired": _("expired"), "revoked": _("revoke
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ConsoleAdmin):
-    list_display = ("name", "prefix", "user", "scope_names", "state", "last_used", "created")
+    list_display = ("name", "prefix", "kind", "user", "scope_names", "state", "last_used", "created")
     last_used = utc("last_used_at", _("last used (UTC)"))
     created = utc("created_at", _("created (UTC)"))
     list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
@@ -49,7 +49,7 @@ class ApiKeyAdmin(ConsoleAdmin):
     search_help_text = _("The beginning of a key, or a tenant")
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
-    readonly_fields = ("prefix", "created_at", "last_used_at", "revoked_at")
+    readonly_fields = ("prefix", "kind", "created_at", "last_used_at", "revoked_at")
     form = KeyForm
     actions = ("revoke",)
 

@@ -3,12 +3,13 @@
 from voices.keys.models import ApiKey, all_scopes
 from voices.lexicons.models import Lexicon, LexiconVersion
 from voices.library.models import Consent, EngineData, RecordedConsent, StandingConsent, Voice, VoiceAlias, VoiceSample
-from voices.speech.models import EngineModel, Synthesis
+from voices.speech.models import DialogueSpeaker, EngineModel, Synthesis
 
 # Migrations name voices.models.all_scopes.
 __all__ = [
     "ApiKey",
     "Consent",
+    "DialogueSpeaker",
     "EngineData",
     "EngineModel",
     "Lexicon",

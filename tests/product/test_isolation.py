@@ -81,6 +81,7 @@ class Api:
 
 API = {
     "voice/synthesize": Api("synthesize", "POST"),
+    "voice/dialogue": Api("synthesize", "POST"),
     "voice/health": Api(None, "GET"),
     "voice/models": Api(None, "GET"),
     "voice/normalize": Api("synthesize", "POST"),
@@ -134,6 +135,20 @@ def elevenlabs(scope: Scope, methods: str, owned: Any = None, file: bool = False
     return Api(scope, methods, owned, file, root="elevenlabs/", header="xi-api-key", envelope=False)
 
 
+def gptsovits(scope: Scope, methods: str) -> Api:
+    return Api(scope, methods, root="gptsovits/", envelope=False)
+
+
+GPTSOVITS = {
+    "": Api("synthesize", "GET POST", root="gptsovits", envelope=False),
+    "tts": gptsovits("synthesize", "GET POST"),
+    "speakers": gptsovits("synthesize", "GET"),
+    "set_gpt_weights": gptsovits("synthesize", "GET"),
+    "set_sovits_weights": gptsovits("synthesize", "GET"),
+    "set_refer_audio": gptsovits("synthesize", "GET"),
+    "change_refer": gptsovits("synthesize", "GET POST"),
+    "set_model": gptsovits("synthesize", "GET POST"),
+}
 COMPATIBLE = {
     "audio/speech": openai("synthesize", "POST"),
     "audio/models": openai(None, "GET"),
@@ -145,6 +160,10 @@ COMPATIBLE = {
     "models/<str:name>": openai(None, "GET"),
     **{
         f"v1/text-to-speech/<str:voice_id>{suffix}": elevenlabs("synthesize", "POST")
+        for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
+    },
+    **{
+        f"v1/text-to-dialogue{suffix}": elevenlabs("synthesize", "POST")
         for suffix in ("", "/stream", "/with-timestamps", "/stream/with-timestamps")
     },
     **{
@@ -184,10 +203,15 @@ COMPATIBLE = {
 # Answered to everybody: they show nothing of anybody.
 OPEN = {
     "", "health", "favicon.ico", "openapi.json", "docs", "redoc", "language",
-    "openai/<path:rest>", "elevenlabs/<path:rest>",  # What is not served there: a 404 in their shape.
+    "openai/<path:rest>", "elevenlabs/<path:rest>", "gptsovits/<path:rest>",  # A 404 in their shape.
 }  # fmt: skip
 # By a token of its own, and not there without one.
 TOKEN = {"metrics"}
+# By a key that stands in them.
+KEY_IN_PATH = {route for route in ROUTES if "<PathKey:token>" in route}
+# Not there unless it is switched on; then they are the views of /gptsovits.
+AT_ROOT = {path for path in GPTSOVITS if path} | {"control"}
+CLOSED = {"gptsovits/control"}  # to every key
 
 
 @dataclass(frozen=True)
@@ -208,14 +232,15 @@ PAGES = {
 # --- All routes ---
 
 
-API_ROUTES = {entry.root + path: entry for path, entry in [*API.items(), *COMPATIBLE.items()]}
+API_ROUTES = {entry.root + path: entry for path, entry in [*API.items(), *COMPATIBLE.items(), *GPTSOVITS.items()]}
 PAGE_ROUTES = [route for route in ROUTES if any(route.startswith(prefix) for prefix in PAGES)]
 
 
 def test_every_route_is_declared() -> None:
-    undeclared = set(ROUTES) - set(API_ROUTES) - OPEN - TOKEN - set(PAGE_ROUTES)
+    others = OPEN | TOKEN | KEY_IN_PATH | AT_ROOT | CLOSED
+    undeclared = set(ROUTES) - set(API_ROUTES) - others - set(PAGE_ROUTES)
     assert not undeclared, "Declare these in tests/test_isolation.py: who may use them, and what is somebody's there."
-    assert not (set(API_ROUTES) | OPEN | TOKEN) - set(ROUTES), "These are declared, and are no routes."
+    assert not (set(API_ROUTES) | others) - set(ROUTES), "These are declared, and are no routes."
     assert len(PAGE_ROUTES) > 30
 
 
@@ -356,6 +381,14 @@ def test_what_is_open_shows_nothing_of_a_tenant(route: str, tenant: Tenant) -> N
         assert secret.encode() not in body
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         assert Client().generic(method, path_of(route)).status_code in ((404,) if nowhere else (302, 405))
+
+
+@pytest.mark.parametrize("route", sorted(KEY_IN_PATH | AT_ROOT | CLOSED))
+def test_a_key_in_a_header_opens_no_route_that_wants_another_one(route: str, tenant: Tenant) -> None:
+    wanted = 401 if route in KEY_IN_PATH else 403 if route in CLOSED else 404
+    for method in ("GET", "POST"):
+        response = tenant.client.generic(method, path_of(route), "{}", content_type="application/json")
+        assert (response.status_code, "message" in response.json()) == (wanted, True)
 
 
 @pytest.mark.parametrize("route", sorted(TOKEN))

@@ -96,7 +96,8 @@ ROUTES = sorted(set(walk(get_resolver())))
 def path_of(route: str, values: dict[str, Any] | None = None) -> str:
     """A path that a route matches: with these values, else with ones that name nothing."""
     given = values or {}
-    made = {"uuid": str(uuid.uuid4()), "int": "987654", "path": "987654", "str": "nothing", "slug": "nothing"}
+    made = {"uuid": str(uuid.uuid4()), "int": "987654", "path": "987654", "str": "nothing", "slug": "nothing",
+            "PathKey": "vcp_nothing"}  # fmt: skip
     route = re.sub(r"\^?\(\?P<\w+>([\w|]+)\)(/?)\$", lambda m: m[1].split("|")[0] + m[2], route)
     route = re.sub(r"\(\?P<\w+>\.\*\)\$", "nothing", route)
     return "/" + re.sub(

@@ -25,10 +25,7 @@ class JobFilters(StrictSerializer):
         filters = cls(data=request.query_params)
         filters.is_valid(raise_exception=True)
         given = filters.validated_data
-        lookups = {
-            "status": "status",
-            "created_after": "created_at__gt",
-            "created_before": "created_at__lt",
-            "voice_id": "voice_id",
-        }
+        lookups = {"status": "status", "created_after": "created_at__gt", "created_before": "created_at__lt"}
+        if "voice_id" in given:
+            queryset = queryset.filter(queryset.model.made_with([given["voice_id"]]))
         return queryset.filter(**{lookups[name]: given[name] for name in lookups if name in given})

@@ -18,6 +18,8 @@ statement of `succeed` and `fail` is `end_job` in statements.py.
 from __future__ import annotations
 
 import logging
+import uuid
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
@@ -145,6 +147,16 @@ class Job(QueuedJob, JobFiles):
     def retryable(self) -> bool:
         """Whether a retry could come to anything, once the job has failed or was canceled."""
         return self.resumable and not self.files_expired and self.revoked_at is None
+
+    @property
+    def voice_ids(self) -> list[uuid.UUID]:
+        """The saved voices that it is made with."""
+        return [self.voice_id] if self.voice_id else []
+
+    @classmethod
+    def made_with(cls, voice_ids: Collection[uuid.UUID]) -> Q:
+        """The jobs that one of these voices has a part in."""
+        return Q(voice_id__in=voice_ids)
 
     def accept(self) -> None:
         """Writes a new job's row, and what it reserves of its tenant's quotas. Raises PublicError quota_exceeded."""

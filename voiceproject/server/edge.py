@@ -25,7 +25,7 @@ from django.http.response import HttpResponseBase
 from voiceproject.errors import PublicError, StreamBroken
 from voiceproject.server import EXTENSION, websockets
 from voiceproject.server.bodies import FREE_BYTES, Body
-from voiceproject.telemetry.logging import bind
+from voiceproject.telemetry.logging import bind, loggable
 from voiceproject.web import slots
 from voiceproject.web.client_ip import comes_from_proxy
 from voiceproject.web.errors import json_response
@@ -187,7 +187,7 @@ class Exchange:
         if stream.waits or end != DONE or seconds >= LONG_SECONDS:
             extra = {"duration_ms": round(1000 * seconds), "bytes": self._send.sent, "ended": end}
             with bind(**self._request.log_ids):
-                access_log.info("%s %s ended", self._request.method, self._request.path, extra=extra)
+                access_log.info("%s %s ended", self._request.method, loggable(self._request.path), extra=extra)
 
     async def _checked(self) -> bool:
         """Whether the body shall be read, as far as the head tells. A small one is there before anybody could ask."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,14 @@ def bound() -> dict[str, str]:
 def current(name: str) -> str:
     """The id bound under this name, or an empty string."""
     return str(_context.get().get(name, ""))
+
+
+_PATH_KEY = re.compile(r"(?<=/)(vc[kp]_)[^/]+", re.IGNORECASE)
+
+
+def loggable(path: str) -> str:
+    """A request's path without the key that may stand in it, on purpose or not."""
+    return _PATH_KEY.sub(r"\1...", path)
 
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -92,3 +92,9 @@ def is_part(text: str, networks: list[str]) -> bool:
         inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type] # of one version
         for outer in _networks(tuple(networks))
     )
+
+
+def overlap(text: str, networks: list[str]) -> bool:
+    """Whether a network has an address in common with one of the others."""
+    one = parse_network(text)
+    return any(one.version == other.version and one.overlaps(other) for other in _networks(tuple(networks)))

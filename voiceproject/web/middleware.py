@@ -18,7 +18,7 @@ from django.utils.cache import patch_vary_headers
 
 from voiceproject.errors import PublicError
 from voiceproject.telemetry import metrics, tracing
-from voiceproject.telemetry.logging import bind, bound
+from voiceproject.telemetry.logging import bind, bound, loggable
 from voiceproject.web.errors import json_response
 from voiceproject.web.streams import BodyWanted, Held
 
@@ -94,7 +94,7 @@ class RequestMiddleware:
             span.update_name(f"{method} /{route}" if route is not None else method)
             span.set_attributes({**bound(), "http.route": route or "", "http.response.status_code": status})
         extra = {"duration_ms": round(1000 * seconds), **({"error": error} if error else {})}
-        log.info("%s %s %s", method, request.path, status, extra=extra)
+        log.info("%s %s %s", method, loggable(request.path), status, extra=extra)
 
 
 def compat_path(host: str, path: str) -> str:
@@ -128,7 +128,7 @@ class PageBodyMiddleware:
     """
 
     MAX_BYTES = 1024 * 1024
-    APIS = ("/api/", "/openai/", "/elevenlabs/")
+    APIS = ("/api/", "/openai/", "/elevenlabs/", "/gptsovits/")
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response

@@ -16,6 +16,9 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "OpenAI's and ElevenLabs' own clients work with the base URLs `/openai/v1` and `/elevenlabs` of this server. Those "
     "routes have the shapes of these APIs, and are not described here.",
     "VERSION": __version__,
+    "CONTACT": {"name": "Whoever runs this server"},
+    "LICENSE": {"name": "MIT", "identifier": "MIT"},
+    "SERVERS": [{"url": "/", "description": "This server"}],
     "SERVE_INCLUDE_SCHEMA": False,
     "SORT_OPERATIONS": False,  # As they stand in urls.py: what is used first comes first.
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
@@ -30,6 +33,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "Language": "voices.text.languages.LANGUAGES",
         "SpeechFormat": "voices.speech.serializers.FORMATS",
         "CoverFormat": "covers.serializers.RESULT_FORMATS",
+        "KeyKind": "voices.keys.models.ApiKey.Kind",
         "WebhookStatus": "voiceproject.webhooks.models.WebhookDelivery.Status",
     },
     "POSTPROCESSING_HOOKS": [

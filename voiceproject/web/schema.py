@@ -24,7 +24,7 @@ class EnvelopeSchema(AutoSchema):
 
     def get_description(self) -> str:  # type: ignore[override] # drf-spectacular calls it without arguments
         # Operations say what they do in extend_schema; a view's docstring is for who reads the code.
-        return ""
+        return f"{self.get_summary()}." if self.get_summary() else ""
 
     def _statuses(self) -> set[int]:
         action = getattr(self.view, "action", "") or self.method.lower()
@@ -221,8 +221,12 @@ class _Example:
         return schema["enum"][0] if "enum" in schema else self._of_type(name, schema, kind)
 
     @staticmethod
-    def _is_sent(name: str, fields: dict[str, Any]) -> bool:
-        return name not in NOT_SENT and not (name == "voice_id" and any(file in fields for file in FILES))
+    def _is_sent(name: str, schema: dict[str, Any]) -> bool:
+        """Of a request only what it needs, so that it can be tried as it stands; all of one that needs nothing."""
+        fields, required = schema["properties"], schema.get("required")
+        if name == "voice_id":
+            return not any(file in fields for file in FILES)
+        return name not in NOT_SENT and (not required or name in required or name in FILES)
 
     @staticmethod
     def _fits(value: Any, schema: dict[str, Any], kind: str, nullable: bool) -> bool:
@@ -239,7 +243,7 @@ class _Example:
         match kind:
             case "object":
                 fields = schema.get("properties", {})
-                wanted = [key for key in fields if not self.sent or self._is_sent(key, fields)]
+                wanted = [key for key in fields if not self.sent or self._is_sent(key, schema)]
                 return {key: self.of(f"{name}.{key}", fields[key]) for key in wanted}
             case "array":
                 return [self.of(name.removesuffix("s"), schema["items"])] if "items" in schema else []

@@ -81,16 +81,16 @@ PARTS = {
     ),
     "voices.ApiKey": Part(
         "keys", "user",
-        ("public_id", "name", "prefix", "scopes", "expires_at", "allowed_networks", "requests_per_minute",
+        ("public_id", "name", "kind", "prefix", "scopes", "expires_at", "allowed_networks", "requests_per_minute",
          "max_concurrent_jobs", "monthly_audio_seconds", "revoked_at", "last_used_at", "lineage", "from_environment",
-         "created_at"),
+         "chosen_model", "chosen_voice", "created_at"),
         withheld=frozenset({"id", "user", "key_hash"}), keys=("replaced_by",),
     ),
     "voices.Synthesis": Part(
         "syntheses", "tenant",
         (*_JOB, "background", "text", "language", "reference_hash", "reference_audio", "reference_text",
          "reference_language", "speed", "temperature", "seed", "model_id", "response_format", "engine", "audio",
-         "duration_seconds", "sample_rate", "warnings", "lexicon", "output_format"),
+         "duration_seconds", "sample_rate", "warnings", "lexicon", "output_format", "turns"),
         withheld=_OPERATORS, keys=("api_key",), told=_job,
     ),
     "covers.CoverJob": Part(

@@ -1,1 +1,1 @@
-"""Other services' APIs, for the clients that people already have: `openai`, `elevenlabs`. `common` serves both."""
+"""Other services' APIs for the clients that people have: `openai`, `elevenlabs`, `gptsovits`. `common` serves all."""

@@ -40,7 +40,7 @@ class KeySerializer(serializers.ModelSerializer):
     class Meta:
         model = ApiKey
         fields = (
-            "id", "name", "prefix", "state", "scopes", "expires_at", "allowed_networks", "requests_per_minute",
+            "id", "name", "kind", "prefix", "state", "scopes", "expires_at", "allowed_networks", "requests_per_minute",
             "max_concurrent_jobs", "monthly_audio_seconds", "last_used_at", "created_at", "revoked_at", "replaced_by",
             "from_environment", "current",
         )  # fmt: skip
@@ -51,7 +51,10 @@ class KeySerializer(serializers.ModelSerializer):
 
 
 class NewKeySerializer(KeySerializer):
-    secret = serializers.CharField(help_text="What to send as X-API-Key. Shown this once: only its hash is kept.")
+    secret = serializers.CharField(
+        help_text="What to send as X-API-Key, or of the kind `path` what stands in the URL; empty of the kind "
+        "`address`. Shown this once: only its hash is kept."
+    )
 
     class Meta(KeySerializer.Meta):
         fields = ("secret", *KeySerializer.Meta.fields)  # type: ignore[assignment]
@@ -95,6 +98,13 @@ class EditKeySerializer(StrictSerializer):
 
 class CreateKeySerializer(EditKeySerializer):
     name = TextField(max_length=100, help_text="What it is for")
+    kind = serializers.ChoiceField(
+        ApiKey.Kind.choices,
+        default=ApiKey.Kind.HEADER,
+        help_text="How clients use it. For clients of GPT-SoVITS that can send no key, a key may stand in the URL "
+        "(`path`: /gptsovits/<secret>/tts), or for all who ask from allowed_networks (`address`, where the operator "
+        "allows it). Such keys may do no more than `synthesize`, and open /gptsovits alone.",
+    )
 
 
 class RotateKeySerializer(StrictSerializer):
@@ -233,7 +243,7 @@ class KeyViewSet(BodyLimitMixin, viewsets.GenericViewSet):
         return self._made(fresh, secret)
 
     def _made(self, key: ApiKey, secret: str) -> Response:
-        data = {"secret": secret, **self.get_serializer(key).data}
+        data = {"secret": "" if key.kind == ApiKey.Kind.ADDRESS else secret, **self.get_serializer(key).data}
         location = self.request.build_absolute_uri(reverse("key", args=[key.public_id]))
         headers = {"Location": location, "Cache-Control": "no-store"}
         return Response(data, status=201, headers=headers)

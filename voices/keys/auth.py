@@ -20,6 +20,10 @@ from voiceproject.tenants import ratelimit
 from voiceproject.web.client_ip import client_address, is_within
 from voices.keys.models import ApiKey
 
+NO_KEY_OR_PATH = (
+    "No API key was sent. Send yours as X-API-Key or Authorization: Bearer; or, for a client that sends no headers, "
+    "make a key of the kind `path` (POST /api/v1/keys), and let it call /gptsovits/<that key>/tts."
+)
 NO_KEY = "No API key was sent. Send yours as X-API-Key, or as Authorization: Bearer."
 
 
@@ -44,13 +48,43 @@ class ApiKeyAuthentication(BaseAuthentication):
             raise PublicError("missing_api_key", message)
         if not secret:
             raise PublicError("missing_api_key", NO_KEY)
-        key = _find(secret, request.META)
-        request._request.tenant_id = key.user_id  # type: ignore[attr-defined] # for the access log
-        request._request.credentials = key.user, key  # type: ignore[attr-defined]
-        return key.user, key
+        return signed_in(request, _find(secret, request.META))
 
     def authenticate_header(self, request: Request) -> str:
         return 'ApiKey realm="api", header="X-API-Key"'
+
+
+class KeylessAuthentication(ApiKeyAuthentication):
+    """For clients that can send no header: a token in the path (`token` of the route), or the address that they have.
+
+    A key in a header is taken too.
+    """
+
+    def authenticate(self, request: Request) -> tuple[User, ApiKey]:
+        known = getattr(request._request, "credentials", None)
+        token = request.parser_context["kwargs"].get("token") if request.parser_context else None
+        if known is not None or (token is None and self._has_key(request)):
+            return super().authenticate(request)
+        if token is not None:
+            return signed_in(request, _find(token.lower(), request.META, ApiKey.Kind.PATH))
+        key = None
+        if settings.GPTSOVITS_ADDRESS_KEYS:
+            key = ApiKey.objects.find_by_address(client_address(request.META, settings.TRUSTED_PROXIES))
+        if key is None:
+            _refuse_key_in_url(request.META)
+            raise PublicError("missing_api_key", NO_KEY_OR_PATH)
+        _refuse_foreign_page(request.META)
+        return signed_in(request, _admitted(key, request.META))
+
+    @staticmethod
+    def _has_key(request: Request) -> bool:
+        return bool(request.META.get("HTTP_X_API_KEY", "").strip() or request.META.get("HTTP_AUTHORIZATION"))
+
+
+def signed_in(request: Request, key: ApiKey) -> tuple[User, ApiKey]:
+    request._request.tenant_id = key.user_id  # type: ignore[attr-defined] # for the access log
+    request._request.credentials = key.user, key  # type: ignore[attr-defined]
+    return key.user, key
 
 
 def _refuse_key_in_url(meta: Mapping[str, Any]) -> None:
@@ -59,12 +93,25 @@ def _refuse_key_in_url(meta: Mapping[str, Any]) -> None:
         raise PublicError("missing_api_key", message)
 
 
-def _find(secret: str, meta: Mapping[str, Any]) -> ApiKey:
+def _refuse_foreign_page(meta: Mapping[str, Any]) -> None:
+    """An address is not the will of who has it: a page of somebody else in a browser there could ask too."""
+    origin = meta.get("HTTP_ORIGIN", "")
+    foreign = bool(origin) or meta.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin")
+    if foreign and origin not in settings.CORS_ORIGINS:
+        raise PublicError("permission_denied", "A page in a browser may ask so only from one of CORS_ORIGINS.")
+
+
+def _find(secret: str, meta: Mapping[str, Any], kind: str = ApiKey.Kind.HEADER) -> ApiKey:
     """The key with this secret, for a request with this META. Raises PublicError."""
-    key = ApiKey.objects.find(secret)
+    key = ApiKey.objects.find(secret, kind)
     if key is None:
         message = "This API key is not valid. Send it whole; it may also have expired, or been revoked."
         raise PublicError("invalid_api_key", message)
+    return _admitted(key, meta)
+
+
+def _admitted(key: ApiKey, meta: Mapping[str, Any]) -> ApiKey:
+    """The key, if a request with this META may use it. Raises PublicError."""
     if not key.user.is_active:
         raise PublicError("tenant_blocked", "This account is blocked. Ask the operator.")
     if key.allowed_networks:

@@ -23,9 +23,13 @@ from django.utils.translation import gettext_noop as _  # for the pages, which t
 from voiceproject.errors import PublicError
 from voiceproject.tenants import audit
 from voiceproject.tenants.models import Tenant
-from voiceproject.web.client_ip import is_part, is_within
+from voiceproject.web.client_ip import is_part, is_within, overlap, parse_network
 from voices.keys.models import KEY_LIMITS, ApiKey
 
+# That a key of another kind than `header` may have: such a secret stands in logs, or is none.
+KEYLESS_SCOPES = ["synthesize"]
+# The most addresses that a key may stand for: a key for everybody would be a key for every other tenant's clients too.
+MAX_ADDRESS_BITS = {4: 16, 6: 80}
 FIELDS = ("name", "scopes", "expires_at", "allowed_networks", *KEY_LIMITS)
 MAX_VALID_KEYS = 500
 MAX_OVERLAP_SECONDS = 30 * 24 * 3600
@@ -59,15 +63,18 @@ def create(user: User, actor: Actor, **fields: Any) -> tuple[ApiKey, str]:
     """
     with _locked(user, actor) as actor:
         values = inherited(actor) | fields
+        if values.get("kind", ApiKey.Kind.HEADER) != ApiKey.Kind.HEADER and "scopes" not in fields:
+            values["scopes"] = KEYLESS_SCOPES
         if actor.key is not None and actor.key.is_limited:
             values["lineage"] = actor.key.lineage
         _check_grant(actor, ApiKey(**values))
         _check_expiry(values.get("expires_at"))
+        _check_kind(ApiKey(user=user, **values))
         _check_count(user)
         if "public_id" in values and ApiKey.objects.filter(public_id=values["public_id"]).exists():
             raise PublicError("conflict", _("This key has been made already, and its secret was shown then."))
         key, secret = ApiKey.objects.issue(user, **values)
-        _record(actor, "key.create", key, {name: _shown(getattr(key, name)) for name in FIELDS})
+        _record(actor, "key.create", key, {name: _shown(getattr(key, name)) for name in (*FIELDS, "kind")})
     return key, secret
 
 
@@ -87,6 +94,7 @@ def update(key: ApiKey, actor: Actor, **changes: Any) -> ApiKey:
         for name, value in changes.items():
             setattr(changed, name, value)
         _check_grant(actor, changed, before=key)
+        _check_kind(changed)
         _check_lock_out(key, actor, changes)
         ApiKey.objects.filter(pk=key.pk).update(**changes)
         shown = {name: [_shown(before[name]), _shown(value)] for name, value in changes.items()}
@@ -108,7 +116,9 @@ def rotate(key: ApiKey, actor: Actor, overlap_seconds: int = 0) -> tuple[ApiKey,
             raise PublicError("conflict", _("This key has been replaced already; rotate the one that took its place."))
         if not key.is_valid():
             raise PublicError("conflict", _("This key has expired; give it another expiry first, or make a new one."))
-        values = {name: getattr(key, name) for name in FIELDS}
+        values = {name: getattr(key, name) for name in (*FIELDS, "kind", "chosen_model", "chosen_voice")}
+        if key.kind == ApiKey.Kind.ADDRESS:
+            raise PublicError("conflict", _("This key has no secret that could be replaced."))
         if actor.key is None or actor.key.pk != key.pk:
             _check_grant(actor, key)
         _check_count(key.user)
@@ -169,6 +179,36 @@ def _check_expiry(expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= timezone.now():
         message = "Must be in the future. To end a key now, revoke it."
         raise PublicError("validation_error", f"expires_at: {message}", {"expires_at": [message]})
+
+
+def _check_kind(key: ApiKey) -> None:
+    """Raises PublicError for a key without a secret in a header that may do more than speak, or that stands for
+    addresses that it should not: those of many, and of others' keys."""
+    if key.kind == ApiKey.Kind.HEADER:
+        return
+    if list(key.scopes) != KEYLESS_SCOPES:
+        message = f"A key of the kind {key.kind} may only synthesize; the default leaves nothing to say here."
+        raise _invalid("scopes", message)
+    if key.kind != ApiKey.Kind.ADDRESS:
+        return
+    if not settings.GPTSOVITS_ADDRESS_KEYS:
+        message = "This server takes no addresses for keys; the operator may allow it (GPTSOVITS_ADDRESS_KEYS)."
+        raise _invalid("kind", message)
+    if not key.allowed_networks:
+        raise _invalid("allowed_networks", "Name the addresses or networks that need no key.")
+    for text in key.allowed_networks:
+        network = parse_network(text)
+        if network.max_prefixlen - network.prefixlen > MAX_ADDRESS_BITS[network.version]:
+            raise _invalid("allowed_networks", f"{text} is too wide: take /16 or narrower, of IPv6 /48.")
+    others = ApiKey.objects.filter(_valid(), kind=ApiKey.Kind.ADDRESS).exclude(pk=key.pk)
+    for other in others.select_for_update():
+        if any(overlap(text, other.allowed_networks) for text in key.allowed_networks):
+            message = "Another key stands for some of these addresses already."
+            raise PublicError("conflict", message, {"field": "allowed_networks"})
+
+
+def _invalid(field: str, message: str) -> PublicError:
+    return PublicError("validation_error", f"{field}: {message}", {field: [message]})
 
 
 def _check_count(user: User) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -21,7 +22,7 @@ from django.utils.translation import gettext_lazy as _
 
 from voiceproject.prepared import Select, Slot
 from voiceproject.tenants.ratelimit import Limit
-from voiceproject.web.client_ip import parse_network, written
+from voiceproject.web.client_ip import is_within, parse_network, written
 
 SCOPES = ("synthesize", "covers", "voices", "usage", "keys")
 BOOTSTRAP_USERNAME = "api"
@@ -52,7 +53,11 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
     def issue(self, user: User, name: str, **fields: Any) -> tuple[ApiKey, str]:
         """Makes a key; returns the row and the secret, which is not kept anywhere."""
-        secret = f"{ApiKey.MARK}{secrets.token_urlsafe(32)}"
+        if fields.get("kind", ApiKey.Kind.HEADER) == ApiKey.Kind.HEADER:
+            secret = f"{ApiKey.MARK}{secrets.token_urlsafe(32)}"
+        else:
+            # In letters of one case: there are clients that write their URLs small.
+            secret = f"{ApiKey.PATH_MARK}{base64.b32encode(secrets.token_bytes(30)).decode().lower()}"
         return self.create(user=user, name=name, **ApiKey.identity(secret), **fields), secret
 
     def scopes_of(self, pks: set[Any]) -> dict[Any, set[str]]:
@@ -61,8 +66,9 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         valid = valid.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
         return {pk: set(scopes) for pk, scopes in valid.values_list("pk", "scopes")}
 
-    def find(self, secret: str) -> ApiKey | None:
-        """The valid key with this secret, its user and tenant: one indexed query. None: unknown, expired, revoked."""
+    def find(self, secret: str, kind: str = "header") -> ApiKey | None:
+        """The valid key with this secret, its user and tenant: one indexed query. None: unknown, expired, revoked, or
+        of another kind."""
         identity = ApiKey.identity(secret)
         key: ApiKey | None = next(iter(_with_hash()(key_hash=identity["key_hash"])), None)
         environment = settings.API_KEY and hmac.compare_digest(secret.encode(), settings.API_KEY.encode())
@@ -75,8 +81,17 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             )  # fmt: skip
         if key is None or not hmac.compare_digest(key.key_hash, identity["key_hash"]) or not key.is_valid():
             return None
+        if key.kind != kind:
+            return None
         # The environment's key counts only while it stands there: changing it retires the old one.
         return None if key.from_environment and not environment else key
+
+    def find_by_address(self, address: str) -> ApiKey | None:
+        """The valid key that stands for whoever asks from this address, with its user and tenant."""
+        for key in self.filter(kind=ApiKey.Kind.ADDRESS, revoked_at=None).select_related("user__tenant").order_by("pk"):
+            if key.is_valid() and is_within(address, key.allowed_networks):
+                return key
+        return None
 
 
 @cache
@@ -89,6 +104,15 @@ class ApiKey(models.Model):
     """A credential of one user. Only a hash of the secret is kept; secrets are random, so a fast hash is enough."""
 
     MARK: ClassVar[str] = "vck_"  # Lets a secret scanner recognise a leaked key.
+    PATH_MARK: ClassVar[str] = "vcp_"  # The same of one that stands in a URL.
+
+    class Kind(models.TextChoices):
+        """How a client shows that it has the key. All but the first are for clients that can send no header: they open
+        the routes of GPT-SoVITS alone, and only to speak."""
+
+        HEADER = "header", _("sent in a header")
+        PATH = "path", _("stands in the URL")
+        ADDRESS = "address", _("none is sent: the client's address")
 
     public_id = models.UUIDField(
         _("public id"), unique=True, default=uuid.uuid4, editable=False, help_text=_("What the API calls it")
@@ -131,6 +155,15 @@ class ApiKey(models.Model):
     replaced_by = models.ForeignKey(
         "self", verbose_name=_("replaced by"), null=True, on_delete=models.SET_NULL, related_name="+", editable=False
     )
+    kind = models.CharField(
+        _("kind"), max_length=8, choices=Kind, default=Kind.HEADER, db_default=Kind.HEADER,
+        help_text=_("How clients use it. All but the first kind open the routes of GPT-SoVITS alone"),
+    )  # fmt: skip
+    # What a client of GPT-SoVITS has chosen for its next requests.
+    chosen_model = models.CharField(
+        _("chosen model"), max_length=100, blank=True, default="", db_default="", editable=False
+    )
+    chosen_voice = models.UUIDField(_("chosen voice"), null=True, editable=False)
     # Shown on no page.
     lineage = models.UUIDField(
         db_index=True,

@@ -222,7 +222,8 @@ class StandingConsentView(BodyLimitMixin, APIView):
         summary="State consent for voices to come",
         description="For clients that add voices without a statement of their own (ElevenLabs'): this one is recorded "
         "with each of them. Such voices are refused while there is none.",
-        request=StandingConsentSerializer,
+        # One kind of body: of several, a generator of clients made code that does not run.
+        request={"application/json": StandingConsentSerializer},
         responses=StandingConsentSerializer,
         tags=["voices"],
     )

@@ -228,7 +228,7 @@ def finish_takedowns() -> int:
 def _revoke_outputs(voice_ids: list[uuid.UUID]) -> int:
     count = 0
     for model in Job.__subclasses__() if voice_ids else ():
-        for job in model._default_manager.filter(voice_id__in=voice_ids, revoked_at=None).iterator():
+        for job in model._default_manager.filter(model.made_with(voice_ids), revoked_at=None).iterator():
             try:
                 count += job.revoke()
             except Exception as error:

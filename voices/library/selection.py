@@ -62,7 +62,7 @@ def check_still_there(job: Job) -> None:
 
     Raises PublicError revoked.
     """
-    if job.voice_id and _taken_down(pk=job.voice_id):
+    if any(_taken_down(pk=voice_id) for voice_id in job.voice_ids):
         job.revoke()
         raise revoked()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Collection
 from typing import ClassVar
 
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
-from django.db import models
+from django.db import models, transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -156,6 +158,10 @@ class Synthesis(Job):
     lexicon = models.JSONField(
         _("lexicon"), default=list, blank=True, help_text=_("The entries of lexicons that the text has in it")
     )
+    # See voices.speech.dialogue.Line. What the row itself says of a voice and a language is of no dialogue.
+    turns = models.JSONField(
+        _("turns"), default=list, blank=True, db_default=[], help_text=_("Of a dialogue: who says what, and when")
+    )
 
     class Meta(Job.Meta):
         verbose_name = _("synthesis")
@@ -173,9 +179,28 @@ class Synthesis(Job):
 
     @property
     def characters(self) -> int:
-        return len(self.text)
+        return sum(len(turn["text"]) for turn in self.turns) if self.turns else len(self.text)
+
+    @property
+    def voice_ids(self) -> list[uuid.UUID]:
+        spoken_by = {uuid.UUID(turn["voice_id"]) for turn in self.turns if turn["voice_id"]}
+        return [*super().voice_ids, *sorted(spoken_by)]
+
+    @classmethod
+    def made_with(cls, voice_ids: Collection[uuid.UUID]) -> models.Q:
+        speakers = DialogueSpeaker.objects.filter(voice_id__in=voice_ids)
+        return super().made_with(voice_ids) | models.Q(pk__in=speakers.values("synthesis_id"))
+
+    def accept(self) -> None:
+        with transaction.atomic():
+            super().accept()
+            if self.turns:
+                speakers = [DialogueSpeaker(synthesis=self, voice_id=voice_id) for voice_id in self.voice_ids]
+                DialogueSpeaker.objects.bulk_create(speakers)
 
     def expected_seconds(self) -> float:
+        if self.turns:
+            return sum(speaking_seconds(turn["text"]) / turn["speed"] + turn["pause_seconds"] for turn in self.turns)
         return speaking_seconds(self.text) / self.speed
 
     def made_seconds(self) -> float:
@@ -199,3 +224,15 @@ class Synthesis(Job):
     @classmethod
     def output_fields(cls) -> list[str]:
         return ["audio"]
+
+
+class DialogueSpeaker(models.Model):
+    """A saved voice that speaks in a dialogue, so that the dialogues of a voice are found when it is taken down."""
+
+    synthesis = models.ForeignKey(Synthesis, on_delete=models.CASCADE, related_name="speakers")
+    # Not a foreign key, as in Job.
+    voice_id = models.UUIDField(db_index=True)
+
+    class Meta:
+        verbose_name = _("speaker of a dialogue")
+        verbose_name_plural = _("speakers of dialogues")

@@ -62,7 +62,7 @@ class NormalizeView(BodyLimitMixin, APIView):
         operation_id="normalize_text",
         summary="What will be spoken of a text",
         description="Sentence by sentence, in words, with the language of each. Nothing is spoken, and nothing spent.",
-        request={"application/json": NormalizeSerializer, "multipart/form-data": NormalizeSerializer},
+        request={"application/json": NormalizeSerializer},
         responses=NormalizedSerializer,
         tags=["voice"],
     )

@@ -219,6 +219,18 @@ class SynthesisLinksSerializer(serializers.Serializer):
     retry = serializers.URLField(allow_null=True)
 
 
+class SpokenTurnSerializer(serializers.Serializer):
+    voice_id = serializers.UUIDField(allow_null=True)
+    preset = serializers.CharField(allow_null=True)
+    text = serializers.CharField()
+    language = serializers.CharField()
+    speed = serializers.FloatField()
+    temperature = serializers.FloatField()
+    pause_seconds = serializers.FloatField(help_text="Of silence behind it")
+    begin_seconds = serializers.FloatField(allow_null=True, help_text="When it is said; null until it has succeeded")
+    end_seconds = serializers.FloatField(allow_null=True)
+
+
 class SynthesisSerializer(QueueSerializer):
     concurrency_setting = "SYNTHESIS_CONCURRENCY"
 
@@ -230,6 +242,7 @@ class SynthesisSerializer(QueueSerializer):
     error_message = serializers.CharField(allow_null=True)
     warnings = WarningSerializer(many=True, help_text="What was left out of the text, or guessed")
     warning = serializers.SerializerMethodField(help_text="The first one's message")
+    turns = serializers.SerializerMethodField(help_text="Of a dialogue; otherwise null")
     links = serializers.SerializerMethodField()
 
     class Meta:
@@ -237,7 +250,7 @@ class SynthesisSerializer(QueueSerializer):
         fields = (
             "synthesis_id", "job_id", "status", "stage", "progress", "background", "attempts", "queue_position",
             "expected_start_at", "voice_id", "text", "language", "speed", "temperature", "seed", "model_id",
-            "response_format", "engine", "error", "error_message", "warnings", "warning", "duration_seconds",
+            "response_format", "turns", "engine", "error", "error_message", "warnings", "warning", "duration_seconds",
             "sample_rate", "created_at", "updated_at", "started_at", "finished_at", "expires_at", "revoked_at", "links",
         )  # fmt: skip
         read_only_fields = fields
@@ -249,6 +262,15 @@ class SynthesisSerializer(QueueSerializer):
     @extend_schema_field(serializers.CharField(allow_null=True))
     def get_warning(self, synthesis: Synthesis) -> str | None:
         return synthesis.warnings[0]["message"] if synthesis.warnings else None
+
+    @extend_schema_field(SpokenTurnSerializer(many=True, allow_null=True))
+    def get_turns(self, synthesis: Synthesis) -> list[dict[str, Any]] | None:
+        shown = ("voice_id", "preset", "text", "language", "speed", "temperature", "pause_seconds")
+        return [
+            {name: turn[name] for name in shown}
+            | dict(zip(("begin_seconds", "end_seconds"), turn.get("times", (None, None)), strict=True))
+            for turn in synthesis.turns
+        ] or None
 
     @extend_schema_field(SynthesisLinksSerializer)
     def get_links(self, synthesis: Synthesis) -> dict[str, str | None]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import soxr
@@ -28,6 +29,7 @@ from voiceproject.web.errors import as_public_error
 from voiceproject.web.slots import close_connection, desk, waiting_slot
 from voices.engines.configured import get_engine
 from voices.engines.interface import Model, Reference, SynthesisRequest
+from voices.speech.dialogue import Dialogue, speak
 from voices.speech.models import Synthesis
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ def request_for(
     )
 
 
-def perform(synthesis: Synthesis, request: SynthesisRequest, gone: threading.Event | None = None) -> Speech:
+def perform(synthesis: Synthesis, request: SynthesisRequest | Dialogue, gone: threading.Event | None = None) -> Speech:
     """Speaks a running synthesis' text, encodes and stores the audio, and ends the job.
 
     gone: set when who waits has hung up: the work stops then. Raises PublicError.
@@ -146,7 +148,9 @@ class SpeechStream:
     sample_rate in Hz; request and gone as for `perform`.
     """
 
-    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, gone: threading.Event | None = None) -> None:
+    def __init__(
+        self, synthesis: Synthesis, request: SynthesisRequest | Dialogue, gone: threading.Event | None = None
+    ) -> None:
         note(job=synthesis.pk)
         self.job_id = synthesis.pk
         self._ids = bound()
@@ -244,7 +248,7 @@ class Work:
     deadline: the time.monotonic() at which it is given up; mode: `wait`, `stream` or `background`.
     """
 
-    def __init__(self, synthesis: Synthesis, request: SynthesisRequest, deadline: float, mode: str) -> None:
+    def __init__(self, synthesis: Synthesis, request: SynthesisRequest | Dialogue, deadline: float, mode: str) -> None:
         self.mode = mode
         self.synthesis = synthesis
         self.request = request
@@ -263,7 +267,7 @@ class Work:
         """The text's audio, float32 (n,), a piece after the other, all at one sample rate. Raises PublicError."""
         spoken = 0
         pause = 0.0  # the exact one before what comes next
-        for piece in get_engine().synthesize(self.request, self.deadline, heartbeat.gone):
+        for piece in speak(get_engine(), self.request, self.deadline, heartbeat.gone):
             self.sample_rate = self.sample_rate or piece.sample_rate
             samples = piece.samples
             if piece.sample_rate not in (0, self.sample_rate):
@@ -319,6 +323,7 @@ class Work:
                 sample_rate=self.sample_rate,
                 engine_seconds=self._elapsed,
                 **self.synthesis.with_output(len(signed), audio=stored),
+                **self._turns(),
             )
             if won:
                 mark_synthesis(self.synthesis.pk, signed, stored, self.sample_rate, sent)
@@ -328,6 +333,14 @@ class Work:
             raise PublicError("job_canceled", "This synthesis was canceled.")
         metrics.synthesis_made(self.synthesis.engine, self.mode, self._elapsed, self.seconds)
         return signed
+
+    def _turns(self) -> dict[str, Any]:
+        """Of a dialogue, its turns with the times at which they are said."""
+        if not isinstance(self.request, Dialogue):
+            return {}
+        times = self.request.times(self.spoken)
+        turns = [{**turn, "times": list(said)} for turn, said in zip(self.synthesis.turns, times, strict=True)]
+        return {"turns": turns}
 
     def failed(self, error: Exception) -> None:
         """Counts the failure in the metrics if the engine has caused it."""

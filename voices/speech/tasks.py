@@ -9,6 +9,9 @@ import logging
 import re
 import threading
 import time
+import uuid
+from pathlib import Path
+from typing import Any
 
 import dramatiq
 import numpy as np
@@ -30,6 +33,7 @@ from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.library import engine_data
 from voices.speech import registry, synthesis
+from voices.speech.dialogue import Dialogue, line_of, preset_reference, voice_file
 from voices.speech.models import Synthesis
 
 log = logging.getLogger(__name__)
@@ -138,7 +142,7 @@ def _make(job: Synthesis, heartbeat: Heartbeat) -> None:
     job.mark("infer")
     if not patiently(lambda: job.note(stage="infer", engine=engine.name, marks=job.marks), heartbeat.gone):
         raise PublicError("job_canceled", "This synthesis was canceled.")
-    request = patiently(lambda: _request(job), heartbeat.gone)
+    request = patiently(lambda: _dialogue(job) if job.turns else _request(job), heartbeat.gone)
     deadline = time.monotonic() + settings.SYNTHESIS_ASYNC_TIMEOUT_SECONDS
     away_since = 0.0
     while True:
@@ -164,6 +168,30 @@ def _make(job: Synthesis, heartbeat: Heartbeat) -> None:
                 time.sleep(0.1)
     encoded = audio.encode(np.concatenate(parts), work.sample_rate, work.format)
     patiently(lambda: work.succeed(encoded), heartbeat.gone)
+
+
+def _dialogue(job: Synthesis) -> Dialogue:
+    """As `_request`, of a dialogue: each of its voices is read once."""
+    model = registry.for_synthesis(job.model_id)
+    voices: dict[str, Reference] = {}
+    lines = []
+    with scratch(settings.SCRATCH_DIR, f"synthesis-{job.pk}-{job.attempt}") as folder:
+        for turn in job.turns:
+            name = turn["reference"]
+            if name not in voices:
+                voices[name] = preset_reference(turn["preset"]) if turn["preset"] else _saved(job, turn, folder)
+            lines.append(line_of(turn, voices[name], job.model_id, model, str(job.tenant_id), early=False))
+    return Dialogue(lines, early=False)
+
+
+def _saved(job: Synthesis, turn: dict[str, Any], folder: Path) -> Reference:
+    """The copy of a saved voice."""
+    name, transcript, language = turn["reference"], turn["reference_text"] or None, turn["reference_language"]
+    path = folder / f"{name}.flac"
+    storage.fetch(job.reference_audio.storage, voice_file(job.folder, name), path)
+    samples, rate = sf.read(path, dtype="float32")  # ours, checked when the voice was saved
+    kept = engine_data.kept_data(uuid.UUID(turn["voice_id"]), name, transcript, language)
+    return Reference(samples, rate, name, transcript, language, kept)
 
 
 def _request(job: Synthesis) -> SynthesisRequest:

@@ -41,6 +41,7 @@ from voices.lexicons.stored import for_text
 from voices.library import selection, speakers
 from voices.library.references import references
 from voices.speech import consumers, registry, synthesis
+from voices.speech.dialogue import Dialogue
 from voices.speech.models import Synthesis
 from voices.speech.serializers import (
     MAX_SEED,
@@ -61,6 +62,12 @@ AUDIO_HEADERS = {
     usage.HEADER: (OpenApiTypes.INT, "Seconds of audio left of this month's quota, where there is one"),
     "X-Reference-Window": (OpenApiTypes.STR, "<start>-<end> in seconds: the part of the reference that was used"),
 }
+PREFER = OpenApiParameter(
+    "Prefer",
+    str,
+    OpenApiParameter.HEADER,
+    description="`respond-async`: 202 and a job; `respond-async, wait=N`: that after N seconds at most",
+)
 
 
 MANIFEST = OpenApiParameter(
@@ -71,7 +78,7 @@ MANIFEST = OpenApiParameter(
 )
 
 
-def _with_manifest(request: Request) -> bool:
+def with_manifest(request: Request) -> bool:
     """Whether a WAV shall carry its manifest. Raises PublicError."""
     sent = request.query_params.get("manifest", "")
     if sent.lower() not in ("", "true", "1", "false", "0"):
@@ -108,12 +115,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             for name, (type_, text) in AUDIO_HEADERS.items()
         ]
         + [
-            OpenApiParameter(
-                "Prefer",
-                str,
-                OpenApiParameter.HEADER,
-                description="`respond-async`: 202 and a job; `respond-async, wait=N`: that after N seconds at most",
-            ),
+            PREFER,
             MANIFEST,
             consumers.LOCATION,
             *consumers.IDEMPOTENCY,
@@ -122,24 +124,19 @@ class SynthesizeView(BodyLimitMixin, APIView):
     )
     def post(self, request: Request) -> HttpResponseBase:
         tenant, key = credentials(request)
-        self.with_manifest = _with_manifest(request)
+        with_manifest(request)  # It refuses what is no choice, before anything is made.
         background = "respond-async" in preferences(request)
         submission = None
         if background:
             submission = Submission(request, tenant, Synthesis)
             if (earlier := submission.earlier()) is not None:
-                return self._accepted(request, earlier, replayed=True)
+                return accepted(request, earlier, replayed=True)
         else:
             refuse_key(request)
         serializer = SynthesizeSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
-        if background and fields["stream"]:
-            message = "Prefer: respond-async answers with a job, which is not streamed; send one of both."
-            raise PublicError("validation_error", f"stream: {message}", {"stream": [message]})
-        if fields["callback_url"] and not background:
-            message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
-            raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
+        check_background(fields, background)
         textfilter.check(request, fields["text"], "synthesis", "text")
         engine = configured.get_engine()
         file: Path | FieldFile
@@ -194,13 +191,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         synthesis.start(job)
         selection.check_still_there(job)
         spoken = synthesis.request_for(job, reference, fields["model"], early=fields["stream"])
-        try:
-            return self._speak(request, job, spoken, fields["stream"], window)
-        except PublicError as error:
-            if error.code != "engine_timeout":
-                raise
-            advice = "Send it with the header Prefer: respond-async, and no connection has to wait for it."
-            raise EngineTimeout(f"{error.message} {advice}") from error
+        return answer(request, job, spoken, fields["stream"], window)
 
     def _submit(
         self, request: Request, submission: Submission, job: Synthesis, reference: Path | FieldFile
@@ -221,49 +212,77 @@ class SynthesizeView(BodyLimitMixin, APIView):
             delete_folder(job.folder)
         else:
             selection.check_still_there(job)
-        return self._accepted(request, kept, replayed=kept is not job)
+        return accepted(request, kept, replayed=kept is not job)
 
-    def _accepted(self, request: Request, job: Job, replayed: bool) -> HttpResponseBase:
-        render = functools.partial(SynthesisSerializer, context={"request": request})
-        applied = ("respond-async",)
-        return consumers.accepted(request, job, run_syntheses, render, applied=applied, replayed=replayed)
 
-    def _speak(
-        self,
-        request: Request,
-        job: Synthesis,
-        spoken: SynthesisRequest,
-        streamed: bool,
-        window: tuple[float, float] | None,
-    ) -> HttpResponseBase:
-        """Responds with the audio: whole, or as a stream while it is made."""
-        gone = client_gone(request)
-        content_type = audio.CONTENT_TYPES[job.response_format]
-        response: HttpResponseBase
-        if streamed:
-            stream = synthesis.SpeechStream(job, spoken, gone)
-            response = StreamingHttpResponse(stream, content_type=content_type)
-            response["X-Audio-Sample-Rate"] = str(stream.sample_rate)
-            # A proxy that gathers the answer first would undo it.
-            response["X-Accel-Buffering"] = "no"
-            response["Cache-Control"] = "no-store, no-transform"
-        else:
-            speech = synthesis.perform(job, spoken, gone)
-            bare = job.response_format == "wav" and not self.with_manifest
-            content = without_manifest(speech.encoded) if bare else speech.encoded
-            response = HttpResponse(content, content_type=content_type)
-            response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
-            response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
-        response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
-        response["X-Synthesis-ID"] = str(job.pk)
-        response["X-Engine"] = job.engine
-        for name, text in warning_headers(told["message"] for told in job.warnings).items():
-            response[name] = text
-        if job.quota_left_ms is not None:
-            response[usage.HEADER] = usage.header(job.quota_left_ms)
-        if window is not None:
-            response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
-        return response
+def check_background(fields: dict[str, Any], background: bool) -> None:
+    """Raises PublicError for what does not go with `Prefer: respond-async`, or not without it."""
+    if background and fields["stream"]:
+        message = "Prefer: respond-async answers with a job, which is not streamed; send one of both."
+        raise PublicError("validation_error", f"stream: {message}", {"stream": [message]})
+    if fields["callback_url"] and not background:
+        message = "It is told of a job: send the header Prefer: respond-async, or leave it out."
+        raise PublicError("validation_error", f"callback_url: {message}", {"callback_url": [message]})
+
+
+def accepted(request: Request, job: Job, replayed: bool) -> HttpResponseBase:
+    render = functools.partial(SynthesisSerializer, context={"request": request})
+    applied = ("respond-async",)
+    return consumers.accepted(request, job, run_syntheses, render, applied=applied, replayed=replayed)
+
+
+def answer(
+    request: Request,
+    job: Synthesis,
+    order: SynthesisRequest | Dialogue,
+    streamed: bool,
+    window: tuple[float, float] | None = None,
+) -> HttpResponseBase:
+    """The audio of a running job: whole, or as a stream while it is made. Raises PublicError."""
+    bare = job.response_format == "wav" and not with_manifest(request)
+    try:
+        return _spoken(request, job, order, streamed, window, bare)
+    except PublicError as error:
+        if error.code != "engine_timeout":
+            raise
+        advice = "Send it with the header Prefer: respond-async, and no connection has to wait for it."
+        raise EngineTimeout(f"{error.message} {advice}") from error
+
+
+def _spoken(
+    request: Request,
+    job: Synthesis,
+    order: SynthesisRequest | Dialogue,
+    streamed: bool,
+    window: tuple[float, float] | None,
+    bare: bool,
+) -> HttpResponseBase:
+    gone = client_gone(request)
+    content_type = audio.CONTENT_TYPES[job.response_format]
+    response: HttpResponseBase
+    if streamed:
+        stream = synthesis.SpeechStream(job, order, gone)
+        response = StreamingHttpResponse(stream, content_type=content_type)
+        response["X-Audio-Sample-Rate"] = str(stream.sample_rate)
+        # A proxy that gathers the answer first would undo it.
+        response["X-Accel-Buffering"] = "no"
+        response["Cache-Control"] = "no-store, no-transform"
+    else:
+        speech = synthesis.perform(job, order, gone)
+        content = without_manifest(speech.encoded) if bare else speech.encoded
+        response = HttpResponse(content, content_type=content_type)
+        response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
+        response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
+    response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
+    response["X-Synthesis-ID"] = str(job.pk)
+    response["X-Engine"] = job.engine
+    for name, text in warning_headers(told["message"] for told in job.warnings).items():
+        response[name] = text
+    if job.quota_left_ms is not None:
+        response[usage.HEADER] = usage.header(job.quota_left_ms)
+    if window is not None:
+        response["X-Reference-Window"] = f"{window[0]:.2f}-{window[1]:.2f}"
+    return response
 
 
 class SynthesisViewSet(
@@ -367,10 +386,10 @@ class SynthesisViewSet(
         tags=["voice"],
     )
     def audio(self, request: Request, pk: str) -> HttpResponseBase:
-        with_manifest = _with_manifest(request)
+        whole = with_manifest(request)
         job = self.get_object()
         job.raise_unless_succeeded()
-        if job.response_format == "wav" and not with_manifest:
+        if job.response_format == "wav" and not whole:
             return bare_file(job)
         return file_response(
             request._request,

@@ -17,7 +17,7 @@ from rest_framework.request import Request
 
 from voiceproject.jobs.status import JobStatus
 from voiceproject.media.formats import Output
-from voiceproject.web.api import TextField
+from voiceproject.web.api import TextField, warning_headers
 from voices.compat.common import (
     Reshaped,
     Speaking,
@@ -154,7 +154,7 @@ class TextToSpeechView(ElevenLabsView):
         lexicons, name = located(asked.get("pronunciation_dictionary_locators")), OUTPUT_NAMES[output]
         speaking = Speaking(request, speaker, fields, streamed=self.streamed, lexicons=lexicons, output=name)
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)
-        for name, value in headers(request, key, speaking).items():
+        for name, value in headers(request, key, speaking.job).items():
             response[name] = value
         return response
 
@@ -220,14 +220,14 @@ def _characters(text: str, spoken: list[tuple[str, float, float]]) -> int:
     return place
 
 
-def headers(request: Request, key: ApiKey, speaking: Speaking) -> dict[str, str]:
+def headers(request: Request, key: ApiKey, job: Synthesis) -> dict[str, str]:
     running = Synthesis.objects.filter(tenant=key.user, status=JobStatus.RUNNING).count()
     limit = key.max_concurrent_jobs or max(1, settings.WEB_THREADS - 4)
     return {
-        **speaking.headers,
+        **warning_headers(told["message"] for told in job.warnings),
         "request-id": str(getattr(request._request, "request_id", "")),
-        "history-item-id": str(speaking.job.pk),
-        "character-cost": str(len(speaking.text)),
+        "history-item-id": str(job.pk),
+        "character-cost": str(job.characters),
         "current-concurrent-requests": str(max(1, running)),
         "maximum-concurrent-requests": str(limit),
     }
