@@ -1,4 +1,4 @@
-"""Requests of apps that have no SDK in between, as their current code sends them."""
+"""Requests of apps that have no SDK in between, in the shape that they send; see docs/clients.md for what was read."""
 
 from __future__ import annotations
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from tests.support.running.sockets import head
 from tests.support.tenants import Tenant
 from tests.support.waiting import until
 from voiceproject.leases.models import EngineWaiter
-from voiceproject.web.slots import Places
+from voiceproject.web.slots import Desk, Places
 from voices.keys.models import ApiKey
 from voices.speech.models import Synthesis
 
@@ -53,6 +55,68 @@ def test_tenants_without_a_place_get_one_beside_one_that_takes_all_it_gets() -> 
         release()
         release()  # counts once
     assert len(fill(places, "0")) == 54
+
+
+def at_desk(desk: Desk, tenant: str, began: list[str], go: threading.Event) -> threading.Thread:
+    """A thread of this tenant that has a place, or waits for one, until `go` is set."""
+
+    def compute() -> None:
+        with desk.seat(tenant):
+            began.append(tenant)
+            go.wait(10)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    return thread
+
+
+def test_who_computes_leaves_a_place_for_others_and_turns_go_by_tenants() -> None:
+    desk, began, go = Desk(3), [], threading.Event()
+    threads = [at_desk(desk, "anna", began, go) for _ in range(6)]
+    until(lambda: len(began) == 2)
+    for other in ("ben", "carl"):
+        threads.append(at_desk(desk, other, began, go))
+    until(lambda: "ben" in began)
+    assert began == ["anna", "anna", "ben"]
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(began) == ["anna"] * 6 + ["ben", "carl"]
+    assert began.index("carl") <= 4, "not behind all of anna's"
+
+
+def test_who_waits_for_something_gives_its_place_at_the_desk_away() -> None:
+    desk, began, go = Desk(2), [], threading.Event()
+    with desk.seat("anna"), desk.seat("anna"):  # The inner one is the same place.
+        second = at_desk(desk, "anna", began, go)
+        with desk.away():
+            until(lambda: began == ["anna"])
+            go.set()
+            second.join(10)
+        third = at_desk(desk, "anna", began, go)
+        assert not third.join(0.05) and len(began) == 1
+    third.join(10)
+    assert began == ["anna", "anna"]
+
+
+def test_a_block_away_from_the_desk_may_end_in_another_thread() -> None:
+    desk = Desk(2)
+
+    def steps() -> Iterator[None]:
+        with desk.away():
+            yield
+
+    generator = steps()
+    with desk.seat("anna"):
+        next(generator)
+    other = threading.Thread(target=lambda: list(generator))
+    other.start()
+    other.join(10)
+    began: list[str] = []
+    go = threading.Event()
+    go.set()
+    at_desk(desk, "anna", began, go).join(10)
+    assert began == ["anna"]
 
 
 def test_shares_of_bytes_are_counted_in_bytes() -> None:
