@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "voices.ApiKey": {"revoked_at__isempty"},
     "voices.EngineModel": {"engine__exact", "engine__isnull", "enabled__exact", "enabled__isnull"},
     "voices.Voice": {"taken_down_at__isempty", *SINCE},
+    "voices.Lexicon": {"is_default__exact", "is_default__isnull", *SINCE},
     "voices.Consent": SINCE,
     "voices.Synthesis": JOBS,
     "covers.CoverJob": JOBS,

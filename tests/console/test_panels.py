@@ -72,7 +72,7 @@ def test_the_side_bar_stands_in_its_order_whichever_app_registered_first() -> No
     assert side_bar(User.objects.create_superuser("root")) == {
         "": ["Dashboard"],
         "Jobs": ["Covers", "Syntheses", "Webhooks"],
-        "Voices and models": ["Voices", "Consents", "Models"],
+        "Voices and models": ["Voices", "Consents", "Lexicons", "Models"],
         "Tenants": ["Users", "Limits", "API keys"],
         "Machines": ["Hosts", "Audit log"],
     }

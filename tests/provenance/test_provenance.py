@@ -239,7 +239,7 @@ class TestCovers:
             assert content[:half] + b"".join(rest.streaming_content) == content
             assert verify(content) | {"made_at": None} == {
                 "made_here": True, "made_at": None, "how": "manifest", "kind": "cover", "manifest": "ours",
-                "manifest_valid": True,
+                "manifest_valid": True, "warnings": [],
             }  # fmt: skip
         # What is the song's own is no work of ours.
         vocals = b"".join(api.get(done["links"]["vocals"]).streaming_content)
@@ -279,7 +279,7 @@ def test_the_answer_says_whether_and_when_and_never_by_whom(
     content = say().content
     response = other.client.post(VERIFY, {"file": upload(content)})
     body = response.json()
-    assert set(body) == {"made_here", "made_at", "how", "kind", "manifest", "manifest_valid"}
+    assert set(body) == {"made_here", "made_at", "how", "kind", "manifest", "manifest_valid", "warnings"}
     assert (body["made_here"], body["how"], body["kind"]) == (True, "manifest", "synthesis")
     assert datetime.now(UTC) - datetime.fromisoformat(body["made_at"]) < timedelta(minutes=1)
     assert "alice" not in response.content.decode()
@@ -294,6 +294,7 @@ def test_a_stranger_is_refused_and_what_is_no_audio_is_told_so(api: APIClient, r
     assert api.post(VERIFY, {}).json()["details"] == {"file": ["No file was submitted."]}
     assert api.post(VERIFY, {"file": upload(wav_bytes(babble("never made here"), RATE))}).json() == {
         "made_here": False, "made_at": None, "how": None, "kind": None, "manifest": "none", "manifest_valid": None,
+        "warnings": [],
     }  # fmt: skip
 
 
@@ -399,7 +400,7 @@ def test_a_naive_parser_hears_speech_alone_in_what_is_made_for_clients_of_speech
         assert np.array_equal(np.frombuffer(response.content[44:], "<i2"), heard), f"{name}: a header of 44 bytes"
         assert verify(response.content) | {"made_at": None} == {
             "made_here": True, "made_at": None, "how": "hash", "kind": "synthesis", "manifest": "none",
-            "manifest_valid": None,
+            "manifest_valid": None, "warnings": [],
         }, name  # fmt: skip
     make_landmarks()
     assert verify(mp3(heard / np.float32(32_768), RATE))["how"] == "fingerprint"

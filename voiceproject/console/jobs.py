@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import User
-from django.db.models import QuerySet
+from django.db.models import JSONField, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -82,18 +82,10 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
         return (find_jobs(queryset, search_term) if search_term.strip() else queryset), False
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        hidden = {*self.model.file_fields(), "tenant", "api_key", "error_message", "error_detail"}
         # What is JSON would be shown with styles of its own, which the pages' policy forbids.
-        hidden = {
-            *self.model.file_fields(),
-            "marks",
-            "warnings",
-            "details",
-            "tenant",
-            "api_key",
-            "error_message",
-            "error_detail",
-        }
-        names = [field.name for field in self.model._meta.fields if field.name not in hidden]
+        fields = [field for field in self.model._meta.fields if not isinstance(field, JSONField)]
+        names = [field.name for field in fields if field.name not in hidden]
         return ["stage_name" if name == "stage" else name for name in names]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:

@@ -170,11 +170,12 @@ class SocketConnection(WebSocketsSansIOProtocol):
     """A WebSocket's connection. Pongs that nobody takes are not kept without end."""
 
     MAX_UNSENT_BYTES = 1024 * 1024
-    MANY_BYTES = 4096  # at a time, from one client
+    PART_BYTES = 16 * 1024
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._flush = Flush()
+        self._rest = bytearray()
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -182,17 +183,39 @@ class SocketConnection(WebSocketsSansIOProtocol):
             self.scope["extensions"][EXTENSION] = self  # type: ignore[index, assignment]
 
     def data_received(self, data: bytes) -> None:
+        """Takes much of one client in parts: many small frames cost time, and others have their turns in between."""
+        if not self._rest and len(data) <= self.PART_BYTES:
+            self._take(data)
+            return
+        # uvloop would read up to 32 times as much before anybody else has a turn.
+        self.transport.pause_reading()
+        if not self._rest:
+            self.loop.call_soon(self._take_on)
+        self._rest += data
+
+    def _take_on(self) -> None:
+        if self.transport.is_closing():
+            return
+        part = bytes(self._rest[: self.PART_BYTES])
+        del self._rest[: self.PART_BYTES]
+        self._take(part)
+        if self._rest:
+            self.loop.call_soon(self._take_on)
+        elif not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            if not self._rest:
+                self.transport.resume_reading()
+        return message
+
+    def _take(self, data: bytes) -> None:
         super().data_received(data)
         if self.transport.get_write_buffer_size() > self.MAX_UNSENT_BYTES:
             self.transport.abort()
-        elif len(data) >= self.MANY_BYTES and not self.read_paused and not self.transport.is_closing():
-            # uvloop would read up to 32 times as much before anybody else has a turn.
-            self.transport.pause_reading()
-            self.loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        if not self.read_paused and not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def look(self, now: float) -> None:
         self._flush.look(self.transport, self.transport.is_closing(), now)

@@ -36,7 +36,7 @@ FORMATS = (
     "Entries come as JSON, or as a W3C Pronunciation Lexicon: a `file` of a form, or the whole body as "
     "`application/pls+xml`, with the other fields in the query string."
 )
-BODIES = {"application/json", "multipart/form-data"}
+BODIES = ("application/json", "multipart/form-data")
 
 
 class PlsParser(BaseParser):

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 BLOCK_SECONDS, STEP_SECONDS = 0.4, 0.1
 SILENT_LUFS, RELATIVE_LU = -70.0, -10.0
@@ -19,6 +18,8 @@ def block_powers(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.f
 
     samples: float32 (n,); sample_rate in Hz.
     """
+    from scipy.signal import lfilter  # A second of loading, which only those who make dialogues wait for.
+
     weighted = samples.astype(np.float64)
     for b, a in _weighting(sample_rate):
         weighted = lfilter(b, a, weighted)
