@@ -27,6 +27,7 @@ from voiceproject.tenants import audit
 from voiceproject.tenants.models import AuditEntry, Tenant
 from voiceproject.webhooks.models import WebhookDelivery
 from voices.keys.models import ApiKey
+from voices.lexicons.models import Lexicon
 from voices.library.models import Consent, Voice
 from voices.speech.models import EngineModel, Synthesis
 
@@ -179,6 +180,7 @@ def rows(operator: Client) -> dict[type, Any]:
         WebhookDelivery: baker.make(WebhookDelivery, tenant=user, type="cover.succeeded", url="x1", payload="x1"),
         Voice: voice,
         Consent: consent,
+        Lexicon: baker.make(Lexicon, tenant=user, name="x1", description="x1", language="en"),
         EngineModel: EngineModel.objects.create(model_id="xmodelx", name="xmodelx", languages=["zh"]),
         User: user,
         Tenant: Tenant.objects.get(user=user),

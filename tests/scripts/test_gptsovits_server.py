@@ -61,7 +61,7 @@ class Running:
 
     def until(self, what: Any) -> dict[str, Any]:
         """Waits until the health report is such."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not what(found := self.health()):
             assert time.monotonic() < deadline, found
             time.sleep(0.01)

@@ -7,14 +7,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import redis
 import soundfile as sf
 from dramatiq.brokers.redis import RedisBroker
 from rest_framework.test import APIClient
 
 from covers import tasks
 from tests.support.threads import in_thread
+from voiceproject.jobs import broker as jobs_broker
+from voiceproject.operations import worker
 
 QUICK = Path(__file__).parents[1] / "programs" / "quick_command.py"
 SEPARATE = f"{{python_exec}} {QUICK} separate {{song_input}} {{vocal_output}} {{inst_output}}"
@@ -51,8 +55,10 @@ def away() -> Iterator[None]:
     """The actor's broker is a Redis where nothing listens: a real connection that is refused."""
     broker = RedisBroker(url="redis://127.0.0.1:1/0", middleware=[])
     broker.declare_actor(tasks.run_covers)
+    errors = (*jobs_broker.UNREACHABLE, redis.RedisError)  # as where REDIS_URL is set
     original, tasks.run_covers.broker = tasks.run_covers.broker, broker
     try:
-        yield
+        with patch.object(jobs_broker, "UNREACHABLE", errors), patch.object(worker, "UNREACHABLE", errors):
+            yield
     finally:
         tasks.run_covers.broker = original
