@@ -189,9 +189,8 @@ def file_types(document: Path) -> set[str]:
         operation for path in json.loads(document.read_text())["paths"].values() for operation in path.values()
     ]
     bodies = [body for operation in operations for body in operation["responses"].values()]
-    return {
-        name for body in bodies for name in body.get("content", {}) if name.startswith(("audio/", "application/zip"))
-    }
+    files = ("audio/", "application/zip", "application/pls+xml")
+    return {name for body in bodies for name in body.get("content", {}) if name.startswith(files)}
 
 
 def python_client(tools: Path, folder: Path, document: Path, arguments: list[str]) -> str:

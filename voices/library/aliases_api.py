@@ -62,7 +62,7 @@ class AliasesView(BodyLimitMixin, APIView):
         description="`voice` of a synthesis, and the routes for other services' clients, take it as they take an id. "
         "It goes before saved voices' names and presets, so that `alloy` may be a voice of yours: for clients that "
         "offer a fixed list. It goes when its voice is deleted.",
-        request=GiveAliasSerializer,
+        request={"application/json": GiveAliasSerializer},
         responses=AliasSerializer,
         tags=["voices"],
     )
