@@ -170,8 +170,11 @@ class WorkerLife(dramatiq.Middleware):
 
     look: Look | None = None
 
-    def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+        # Its threads claim jobs before they all have started, and the claims name it.
         this_worker.name = f"{settings.WORKER_HOST}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
         self.look = Look()
         self.look.start()
         registry.start()
