@@ -4,7 +4,7 @@ A thread that waits, for an engine or for a file to be decoded or packed, serves
 than threads, so that some threads are always left for short requests. Each process counts its own.
 
 Those that compute are few at a time (`desk`): Python runs one thread at a time, and SQLite lets one write. A request
-took twice the CPU time where sixty computed at once.
+took nearly twice the CPU time where sixty computed at once. How many are best was not measured on an idle machine.
 """
 
 from __future__ import annotations
