@@ -12,6 +12,8 @@ folder beside it, that is measured in the same run, song by song.
 leftover: how much of the true lead is still in the accompaniment, in dB of its own level, by the lead's share in what
 is missing from the separated vocal. SDR: energy of the true stem over that of the error, both channels.
 `no voice` has no lead: there the level of the "vocal" against the song is given instead of the leftover.
+off: what is thought to be left over less what is, mean (lowest to highest): by the script, from the stems alone, and
+by both, as a job tells it.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+from django.conf import settings
 from numpy.typing import NDArray
 
-from bench.engines import corpus, singing
-from tests.scripts.script_server import ScriptServer
-from tests.support.recordings import songs
+settings.configure()
+
+from bench.engines import corpus, singing  # noqa: E402 (what follows asks for settings when it is loaded)
+from covers import separation  # noqa: E402
+from tests.scripts.script_server import ScriptServer  # noqa: E402
+from tests.support.recordings import songs  # noqa: E402
 
 Audio = NDArray[np.float64]
 
@@ -246,12 +252,12 @@ def all_parts(which: str, folder: Path) -> list[Parts]:
     return made
 
 
-Row = tuple[float, float, float, float]
+Row = tuple[float, float, float, float, float, float]
 
 
 def measure(song: Song, case: str, server: ScriptServer, work: Path) -> Row:
-    """(leftover, or level of the vocal where there is none; SDR of the vocal; of the accompaniment; what the script
-    itself thinks is left over)."""
+    """(leftover, or level of the vocal where there is none; SDR of the vocal; of the accompaniment; what is thought to
+    be left over by the script, from the stems alone, and by the two together, as a job tells it)."""
     names = {name: work / f"{name}.wav" for name in ("input", "vocal", "inst")}
     sf.write(names["input"], song.mix, RATE, subtype="FLOAT")
     done = server.run(*(part for name, path in names.items() for part in (f"--{name}", str(path))))
@@ -260,9 +266,11 @@ def measure(song: Song, case: str, server: ScriptServer, work: Path) -> Row:
     estimate = done.separation.get("leftover_db", np.nan)
     vocal, inst = (sf.read(names[name])[0] for name in ("vocal", "inst"))
     accompaniment = songs.sdr(song.backing, inst)
+    thought = [separation.examine(names["vocal"], names["inst"], say)[1]["leftover_db"] for say in (None, estimate)]
+    told = tuple(np.nan if db is None else float(db) for db in (estimate, *thought))
     if case == "no voice":
-        return 10 * float(np.log10(np.sum(vocal**2) / np.sum(song.mix**2))), np.nan, accompaniment, estimate
-    return songs.leftover_db(song.vocal, vocal), songs.sdr(song.vocal, vocal), accompaniment, estimate
+        return 10 * float(np.log10(np.sum(vocal**2) / np.sum(song.mix**2))), np.nan, accompaniment, *told
+    return songs.leftover_db(song.vocal, vocal), songs.sdr(song.vocal, vocal), accompaniment, *told
 
 
 def main() -> int:
@@ -276,7 +284,8 @@ def main() -> int:
     scripts = ({"before": options.before.resolve()} if options.before else {}) | {"now": SCRIPT}
     parts = all_parts(options.set, options.data)[: options.mixes]
     print(f"{options.set}, {len(parts)} mixes: mean (worst), dB")
-    print("| case | | leftover | vocal SDR | accompaniment SDR | its own estimate |\n|---|---|---|---|---|---|")
+    print("| case | | leftover | vocal SDR | accompaniment SDR | off: its own estimate | the stems' | a job's |")
+    print("|---|---|---|---|---|---|---|---|")
     centred = -np.inf
     met = True
     with tempfile.TemporaryDirectory() as work:
@@ -288,13 +297,14 @@ def main() -> int:
                 for name, server in servers.items():
                     rows[name].append(measure(song, case, server, Path(work)))
             for name, found in rows.items():
-                left, vocal, inst, told = np.array(found).T
+                left, vocal, inst, *told = np.array(found).T
+                off = " | ".join(f"{x.mean():.1f} ({x.min():.1f} to {x.max():.1f})" for x in told - left)
                 print(
                     f"| {case} | {name} | {left.mean():.1f} ({left.max():.1f}) | {vocal.mean():.1f} ({vocal.min():.1f})"
-                    f" | {inst.mean():.1f} ({inst.min():.1f}) | {told.mean():.1f} |",
+                    f" | {inst.mean():.1f} ({inst.min():.1f}) | {off} |",
                     flush=True,
                 )
-            left, vocal, _, _ = np.array(rows["now"]).T
+            left, vocal, *_ = np.array(rows["now"]).T
             if case == "centred":
                 centred = float(vocal.mean())
             if case in BARRED:
