@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import wave
 from pathlib import Path
 
@@ -182,6 +183,21 @@ def test_what_tools_and_accidents_make_of_files_is_decoded_whole(made: Path) -> 
                 # Where files are joined, the filling of the one and the delay of the other stay.
                 within = 0.005 if number == 0 else 0.08
                 assert click_at(samples[:, 0], expected) == pytest.approx(expected, abs=within), (name, number)
+
+
+def test_104_megabytes_of_tags_take_no_time(made: Path) -> None:
+    frames = (made / "no-xing.mp3").read_bytes()
+    size = 104 * 10**6
+    length = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+    started = time.process_time()
+    (made / "case").write_bytes(b"ID3\x04\x00\x00" + length + bytes(size) + frames)
+    assert decoded(made / "case")[1].duration_seconds == pytest.approx(3, abs=0.08)
+    (made / "case").write_bytes(b"ID3\x04\x00\x00\x00\x00\x00\x00" * (size // 10) + frames)
+    with pytest.raises(PublicError) as error:
+        decoded(made / "case")
+    assert error.value.details["reason"] == "corrupt"
+    assert time.process_time() - started < 3  # 14 s, once.
+    (made / "case").unlink()
 
 
 def test_a_file_of_two_containers_is_refused_and_never_half_taken(made: Path) -> None:

@@ -92,6 +92,25 @@ def test_what_a_header_promises_and_the_file_has_not_is_told_wherever_it_is_sent
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("format", ["wav", "mp3", "flac", "vorbis", "opus", "m4a", "aac", "webm"])
+def test_a_song_of_which_a_part_is_missing_is_never_taken_in_silence(
+    api: APIClient, reference_wav: bytes, tmp_path: Path, format: str
+) -> None:
+    rate = 48_000 if format in ("opus", "webm") else 44_100
+    whole = write(tmp_path / "song", voice(10.0, rate), rate, format).read_bytes()
+    for missing in (1, 10, 50, 99):
+        part = upload(whole[: len(whole) * (100 - missing) // 100])
+        answer = api.post("/api/v1/cover/jobs", {"song": part, "reference_voice": upload(reference_wav)})
+        told = answer.json()
+        if answer.status_code == 202:
+            assert f"{told['duration_seconds']:.2f} s" in told["warning"], (missing, told)
+            continue
+        assert (answer.status_code, told["error"]) == (400, "invalid_audio"), (missing, told)
+        assert told["details"]["reason"] in ("truncated", "empty", "corrupt", "too_short"), (missing, told)
+        assert missing == 99 or " s" in told["message"], (missing, told)
+
+
+@pytest.mark.django_db(transaction=True)
 def test_other_services_clients_are_told_in_a_header_what_is_missing(
     api: APIClient, engine: FakeEngine, tmp_path: Path
 ) -> None:

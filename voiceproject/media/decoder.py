@@ -355,7 +355,7 @@ def as_float(np: Any, frame: Any) -> Any:
         samples = np.frombuffer(planes[0], dtype, count * channels).reshape(count, channels)
     if dtype == "u1":
         return (samples.astype(np.float32) - 128) / np.float32(128)
-    return samples if dtype[0] == "f" else samples * (-1.0 / np.iinfo(dtype).min)
+    return samples if dtype[0] == "f" else np.multiply(samples, -1.0 / np.iinfo(dtype).min, dtype=np.float32)
 
 
 def downmix(np: Any, layout: Any) -> Any:

@@ -165,9 +165,8 @@ def _loudest(samples: Samples, rate: int) -> float:
     """The highest RMS of any 50 ms of (n,) or (n, channels) samples, each piece without its own offset."""
     size = max(1, min(len(samples), rate // 20))
     pieces = samples[: len(samples) // size * size].reshape(-1, size, *samples.shape[1:])
-    # A second at a time: the variance is taken in float64.
-    seconds = [pieces[start : start + 20] for start in range(0, len(pieces), 20)]
-    return math.sqrt(max((float(np.var(part, axis=1, dtype=np.float64).max()) for part in seconds), default=0.0))
+    moving = pieces - pieces.mean(axis=1, keepdims=True)
+    return math.sqrt(float(np.einsum("ij...,ij...->i...", moving, moving).max(initial=0.0)) / size)
 
 
 def _resampled(source: Source, blocks: Iterator[Samples]) -> Iterator[Samples]:

@@ -66,14 +66,16 @@ class _Reading:
         self.energy = self.sides = total = 0.0
         with opened(path, bounds, rate) as source:
             self.own_rate, self.rate = source.upload_rate, source.sample_rate
+            one_side = left_only or source.channels == 1
             if (meter := self.meter) is not None:
-                source.listen = lambda block: meter.add(block[:, 0] if left_only else block.mean(axis=1))
+                source.listen = lambda block: meter.add(block[:, 0] if one_side else block.mean(axis=1))
             room = np.empty(math.ceil((bounds.max_seconds + 1) * self.rate), np.float32)
             filled = 0
             for block in source.blocks:
-                mono = block[:, 0] if left_only else block.mean(axis=1)
+                mono = block[:, 0] if one_side else block.mean(axis=1)
                 self.energy += float(np.einsum("i,i->", mono, mono, dtype=np.float64))
-                self.sides += float(np.einsum("ij,ij->", block, block, dtype=np.float64)) / source.channels
+                if not one_side:
+                    self.sides += float(np.einsum("ij,ij->", block, block, dtype=np.float64)) / source.channels
                 total += float(mono.sum(dtype=np.float64))
                 mono = mono[: len(room) - filled]
                 room[filled : filled + len(mono)] = mono
