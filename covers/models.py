@@ -53,7 +53,7 @@ class CoverJob(Job):
         _("input kind"), max_length=8, default="mix", help_text=_("mix, or vocals (no separation, no mixing)")
     )
     on_no_vocals = models.CharField(
-        _("on no vocals"), max_length=8, default="fail", help_text=_("fail, or keep (the song as it is)")
+        _("on no vocals"), max_length=8, default="fail", help_text=_("fail, keep (the song as it is), or convert")
     )
     shift_instrumental = models.BooleanField(
         _("shift instrumental"), default=False, help_text=_("The accompaniment follows the melody into its key")

@@ -259,22 +259,28 @@ class _Cover:
         if settings.COVER_FIND_VOICE:
             samples = voice_activity.mono(voice_activity.read(vocals))
             heard = voice_activity.detect(samples, samples * np.float32(0))
-            if heard.pitched_seconds < separation.PITCHED_SECONDS:
+            if heard.pitched_seconds < separation.PITCHED_SECONDS and self.job.on_no_vocals != "convert":
                 self.without_vocals(separation.NO_VOCALS, separation.KEPT)
                 return
-            if not heard.voice:
+            if heard.heard != "words":
                 self.warn("voice_not_recognised", separation.NOT_RECOGNISED)
         if self.job.own_instrumental and not (self.job.vocals and self.job.instrumental):
             self.keep("vocals")
             self.keep("instrumental")
 
     def find_voice(self, told: dict[str, Any]) -> bool:
-        """Leaves nothing in vocals.wav but what is sung, and tells how well it was found; False where nobody sings."""
+        """Leaves nothing in vocals.wav but what is sung, and tells how well it was found; False where nobody sings.
+
+        With on_no_vocals=convert, all of it stays where nobody does.
+        """
         vocals, instrumental = self.folder / "vocals.wav", self.folder / "instrumental.wav"
         activity, found = separation.examine(vocals, instrumental, told.get("leftover_db"))
         self.heartbeat.check()
         self.note(details={**self.job.details, "separation": found})
-        if not separation.lead_found(activity, found):
+        if not separation.lead_found(found):
+            if self.job.on_no_vocals == "convert" and found["lead_share"]:
+                self.warnings += separation.warnings_of(found)
+                return True
             if found["voice_left"]:
                 self.without_vocals(separation.NOT_SEPARATED, separation.KEPT_NOT_SEPARATED, "separation_failed")
             else:
@@ -299,7 +305,8 @@ class _Cover:
         )
         donor = self.patiently(donors.exclude(pk=self.job.pk).exclude(vocals="").exclude(instrumental="").first)
         self.note(stems_key=self.job.stems_key)
-        if donor is None:
+        found = donor.details.get("separation") if donor else None
+        if donor is None or (found and self.job.on_no_vocals != "convert" and not separation.lead_found(found)):
             return False
         try:
             for name in ("vocals", "instrumental"):
@@ -309,7 +316,7 @@ class _Cover:
         except FileNotFoundError:
             return False  # It was deleted this moment.
         log.info("stems reused", extra={"donor": donor.pk})
-        if (found := donor.details.get("separation")) is not None:
+        if found:
             self.note(details={**self.job.details, "separation": found})
             self.warnings += separation.warnings_of(found)
         self.keep_stems()

@@ -36,8 +36,8 @@ FAINT_SHARE = 0.02
 PITCHED_SECONDS = 0.5
 
 NO_VOCALS = gettext_noop(
-    "No singing was found in the song. Send on_no_vocals=keep to get it back as it is. If it is a bare voice, send "
-    "input_kind=vocals, and its accompaniment, if you have it, in instrumental."
+    "No singing was found in the song. Send on_no_vocals=convert if somebody sings all the same, or on_no_vocals=keep to "
+    "get it back as it is. If it is a bare voice, send input_kind=vocals, and its accompaniment in instrumental."
 )
 NOT_SEPARATED = gettext_noop(
     "A voice is heard in the song, but the separation did not get hold of it. Separate it with another separator, and "
@@ -51,6 +51,14 @@ KEPT_NOT_SEPARATED = gettext_noop(
 NOT_RECOGNISED = gettext_noop(
     "No words were recognised in the song. It was converted all the same, since input_kind=vocals says that it is a "
     "bare voice."
+)
+MELODY = gettext_noop(
+    "No words were recognised, but a melody that may be sung: it was converted. If an instrument plays it, nobody "
+    "sings. If the wrong part was taken, send the voice with input_kind=vocals and the accompaniment in instrumental."
+)
+CONVERTED = gettext_noop(
+    "No singing was found. All of the vocal stem was converted, as on_no_vocals=convert asks. To choose what is sung, "
+    "send the voice with input_kind=vocals and the accompaniment in instrumental."
 )
 LEFT = gettext_noop(
     "The old singer is still heard in the accompaniment, at about %s dB. Separate the song with another separator, and "
@@ -83,7 +91,7 @@ def warning(code: str, message: str) -> dict[str, str]:
 def examine(vocals: Path, instrumental: Path, told_db: object = None) -> tuple[Activity, dict[str, Any]]:
     """Where somebody sings, and what a job tells as `details.separation`. Both are WAVs of one length.
 
-    place: centre, left, right, inverted (the sides have opposite signs) or wide; lead_share: of the song's energy;
+    heard: words, melody (which may be sung, or an instrument's) or nobody; place: centre, left, right, inverted (the sides have opposite signs) or wide; lead_share: of the song's energy;
     leftover_db: the lead that is left in the accompaniment, over all of the lead, None where that is not known;
     sung_seconds; voice_left: whether a voice is heard in the accompaniment alone. told_db: what the separator itself
     thinks is left over, if it says so. It hears another singer whom the stems alone do not show, and errs elsewhere.
@@ -93,10 +101,11 @@ def examine(vocals: Path, instrumental: Path, told_db: object = None) -> tuple[A
     voice, rest = voice[:length], rest[:length]
     activity = voice_activity.detect(voice_activity.mono(voice), voice_activity.mono(rest))
     own, other = (float(np.vdot(x, x)) for x in (voice, rest))
-    left = _leftover_db(voice, rest, activity) if activity.voice else None
+    left = _leftover_db(voice, rest, activity) if activity.seconds else None
     if left is not None and isinstance(told_db, float) and math.isfinite(told_db):
         left = 10 * math.log10((10 ** (left / 10) + 10 ** (min(told_db, 0.0) / 10)) / 2)
     return activity, {
+        "heard": activity.heard,
         "place": _place(voice),
         "lead_share": round(own / (own + other), 4) if own + other else 0.0,
         "leftover_db": None if left is None else round(left, 1),
@@ -105,21 +114,26 @@ def examine(vocals: Path, instrumental: Path, told_db: object = None) -> tuple[A
     }
 
 
-def lead_found(activity: Activity, found: dict[str, Any]) -> bool:
-    """Whether the vocal stem holds a voice, and not just the rest of one."""
-    return activity.voice and (found["lead_share"] >= LEAST_SHARE or not found["voice_left"])
+def lead_found(found: dict[str, Any]) -> bool:
+    """Whether the vocal stem holds a voice, or may do so, and not just the rest of one. found: as `examine` tells it."""
+    heard = found.get("heard", "words")  # Jobs of older releases say nothing of it.
+    if heard == "nobody" or (found["lead_share"] < LEAST_SHARE and found["voice_left"]):
+        return False
+    return heard == "words" or not found["voice_left"]
 
 
 def warnings_of(found: dict[str, Any]) -> Warnings:
-    """What somebody should know of such stems. found: as `examine` tells it, of a song with a voice."""
+    """What somebody should know of such stems. found: as `examine` tells it, of a song that is converted."""
+    unsure = {"melody": MELODY, "nobody": CONVERTED}.get(found.get("heard", ""))
+    told = [warning("voice_not_recognised", unsure)] if unsure else []
     left = found.get("leftover_db")
     if left is not None and left > LEFT_DB:
-        return [warning("lead_left", LEFT % f"{left:.0f}")]
-    if found.get("voice_left"):
-        return [warning("voice_left", OTHER_VOICE)]
-    if found.get("lead_share", 1.0) < FAINT_SHARE:
-        return [warning("lead_faint", FAINT % f"{100 * found['lead_share']:.1f}")]
-    return []
+        told.append(warning("lead_left", LEFT % f"{left:.0f}"))
+    elif found.get("voice_left"):
+        told.append(warning("voice_left", OTHER_VOICE))
+    elif found.get("lead_share", 1.0) < FAINT_SHARE:
+        told.append(warning("lead_faint", FAINT % f"{100 * found['lead_share']:.1f}"))
+    return told
 
 
 def silence_elsewhere(vocals: Path, instrumental: Path, activity: Activity) -> None:

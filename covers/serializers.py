@@ -89,9 +89,10 @@ class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):
         help_text="vocals: the song is a bare voice; nothing is separated, and mixed with `instrumental` alone.",
     )
     on_no_vocals = serializers.ChoiceField(
-        ("fail", "keep"),
+        ("fail", "keep", "convert"),
         default="fail",
-        help_text="Where nobody sings: the job fails as `no_vocals`, or gives the song back with a warning.",
+        help_text="Where nobody sings: the job fails as `no_vocals`, gives the song back with a warning, or converts what "
+        "the separation took for a voice, with a warning.",
     )
     shift_instrumental = serializers.BooleanField(
         default=False,
@@ -137,6 +138,9 @@ class RemixSerializer(StrictSerializer):
 class SeparationSerializer(serializers.Serializer):
     """What the stems tell of how well the lead was found."""
 
+    heard = serializers.ChoiceField(
+        ("words", "melody", "nobody"), required=False, help_text="melody: which may be sung, or an instrument's"
+    )
     place = serializers.ChoiceField(("centre", "left", "right", "inverted", "wide"), help_text="Of the lead")
     lead_share = serializers.FloatField(help_text="Of the song's energy, 0 to 1")
     leftover_db = serializers.FloatField(

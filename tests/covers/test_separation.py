@@ -81,6 +81,35 @@ def test_an_instrumental_is_given_back_where_that_was_asked_for(
 
 
 @pytest.mark.usefixtures("find_voice")
+def test_a_melody_without_words_is_converted_and_told(submit: Callable[..., Any], api: APIClient, parts: Any) -> None:
+    hz = np.repeat(songs.melody(SECONDS, 262.0, 4), RATE // 200)[: SECONDS * RATE]
+    phase = 2 * np.pi * np.cumsum(hz) / RATE
+    vowel = sum(np.exp(-((262 * k / 700 - 1) ** 2)) * np.sin(k * phase) for k in range(1, 12))
+    mix = 0.1 * np.repeat(vowel[:, None], 2, axis=1) + 0.1 * parts[1][: len(hz)]
+    done = worked(api, submit(song=sent(mix)))
+    assert done["status"] == "succeeded", done
+    found = done["details"]["separation"]
+    assert (found["heard"], codes(done)) == ("melody", ["voice_not_recognised", "lead_left"])
+    assert found["sung_seconds"] > 0.8 * SECONDS and done["links"]["converted"]
+    assert "input_kind=vocals" in done["warnings"][-2]["message"]
+
+
+@pytest.mark.usefixtures("find_voice")
+def test_where_nobody_sings_all_of_the_stem_is_converted_where_that_was_asked_for(
+    submit: Callable[..., Any], api: APIClient, parts: Any
+) -> None:
+    done = worked(api, submit(song=sent(parts[1]), on_no_vocals="convert"))
+    assert (done["status"], codes(done)) == ("succeeded", ["voice_not_recognised"])
+    assert (done["on_no_vocals"], done["details"]["separation"]["heard"]) == ("convert", "nobody")
+    vocals, _ = download(api, done["links"]["vocals"])
+    np.testing.assert_allclose(vocals, parts[1] / 2, atol=2e-4)
+    # Whoever does not ask for that does not get those stems.
+    assert worked(api, submit(song=sent(parts[1])))["error"] == "no_vocals"
+    again = worked(api, submit(song=sent(parts[1]), on_no_vocals="convert"))
+    assert (again["status"], codes(again)) == ("succeeded", ["voice_not_recognised"])
+
+
+@pytest.mark.usefixtures("find_voice")
 def test_only_what_is_sung_is_in_the_vocal_stem_and_a_bad_separation_is_told(
     submit: Callable[..., Any], api: APIClient, parts: Any
 ) -> None:
@@ -117,7 +146,7 @@ def test_what_is_left_of_the_lead_is_estimated_from_the_stems(
     sf.write(tmp_path / "vocals.wav", lead * (1 - share), RATE, subtype="FLOAT")
     sf.write(tmp_path / "instrumental.wav", backing + lead * share, RATE, subtype="FLOAT")
     activity, found = separation.examine(tmp_path / "vocals.wav", tmp_path / "instrumental.wav")
-    assert activity.voice and separation.lead_found(activity, found)
+    assert activity.heard == found["heard"] == "words" and separation.lead_found(found)
     assert found["leftover_db"] == pytest.approx(left, abs=2.0)
     assert found["place"] == {(1, 1): "centre", (1, 0): "left", (1, -1): "inverted"}[places]
     assert bool(separation.warnings_of(found)) == (left > -12)
@@ -130,6 +159,8 @@ def test_what_is_left_of_the_lead_is_estimated_from_the_stems(
 def test_noise_is_no_bare_voice_and_a_melody_without_words_is_told(submit: Callable[..., Any], api: APIClient) -> None:
     noise = np.random.default_rng(1).normal(0, 0.1, (2 * RATE, 2))
     assert worked(api, submit(song=sent(noise), input_kind="vocals"))["error"] == "no_vocals"
+    asked = worked(api, submit(song=sent(noise), input_kind="vocals", on_no_vocals="convert"))
+    assert (asked["status"], codes(asked)) == ("succeeded", ["voice_not_recognised"])
     hummed = worked(api, submit(input_kind="vocals"))
     assert (hummed["status"], codes(hummed)) == ("succeeded", ["voice_not_recognised"])
 

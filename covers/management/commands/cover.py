@@ -31,7 +31,8 @@ class Command(JobCommand):
         parser.add_argument("--preview-seconds", help="only the most vocal stretch of 10 to 60 s")
         parser.add_argument("--vocals", action="store_true", help="the song is a bare voice")
         parser.add_argument("--instrumental", type=existing_file, help="with --vocals: the accompaniment to mix with")
-        parser.add_argument("--on-no-vocals", choices=("fail", "keep"), default="fail", help="where nobody sings")
+        choices = ("fail", "keep", "convert")
+        parser.add_argument("--on-no-vocals", choices=choices, default="fail", help="where nobody sings")
         parser.add_argument(
             "--shift-instrumental", action="store_true", help="the accompaniment follows the melody's key"
         )

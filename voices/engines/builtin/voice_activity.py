@@ -6,7 +6,8 @@ alone, and is masked by what it was torn out of; a voice is not. On strings, ree
 range it stays silent.
 
 It wants syllables. A note that is held, or a run of vowels, is taken for singing where it hangs together with them: as
-loud, as far above the accompaniment, and with a pitch. A piece of vowels alone is not found.
+loud, as far above the accompaniment, and with a pitch. Where no syllables are, a pitch that glides is a melody that may
+be sung, hummed or played: few instruments glide, but for strings.
 
 Memory: both stems at 16 kHz, 4 bytes a sample (60 MB for 8 minutes).
 """
@@ -19,7 +20,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile as sf
@@ -55,6 +56,11 @@ HELD_BELOW_DB = 18.0  # what is held may be so far below the median of what is s
 HELD_NEARER_DB = 9.0  # and so much nearer to the accompaniment
 PITCHED = 0.7
 PITCH_HZ = (65.0, 1000.0)
+# A pitch glides where it moves so far from frame to frame, twice the same way.
+GLIDE_CENTS = (10.0, 80.0)
+GLIDE_BELOW_DB = 25.0  # the loudest
+# Nobody is thought to sing where it does so for less than this in the best eight seconds.
+GLIDING_SHARE = 0.075
 _PITCH_WINDOW = 1024
 
 
@@ -62,12 +68,13 @@ _PITCH_WINDOW = 1024
 class Activity:
     """Of each frame of FRAME_SECONDS: `sung`, and `pitch_hz`, 0 where none is found in the vocal stem.
 
-    voice: whether anybody sings at all; seconds: how long; pitched_seconds: how long anything has a pitch.
+    heard: words, a melody (that may be sung), or nobody; seconds: how long; pitched_seconds: how long anything has a
+    pitch.
     """
 
     sung: Flags
     pitch_hz: Float32
-    voice: bool
+    heard: Literal["words", "melody", "nobody"]
 
     @property
     def seconds(self) -> float:
@@ -100,20 +107,24 @@ def detect(voice: Float32, rest: Float32) -> Activity:
     pitched, pitch, level = _pitch(voice, frames)
     pitch[~pitched] = 0
     if _rms(voice) < _SILENT:
-        return Activity(np.zeros(frames, bool), pitch, voice=False)
+        return Activity(np.zeros(frames, bool), pitch, "nobody")
+    heard: Literal["words", "melody"] = "words"
     sure = _probabilities(voice + np.float32(ACCOMPANIMENT_GAIN) * rest) > SURE
     sure &= level > level.max() - 50.0
-    if not _enough(sure):
-        return Activity(np.zeros(frames, bool), pitch, voice=False)
-    near = round(1.0 / FRAME_SECONDS)
-    beside = np.convolve(sure, np.ones(2 * near + 1), mode="full")[near : near + frames]
-    sure &= beside * FRAME_SECONDS > ALONE_SECONDS
+    if _enough(sure):
+        near = round(1.0 / FRAME_SECONDS)
+        beside = np.convolve(sure, np.ones(2 * near + 1), mode="full")[near : near + frames]
+        sure &= beside * FRAME_SECONDS > ALONE_SECONDS
+    else:
+        heard, sure = "melody", _gliding(pitch) & (level > level.max() - GLIDE_BELOW_DB)
+        if not _enough(sure, GLIDING_SHARE * WINDOW_SECONDS, GLIDING_SHARE):
+            return Activity(np.zeros(frames, bool), pitch, "nobody")
     apart = level - _levels(rest, frames)
     held = pitched & (level > np.median(level[sure]) - HELD_BELOW_DB)
     held &= apart > np.median(apart[sure]) - HELD_NEARER_DB
     sung = _grown(sure, held | sure, round(HELD_SECONDS / FRAME_SECONDS))
     sung = _closed(_widened(sung, round(MARGIN_SECONDS / FRAME_SECONDS)), round(GAP_SECONDS / FRAME_SECONDS))
-    return Activity(sung, pitch, voice=True)
+    return Activity(sung, pitch, heard)
 
 
 def gains(sung: Flags, start: int, count: int, sample_rate: int, fade_seconds: float = 0.03) -> Float32:
@@ -173,13 +184,24 @@ def _probabilities(samples: Float32) -> Float32:
     return np.concatenate(found)
 
 
-def _enough(sure: Flags) -> bool:
+def _enough(sure: Flags, seconds: float = LEAST_SECONDS, share: float = LEAST_SHARE) -> bool:
     window = min(len(sure), round(WINDOW_SECONDS / FRAME_SECONDS))
     if not window:
         return False
     sums = np.concatenate([[0], np.cumsum(sure)])
     most = float((sums[window:] - sums[:-window]).max()) * FRAME_SECONDS
-    return most >= min(LEAST_SECONDS, LEAST_SHARE * window * FRAME_SECONDS)
+    return most >= min(seconds, share * window * FRAME_SECONDS)
+
+
+def _gliding(pitch: Float32) -> Flags:
+    """(frames,): where the pitch goes on to rise or to fall. pitch: in Hz, 0 where there is none."""
+    cents = 1200 * np.log2(np.maximum(pitch, 1.0))
+    step = np.diff(cents, prepend=cents[:1])
+    there = (pitch > 0) & (np.roll(pitch, 1) > 0)
+    moved = there & (np.abs(step) > GLIDE_CENTS[0]) & (np.abs(step) < GLIDE_CENTS[1])
+    gliding = np.zeros(len(pitch), bool)
+    gliding[2:] = (moved[1:] & moved[:-1] & (np.sign(step[1:]) == np.sign(step[:-1])))[1:]
+    return gliding
 
 
 def _rms(samples: Float32) -> float:
@@ -213,11 +235,14 @@ def _pitch(samples: Float32, frames: int) -> tuple[Flags, Float32, NDArray[np.fl
         best = normal.max(axis=1, keepdims=True)
         # The shortest of the lags that are nearly as good: a multiple of the period is as good as the period.
         first = np.argmax(normal >= 0.93 * best, axis=1)
-        near = first[:, None] + np.arange(-2, 6)
-        peak = np.take_along_axis(normal, np.clip(near, 0, normal.shape[1] - 1), axis=1).argmax(axis=1)
-        lag = np.clip(first - 2 + peak, 0, normal.shape[1] - 1) + lags.start
+        near = np.clip(first[:, None] + np.arange(-2, 6), 1, normal.shape[1] - 2)
+        row = np.arange(len(near))
+        peak = near[row, np.take_along_axis(normal, near, axis=1).argmax(axis=1)]
+        # Between the lags, by a parabola through three: a whole one is half a semitone of a high voice.
+        before, at, after = (normal[row, peak + side] for side in (-1, 0, 1))
+        between = np.clip(0.5 * (before - after) / np.minimum(before - 2 * at + after, -1e-9), -0.5, 0.5)
         strength[start : start + len(power)] = best[:, 0]
-        pitch[start : start + len(power)] = SAMPLE_RATE / lag
+        pitch[start : start + len(power)] = SAMPLE_RATE / (peak + lags.start + between)
     return strength > PITCHED, pitch, _levels(samples, frames)
 
 
