@@ -36,8 +36,8 @@ FAINT_SHARE = 0.02
 PITCHED_SECONDS = 0.5
 
 NO_VOCALS = gettext_noop(
-    "No singing was found in the song. Send on_no_vocals=convert if somebody sings all the same, or on_no_vocals=keep to "
-    "get it back as it is. If it is a bare voice, send input_kind=vocals, and its accompaniment in instrumental."
+    "No singing was found in the song. Send on_no_vocals=convert if somebody sings all the same, or on_no_vocals=keep "
+    "to get it back as it is. If it is a bare voice, send input_kind=vocals, and its accompaniment in instrumental."
 )
 NOT_SEPARATED = gettext_noop(
     "A voice is heard in the song, but the separation did not get hold of it. Separate it with another separator, and "
@@ -91,10 +91,11 @@ def warning(code: str, message: str) -> dict[str, str]:
 def examine(vocals: Path, instrumental: Path, told_db: object = None) -> tuple[Activity, dict[str, Any]]:
     """Where somebody sings, and what a job tells as `details.separation`. Both are WAVs of one length.
 
-    heard: words, melody (which may be sung, or an instrument's) or nobody; place: centre, left, right, inverted (the sides have opposite signs) or wide; lead_share: of the song's energy;
-    leftover_db: the lead that is left in the accompaniment, over all of the lead, None where that is not known;
-    sung_seconds; voice_left: whether a voice is heard in the accompaniment alone. told_db: what the separator itself
-    thinks is left over, if it says so. It hears another singer whom the stems alone do not show, and errs elsewhere.
+    heard: words, melody (which may be sung, or an instrument's) or nobody; place: centre, left, right, inverted (the
+    sides have opposite signs) or wide; lead_share: of the song's energy; leftover_db: the lead that is left in the
+    accompaniment, over all of the lead, None where that is not known; sung_seconds; voice_left: whether a voice is
+    heard in the accompaniment alone. told_db: what the separator itself thinks is left over, if it says so. It hears
+    another singer whom the stems alone do not show, and errs elsewhere.
     """
     voice, rest = voice_activity.read(vocals), voice_activity.read(instrumental)
     length = min(len(voice), len(rest))
@@ -115,7 +116,7 @@ def examine(vocals: Path, instrumental: Path, told_db: object = None) -> tuple[A
 
 
 def lead_found(found: dict[str, Any]) -> bool:
-    """Whether the vocal stem holds a voice, or may do so, and not just the rest of one. found: as `examine` tells it."""
+    """Whether the vocal stem holds a voice, or may, and not just the rest of one. found: as `examine` tells it."""
     heard = found.get("heard", "words")  # Jobs of older releases say nothing of it.
     if heard == "nobody" or (found["lead_share"] < LEAST_SHARE and found["voice_left"]):
         return False

@@ -91,8 +91,8 @@ class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):
     on_no_vocals = serializers.ChoiceField(
         ("fail", "keep", "convert"),
         default="fail",
-        help_text="Where nobody sings: the job fails as `no_vocals`, gives the song back with a warning, or converts what "
-        "the separation took for a voice, with a warning.",
+        help_text="Where nobody sings: the job fails as `no_vocals`, gives the song back with a warning, or converts "
+        "all of the vocal stem, with a warning.",
     )
     shift_instrumental = serializers.BooleanField(
         default=False,

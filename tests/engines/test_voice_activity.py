@@ -25,13 +25,15 @@ def instrument(kind: str, *, steady: bool = False) -> np.ndarray:
     hz = np.repeat(songs.melody(SECONDS, 262.0, 4), SAMPLE_RATE // 200)[:N]
     if steady:
         hz = 262.0 * 2 ** (np.round(12 * np.log2(hz / 262.0)) / 12)
-        hz = np.repeat(hz[::SAMPLE_RATE // 2], SAMPLE_RATE // 2)[:N]
+        hz = np.repeat(hz[:: SAMPLE_RATE // 2], SAMPLE_RATE // 2)[:N]
     phase = 2 * np.pi * np.cumsum(hz) / SAMPLE_RATE
     amplitudes = {
         "strings": [1 / k for k in range(1, 13)],
         "flute": [1, 0.25, 0.06, 0.02],
         "reed": [1 / k if k % 2 else 0.15 / k for k in range(1, 14)],
-        "vowel": [np.exp(-((262 * k / 700 - 1) ** 2)) + 0.4 * np.exp(-((262 * k / 1150 - 1) ** 2)) for k in range(1, 20)],
+        "vowel": [
+            np.exp(-((262 * k / 700 - 1) ** 2)) + 0.4 * np.exp(-((262 * k / 1150 - 1) ** 2)) for k in range(1, 20)
+        ],
     }[kind]
     tone = sum(a * np.sin((k + 1) * phase) for k, a in enumerate(amplitudes))
     breath = np.random.default_rng(1).normal(0, 0.02, N)
