@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
 # Kinds that are named in the refusal, because people do send them.
-_OTHER_KINDS = (
-    (b"MThd", "MIDI"),
-    (b"\0\0\1\xba", "an MPEG program stream"),
-    (b"FLV\1", "Flash video"),
-    (b"DSD ", "DSD"),
-    (b"FRM8", "DSD"),
-)
+_OTHER_KINDS = {
+    rb"MThd": "MIDI",
+    rb"\x00\x00\x01\xba": "an MPEG program stream",
+    rb"FLV\x01": "Flash video",
+    rb"DSD |FRM8": "DSD",
+    rb"RIFF.{4}AVI ": "AVI",
+    rb"\x7f\xfe\x80\x01": "DTS",
+    rb"Creative Voice File": "VOC",
+    rb"G.{187}G": "an MPEG transport stream",
+    rb"\xff[\xf4\xf5\xfc\xfd]": "MPEG audio of layer II",
+}
 _MOV_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _ASF = bytes.fromhex("3026b2758e66cf11")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11")
@@ -78,14 +82,14 @@ def sniff(file: BinaryIO) -> Content:
     if size == 0:
         raise NotTaken("empty", 0)
     start = _after_tags(file, size)
-    head = _read(file, start, 64)
+    head = _read(file, start, 256)
     content = _by_magic(file, head, start, size) or _by_frames(file, start, size)
     if content is not None:
         return content
     if start > 0:
         raise NotTaken("not_audio" if head.strip(b"\0") else "empty", "a tag without audio behind it")
-    for magic, name in _OTHER_KINDS:
-        if head.startswith(magic):
+    for magic, name in _OTHER_KINDS.items():
+        if re.match(magic, head, re.DOTALL):
             raise NotTaken("unsupported_format", name)
     raise NotTaken("not_audio", _describe(head))
 
