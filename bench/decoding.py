@@ -26,9 +26,9 @@ FORMATS = {
     "wav": "-c:a pcm_s16le", "mp3": "-c:a libmp3lame -b:a 192k", "flac": "", "oga": "-c:a libvorbis -q:a 5",
     "opus": "-c:a libopus -b:a 96k", "m4a": "-c:a aac -b:a 160k", "webm": "-c:a libopus -b:a 96k",
 }  # fmt: skip
-# Reads "reference|song PATH OUT" from standard input, and answers with the seconds.
+# Reads "reference|song PATH OUT" from standard input, and answers with the seconds and the most MB that it ever had.
 PROGRAM = """
-import sys, time
+import resource, sys, time
 from voiceproject.media import audio
 for line in sys.stdin:
     kind, path, out = line.split()
@@ -37,7 +37,8 @@ for line in sys.stdin:
         audio.load_reference(path, field="reference_audio")
     else:
         audio.decode_song(path, out, field="song", max_seconds=480)
-    print(time.perf_counter() - started, flush=True)
+    took = time.perf_counter() - started
+    print(took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
 """
 
 
@@ -59,8 +60,8 @@ def made(folder: Path, seconds: int, rate: int, channels: int, name: str) -> dic
     return found
 
 
-def measured(checkouts: list[Path], kind: str, path: Path, runs: int) -> list[float]:
-    """The median in ms for each checkout."""
+def measured(checkouts: list[Path], kind: str, path: Path, runs: int) -> list[tuple[float, int]]:
+    """The median in ms for each checkout, and the most MB that its process had, without its decoders."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "voiceproject.settings"}
     programs = [
         subprocess.Popen(
@@ -70,19 +71,21 @@ def measured(checkouts: list[Path], kind: str, path: Path, runs: int) -> list[fl
         for checkout in checkouts
     ]  # fmt: skip
     times: list[list[float]] = [[] for _ in programs]
+    memory = [0] * len(programs)
     warm = 1 if runs > 3 else 0
     for run in range(runs + warm):
-        for program, seconds in zip(programs, times, strict=True):
+        for number, (program, seconds) in enumerate(zip(programs, times, strict=True)):
             assert program.stdin is not None
             assert program.stdout is not None
             program.stdin.write(f"{kind} {path} {path}.out\n")
             program.stdin.flush()
-            took = float(program.stdout.readline())
+            took, most = program.stdout.readline().split()
+            memory[number] = int(most)
             if run >= warm:
-                seconds.append(1000 * took)
+                seconds.append(1000 * float(took))
     for program in programs:
         program.communicate()
-    return [statistics.median(seconds) for seconds in times]
+    return [(statistics.median(seconds), most) for seconds, most in zip(times, memory, strict=True)]
 
 
 def main() -> None:
@@ -101,9 +104,10 @@ def main() -> None:
                 if kind == "song" and extension in ("oga", "opus", "webm"):
                     continue
                 found = measured(checkouts, kind, path, runs)
-                told = {"what": f"{kind}, {seconds} s, {extension}", "ms": [round(ms, 1) for ms in found]}
+                told = {"what": f"{kind}, {seconds} s, {extension}", "ms": [round(ms, 1) for ms, _ in found]}
+                told["mb"] = [most for _, most in found]
                 if len(found) > 1:
-                    told["ratio"] = round(found[0] / found[1], 2)
+                    told["ratio"] = round(found[0][0] / found[1][0], 2)
                 print(json.dumps(told), flush=True)
 
 
