@@ -267,10 +267,10 @@ def measure(song: Song, case: str, server: ScriptServer, work: Path) -> Row:
     vocal, inst = (sf.read(names[name])[0] for name in ("vocal", "inst"))
     accompaniment = songs.sdr(song.backing, inst)
     thought = [separation.examine(names["vocal"], names["inst"], say)[1]["leftover_db"] for say in (None, estimate)]
-    told = tuple(np.nan if db is None else float(db) for db in (estimate, *thought))
+    own, stems, job = (np.nan if db is None else float(db) for db in (estimate, *thought))
     if case == "no voice":
-        return 10 * float(np.log10(np.sum(vocal**2) / np.sum(song.mix**2))), np.nan, accompaniment, *told
-    return songs.leftover_db(song.vocal, vocal), songs.sdr(song.vocal, vocal), accompaniment, *told
+        return 10 * float(np.log10(np.sum(vocal**2) / np.sum(song.mix**2))), np.nan, accompaniment, own, stems, job
+    return songs.leftover_db(song.vocal, vocal), songs.sdr(song.vocal, vocal), accompaniment, own, stems, job
 
 
 def main() -> int:
@@ -298,7 +298,7 @@ def main() -> int:
                     rows[name].append(measure(song, case, server, Path(work)))
             for name, found in rows.items():
                 left, vocal, inst, *told = np.array(found).T
-                off = " | ".join(f"{x.mean():.1f} ({x.min():.1f} to {x.max():.1f})" for x in told - left)
+                off = " | ".join(f"{x.mean():.1f} ({x.min():.1f} to {x.max():.1f})" for x in np.array(told) - left)
                 print(
                     f"| {case} | {name} | {left.mean():.1f} ({left.max():.1f}) | {vocal.mean():.1f} ({vocal.min():.1f})"
                     f" | {inst.mean():.1f} ({inst.min():.1f}) | {off} |",

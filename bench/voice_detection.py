@@ -134,7 +134,7 @@ def main() -> int:
         for kind, lead, band in leads(options.data, work):
             if options.only not in (None, kind):
                 continue
-            pairs = {}
+            pairs: dict[str, list[Audio]] = {}
             if lead is not None:
                 voice = songs.at_loudness(songs.room(lead[: len(band)]), -20)
                 band = band[: len(voice)]
@@ -145,9 +145,9 @@ def main() -> int:
                 counts[kind, which][found.heard] += 1
         server.close()
     print("| lead | stems | words | melody | nobody |\n|---|---|---|---|---|")
-    for (kind, which), found in counts.items():
+    for (kind, which), count in counts.items():
         print(
-            f"| {kind} | {which} | " + " | ".join(str(found[heard]) for heard in ("words", "melody", "nobody")) + " |"
+            f"| {kind} | {which} | " + " | ".join(str(count[heard]) for heard in ("words", "melody", "nobody")) + " |"
         )
     missed = sum(counts[kind, which]["nobody"] for kind in VOICES for which in ("true", "separated"))
     taken = sum(counts[kind, which]["words"] for kind in NOBODY for which in ("true", "separated"))
