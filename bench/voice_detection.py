@@ -91,19 +91,22 @@ def played(program: int, font: Path, work: Path) -> Audio:
     return np.asarray(sf.read(wav, always_2d=True)[0].mean(axis=1))
 
 
-def leads(folder: Path, work: Path) -> Iterator[tuple[str, Audio | None, Audio]]:
+def leads(kinds: list[str], folder: Path, work: Path) -> Iterator[tuple[str, Audio | None, Audio]]:
     """(kind, lead as mono or None, its band (n, 2))"""
     band = songs.at_loudness(songs.band(SECONDS, 3), -20)
-    for seed, speaker in enumerate(corpus.speakers(folder)):
+    voices = [kind for kind in VOICES if kind in kinds]
+    for seed, speaker in enumerate(corpus.speakers(folder) if voices else []):
         spoken = speaker.held_out.astype(np.float64)[: 12 * corpus.SAMPLE_RATE]
-        yield "words", songs.sing(np.tile(spoken, 2), corpus.SAMPLE_RATE, seed), band
-        for vowel in VOWELS:
-            yield vowel, vocalise(spoken, corpus.SAMPLE_RATE, vowel, 100 + seed), band
-    font = corpus.fetch(folder, ("fluid-soundfont-gm",)) / FONT
-    for kind, programs in PROGRAMS.items():
-        for program in programs:
+        for kind in voices:
+            if kind == "words":
+                yield kind, songs.sing(np.tile(spoken, 2), corpus.SAMPLE_RATE, seed), band
+            else:
+                yield kind, vocalise(spoken, corpus.SAMPLE_RATE, kind, 100 + seed), band
+    for kind in (kind for kind in PROGRAMS if kind in kinds):
+        font = corpus.fetch(folder, ("fluid-soundfont-gm",)) / FONT
+        for program in PROGRAMS[kind]:
             yield kind, played(program, font, work), band
-    for _, what, _ in singing.MIXES:
+    for _, what, _ in singing.MIXES if "music" in kinds else ():
         music = singing.load_music(singing.GAMES / what, work)
         start = int(singing.MUSIC_START_SECONDS * RATE)
         yield "music", None, songs.at_loudness(music[start : start + SECONDS * RATE], -20)
@@ -125,15 +128,14 @@ def low(stereo: Audio) -> Audio:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "bench-engine")
-    parser.add_argument("--only", help="one kind")
+    kinds = [*VOICES, *PROGRAMS, "music"]
+    parser.add_argument("--only", choices=kinds, help="one kind")
     options = parser.parse_args()
     counts: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         server = ScriptServer(work, str(singing.SCRIPTS / "builtin_separate.py"))
-        for kind, lead, band in leads(options.data, work):
-            if options.only not in (None, kind):
-                continue
+        for kind, lead, band in leads([options.only] if options.only else kinds, options.data, work):
             pairs: dict[str, list[Audio]] = {}
             if lead is not None:
                 voice = songs.at_loudness(songs.room(lead[: len(band)]), -20)
