@@ -33,7 +33,7 @@ from voiceproject.web.api import SizedFileField, client_gone, warning_headers
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import title_of, upload_path
 from voices.compat.common import marked, streaming_response
-from voices.compat.elevenlabs.base import ElevenLabsView
+from voices.compat.elevenlabs.base import AUDIO, AUDIO_HEADERS, OUTPUT_FORMAT, ElevenLabsView
 from voices.keys.auth import credentials
 from voices.library import selection, speakers
 from voices.library.models import Voice
@@ -49,10 +49,10 @@ class SpeechToSpeechSerializer(serializers.Serializer):
     audio = SizedFileField(max_bytes_setting="COVER_MAX_UPLOAD_SIZE")
 
 
-@extend_schema(exclude=True)
 class SpeechToSpeechView(ElevenLabsView):
     """streamed: the answer in pieces. It begins when all is converted, in either case."""
 
+    tag = "Speech to speech"
     required_scope = "covers"
     field_names = {"song": "audio"}
     streamed = False
@@ -60,6 +60,12 @@ class SpeechToSpeechView(ElevenLabsView):
     def get_max_body_bytes(self) -> int:
         return settings.COVER_MAX_UPLOAD_SIZE
 
+    @extend_schema(
+        summary="Say, or sing, a recording again in another voice",
+        request={"multipart/form-data": SpeechToSpeechSerializer},
+        responses=AUDIO,
+        parameters=[OUTPUT_FORMAT, *AUDIO_HEADERS[:2]],
+    )
     def post(self, request: Request, voice_id: str) -> HttpResponseBase:
         tenant, key = credentials(request)
         output = self.output(request, streamed=self.streamed)

@@ -26,6 +26,7 @@ from voices.compat.elevenlabs import dictionaries as elevenlabs_dictionaries
 from voices.compat.elevenlabs import history as elevenlabs_history
 from voices.compat.elevenlabs import speech as elevenlabs_speech
 from voices.compat.elevenlabs import voices as elevenlabs_voices
+from voices.compat.schema import TREES
 from voices.keys.api import KeyViewSet
 from voices.lexicons.api import LexiconViewSet
 from voices.library.aliases_api import AliasesView, AliasView
@@ -139,6 +140,8 @@ urlpatterns = [
 
 # For the clients of other services, each on a prefix of its own: both have a /v1/models.
 urlpatterns += [
+    *(path(f"{tree.name}/openapi.json", SchemaView.as_view(tree=tree), name=f"{tree.name}-schema") for tree in TREES),
+    *(path(f"{tree.name}/docs", DocsView.as_view(url_name=f"{tree.name}-schema")) for tree in TREES),
     path("openai/v1/audio/speech", openai.SpeechView.as_view(), name="openai-speech"),
     path("openai/v1/audio/models", openai.AudioModelsView.as_view(), name="openai-audio-models"),
     path("openai/v1/audio/voices", openai.VoicesView.as_view(), name="openai-voices"),
@@ -146,7 +149,7 @@ urlpatterns += [
     path("openai/v1/audio/voice_consents", openai.ConsentsView.as_view(), name="openai-consents"),
     path("openai/v1/audio/voice_consents/<str:name>", openai.ConsentView.as_view(), name="openai-consent"),
     path("openai/v1/models", openai.ModelsView.as_view(), name="openai-models"),
-    path("openai/v1/models/<str:name>", openai.ModelsView.as_view(), name="openai-model"),
+    path("openai/v1/models/<str:name>", openai.ModelView.as_view(), name="openai-model"),
     *(
         path(
             f"elevenlabs/v1/text-to-speech/<str:voice_id>{suffix}",

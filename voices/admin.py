@@ -15,7 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
-from unfold.widgets import UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, utc
 from voiceproject.console.filters import since_filter
@@ -75,12 +75,19 @@ class ApiKeyAdmin(ConsoleAdmin):
             # In words: JSON as unfold shows it has inline styles, which the CSP forbids.
             words = {"scopes": "scope_names", "allowed_networks": "network_names"}
             fields = tuple(words.get(name, name) for name in fields)
-        return ("user", *fields, *(self.readonly_fields if obj else ()))
+        if obj is None:
+            return ("user", "name", "kind", *fields[1:])
+        if obj.kind != ApiKey.Kind.HEADER and "scopes" in fields:
+            fields = tuple(name if name != "scopes" else "scope_names" for name in fields)
+        return ("user", *fields, *self.readonly_fields)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         if "allowed_networks" in form.base_fields:
             form.base_fields["allowed_networks"].widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
+        if "kind" in form.base_fields:
+            kind = form.base_fields["kind"]
+            kind.widget = UnfoldAdminSelectWidget(choices=kind.choices)
         return form
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
@@ -94,7 +101,7 @@ class ApiKeyAdmin(ConsoleAdmin):
                 changes = {name: form.cleaned_data[name] for name in form.changed_data}
                 obj.__dict__.update(grants.update(ApiKey.objects.get(pk=obj.pk), actor, **changes).__dict__)
                 return
-            fields = {name: form.cleaned_data[name] for name in grants.FIELDS}
+            fields = {name: form.cleaned_data[name] for name in (*grants.FIELDS, "kind")}
             key, secret = grants.create(obj.user, actor, **fields)
             obj.__dict__.update(key.__dict__)
         except PublicError as error:
@@ -114,7 +121,8 @@ class ApiKeyAdmin(ConsoleAdmin):
             "title": _("The new key"),
             "opts": self.model._meta,
             "key": obj,
-            "secret": request.issued_secret,  # type: ignore[attr-defined]
+            "secret": "" if obj.kind == ApiKey.Kind.ADDRESS else request.issued_secret,  # type: ignore[attr-defined]
+            "in_url": obj.kind == ApiKey.Kind.PATH,
             "key_url": self.change_url(obj),
         }
         response = TemplateResponse(request, "voiceproject/console/secret.html", context)

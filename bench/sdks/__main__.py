@@ -33,8 +33,10 @@ PYTHON = {
     "openai-python 3": (("openai==3.57.0",), "use_openai.py"),
     "openai-python 2": (("openai==2.54.0",), "use_openai.py"),
     "openai-python 1": (("openai==1.109.1",), "use_openai.py"),
+    "openai-python 0": (("openai==0.28.1",), "use_openai_0.py"),
     "elevenlabs-python 2": (("elevenlabs==2.78.0",), "use_elevenlabs.py"),
     "elevenlabs-python 1": (("elevenlabs==1.59.0",), "use_elevenlabs.py"),
+    "elevenlabs-python 0": (("elevenlabs==0.2.27",), "use_elevenlabs_0.py"),
 }
 LARGE = {
     "litellm": (("litellm==1.110.2",), "use_litellm.py"),
@@ -45,14 +47,17 @@ LARGE = {
     "Pipecat": (("pipecat-ai==1.14.0", "openai"), "use_pipecat.py"),
 }
 NPM = (
-    "openai4@npm:openai@4.104.0", "openai5@npm:openai@5.23.2", "openai6@npm:openai@6.49.0", "openai7@npm:openai@7.59.0",
-    "elevenlabs1@npm:elevenlabs@1.59.0", "el2@npm:@elevenlabs/elevenlabs-js@2.73.0", "ai@6.0.326",
-    "@ai-sdk/openai@3.0.141", "@ai-sdk/elevenlabs@2.0.58", "esbuild@0.28.2",
+    "openai3@npm:openai@3.3.0", "openai4@npm:openai@4.104.0", "openai5@npm:openai@5.23.2", "openai6@npm:openai@6.49.0",
+    "openai7@npm:openai@7.59.0", "elevenlabs0@npm:elevenlabs@0.36.4", "elevenlabs1@npm:elevenlabs@1.59.0",
+    "el2@npm:@elevenlabs/elevenlabs-js@2.73.0", "ai@6.0.326", "@ai-sdk/openai@3.0.141", "@ai-sdk/elevenlabs@2.0.58",
+    "esbuild@0.28.2",
 )  # fmt: skip
 NODE = {
     **{f"openai for Node {major}": ("use_openai.mjs", f"openai{major}") for major in (7, 6, 5, 4)},
+    "openai for Node 3": ("use_openai_3.mjs", "openai3"),
     "elevenlabs-js 2": ("use_elevenlabs.mjs", "el2"),
     "elevenlabs for Node 1": ("use_elevenlabs.mjs", "elevenlabs1"),
+    "elevenlabs for Node 0": ("use_elevenlabs.mjs", "elevenlabs0"),
     "Vercel AI SDK": ("use_vercel.mjs", ""),
 }
 FEATURES = (

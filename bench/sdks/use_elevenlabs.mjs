@@ -1,10 +1,12 @@
-// @elevenlabs/elevenlabs-js, and its 1.x, which was named elevenlabs.
-import { createReadStream } from 'node:fs'
+// @elevenlabs/elevenlabs-js, and its 1.x and 0.x, which were named elevenlabs.
+import { createReadStream, readFileSync } from 'node:fs'
 const [base, key, wav, name] = process.argv.slice(2)
 const { ElevenLabsClient } = await import(name)
 const newer = name === 'el2'
 const client = newer ? new ElevenLabsClient({ baseUrl: `${base}/elevenlabs`, apiKey: key })
   : new ElevenLabsClient({ environment: `${base}/elevenlabs`, baseUrl: `${base}/elevenlabs`, apiKey: key })
+// 0.x has no option for the server: it is set where the client keeps it.
+if (name === 'elevenlabs0') client._options.environment = `${base}/elevenlabs`
 const text = 'Hello from a client.'
 const formatted = (outputFormat) => (newer ? { text, outputFormat } : { text, output_format: outputFormat })
 async function tell(feature, action) {
@@ -22,11 +24,12 @@ await tell('Models', async () => (await (client.models.list ?? client.models.get
 await tell('Speech', async () => (await speak('alloy')).length)
 await tell('WAV', async () => !(await speak('alloy', 'wav_24000')).includes('C2PA'))
 await tell('Stream', async () => (await all((client.textToSpeech.stream ?? client.textToSpeech.convertAsStream).call(client.textToSpeech, 'alloy', formatted('pcm_16000')))).length > 20000)
-await tell('Timestamps', async () => (await client.textToSpeech.convertWithTimestamps('alloy', { text })).alignment.characters.join('') === text)
+await tell('Timestamps', async () => (await (client.textToSpeech.convertWithTimestamps ?? client.textToSpeech.convertWithTimstamps).call(client.textToSpeech, 'alloy', { text })).alignment.characters.join('') === text)
 await tell('Voice by name', async () => (await speak('jane of the bench')).length)
 await tell('Premade ids', async () => (await speak('JBFqnCBsd6RMkjVDRZzb')).length)
 await tell('Cloning', async () => {
-  const files = [createReadStream(wav)]
+  // 0.x sends streams as their names.
+  const files = [name === 'elevenlabs0' ? new File([readFileSync(wav)], 'sample.flac') : createReadStream(wav)]
   const made = newer ? await client.voices.ivc.create({ name: 'Short lived', files }) : await client.voices.add({ name: 'Short lived', files })
   const id = made.voiceId ?? made.voice_id
   const heard = (await speak(id)).length

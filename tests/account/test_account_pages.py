@@ -216,6 +216,49 @@ def test_a_keys_secret_is_shown_once_and_kept_nowhere(page: Client, tenant: Tena
     assert not any(secret in str(session.get_decoded()) for session in Session.objects.all())
 
 
+def test_a_key_for_clients_without_headers_is_a_url_that_is_shown_once(
+    page: Client, tenant: Tenant, engine: FakeEngine
+) -> None:
+    made = page.post("/account/keys/new", key_form(name="tavern", kind="path", scopes=["covers", "keys"]))
+    (url,) = set(re.findall(r"http://testserver(/gptsovits/vcp_[a-z0-9]+)", text_of(made)))
+    assert "X-API-Key" not in text_of(made)
+    assert Client().get(f"{url}/speakers").status_code == 200
+    key = ApiKey.objects.get(name="tavern")
+    assert (key.kind, key.scopes) == ("path", ["synthesize"])
+    own = f"/account/keys/{key.public_id}"
+    assert url.rpartition("/")[2] not in text_of(page.get(own)) and "scopes" not in page.get(own).context["form"].fields
+    assert page.post(own, {"name": "silly tavern"}).status_code == 302
+    replaced = page.post(f"{own}/rotate", {"overlap_seconds": 0})
+    (fresh,) = set(re.findall(r"http://testserver(/gptsovits/vcp_[a-z0-9]+)", text_of(replaced)))
+    assert (Client().get(f"{url}/speakers").status_code, Client().get(f"{fresh}/speakers").status_code) == (401, 200)
+    assert page.post(f"/account/keys/{ApiKey.objects.get(replaced_by=None, name='silly tavern').public_id}/revoke")
+    assert Client().get(f"{fresh}/speakers").status_code == 401
+
+
+def test_a_key_by_address_is_offered_where_it_is_allowed_and_has_no_secret(
+    page: Client, tenant: Tenant, engine: FakeEngine, settings: Any
+) -> None:
+    wanted = key_form(name="lan", kind="address", allowed_networks="127.0.0.1")
+    assert page.post("/account/keys/new", wanted).context["form"].errors["kind"]
+    offered = dict(page.get("/account/keys/new").context["form"].fields["kind"].choices)
+    assert list(offered) == ["header", "path"]
+    settings.GPTSOVITS_ADDRESS_KEYS = True
+    for networks, told in (("", "Name the addresses"), ("10.0.0.0/8", "too wide")):
+        refused = page.post("/account/keys/new", {**wanted, "allowed_networks": networks})
+        assert refused.status_code == 400 and told in refused.context["form"].errors["allowed_networks"][0]
+    assert Client().get("/gptsovits/speakers").status_code == 401
+    made = text_of(page.post("/account/keys/new", wanted))
+    assert not re.findall(r"vc[kp]_\w+", made) and "It has no secret" in made
+    assert Client().get("/gptsovits/speakers").status_code == 200
+    key = ApiKey.objects.get(name="lan")
+    own = f"/account/keys/{key.public_id}"
+    assert 'id="rotate"' not in text_of(page.get(own))
+    again = page.post("/account/keys/new", {**wanted, "public_id": str(uuid.uuid4())})
+    assert "Another key" in again.context["form"].errors["allowed_networks"][0]
+    page.post(f"{own}/revoke")
+    assert Client().get("/gptsovits/speakers").status_code == 401
+
+
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [

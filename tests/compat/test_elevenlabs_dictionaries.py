@@ -105,7 +105,7 @@ def test_what_is_not_there_is_said(client: ElevenLabs, other: Tenant) -> None:
         client.pronunciation_dictionaries.create_from_rules(
             name="x", rules=[Phoneme(string_to_replace="a", phoneme="QQ9", alphabet="cmu")]
         )
-    assert "no sound of ARPAbet" in refused.value.body["detail"]["message"]
+    assert "no sound of ARPAbet" in refused.value.body["detail"][0]["msg"]
     with pytest.raises(ApiError) as refused:
         theirs.pronunciation_dictionaries.get(made.id)
     assert refused.value.status_code == 404

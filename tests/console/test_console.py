@@ -143,6 +143,22 @@ def test_a_new_keys_secret_is_shown_once_and_works(operator: Client, engine: Fak
         assert secret not in operator.get(url).content.decode()
 
 
+def test_a_new_key_for_clients_without_headers_is_shown_as_a_url_once(operator: Client, engine: FakeEngine) -> None:
+    user = baker.make(User, username="dora")
+    add = reverse("admin:voices_apikey_add")
+    form = {"user": user.pk, "name": "tavern", "kind": "path", "scopes": ["covers"], "expires_at_0": "",
+            "expires_at_1": ""}  # fmt: skip
+    (url,) = set(re.findall(r"http://testserver(/gptsovits/vcp_[a-z0-9]+)", operator.post(add, form).content.decode()))
+    assert Client().get(f"{url}/speakers").status_code == 200
+    key = ApiKey.objects.get()
+    assert (key.kind, key.scopes) == ("path", ["synthesize"])
+    shown = operator.get(reverse("admin:voices_apikey_change", args=[key.pk])).content.decode()
+    assert "stands in the URL" in shown and url.rpartition("/")[2] not in shown
+    # By address only where that is switched on, and then it says which networks it may stand for.
+    refused = operator.post(add, {**form, "kind": "address", "allowed_networks": "10.0.0.0/8"})
+    assert refused.context["adminform"].form.errors["kind"]
+
+
 def test_a_key_can_be_narrowed_and_revoked_but_not_moved_or_deleted(operator: Client, engine: FakeEngine) -> None:
     user, stranger = baker.make(User), baker.make(User)
     key, secret = ApiKey.objects.issue(user, "one")

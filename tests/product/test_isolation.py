@@ -203,6 +203,7 @@ COMPATIBLE = {
 # Answered to everybody: they show nothing of anybody.
 OPEN = {
     "", "health", "favicon.ico", "openapi.json", "docs", "redoc", "language",
+    *(f"{tree}/{page}" for tree in ("openai", "elevenlabs", "gptsovits") for page in ("openapi.json", "docs")),
     "openai/<path:rest>", "elevenlabs/<path:rest>", "gptsovits/<path:rest>",  # A 404 in their shape.
 }  # fmt: skip
 # By a token of its own, and not there without one.

@@ -38,9 +38,9 @@ CHECKS = [
 
 
 def document() -> dict[str, Any]:
-    from drf_spectacular.generators import SchemaGenerator
+    from voiceproject.web.schema import DocumentGenerator
 
-    return SchemaGenerator().get_schema(request=None, public=True)
+    return DocumentGenerator().get_schema(request=None, public=True)
 
 
 OPERATIONS = {

@@ -51,6 +51,13 @@ def test_it_is_openapi_3_1_with_nothing_of_3_0(document: dict[str, Any]) -> None
     assert '"nullable"' not in json.dumps(document)
 
 
+def test_a_form_has_examples_of_the_fields_that_it_must_have(document: dict[str, Any]) -> None:
+    schema = document["components"]["schemas"]["SynthesizeRequest"]
+    assert schema["required"] == ["text"]
+    assert schema["properties"]["text"]["examples"] == ["Hello, this is a test"]
+    assert "examples" not in schema["properties"]["reference_text"]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_examples_of_what_is_sent_are_taken_as_they_stand(
     document: dict[str, Any], api: APIClient, engine: FakeEngine, reference_wav: bytes

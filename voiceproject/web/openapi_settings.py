@@ -13,8 +13,9 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     '`{"success": false, "error": "<code>", "message": "<text>", "details": {}}`, '
     "and every answer carries `X-Request-ID`. Where your requests are limited, `X-RateLimit-Limit` (in any 60 "
     "seconds), `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds until one more remains) tell what is left.\n\n"
-    "OpenAI's and ElevenLabs' own clients work with the base URLs `/openai/v1` and `/elevenlabs` of this server. Those "
-    "routes have the shapes of these APIs, and are not described here.",
+    "Clients of OpenAI, ElevenLabs and GPT-SoVITS work with the base URLs `/openai/v1`, `/elevenlabs` and `/gptsovits` "
+    "of this server. Those routes have documents of their own, and pages of them: [OpenAI](/openai/docs), "
+    "[ElevenLabs](/elevenlabs/docs), [GPT-SoVITS](/gptsovits/docs).",
     "VERSION": __version__,
     "CONTACT": {"name": "Whoever runs this server"},
     "LICENSE": {"name": "MIT", "identifier": "MIT"},
@@ -23,10 +24,12 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SORT_OPERATIONS": False,  # As they stand in urls.py: what is used first comes first.
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
+    "DEFAULT_GENERATOR_CLASS": "voiceproject.web.schema.DocumentGenerator",
     "OAS_VERSION": "3.1.0",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": "{deepLinking: true, plugins: [docsPlugin]}",  # Of static/voiceproject/docs.js.
     "REDOC_DIST": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
         "JobStatus": "voiceproject.jobs.status.JobStatus",

@@ -9,7 +9,7 @@ import re
 import threading
 from typing import Any, NamedTuple
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.cache import get_conditional_response
@@ -25,7 +25,8 @@ from rest_framework.request import Request
 from voiceproject import __version__
 from voiceproject.errors import PublicError
 from voiceproject.web.errors import json_response
-from voiceproject.web.middleware import RequestMiddleware
+from voiceproject.web.middleware import RequestMiddleware, compat_path
+from voiceproject.web.schema import DocumentGenerator, Tree
 
 
 @method_decorator(csrf_exempt, name="dispatch")
@@ -64,8 +65,11 @@ class Document(NamedTuple):
 
 
 class SchemaView(SpectacularJSONAPIView):
-    """`GET /openapi.json`. It takes a third of a second to make, and is the same for everybody: each process makes it
-    once, and those who ask meanwhile wait for it."""
+    """`GET /openapi.json`, and below another service's prefix that of its routes: tree. A document takes a third of a
+    second to make, and is the same for everybody: each process makes it once, and those who ask meanwhile wait for it.
+    """
+
+    tree: Tree | None = None
 
     GZIP = re.compile(r"(?:^|[\s,])(?:gzip|\*)(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
     _making = threading.Lock()
@@ -73,7 +77,7 @@ class SchemaView(SpectacularJSONAPIView):
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         with self._making:
-            document = self.document()
+            document = self.document(self.tree, self.root(request))
         packed = bool(self.GZIP.search(request.headers.get("Accept-Encoding", "")))
         body = document.packed if packed else document.plain
         response = HttpResponse(body, content_type=OpenApiJsonRenderer.media_type)
@@ -83,15 +87,24 @@ class SchemaView(SpectacularJSONAPIView):
         response["ETag"] = f'"{document.digest}-gzip"' if packed else f'"{document.digest}"'
         response["Cache-Control"] = "no-cache"  # It may be kept, and is asked for again with its ETag.
         response["Vary"] = "Accept-Encoding"
-        response["Content-Disposition"] = f'inline; filename="{spectacular_settings.TITLE}.json"'
+        title = self.tree.title if self.tree else spectacular_settings.TITLE
+        response["Content-Disposition"] = f'inline; filename="{title}.json"'
         answer = get_conditional_response(request._request, etag=response["ETag"], response=response)
         assert isinstance(answer, HttpResponse)
         return answer
 
-    @classmethod
+    def root(self, request: Request) -> str:
+        """Where the tree stands on the host that was asked."""
+        if self.tree is None or compat_path(request.META.get("HTTP_HOST", ""), "/") != "/":
+            return ""
+        return f"/{self.tree.name}"
+
+    @staticmethod
     @functools.cache
-    def document(cls) -> Document:
-        schema = cls.generator_class().get_schema(request=None, public=True)
+    def document(tree: Tree | None = None, root: str = "") -> Document:
+        schema = DocumentGenerator(tree=tree).get_schema(request=None, public=True)
+        if tree is not None:
+            schema = tree.finish(schema, root)
         plain = OpenApiJsonRenderer().render(schema, renderer_context={})
         return Document(plain, gzip.compress(plain, mtime=0), hashlib.sha256(plain).hexdigest()[:32])
 
@@ -99,6 +112,16 @@ class SchemaView(SpectacularJSONAPIView):
 class DocsView(SpectacularSwaggerSplitView):
     url_name = "schema"
     template_name = "voiceproject/docs.html"  # The package's own has a style of its own in it, which the CSP forbids.
+
+    # What was answered is played from memory.
+    CONTENT_SECURITY_POLICY = f"{RequestMiddleware.CONTENT_SECURITY_POLICY}; media-src 'self' blob:"
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if compat_path(request.META.get("HTTP_HOST", ""), "/") != "/":
+            raise Http404  # A host of one service alone has no scripts and styles.
+        response = super().dispatch(request, *args, **kwargs)
+        response["Content-Security-Policy"] = self.CONTENT_SECURITY_POLICY
+        return response
 
 
 class RedocView(SpectacularRedocView):

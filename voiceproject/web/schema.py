@@ -1,13 +1,57 @@
-"""The OpenAPI document: every operation lists the errors that it can answer, all in the one envelope."""
+"""The OpenAPI documents: ours, where every operation lists the errors that it can answer, and those of other trees."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers
 
-from voiceproject.errors import STATUS_OF_CODE
+from voiceproject.errors import STATUS_OF_CODE, PublicError, envelope
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Another service's routes, which have a document of their own. Its views name it in their `tree`,
+    where None keeps one out of all documents.
+
+    base: what stands between the tree's prefix and its paths; security: scheme -> its definition, each enough alone.
+    """
+
+    name: str
+    title: str
+    description: str
+    base: str = ""
+    security: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
+
+    def finish(self, document: dict[str, Any], root: str) -> dict[str, Any]:
+        """A document as the generator makes it, with paths below the server's. root: where the tree stands."""
+        prefix = f"/{self.name}{self.base}"
+        document["info"] |= {"title": self.title, "description": self.description}
+        document["servers"] = [{"url": f"{root}{self.base}" or "/", "description": "This server"}]
+        document["paths"] = {path.removeprefix(prefix) or "/": item for path, item in document["paths"].items()}
+        used = {tag for item in document["paths"].values() for one in item.values() for tag in one["tags"]}
+        document["tags"] = [{"name": tag, "description": f"{tag}."} for tag in sorted(used)]
+        document.get("components", {})["securitySchemes"] = self.security
+        return document
+
+
+class DocumentGenerator(SchemaGenerator):  # type: ignore[misc] # drf-spectacular has no types
+    """Of our own routes, or of those of a tree."""
+
+    def __init__(self, *args: Any, tree: Tree | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tree = tree
+
+    def _initialise_endpoints(self) -> None:
+        super()._initialise_endpoints()
+        name = self.tree.name if self.tree else ""
+        every: list[Any] = list(self.endpoints or ())  # (path, its pattern, method, view)
+        self.endpoints = [
+            one for one in every if one[3].initkwargs.get("tree", getattr(one[3].cls, "tree", "")) == name
+        ]
 
 
 class ErrorSerializer(serializers.Serializer):
@@ -39,16 +83,21 @@ class EnvelopeSchema(AutoSchema):
         return statuses
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
-        bodies = super()._get_response_bodies(direction)
+        bodies: dict[str, Any] = super()._get_response_bodies(direction)
+        self._add_errors(bodies)
+        return bodies
+
+    def _add_errors(self, bodies: dict[str, Any]) -> None:
         for status in sorted(self._statuses()):
             codes = [code for code, its_status in STATUS_OF_CODE.items() if its_status == status]
             if status == 400 and self.method != "POST":
                 codes = ["validation_error"]
             body = self._get_response_for_code(ErrorSerializer, str(status), ["application/json"])
             body["description"] = "`error` is " + " or ".join(f"`{code}`" for code in codes)
-            body["content"]["application/json"]["examples"] = error_examples(codes)
+            body["content"]["application/json"]["examples"] = {
+                code: {"value": envelope(example_error(code))} for code in codes
+            }
             bodies.setdefault(str(status), body)
-        return bodies
 
 
 # --- Examples: every request body and every JSON answer has one, made from its schema ---
@@ -154,19 +203,9 @@ DETAILS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def error_examples(codes: list[str]) -> dict[str, Any]:
-    """OpenAPI's `examples` of an error answer: one of each code that it may have."""
-    return {
-        code: {
-            "value": {
-                "success": False,
-                "error": code,
-                "message": MESSAGES.get(code, f"What happened, for people ({code.replace('_', ' ')})."),
-                "details": DETAILS.get(code, {}),
-            }
-        }
-        for code in codes
-    }
+def example_error(code: str) -> PublicError:
+    return PublicError(code, MESSAGES.get(code, f"What happened, for people ({code.replace('_', ' ')})."),
+                       DETAILS.get(code, {}))  # fmt: skip
 
 
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options", "trace")
@@ -188,11 +227,20 @@ def add_examples(result: dict[str, Any], generator: Any, request: Any, public: b
             bodies += [(status, body) for status, body in operation["responses"].items() if status.startswith("2")]
             for status, body in bodies:
                 for content_type, content in body.get("content", {}).items():
+                    if not status and content_type == "multipart/form-data":
+                        _fill(schemas[content["schema"]["$ref"].rpartition("/")[2]])
                     told = "example" in content or "examples" in content
                     if not told and content_type in ("application/json", "multipart/form-data"):
                         example = _Example(schemas, sent=not status, queued=status == "202")
                         content["example"] = example.of(operation["operationId"], content["schema"])
     return result
+
+
+def _fill(schema: dict[str, Any]) -> None:
+    """Examples of the fields that a form must have: Swagger UI fills them in from there, field by field."""
+    for name in schema.get("required", ()):
+        if isinstance(VALUES.get(name), str) and "enum" not in schema["properties"][name]:
+            schema["properties"][name]["examples"] = [VALUES[name]]
 
 
 class _Example:
@@ -235,6 +283,8 @@ class _Example:
         }  # fmt: skip
         if value is None:
             return nullable
+        if value and "$ref" in schema.get("items", {}):
+            return False  # Of another field of this name: a list of values, not of objects.
         if isinstance(value, bool) != (kind == "boolean") or not isinstance(value, classes.get(kind, ())):
             return False
         return value in schema["enum"] if "enum" in schema else schema.get("format") != "uuid"

@@ -63,8 +63,9 @@ class AccountKeyForm(KeyForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.label_suffix = ""
-        scopes = cast(forms.MultipleChoiceField, self.fields["scopes"])
-        scopes.label, scopes.choices = _("What it may do"), self.SCOPES
+        if "scopes" in self.fields:
+            scopes = cast(forms.MultipleChoiceField, self.fields["scopes"])
+            scopes.label, scopes.choices = _("What it may do"), self.SCOPES
         self.fields["allowed_networks"].label = _("Where it may be used from")
         self.fields["allowed_networks"].help_text = _(
             "Addresses or networks, one a line, such as 192.0.2.7 or 2001:db8::/32. Empty: from everywhere."

@@ -105,7 +105,7 @@ class AccountView(LoginRequiredMixin, View):
 
     def secret(self, key: ApiKey, secret: str, replaced: ApiKey | None = None) -> HttpResponse:
         """In the answer to the form itself, so that it is in no session, no cookie and no URL."""
-        context = {"key": key, "secret": secret, "replaced": replaced}
+        context = {"key": key, "secret": secret, "replaced": replaced, "kinds": ApiKey.Kind}
         return render(self.request, f"{TEMPLATES}/secret.html", context)
 
 
@@ -303,7 +303,7 @@ class KeyView(AccountView):
         return redirect("account-key", pk)
 
     def page(self, key: ApiKey, form: AccountKeyForm, status: int = 200) -> HttpResponse:
-        context = {"key": key, "form": form, "rotate_form": RotateForm(label_suffix="")}
+        context = {"key": key, "form": form, "rotate_form": RotateForm(label_suffix=""), "kinds": ApiKey.Kind}
         return render(self.request, f"{TEMPLATES}/key.html", context, status=status)
 
 

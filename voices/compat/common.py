@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import secrets
 import uuid
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter
 from voiceproject.web.api import BodyLimitMixin, client_gone, warning_headers
 from voiceproject.web.errors import as_public_error, exception_handler
+from voices.compat.schema import CompatSchema
 from voices.engines import configured
 from voices.engines.interface import Reference, SynthesisRequest
 from voices.keys.auth import credentials
@@ -46,9 +48,19 @@ MIN_SPEED, MAX_SPEED = 0.5, 2.0
 
 
 class CompatView(BodyLimitMixin, APIView, ABC):
-    """A view whose errors have another service's shape. field_names: our names of fields -> its names."""
+    """A view whose errors have another service's shape. field_names: our names of fields -> its names.
 
+    tree, tag, error_serializer: where it stands in which OpenAPI document, and that shape there. error_serializers: of
+    statuses that have another.
+    """
+
+    schema = CompatSchema()
     field_names: dict[str, str] = {}
+    tree: str | None = None
+    tag = ""
+    error_serializer: Any = None
+    error_serializers: dict[int, Any] = {}
+    refused: Any = {}  # what REST framework, or else a PublicError, says of the fields
 
     @abstractmethod
     def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
@@ -57,7 +69,10 @@ class CompatView(BodyLimitMixin, APIView, ABC):
     def get_exception_handler(self) -> Any:
         def handle(exc: Exception, context: dict[str, Any]) -> Response:
             response = exception_handler(exc, context)
-            response.data = self.render_error(as_public_error(exc), response)
+            error = as_public_error(exc)
+            # What is wrong in a nested field is told by where it stands; `details` have it as text.
+            self.refused = exc.detail if isinstance(exc, ValidationError) else error.details
+            response.data = self.render_error(error, response)
             return response
 
         return handle
@@ -65,9 +80,22 @@ class CompatView(BodyLimitMixin, APIView, ABC):
     def param(self, error: PublicError) -> str | None:
         """The field that an error is about, by its name there."""
         if error.code != "validation_error":
-            return error.details.get("field") and self.field_names.get(error.details["field"], error.details["field"])
-        name = next(iter(error.details), None)
-        return self.field_names.get(name, name) if name and name != "non_field_errors" else None
+            return self.name_of(error.details.get("field"))
+        return self.name_of(next(iter(error.details), None))
+
+    def name_of(self, field: str | None) -> str | None:
+        """A field's name there; `turns[1].text` goes by the name of `turns`."""
+        if not field or field == "non_field_errors":
+            return None
+        own = re.split(r"[.\[]", field, maxsplit=1)[0]
+        return f"{self.field_names.get(own, own)}{field.removeprefix(own)}"
+
+    def message(self, error: PublicError) -> str:
+        """What an error says, with a field at its beginning by its name there."""
+        own, rest = re.fullmatch(r"(\w*)(.*)", error.message, re.DOTALL).groups()  # type: ignore[union-attr]
+        return (
+            f"{self.field_names[own]}{rest}" if own in self.field_names and rest[:1] in tuple(".[:") else error.message
+        )
 
 
 class UnknownPathMixin:

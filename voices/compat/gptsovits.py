@@ -27,6 +27,7 @@ from rest_framework.response import Response
 from voiceproject.errors import PublicError
 from voiceproject.media.formats import CONTENT_TYPES, Output, encode_file
 from voiceproject.provenance.marks import mark_sent
+from voices.compat import schema as docs
 from voices.compat.common import (
     CompatView,
     Speaking,
@@ -37,6 +38,7 @@ from voices.compat.common import (
     recode,
     streaming_response,
 )
+from voices.compat.schema import NUMBER, WHOLE, files, optional, query, shape
 from voices.engines import configured
 from voices.keys.auth import KeylessAuthentication, credentials
 from voices.keys.models import ApiKey
@@ -84,6 +86,8 @@ class GptSovitsView(CompatView):
     """older: of `api.py`, whose errors have a code; at_root: it stands beside our own pages, if that is switched on."""
 
     authentication_classes = (KeylessAuthentication,)
+    tree = "gptsovits"
+    error_serializer = shape("Error", message=docs.TEXT, code=optional(WHOLE), Exception=optional(docs.TEXT))
     required_scope: ClassVar[str | None] = "synthesize"
     field_names = {"voice_id": "ref_audio_path", "language": "text_lang"}
     older = False
@@ -97,7 +101,7 @@ class GptSovitsView(CompatView):
     def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
         if error.status == 404 and "voice_id" in error.details:
             response.status_code = 400  # There a reference that is not there is a bad request.
-        return shape(error.message, response.status_code, older=self.older)
+        return told(self.message(error), response.status_code, older=self.older)
 
     def asked(self, request: Request) -> dict[str, Any]:
         """The fields of a query, a form or a JSON object."""
@@ -113,7 +117,7 @@ NOT_AT_ROOT = (
 )
 
 
-def shape(message: str, status: int, *, older: bool) -> dict[str, Any]:
+def told(message: str, status: int, *, older: bool) -> dict[str, Any]:
     """An error as these servers write it."""
     return {"code": status, "message": message} if older else {"message": message}
 
@@ -170,9 +174,19 @@ def speaker_of(tenant: Any, given: str, field: str = REFERENCE[0]) -> str | Voic
     raise PublicError("not_found", message, {"voice_id": [message]})
 
 
+SUCCESS = shape("Success", message=docs.TEXT, code=optional(WHOLE))
+NAMED = [query(name, "A saved voice, by id or name") for name in REFERENCE[:2]]
+
+
 class SpeakersView(GptSovitsView):
     """`GET /speakers`: who may be named as the reference."""
 
+    tag = "Voices"
+
+    @extend_schema(
+        summary="Who may be named as the reference",
+        responses=docs.listed(shape("Speaker", name=docs.TEXT, voice_id=docs.TEXT)),
+    )
     def get(self, request: Request, **kwargs: Any) -> Response:
         own = Voice.objects.for_tenant(request.user).filter(taken_down_at=None)
         saved = [{"name": voice.name, "voice_id": str(voice.pk)} for voice in own]
@@ -182,6 +196,9 @@ class SpeakersView(GptSovitsView):
 class ChooseReferenceView(GptSovitsView):
     """`/change_refer` and `/set_refer_audio`: who speaks in this key's requests that name nobody."""
 
+    tag = "Voices"
+
+    @extend_schema(summary="Choose who speaks where a request names nobody", responses=SUCCESS, parameters=NAMED)
     def get(self, request: Request, **kwargs: Any) -> Response:
         tenant, key = credentials(request)
         asked = self.asked(request)
@@ -199,6 +216,11 @@ class ChooseReferenceView(GptSovitsView):
 class ChangeReferenceView(ChooseReferenceView):
     older = True
 
+    @extend_schema(
+        summary="Choose who speaks where a request names nobody",
+        request={"application/json": shape("ChangeReference", **dict.fromkeys(REFERENCE[:2], optional(docs.TEXT)))},
+        responses=SUCCESS,
+    )
     def post(self, request: Request, **kwargs: Any) -> Response:
         return self.get(request, **kwargs)
 
@@ -234,9 +256,14 @@ def model_of(weights_path: str, field: str, current: str) -> str:
 class ChooseModelView(GptSovitsView):
     """`/set_gpt_weights` and `/set_sovits_weights`: the model of this key's next requests. field: of EngineModel."""
 
+    tag = "Models"
     field = ""
     what = ""
 
+    @extend_schema(
+        summary="Choose the model of this key's next requests", responses=SUCCESS,
+        parameters=[query("weights_path", "A path, file or id that the console has for a model", required=True)],
+    )  # fmt: skip
     def get(self, request: Request, **kwargs: Any) -> Response:
         _, key = credentials(request)
         path = text_of(self.asked(request), ("weights_path",))
@@ -252,16 +279,24 @@ class ChooseModelView(GptSovitsView):
         return super().render_error(error, response)
 
 
+WEIGHTS = {"gpt_model_path": "gpt_weights", "sovits_model_path": "sovits_weights"}
+
+
 class SetModelView(GptSovitsView):
     """`/set_model` of api.py: both weights at once."""
 
+    tag = "Models"
     older = True
 
+    @extend_schema(
+        summary="Choose the model of this key's next requests", responses=SUCCESS,
+        parameters=[query(name, "A path or file that the console has for a model", required=True) for name in WEIGHTS],
+    )  # fmt: skip
     def get(self, request: Request, **kwargs: Any) -> Response:
         _, key = credentials(request)
         asked = self.asked(request)
         chosen = key.chosen_model
-        for name, field in (("gpt_model_path", "gpt_weights"), ("sovits_model_path", "sovits_weights")):
+        for name, field in WEIGHTS.items():
             path = text_of(asked, (name,))
             if not path:
                 raise refused(name, "Is required.")
@@ -269,6 +304,11 @@ class SetModelView(GptSovitsView):
         ApiKey.objects.filter(pk=key.pk).update(chosen_model=chosen)
         return Response({"code": 0, "message": "Success"})
 
+    @extend_schema(
+        summary="Choose the model of this key's next requests",
+        request={"application/json": shape("SetModel", **dict.fromkeys(WEIGHTS, docs.TEXT))},
+        responses=SUCCESS,
+    )
     def post(self, request: Request, **kwargs: Any) -> Response:
         return self.get(request, **kwargs)
 
@@ -328,9 +368,48 @@ def fields_of(asked: dict[str, Any], speaker: str | Voice, chosen_model: str) ->
     return fields
 
 
+ASKED: dict[str, tuple[str, Any]] = {
+    "text": ("What is said", str), "text_lang": ("en, zh, ... with all_ or without; nothing: found out", str),
+    "ref_audio_path": ("A saved voice by id or name, or a preset", str), "media_type": (", ".join(OUTPUTS), str),
+    "streaming_mode": ("0, 1, 2, 3, true or false", str), "speed_factor": ("1 is the usual speed", float),
+    "temperature": ("0.1 to 1", float), "seed": ("Less than 0: another one each time", int),
+}  # fmt: skip
+OLDER = {"text_lang": "text_language", "ref_audio_path": "refer_wav_path", "speed_factor": "speed"}
+FIELDS = {str: docs.TEXT, float: NUMBER, int: WHOLE}
+
+
+def named_for(older: bool) -> dict[str, tuple[str, Any]]:
+    """The fields of speech, by the names of one of the servers."""
+    return {OLDER.get(name, name) if older else name: told for name, told in ASKED.items()}
+
+
+BODIES = {
+    older: shape(
+        "OlderSpeech" if older else "Speech",
+        **{name: FIELDS[kind](required=name == "text") for name, (_, kind) in named_for(older).items()},
+    )
+    for older in (False, True)
+}
+SPOKEN = files([TYPES.get(name, CONTENT_TYPES[output.format]) for name, output in OUTPUTS.items()])
+SYNTHESIS_ID = docs.header("X-Synthesis-ID", "Under which our own API has it")
+
+
 class SpeechView(GptSovitsView):
     """`/tts`, and with the older names `/`."""
 
+    tag = "Speech"
+
+    def answers(self) -> Any:
+        return SPOKEN
+
+    def asks(self) -> Any:
+        return {"application/json": BODIES[self.older]}
+
+    def queried(self) -> list[Any]:
+        return [query(name, told, kind, required=name == "text") for name, (told, kind) in
+                named_for(self.older).items()]  # fmt: skip
+
+    @extend_schema(summary="Speak a text", parameters=[SYNTHESIS_ID])
     def get(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         tenant, key = credentials(request)
         asked = self.asked(request)
@@ -358,6 +437,7 @@ class SpeechView(GptSovitsView):
             response["X-Speed-Clamped"] = f"{fields['speed']:g}"
         return response
 
+    @extend_schema(summary="Speak a text", parameters=[SYNTHESIS_ID])
     def post(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         return self.get(request, **kwargs)
 
@@ -372,6 +452,7 @@ class SpeechView(GptSovitsView):
         return content
 
 
+@extend_schema(exclude=True)
 class ControlView(GptSovitsView):
     """`/control` restarts and ends that server; nobody may do so here."""
 
@@ -388,10 +469,6 @@ class UnknownPathView(UnknownPathMixin, GptSovitsView):
     authentication_classes: Any = ()
     required_scope = None
 
-
-for _view in (SpeakersView, ChooseReferenceView, ChangeReferenceView, ChooseModelView, SetModelView, SpeechView,
-              ControlView, UnknownPathView):  # fmt: skip
-    extend_schema(exclude=True)(_view)
 
 _VIEWS: tuple[tuple[str, Any, dict[str, Any]], ...] = (
     ("", SpeechView, {"older": True}),
@@ -414,7 +491,8 @@ def routes() -> list[URLPattern]:
             if route or prefix:
                 parts = "/".join(part for part in (prefix, route) if part)
                 name = f"gptsovits{'-key' if 'token' in prefix else '-root' * at_root}-{route or 'older'}"
-                found.append(path(parts, view.as_view(at_root=at_root, **options), name=name))
+                tree = None if at_root or "token" in prefix else "gptsovits"  # The same ones are not described twice.
+                found.append(path(parts, view.as_view(at_root=at_root, tree=tree, **options), name=name))
     return [*found, path("gptsovits/<path:rest>", UnknownPathView.as_view(), name="gptsovits-unknown")]
 
 
@@ -433,6 +511,6 @@ def root(page: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBas
             return page(request)
         if settings.GPTSOVITS_COMPAT_AT_ROOT:
             return speech(request)
-        return JsonResponse(shape(NOT_AT_ROOT, 400, older=True), status=400)
+        return JsonResponse(told(NOT_AT_ROOT, 400, older=True), status=400)
 
     return answer

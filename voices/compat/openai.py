@@ -16,7 +16,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_field, inline_serializer
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -41,6 +42,7 @@ from voices.compat.common import (
     recode,
     streaming_response,
 )
+from voices.compat.schema import FLAG, TEXT, WHOLE, files, header, listed, maybe, query, shape
 from voices.engines import configured
 from voices.keys.auth import credentials
 from voices.library import consents, recordings, saved, speakers
@@ -65,6 +67,10 @@ ERROR_CODES = {"quota_exceeded": "insufficient_quota", "rate_limited": "rate_lim
 
 
 class OpenAIView(CompatView):
+    tree = "openai"
+    error_serializer = shape(
+        "Error", error=shape("ErrorBody", message=TEXT, type=TEXT, param=maybe(TEXT), code=maybe(TEXT))
+    )
     field_names = {"text": "input", "voice_id": "voice", "model_id": "model", "sample": "audio_sample"}
 
     def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
@@ -74,11 +80,23 @@ class OpenAIView(CompatView):
         if error.status == 409 or error.code == "quota_exceeded":
             response["x-should-retry"] = "false"  # Their client would repeat what cannot change by that.
         code = ERROR_CODES.get(error.code, error.code)
-        return {"error": {"message": error.message, "type": kind, "param": self.param(error), "code": code}}
+        return {"error": {"message": self.message(error), "type": kind, "param": self.param(error), "code": code}}
 
 
 class UnknownPathView(UnknownPathMixin, OpenAIView):
     pass
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string"},
+            {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]},
+        ]
+    }
+)
+class VoiceField(serializers.JSONField):
+    """A name, or an object that has it as its id."""
 
 
 class SpeechSerializer(serializers.Serializer):
@@ -86,7 +104,7 @@ class SpeechSerializer(serializers.Serializer):
 
     input = TextField(max_length=MAX_INPUT_CHARACTERS)
     model = serializers.CharField(default="", allow_blank=True, max_length=200)
-    voice = serializers.JSONField()
+    voice = VoiceField(help_text="A saved voice's id or name, an alias or a preset")
     instructions = serializers.CharField(required=False, allow_blank=True)
     response_format = serializers.ChoiceField(FORMATS, default="mp3")
     speed = FiniteFloatField(default=1.0, min_value=0.25, max_value=4.0)
@@ -109,11 +127,18 @@ class SpeechSerializer(serializers.Serializer):
         return name
 
 
-@extend_schema(exclude=True)
 class SpeechView(OpenAIView):
+    tag = "Speech"
     required_scope = "synthesize"
     at_desk = True
 
+    @extend_schema(
+        summary="Speak a text",
+        request={"application/json": SpeechSerializer},
+        responses=files(CONTENT_TYPES[name] for name in FORMATS)
+        | {(200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description="With stream_format=sse")},
+        parameters=[header("X-Synthesis-ID", "Under which our own API has it")],
+    )
     def post(self, request: Request) -> HttpResponseBase:
         tenant, _ = credentials(request)
         serializer = SpeechSerializer(data=request.data)
@@ -175,17 +200,28 @@ def _model_names() -> list[str]:
     return list(dict.fromkeys([*own, *MODELS]))
 
 
-@extend_schema(exclude=True)
+MODEL = shape("Model", id=TEXT, object=TEXT, created=WHOLE, owned_by=TEXT)
+NAMED = shape("Named", id=TEXT, name=TEXT)
+
+
 class ModelsView(OpenAIView):
     """Ours, and the names of theirs that mean our default."""
 
+    tag = "Models"
     required_scope = None
 
-    def get(self, request: Request, name: str | None = None) -> Response:
-        names = _model_names()
-        if name is None:
-            return Response({"object": "list", "data": [_model(known) for known in names]})
-        if name not in names:
+    @extend_schema(summary="The models", responses=shape("Models", object=TEXT, data=listed(MODEL)))
+    def get(self, request: Request) -> Response:
+        return Response({"object": "list", "data": [_model(known) for known in _model_names()]})
+
+
+class ModelView(OpenAIView):
+    tag = "Models"
+    required_scope = None
+
+    @extend_schema(summary="A model", responses=MODEL)
+    def get(self, request: Request, name: str) -> Response:
+        if name not in _model_names():
             raise PublicError("not_found", f"There is no model {name[:100]}.", {"model": name[:100]})
         return Response(_model(name))
 
@@ -199,6 +235,11 @@ def _language(tag: str) -> str:
     """Of a tag such as en-US, what our samples know; auto for others."""
     language = language_code(tag)
     return language if language and language in configured.get_engine().languages else "auto"
+
+
+VOICE = shape("Voice", id=TEXT, object=TEXT, created_at=WHOLE, name=TEXT, type=TEXT)
+CONSENT = shape("VoiceConsent", id=TEXT, object=TEXT, created_at=WHOLE, name=TEXT, language=TEXT)
+DELETED = shape("Deleted", id=TEXT, object=TEXT, deleted=FLAG)
 
 
 class CreateVoiceSerializer(serializers.Serializer):
@@ -230,24 +271,36 @@ class OpenlyListed(OpenAIView):
         return User.objects.filter(username=settings.OPEN_VOICES_OF, is_active=True).first()
 
 
-@extend_schema(exclude=True)
 class AudioModelsView(OpenlyListed):
     """What Open WebUI takes its list of models from."""
 
+    tag = "Models"
     required_scope = None
 
+    @extend_schema(
+        summary="The models, as Open WebUI asks for them",
+        responses=shape("AudioModels", models=listed(NAMED)),
+    )
     def get(self, request: Request) -> Response:
         return Response({"models": [{"id": name, "name": name} for name in _model_names()]})
 
 
-@extend_schema(exclude=True)
 class VoicesView(OpenlyListed):
     """With `voices` beside OpenAI's `data`: Open WebUI and OpenReader read that."""
+
+    tag = "Voices"
 
     @property
     def required_scope(self) -> Any:
         return "voices" if self.request.method == "POST" else ("voices", "synthesize", "covers")
 
+    @extend_schema(
+        summary="Saved voices and presets",
+        responses=shape(
+            "Voices", object=TEXT, data=listed(VOICE),
+            voices=listed(NAMED), has_more=FLAG,
+        ),
+    )  # fmt: skip
     def get(self, request: Request) -> Response:
         owner = self.owner(request)
         own = Voice.objects.for_tenant(owner).filter(taken_down_at=None) if owner is not None else ()
@@ -259,6 +312,11 @@ class VoicesView(OpenlyListed):
         short = [{"id": voice["id"], "name": voice["name"]} for voice in data]
         return Response({"object": "list", "data": data, "voices": short, "has_more": False})
 
+    @extend_schema(
+        summary="Save a voice of a sample and a recorded consent",
+        request={"multipart/form-data": CreateVoiceSerializer},
+        responses=VOICE,
+    )
     def post(self, request: Request) -> Response:
         if isinstance(request.data, dict) and request.data.get("type") == "prompt":
             raise invalid("type", "Voices are made from samples here: send audio_sample and consent.")
@@ -279,10 +337,11 @@ class VoicesView(OpenlyListed):
         return Response(_voice(voice), headers=warning_headers(recording.quality.warnings))
 
 
-@extend_schema(exclude=True)
 class VoiceView(OpenAIView):
+    tag = "Voices"
     required_scope = "voices"
 
+    @extend_schema(summary="Delete a voice", responses={200: DELETED})
     def delete(self, request: Request, name: str) -> Response:
         if name in speakers.PRESETS:
             raise PublicError("permission_denied", "A preset voice cannot be deleted.")
@@ -315,10 +374,18 @@ class CreateConsentSerializer(serializers.Serializer):
     recording = SizedFileField(max_bytes_setting="MAX_UPLOAD_SIZE")
 
 
-@extend_schema(exclude=True)
 class ConsentsView(OpenAIView):
+    tag = "Consents"
     required_scope = "voices"
 
+    @extend_schema(
+        summary="Recorded consents, newest first",
+        responses=shape(
+            "VoiceConsents", object=TEXT, data=listed(CONSENT),
+            first_id=maybe(TEXT), last_id=maybe(TEXT), has_more=FLAG,
+        ),
+        parameters=[query("limit", f"1 to {MAX_PAGE}", int, default=20), query("after", "The last of the page before")],
+    )  # fmt: skip
     def get(self, request: Request) -> Response:
         try:
             limit = min(MAX_PAGE, max(1, int(request.query_params.get("limit", 20))))
@@ -333,6 +400,11 @@ class ConsentsView(OpenAIView):
         ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
         return Response({"object": "list", "data": data, **ends, "has_more": len(rows) > limit})
 
+    @extend_schema(
+        summary="Record a speaker's consent",
+        request={"multipart/form-data": CreateConsentSerializer},
+        responses=CONSENT,
+    )
     def post(self, request: Request) -> Response:
         serializer = CreateConsentSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -352,13 +424,19 @@ class ConsentsView(OpenAIView):
         return Response(_shown(consent), headers=warning_headers(warnings))
 
 
-@extend_schema(exclude=True)
 class ConsentView(OpenAIView):
+    tag = "Consents"
     required_scope = "voices"
 
+    @extend_schema(summary="A recorded consent", responses=CONSENT)
     def get(self, request: Request, name: str) -> Response:
         return Response(_shown(_consent(request, name)))
 
+    @extend_schema(
+        summary="Name a recorded consent anew",
+        request={"application/json": inline_serializer("RenameConsent", {"name": TextField(max_length=100)})},
+        responses=CONSENT,
+    )
     def post(self, request: Request, name: str) -> Response:
         consent = _consent(request, name)
         serializer = CreateConsentSerializer(data=request.data, partial=True)
@@ -367,6 +445,7 @@ class ConsentView(OpenAIView):
         consent.save(update_fields=["name"])
         return Response(_shown(consent))
 
+    @extend_schema(summary="Delete a recorded consent", responses={200: DELETED})
     def delete(self, request: Request, name: str) -> Response:
         _consent(request, name).delete()
         return Response({"id": name, "object": "audio.voice_consent", "deleted": True}, status=status.HTTP_200_OK)

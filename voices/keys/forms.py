@@ -7,10 +7,15 @@ from datetime import datetime
 from typing import Any
 
 from django import forms
+from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from voiceproject.errors import PublicError
 from voiceproject.web.client_ip import parse_network
+from voices.keys import grants
 from voices.keys.models import KEY_LIMITS, MAX_NETWORKS, SCOPES, ApiKey, clean_networks
 
 
@@ -76,13 +81,59 @@ class NetworksField(forms.CharField):
             return True
 
 
+def kinds() -> list[tuple[str, Any]]:
+    """What a new key may be here."""
+    return [(kind.value, kind.label) for kind in ApiKey.Kind
+            if kind != ApiKey.Kind.ADDRESS or settings.GPTSOVITS_ADDRESS_KEYS]  # fmt: skip
+
+
 class KeyForm(forms.ModelForm):
+    """kind is asked of a new key alone; one that is sent in no header may only speak, whatever is ticked."""
+
     scopes = ScopesField()
     allowed_networks = NetworksField()
+    kind = forms.ChoiceField(
+        choices=kinds, required=False, initial=ApiKey.Kind.HEADER, label=_("How clients send it"),
+        help_text=_(
+            "Clients of GPT-SoVITS send no header. A key for them opens only their routes (/gptsovits), and may only "
+            "speak."
+        ),
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk is not None:
+            self.fields.pop("kind", None)
+            if self.instance.kind != ApiKey.Kind.HEADER:
+                self.fields.pop("scopes", None)
 
     class Meta:
         model = ApiKey
-        fields = ("name", "scopes", "expires_at", "allowed_networks", *KEY_LIMITS)
+        fields = ("name", "kind", "scopes", "expires_at", "allowed_networks", *KEY_LIMITS)
+
+    def clean_kind(self) -> str:
+        return self.cleaned_data["kind"] or ApiKey.Kind.HEADER
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        kind = cleaned.get("kind", self.instance.kind)
+        if kind == ApiKey.Kind.HEADER:
+            return cleaned
+        if "scopes" in self.fields:
+            cleaned["scopes"] = grants.KEYLESS_SCOPES
+            self.errors.pop("scopes", None)
+        if "allowed_networks" in cleaned:
+            wanted = ApiKey(
+                pk=self.instance.pk, kind=kind, scopes=grants.KEYLESS_SCOPES,
+                allowed_networks=cleaned["allowed_networks"],
+            )  # fmt: skip
+            try:
+                with transaction.atomic():
+                    grants.check_kind(wanted)
+            except PublicError as error:
+                told: list[str] = error.details.get("allowed_networks", [error.message])
+                self.add_error("allowed_networks", gettext(told[0]))
+        return cleaned
 
     def clean_expires_at(self) -> datetime | None:
         expires_at: datetime | None = self.cleaned_data["expires_at"]

@@ -69,7 +69,7 @@ def create(user: User, actor: Actor, **fields: Any) -> tuple[ApiKey, str]:
             values["lineage"] = actor.key.lineage
         _check_grant(actor, ApiKey(**values))
         _check_expiry(values.get("expires_at"))
-        _check_kind(ApiKey(user=user, **values))
+        check_kind(ApiKey(user=user, **values))
         _check_count(user)
         if "public_id" in values and ApiKey.objects.filter(public_id=values["public_id"]).exists():
             raise PublicError("conflict", _("This key has been made already, and its secret was shown then."))
@@ -94,7 +94,7 @@ def update(key: ApiKey, actor: Actor, **changes: Any) -> ApiKey:
         for name, value in changes.items():
             setattr(changed, name, value)
         _check_grant(actor, changed, before=key)
-        _check_kind(changed)
+        check_kind(changed)
         _check_lock_out(key, actor, changes)
         ApiKey.objects.filter(pk=key.pk).update(**changes)
         shown = {name: [_shown(before[name]), _shown(value)] for name, value in changes.items()}
@@ -181,7 +181,7 @@ def _check_expiry(expires_at: datetime | None) -> None:
         raise PublicError("validation_error", f"expires_at: {message}", {"expires_at": [message]})
 
 
-def _check_kind(key: ApiKey) -> None:
+def check_kind(key: ApiKey) -> None:
     """Raises PublicError for a key without a secret in a header that may do more than speak, or that stands for
     addresses that it should not: those of many, and of others' keys."""
     if key.kind == ApiKey.Kind.HEADER:
@@ -195,7 +195,7 @@ def _check_kind(key: ApiKey) -> None:
         message = "This server takes no addresses for keys; the operator may allow it (GPTSOVITS_ADDRESS_KEYS)."
         raise _invalid("kind", message)
     if not key.allowed_networks:
-        raise _invalid("allowed_networks", "Name the addresses or networks that need no key.")
+        raise _invalid("allowed_networks", _("Name the addresses or networks that need no key."))
     for text in key.allowed_networks:
         network = parse_network(text)
         if network.max_prefixlen - network.prefixlen > MAX_ADDRESS_BITS[network.version]:
@@ -203,7 +203,7 @@ def _check_kind(key: ApiKey) -> None:
     others = ApiKey.objects.filter(_valid(), kind=ApiKey.Kind.ADDRESS).exclude(pk=key.pk)
     for other in others.select_for_update():
         if any(overlap(text, other.allowed_networks) for text in key.allowed_networks):
-            message = "Another key stands for some of these addresses already."
+            message = _("Another key stands for some of these addresses already.")
             raise PublicError("conflict", message, {"field": "allowed_networks"})
 
 

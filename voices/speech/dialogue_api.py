@@ -157,13 +157,12 @@ def _by_turn(detail: Any) -> Any:
     turns = detail.pop("turns", None) if isinstance(detail, dict) else None
     if turns is None:
         return detail
-    if isinstance(turns, list):
-        turns = dict(enumerate(turns))
-    if not all(isinstance(number, int) and isinstance(errors, dict) for number, errors in turns.items()):
+    numbered = dict(enumerate(turns)) if isinstance(turns, list) else turns
+    if not all(isinstance(number, int) and isinstance(errors, dict) for number, errors in numbered.items()):
         return {**detail, "turns": turns}
     named = {
         f"turns[{number}].{name}" if name != "non_field_errors" else f"turns[{number}]": messages
-        for number, errors in turns.items()
+        for number, errors in numbered.items()
         for name, messages in errors.items()
     }
     return {**detail, **named}

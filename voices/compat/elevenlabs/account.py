@@ -15,6 +15,7 @@ from voiceproject.tenants import usage
 from voiceproject.tenants.models import UsageEntry
 from voices.compat.elevenlabs.base import NO_LIMIT, ElevenLabsView
 from voices.compat.elevenlabs.voices import own_voices
+from voices.compat.schema import FLAG, NUMBER, TEXT, WHOLE, listed, shape
 from voices.keys.auth import credentials
 from voices.speech import registry
 from voices.speech.serializers import MAX_TEXT_CHARACTERS
@@ -23,10 +24,31 @@ CHARACTERS_A_SECOND = 15  # of speech, to express a quota of seconds in characte
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese", "ja": "Japanese", "yue": "Cantonese", "ko": "Korean"}
 
 
-@extend_schema(exclude=True)
+LANGUAGES = listed(shape("ModelLanguage", language_id=TEXT, name=TEXT))
+FLAGS = ("can_be_finetuned", "can_do_text_to_speech", "can_do_voice_conversion", "can_use_style",
+         "can_use_speaker_boost", "serves_pro_voices", "requires_alpha_access")  # fmt: skip
+MOST = ("max_characters_request_free_user", "max_characters_request_subscribed_user",
+        "maximum_text_length_per_request")  # fmt: skip
+MODEL = shape(
+    "Model", model_id=TEXT, name=TEXT, description=TEXT, token_cost_factor=NUMBER, languages=LANGUAGES,
+    **dict.fromkeys(FLAGS, FLAG), **dict.fromkeys(MOST, WHOLE),
+)  # fmt: skip
+SUBSCRIPTION = shape(
+    "Subscription", tier=TEXT, character_count=WHOLE, character_limit=WHOLE, next_character_count_reset_unix=WHOLE,
+    voice_slots_used=WHOLE, voice_limit=WHOLE, can_use_instant_voice_cloning=FLAG,
+    can_use_professional_voice_cloning=FLAG, status=TEXT,
+)  # fmt: skip
+USER = shape(
+    "User", user_id=TEXT, workspace_id=TEXT, subscription=SUBSCRIPTION, first_name=TEXT, xi_api_key_preview=TEXT,
+    created_at=WHOLE,
+)  # fmt: skip
+
+
 class ModelsView(ElevenLabsView):
+    tag = "Account"
     required_scope = None
 
+    @extend_schema(summary="The models", responses=listed(MODEL))
     def get(self, request: Request) -> Response:
         return Response([
             {"model_id": model["id"], "name": model["name"], "can_be_finetuned": False,
@@ -69,18 +91,20 @@ def _subscription(request: Request) -> dict[str, Any]:
             "next_invoice": None, "open_invoices": [], "has_open_invoices": False}  # fmt: skip
 
 
-@extend_schema(exclude=True)
 class SubscriptionView(ElevenLabsView):
+    tag = "Account"
     required_scope = None
 
+    @extend_schema(summary="What may be used this month, and what was", responses=SUBSCRIPTION)
     def get(self, request: Request) -> Response:
         return Response(_subscription(request))
 
 
-@extend_schema(exclude=True)
 class UserView(ElevenLabsView):
+    tag = "Account"
     required_scope = None
 
+    @extend_schema(summary="Whose key it is", responses=USER)
     def get(self, request: Request) -> Response:
         tenant, key = credentials(request)
         joined: datetime = tenant.date_joined

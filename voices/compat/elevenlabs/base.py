@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rest_framework.request import Request
@@ -11,7 +11,9 @@ from rest_framework.response import Response
 
 from voiceproject.errors import PublicError
 from voiceproject.media.formats import Output
+from voiceproject.web.errors import sendable
 from voices.compat.common import CompatView, UnknownPathMixin, invalid
+from voices.compat.schema import TEXT, files, header, listed, maybe, numbers, of_schema, or_null, query, shape, texts
 from voices.keys.auth import ApiKeyAuthentication
 
 OUTPUTS = {
@@ -60,26 +62,69 @@ class ElevenLabsAuthentication(ApiKeyAuthentication):
         return super().authenticate(request)
 
 
+ERROR = shape("Error", detail=shape(
+    "ErrorDetail", type=TEXT, code=TEXT, message=TEXT, status=TEXT, request_id=TEXT, param=maybe(TEXT)
+))  # fmt: skip
+LOCATION = {"type": "array", "items": {"oneOf": [{"type": "string"}, {"type": "integer"}]}}
+VALIDATION_ERROR = shape("HTTPValidationError", detail=listed(shape(
+    "ValidationError", loc=of_schema(LOCATION), msg=TEXT, type=TEXT
+)))  # fmt: skip
+
+
 class ElevenLabsView(CompatView):
     authentication_classes = (ElevenLabsAuthentication,)
     field_names = {"sample": "files"}
+    tree = "elevenlabs"
+    error_serializer = ERROR
+    error_serializers = {422: VALIDATION_ERROR}
 
     def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
         request_id = str(getattr(self.request._request, "request_id", ""))
         response["request-id"] = request_id
         if error.code == "validation_error":
-            response.status_code = 422  # Its clients have an exception of its own for it.
-        return error_detail(error, request_id, self.param(error))
+            # Its clients have an exception of its own for it, whose body is typed so.
+            response.status_code = 422
+            return {"detail": list(self._problems(self.refused or error.details)) or [problem(["body"], error.message)]}
+        return error_detail(error, request_id, self.param(error), self.message(error))
+
+    def _problems(self, found: Any, place: tuple[str | int, ...] = ()) -> Iterator[dict[str, Any]]:
+        """REST framework's tree of messages as a list, each with where it belongs."""
+        if isinstance(found, dict):
+            for name, inner in found.items():
+                yield from self._problems(inner, (*place, *self._steps(name, first=not place)))
+        elif isinstance(found, (list, tuple)) and any(isinstance(inner, dict) for inner in found):
+            for number, inner in enumerate(found):
+                yield from self._problems(inner, (*place, number))
+        else:
+            for text in found if isinstance(found, (list, tuple)) else [found]:
+                yield problem([*(place or ("body",))], sendable(text))
+
+    def _steps(self, name: Any, *, first: bool) -> list[str | int]:
+        """`turns[1].text` as the steps that lead there, the first of which says in what part of the request."""
+        if isinstance(name, int):
+            return [name]
+        field = self.name_of(sendable(name))
+        steps: list[str | int] = [
+            int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", field or "")
+        ]
+        if not first:
+            return steps
+        queried = self.request.method in ("GET", "HEAD") or (steps and steps[0] in self.request.query_params)
+        return ["path" if steps and steps[0] in self.kwargs else "query" if queried else "body", *steps]
 
     def output(self, request: Request, *, streamed: bool) -> Output:
         return output_of(request.query_params, streamed=streamed)
 
 
-def error_detail(error: PublicError, request_id: str, param: str | None = None) -> dict[str, Any]:
+def problem(place: list[str | int], message: str) -> dict[str, Any]:
+    return {"loc": place, "msg": message, "type": "value_error"}
+
+
+def error_detail(error: PublicError, request_id: str, param: str | None = None, message: str = "") -> dict[str, Any]:
     """The body of an error. param: the field that it is about, by its name there."""
     kind = ERROR_TYPES.get(error.status, "invalid_request" if error.status < 500 else "internal_error")
     code = error_code(error)
-    detail = {"type": kind, "code": code, "message": error.message, "status": code, "request_id": request_id,
+    detail = {"type": kind, "code": code, "message": message or error.message, "status": code, "request_id": request_id,
               "param": param}  # fmt: skip
     return {"detail": detail}
 
@@ -102,6 +147,25 @@ def output_of(query: Mapping[str, str], *, streamed: bool) -> Output:
 
 class UnknownPathView(UnknownPathMixin, ElevenLabsView):
     pass
+
+
+# --- What the document says of answers ---
+
+DONE = shape("Done", status=TEXT)
+OUTPUT_FORMAT = query(
+    "output_format", "Codec, rate and bit rate. Not all are streamed: WAV is not.", enum=list(OUTPUTS),
+    default=DEFAULT_OUTPUT,
+)  # fmt: skip
+AUDIO = files(output.content_type for output in OUTPUTS.values())
+AUDIO_HEADERS = [
+    header("request-id", "The request's id, as in the server's log"),
+    header("history-item-id", "Under which it is in the history"),
+    header("character-cost", "Characters that were spoken", int),
+]
+ALIGNMENT = or_null(shape(
+    "Alignment", characters=texts(), character_start_times_seconds=numbers(),
+    character_end_times_seconds=numbers(),
+))  # fmt: skip
 
 
 def number(text: str, field: str, least: int, most: int) -> int:

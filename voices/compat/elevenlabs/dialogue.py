@@ -20,8 +20,9 @@ from voiceproject.errors import PublicError
 from voiceproject.media.formats import Output
 from voiceproject.web.api import TextField, client_gone
 from voices.compat.common import Reshaped, Transcoded, recode, streaming_response
-from voices.compat.elevenlabs.base import ElevenLabsView
+from voices.compat.elevenlabs.base import ALIGNMENT, AUDIO, AUDIO_HEADERS, OUTPUT_FORMAT, ElevenLabsView
 from voices.compat.elevenlabs.speech import VoiceSettingsSerializer, alignment, headers, own_fields
+from voices.compat.schema import NUMBER, TEXT, WHOLE, listed, shape
 from voices.keys.auth import credentials
 from voices.library import speakers
 from voices.library.models import Voice
@@ -69,15 +70,36 @@ def dialogue_fields(tenant: Any, asked: dict[str, Any]) -> dict[str, Any]:
     return valid
 
 
-@extend_schema(exclude=True)
+SEGMENT = shape(
+    "VoiceSegment", voice_id=TEXT, start_time_seconds=NUMBER, end_time_seconds=NUMBER,
+    character_start_index=WHOLE, character_end_index=WHOLE, dialogue_input_index=WHOLE,
+)  # fmt: skip
+TIMED = shape(
+    "TimedDialogue",
+    audio_base64=TEXT,
+    alignment=ALIGNMENT,
+    normalized_alignment=ALIGNMENT,
+    voice_segments=listed(SEGMENT),
+)
+
+
 class TextToDialogueView(ElevenLabsView):
     """streamed, timestamps: which of the four routes it is."""
 
+    tag = "Text to dialogue"
     required_scope = "synthesize"
     field_names = {"turns": "inputs"}
     streamed = False
     timestamps = False
 
+    def answers(self) -> Any:
+        return TIMED if self.timestamps else AUDIO
+
+    @extend_schema(
+        summary="Speak a dialogue of several voices",
+        request={"application/json": TextToDialogueSerializer},
+        parameters=[OUTPUT_FORMAT, *AUDIO_HEADERS],
+    )
     def post(self, request: Request) -> HttpResponseBase:
         tenant, key = credentials(request)
         output = self.output(request, streamed=self.streamed)

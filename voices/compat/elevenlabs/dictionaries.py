@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from voiceproject.web.api import SizedFileField, TextField
 from voices.compat.common import invalid
 from voices.compat.elevenlabs.base import NO_LIMIT, USERS_OF_VOICES, ElevenLabsView, number
+from voices.compat.schema import FLAG, TEXT, WHOLE, files, listed, maybe, optional, query, shape, texts
 from voices.lexicons import entries as entry_rules
 from voices.lexicons import pls, stored
 from voices.lexicons.api import pls_response
@@ -114,13 +115,37 @@ class ChangeSerializer(serializers.Serializer):
     archived = serializers.BooleanField(required=False, allow_null=True)
 
 
-@extend_schema(exclude=True)
+OF_ALL: dict[str, Any] = {
+    "id": TEXT, "name": TEXT, "permission_on_resource": TEXT, "created_by": TEXT, "creation_time_unix": WHOLE,
+    "archived_time_unix": maybe(WHOLE), "description": maybe(TEXT),
+}  # fmt: skip
+NEWEST: dict[str, Any] = {"latest_version_id": TEXT, "latest_version_rules_num": WHOLE}
+VERSION: dict[str, Any] = {"version_id": TEXT, "version_rules_num": WHOLE}
+RULE: dict[str, Any] = {"string_to_replace": TEXT, "type": TEXT, "alias": optional(TEXT), "phoneme": optional(TEXT),
+                        "alphabet": optional(TEXT)}  # fmt: skip
+SENT_RULES = listed(shape("Rule", **RULE, case_sensitive=optional(FLAG), word_boundaries=optional(FLAG))
+)  # fmt: skip
+RULES = shape("SetRules", rules=SENT_RULES)
+STRINGS = shape("RemoveRules", rule_strings=texts())
+ADD_RULES = shape("AddFromRules", name=TEXT, description=optional(TEXT), rules=SENT_RULES)
+CHANGED = shape("ChangedRules", id=TEXT, **VERSION)
+ADDED, SHOWN = shape("AddedDictionary", **OF_ALL, **VERSION), shape("Dictionary", **OF_ALL, **NEWEST)
+WITH_RULES = shape(
+    "DictionaryWithRules", **OF_ALL, **NEWEST,
+    rules=listed(shape("ShownRule", **RULE, case_sensitive=FLAG, word_boundaries=FLAG)),
+)  # fmt: skip
+
+
 class AddFromFileView(ElevenLabsView):
+    tag = "Pronunciation dictionaries"
     required_scope = "voices"
 
     def get_max_body_bytes(self) -> int:
         return int(settings.MAX_UPLOAD_SIZE)
 
+    @extend_schema(
+        summary="A dictionary of a file (PLS)", request={"multipart/form-data": FileSerializer}, responses=ADDED
+    )
     def post(self, request: Request) -> Response:
         serializer = FileSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -134,10 +159,11 @@ class AddFromFileView(ElevenLabsView):
         return Response(_added(stored.create(request, entries, name=name, description=description)))
 
 
-@extend_schema(exclude=True)
 class AddFromRulesView(ElevenLabsView):
+    tag = "Pronunciation dictionaries"
     required_scope = "voices"
 
+    @extend_schema(summary="A dictionary of rules", request={"application/json": ADD_RULES}, responses=ADDED)
     def post(self, request: Request) -> Response:
         serializer = NamedSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -147,12 +173,26 @@ class AddFromRulesView(ElevenLabsView):
         return Response(_added(stored.create(request, entries, name=name, description=description)))
 
 
-@extend_schema(exclude=True)
 class DictionariesView(ElevenLabsView):
     """In pages; the cursor is how many came before."""
 
+    tag = "Pronunciation dictionaries"
     required_scope = USERS_OF_VOICES
 
+    @extend_schema(
+        summary="Your dictionaries, in pages",
+        responses=shape(
+            "Dictionaries", pronunciation_dictionaries=listed(SHOWN),
+            has_more=FLAG, next_cursor=maybe(TEXT),
+        ),
+        parameters=[
+            query("page_size", "1 to 100", int, default=30),
+            query("cursor", "Of the page before"),
+            query("sort", "By what", enum=list(SORTS), default="creation_time_unix"),
+            query("sort_direction", "Either way", enum=["asc", "desc"], default="desc"),
+            query("include_archived", "Those too that were put away", bool, default=False),
+        ],
+    )  # fmt: skip
     def get(self, request: Request) -> Response:
         query = request.query_params
         size = number(query.get("page_size") or "30", "page_size", 1, 100)
@@ -170,16 +210,23 @@ class DictionariesView(ElevenLabsView):
                          "next_cursor": str(start + size) if more else None})  # fmt: skip
 
 
-@extend_schema(exclude=True)
 class DictionaryView(ElevenLabsView):
+    tag = "Pronunciation dictionaries"
+
     @property
     def required_scope(self) -> Any:
         return USERS_OF_VOICES if self.request.method == "GET" else "voices"
 
+    @extend_schema(summary="A dictionary with its rules", responses=WITH_RULES)
     def get(self, request: Request, name: str) -> Response:
         lexicon = stored.find(request.user, name)
         return Response({**_shown(lexicon), "rules": [rule_of(entry) for entry in _entries(lexicon)]})
 
+    @extend_schema(
+        summary="Name a dictionary anew, or put it away",
+        request={"application/json": ChangeSerializer},
+        responses=SHOWN,
+    )
     def patch(self, request: Request, name: str) -> Response:
         lexicon = stored.find(request.user, name)
         serializer = ChangeSerializer(data=request.data)
@@ -191,13 +238,20 @@ class DictionaryView(ElevenLabsView):
         return Response(_shown(stored.change(lexicon, request, **changes) if changes else lexicon))
 
 
-@extend_schema(exclude=True)
 class RulesView(ElevenLabsView):
     """how: `set`, `add` or `remove`."""
 
+    tag = "Pronunciation dictionaries"
     required_scope = "voices"
     how = "set"
 
+    def answers(self) -> Any:
+        return CHANGED
+
+    def asks(self) -> Any:
+        return {"application/json": STRINGS if self.how == "remove" else RULES}
+
+    @extend_schema(summary="Change a dictionary's rules")
     def post(self, request: Request, name: str) -> Response:
         lexicon = stored.find(request.user, name)
         if self.how == "remove":
@@ -218,10 +272,11 @@ class RulesView(ElevenLabsView):
                          "version_rules_num": changed.entries_count})  # fmt: skip
 
 
-@extend_schema(exclude=True)
 class DownloadView(ElevenLabsView):
+    tag = "Pronunciation dictionaries"
     required_scope = USERS_OF_VOICES
 
+    @extend_schema(summary="A version as a file (PLS)", responses=files(["application/pls+xml"], "The dictionary"))
     def get(self, request: Request, name: str, version: str) -> HttpResponseBase:
         lexicon = stored.find(request.user, name)
         try:

@@ -22,7 +22,8 @@ from voiceproject.jobs.status import JobStatus
 from voiceproject.media.formats import Output, encode_file
 from voiceproject.web import slots
 from voices.compat.common import PCM_RATE, marked
-from voices.compat.elevenlabs.base import OUTPUTS, ElevenLabsView, number
+from voices.compat.elevenlabs.base import AUDIO, DONE, OUTPUTS, ElevenLabsView, number
+from voices.compat.schema import FLAG, TEXT, WHOLE, files, listed, maybe, query, shape
 from voices.library.models import Voice
 from voices.speech import synthesis
 from voices.speech.models import Synthesis
@@ -31,11 +32,19 @@ MAX_PAGE, MAX_DOWNLOADS = 1000, 100
 EXTENSIONS = {"opus": "ogg"}
 
 
+def _speaker(job: Synthesis, names: dict[uuid.UUID, str]) -> tuple[str, str | None, str | None]:
+    """Id, name and category. Older clients need a text as the id: it is empty where the voice was sent along."""
+    if job.voice_id:
+        return str(job.voice_id), names.get(job.voice_id), "cloned"
+    preset = job.reference_hash.partition("preset:")[2]
+    return (preset, preset.title(), "premade") if preset else ("", None, None)
+
+
 def _item(job: Synthesis, names: dict[uuid.UUID, str]) -> dict[str, Any]:
+    voice_id, name, category = _speaker(job, names)
     return {"history_item_id": str(job.pk), "request_id": job.request_id or None,
-            "voice_id": str(job.voice_id) if job.voice_id else None, "model_id": job.model_id or "default",
-            "voice_name": names.get(job.voice_id) if job.voice_id else None,
-            "voice_category": "cloned" if job.voice_id else None, "text": job.text,
+            "voice_id": voice_id, "model_id": job.model_id or "default", "voice_name": name,
+            "voice_category": category, "text": job.text,
             "date_unix": int(job.created_at.timestamp()), "character_count_change_from": 0,
             "character_count_change_to": len(job.text),
             "content_type": sent_as(job).content_type.partition(";")[0], "state": "created",
@@ -62,12 +71,29 @@ def _voice_names(request: Request) -> dict[uuid.UUID, str]:
     return dict(Voice.objects.for_tenant(request.user).values_list("pk", "name"))
 
 
-@extend_schema(exclude=True)
+ITEM = shape(
+    "HistoryItem", history_item_id=TEXT, request_id=maybe(TEXT), voice_id=TEXT, model_id=TEXT,
+    voice_name=maybe(TEXT), voice_category=maybe(TEXT), text=TEXT, date_unix=WHOLE, character_count_change_from=WHOLE,
+    character_count_change_to=WHOLE, content_type=TEXT, state=TEXT, source=TEXT,
+)  # fmt: skip
+HISTORY = shape("History", history=listed(ITEM), last_history_item_id=maybe(TEXT), has_more=FLAG)
+
+
 class HistoryView(ElevenLabsView):
     """Syntheses whose audio is there, newest first."""
 
+    tag = "History"
     required_scope = "synthesize"
 
+    @extend_schema(
+        summary="What was spoken, newest first",
+        responses=HISTORY,
+        parameters=[
+            query("page_size", "1 to 1000", int, default=100),
+            query("start_after_history_item_id", "The last item of the page before"),
+            query("voice_id", "Of this saved voice alone"),
+        ],
+    )
     def get(self, request: Request) -> Response:
         query = request.query_params
         size = number(query.get("page_size", "100"), "page_size", 1, MAX_PAGE)
@@ -87,24 +113,27 @@ class HistoryView(ElevenLabsView):
                          "has_more": len(rows) > size})  # fmt: skip
 
 
-@extend_schema(exclude=True)
 class HistoryItemView(ElevenLabsView):
+    tag = "History"
     required_scope = "synthesize"
 
+    @extend_schema(summary="One item of the history", responses=ITEM)
     def get(self, request: Request, item_id: str) -> Response:
         return Response(_item(_history_item(request, item_id), _voice_names(request)))
 
+    @extend_schema(summary="Delete an item and its audio", responses={200: DONE})
     def delete(self, request: Request, item_id: str) -> Response:
         _history_item(request, item_id).remove()
         return Response({"status": "ok"})
 
 
-@extend_schema(exclude=True)
 class HistoryAudioView(ElevenLabsView):
     """In the format in which it was asked for."""
 
+    tag = "History"
     required_scope = "synthesize"
 
+    @extend_schema(summary="Its audio, in the format that was asked for", responses=AUDIO)
     def get(self, request: Request, item_id: str) -> HttpResponseBase:
         job = _history_item(request, item_id)
         with slots.waiting_slot(request.user.pk):
@@ -124,12 +153,17 @@ class DownloadSerializer(serializers.Serializer):
         return name or "default"
 
 
-@extend_schema(exclude=True)
 class DownloadView(ElevenLabsView):
     """One item as its audio, several as a ZIP."""
 
+    tag = "History"
     required_scope = "synthesize"
 
+    @extend_schema(
+        summary="The audio of an item, or of several as a ZIP",
+        request={"application/json": DownloadSerializer},
+        responses=AUDIO | files(["application/zip"]),
+    )
     def post(self, request: Request) -> HttpResponseBase:
         serializer = DownloadSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)

@@ -28,8 +28,17 @@ from voices.compat.common import (
     recode,
     streaming_response,
 )
-from voices.compat.elevenlabs.base import OUTPUT_NAMES, TEMPERATURE_A_STABILITY, ElevenLabsView
+from voices.compat.elevenlabs.base import (
+    ALIGNMENT,
+    AUDIO,
+    AUDIO_HEADERS,
+    OUTPUT_FORMAT,
+    OUTPUT_NAMES,
+    TEMPERATURE_A_STABILITY,
+    ElevenLabsView,
+)
 from voices.compat.elevenlabs.dictionaries import LocatorsField, located
+from voices.compat.schema import TEXT, shape
 from voices.engines import configured
 from voices.keys.auth import credentials
 from voices.keys.models import ApiKey
@@ -134,15 +143,26 @@ def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, An
     return {"characters": characters, "character_start_times_seconds": starts, "character_end_times_seconds": ends}
 
 
-@extend_schema(exclude=True)
+TIMED = shape("TimedAudio", audio_base64=TEXT, alignment=ALIGNMENT, normalized_alignment=ALIGNMENT)
+
+
 class TextToSpeechView(ElevenLabsView):
     """streamed, timestamps: which of the four routes it is."""
 
+    tag = "Text to speech"
     required_scope = "synthesize"
     at_desk = True
     streamed = False
     timestamps = False
 
+    def answers(self) -> Any:
+        return TIMED if self.timestamps else AUDIO
+
+    @extend_schema(
+        summary="Speak a text",
+        request={"application/json": TextToSpeechSerializer},
+        parameters=[OUTPUT_FORMAT, *AUDIO_HEADERS],
+    )
     def post(self, request: Request, voice_id: str) -> HttpResponseBase:
         tenant, key = credentials(request)
         output = self.output(request, streamed=self.streamed)

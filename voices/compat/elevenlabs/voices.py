@@ -19,8 +19,29 @@ from voiceproject.media import audio
 from voiceproject.web import slots, uploads
 from voiceproject.web.api import SizedFileField, TextField, file_response, warning_headers
 from voices.compat.common import find_own
-from voices.compat.elevenlabs.base import NO_LIMIT, TEMPERATURE_A_STABILITY, USERS_OF_VOICES, ElevenLabsView, number
+from voices.compat.elevenlabs.base import (
+    DONE,
+    NO_LIMIT,
+    TEMPERATURE_A_STABILITY,
+    USERS_OF_VOICES,
+    ElevenLabsView,
+    number,
+)
 from voices.compat.elevenlabs.speech import VoiceSettingsSerializer
+from voices.compat.schema import (
+    FLAG,
+    NUMBER,
+    TEXT,
+    WHOLE,
+    anything,
+    files,
+    listed,
+    maybe,
+    optional,
+    query,
+    shape,
+    texts,
+)
 from voices.engines import configured
 from voices.keys.auth import credentials
 from voices.library import consents, recordings, saved, selection, speakers
@@ -60,20 +81,47 @@ def own_voices(request: Request) -> Any:
     return Voice.objects.for_tenant(request.user).filter(taken_down_at=None).prefetch_related("samples")
 
 
-@extend_schema(exclude=True)
+SETTINGS = shape(
+    "VoiceSettings", stability=NUMBER, similarity_boost=NUMBER, style=NUMBER, use_speaker_boost=FLAG, speed=NUMBER
+)
+SAMPLE = shape(
+    "VoiceSample", sample_id=TEXT, file_name=TEXT, mime_type=TEXT, size_bytes=WHOLE, hash=TEXT,
+    duration_secs=NUMBER,
+)  # fmt: skip
+VOICE = shape(
+    "Voice", voice_id=TEXT, name=TEXT, samples=listed(SAMPLE, null=True), category=TEXT, labels=anything,
+    description=TEXT, preview_url=maybe(TEXT), available_for_tiers=texts, settings=SETTINGS, is_owner=FLAG,
+    created_at_unix=optional(WHOLE),
+)  # fmt: skip
+VOICES = listed(VOICE)
+VOICES_OF_PAGE = shape("VoicesPage", voices=VOICES, has_more=FLAG, total_count=WHOLE, next_page_token=maybe(TEXT))
+
+
 class VoicesView(ElevenLabsView):
+    tag = "Voices"
     required_scope = USERS_OF_VOICES
 
+    @extend_schema(summary="Saved voices and presets", responses=shape("Voices", voices=VOICES))
     def get(self, request: Request) -> Response:
         return Response({"voices": [*map(_voice, own_voices(request)), *map(_preset, speakers.presets())]})
 
 
-@extend_schema(exclude=True)
 class VoicesV2View(ElevenLabsView):
     """With search, category and pages; the token is how many came before."""
 
+    tag = "Voices"
     required_scope = USERS_OF_VOICES
 
+    @extend_schema(
+        summary="Saved voices and presets, in pages",
+        responses=VOICES_OF_PAGE,
+        parameters=[
+            query("page_size", "1 to 100", int, default=10),
+            query("next_page_token", "Of the page before"),
+            query("search", "In names and descriptions"),
+            query("category", "cloned or premade"),
+        ],
+    )
     def get(self, request: Request) -> Response:
         query = request.query_params
         size = number(query.get("page_size", "10"), "page_size", 1, 100)
@@ -90,15 +138,18 @@ class VoicesV2View(ElevenLabsView):
                          "next_page_token": str(start + size) if more else None})  # fmt: skip
 
 
-@extend_schema(exclude=True)
 class VoiceView(ElevenLabsView):
+    tag = "Voices"
+
     @property
     def required_scope(self) -> Any:
         return "voices" if self.request.method == "DELETE" else USERS_OF_VOICES
 
+    @extend_schema(summary="A voice", responses=VOICE)
     def get(self, request: Request, voice_id: str) -> Response:
         return Response(_preset(voice_id) if voice_id in speakers.presets() else _voice(find_own(request, voice_id)))
 
+    @extend_schema(summary="Delete a voice", responses={200: DONE})
     def delete(self, request: Request, voice_id: str) -> Response:
         if voice_id in speakers.PRESETS:
             raise PublicError("permission_denied", "A premade voice cannot be deleted.")
@@ -106,12 +157,13 @@ class VoiceView(ElevenLabsView):
         return Response({"status": "ok"})
 
 
-@extend_schema(exclude=True)
 class VoiceSettingsView(ElevenLabsView):
     """Of a voice, or without one those that every voice has until they are changed."""
 
+    tag = "Voices"
     required_scope = USERS_OF_VOICES
 
+    @extend_schema(summary="How a voice speaks where a request does not say", responses=SETTINGS)
     def get(self, request: Request, voice_id: str = "") -> Response:
         own = find_own(request, voice_id) if voice_id and voice_id not in speakers.presets() else None
         return Response(_settings(own))
@@ -125,12 +177,15 @@ class EditSettingsSerializer(VoiceSettingsSerializer):
     use_speaker_boost = serializers.BooleanField(required=False, allow_null=True)
 
 
-@extend_schema(exclude=True)
 class EditVoiceSettingsView(ElevenLabsView):
     """What is spoken in the voice from now on, where a request does not say. Stability and speed count."""
 
+    tag = "Voices"
     required_scope = "voices"
 
+    @extend_schema(
+        summary="Change how a voice speaks", request={"application/json": EditSettingsSerializer}, responses=DONE
+    )
     def post(self, request: Request, voice_id: str) -> Response:
         voice = _changeable(request, voice_id)
         serializer = EditSettingsSerializer(data=request.data)
@@ -157,10 +212,11 @@ def _sample(request: Request, voice_id: str, sample_id: uuid.UUID) -> tuple[Voic
     return voice, sample
 
 
-@extend_schema(exclude=True)
 class SampleAudioView(ElevenLabsView):
+    tag = "Voices"
     required_scope = "voices"
 
+    @extend_schema(summary="Hear a sample of a voice", responses=files(["audio/flac"]))
     def get(self, request: Request, voice_id: str, sample_id: uuid.UUID) -> HttpResponseBase:
         _, sample = _sample(request, voice_id, sample_id)
         return file_response(
@@ -168,10 +224,11 @@ class SampleAudioView(ElevenLabsView):
         )
 
 
-@extend_schema(exclude=True)
 class SampleView(ElevenLabsView):
+    tag = "Voices"
     required_scope = "voices"
 
+    @extend_schema(summary="Delete a sample of a voice", responses={200: DONE})
     def delete(self, request: Request, voice_id: str, sample_id: uuid.UUID) -> Response:
         voice, sample = _sample(request, voice_id, sample_id)
         with slots.waiting_slot(request.user.pk):
@@ -197,15 +254,20 @@ class AddVoiceSerializer(serializers.Serializer):
         return labels
 
 
-@extend_schema(exclude=True)
 class AddVoiceView(ElevenLabsView):
     """The form has no field for consent: the tenant's standing statement is recorded, and needed."""
 
+    tag = "Voices"
     required_scope = "voices"
 
     def get_max_body_bytes(self) -> int:
         return saved.MAX_SAMPLES * settings.MAX_UPLOAD_SIZE
 
+    @extend_schema(
+        summary="Save a voice, with the account's standing consent",
+        request={"multipart/form-data": AddVoiceSerializer},
+        responses=shape("AddedVoice", voice_id=TEXT, requires_verification=FLAG),
+    )
     def post(self, request: Request) -> Response:
         standing = _standing(request)
         serializer = AddVoiceSerializer(data=request.data)
@@ -249,15 +311,20 @@ class EditVoiceSerializer(AddVoiceSerializer):
     description = TextField(required=False, allow_blank=True, max_length=500)  # type: ignore[assignment]
 
 
-@extend_schema(exclude=True)
 class EditVoiceView(ElevenLabsView):
     """Name, description and language; files are more samples, for which the standing statement is needed."""
 
+    tag = "Voices"
     required_scope = "voices"
 
     def get_max_body_bytes(self) -> int:
         return saved.MAX_SAMPLES * settings.MAX_UPLOAD_SIZE
 
+    @extend_schema(
+        summary="Change a voice, or add samples to it",
+        request={"multipart/form-data": EditVoiceSerializer},
+        responses=DONE,
+    )
     def post(self, request: Request, voice_id: str) -> Response:
         voice = _changeable(request, voice_id)
         serializer = EditVoiceSerializer(data=request.data)
