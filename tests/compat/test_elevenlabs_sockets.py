@@ -476,6 +476,11 @@ def test_what_a_stranger_may_send_harms_nobody(server: Server, tenant: Tenant, v
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         Talk(server, voice_id, None, **{"xi-api-key": tenant.secret})
     assert refused.value.status_code == 401
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        url = f"ws://127.0.0.1:{server.port}/elevenlabs/v1/text-to-speech/{voice_id}/stream-input"
+        websocket.create_connection(url, header={"xi-api-key": tenant.secret}, host="elsewhere.example.com", timeout=30)
+    assert refused.value.status_code == 400
+    assert b"host name" in (refused.value.resp_body or b"")
 
 
 def test_a_stopping_server_lets_the_sentence_under_way_be_heard(server: Server, tenant: Tenant, voice_id: str) -> None:
