@@ -293,6 +293,15 @@ def test_errors_have_their_shape(client: ElevenLabs, live_server: Any, tenant: T
     assert error.value.body["detail"]["code"] == "rate_limit_exceeded"
 
 
+def test_a_websocket_that_is_asked_for_by_a_request_is_told(tenant: Tenant) -> None:
+    for kind in ("stream-input", "multi-stream-input"):
+        answer = tenant.client.get(f"/elevenlabs/v1/text-to-speech/alloy/{kind}")
+        assert (answer.status_code, answer["Upgrade"]) == (426, "websocket")
+        assert "A proxy in between must" in answer.json()["detail"]["message"]
+
+
 def test_what_is_not_served_is_refused_in_their_shape(client: ElevenLabs) -> None:
     status, detail = refused(lambda: client.dubbing.get(dubbing_id="x"))
     assert (status, detail["code"], detail["message"]) == (404, "not_found", "There is no such path here.")
+    status, detail = refused(lambda: client.speech_to_text.convert(model_id="scribe_v1", file=b"RIFF"))
+    assert (status, detail["message"]) == (404, "Transcription is not offered here.")

@@ -266,3 +266,5 @@ def test_what_is_not_served_is_refused_in_their_shape(client: Any) -> None:
             action()
         assert (error.value.code, error.value.type) == ("not_found", "not_found_error")
         assert error.value.body["message"] == "There is no such path here."  # type: ignore[index]
+    with pytest.raises(openai.NotFoundError, match="Transcription is not offered here"):
+        client.audio.transcriptions.create(model="whisper-1", file=("a.wav", b"RIFF"))
