@@ -251,7 +251,9 @@ def test_history_models_and_the_user_are_told(client: ElevenLabs, voice_id: str)
     assert ([item.text for item in rest.history], rest.has_more) == ([f"{TEXT} 0"], False)
     samples, rate = sf.read(io.BytesIO(b"".join(client.history.get_audio(page.history[0].history_item_id))))
     assert pitch(samples, rate) == pytest.approx(220, abs=2)
-    assert [model.model_id for model in client.models.list()] == ["default"]
+    assert {model.model_id for model in client.models.list()} == {
+        "default", "eleven_v3", "eleven_multilingual_v2", "eleven_flash_v2_5", "eleven_turbo_v2_5",
+    }  # fmt: skip
     subscription = client.user.subscription.get()
     assert subscription.character_count == 3 * (len(TEXT) + 2)
     assert subscription.voice_slots_used == 1
@@ -291,6 +293,21 @@ def test_errors_have_their_shape(client: ElevenLabs, live_server: Any, tenant: T
     with pytest.raises(ApiError) as error:
         client.models.list(request_options={"max_retries": 0})
     assert error.value.body["detail"]["code"] == "rate_limit_exceeded"
+
+
+def test_premade_ids_have_names_and_are_found_by_who_knows_only_these(client: ElevenLabs, tenant: Tenant) -> None:
+    rachel = client.voices.get("21m00Tcm4TlvDq8ikWAM")
+    assert (rachel.name, rachel.category, rachel.labels) == ("Rachel", "premade", {"gender": "female"})
+    assert client.voices.settings.get("21m00Tcm4TlvDq8ikWAM").speed == 1.0
+    listed = {voice.voice_id for voice in client.voices.get_all().voices}
+    assert rachel.voice_id not in listed
+    with_legacy = {voice.name: voice.voice_id for voice in client.voices.get_all(show_legacy=True).voices}
+    assert with_legacy["Rachel"] == rachel.voice_id
+    assert listed < set(with_legacy.values())
+    assert [voice.name for voice in client.voices.search(voice_ids=["JBFqnCBsd6RMkjVDRZzb"]).voices] == ["George"]
+    status, detail = refused(lambda: client.voices.delete(rachel.voice_id))
+    assert (status, detail["code"]) == (403, "missing_permissions")
+    assert {"eleven_multilingual_v2", "default"} <= {model.model_id for model in client.models.list()}
 
 
 def test_a_websocket_that_is_asked_for_by_a_request_is_told(tenant: Tenant) -> None:
