@@ -323,6 +323,16 @@ def test_a_text_that_is_refused_ends_its_context_alone(server: Server, tenant: T
     assert AuditEntry.objects.get(action="content.refuse").tenant_id == tenant.user.pk
 
 
+def test_paragraphs_are_said_whole_and_a_silent_socket_is_closed(server: Server, tenant: Tenant, voice_id: str) -> None:
+    text = "This is the first paragraph. It has two sentences.\n\nHere is the second one."
+    with Talk(server, voice_id, tenant.secret, inactivity_timeout=1) as talk:
+        talk.send({"text": text, "flush": True})
+        assert talk.to_end()["error"] == "input_timeout_exceeded"
+    assert talk.code == 1008
+    assert talk.said()[0].split() == text.split()
+    assert len(bursts(*talk.heard())) == SENTENCES
+
+
 @pytest.mark.parametrize(
     ("messages", "error"),
     [
