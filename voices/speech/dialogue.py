@@ -17,6 +17,7 @@ from voices.engines.interface import Engine, Model, Piece, Reference, SynthesisR
 from voices.speech.loudness import block_powers, loudness
 from voices.text.languages import has_speech
 from voices.text.lexicon import Lexicon
+from voices.text.reading import Reading
 
 TARGET_LUFS = -20.0  # as loud as most speech is published, with room for its peaks
 MAX_GAIN_DB = 15.0
@@ -38,9 +39,16 @@ class Line:
 
 
 def line_of(
-    turn: dict[str, Any], reference: Reference, model_id: str, model: Model | None, tenant: str, *, early: bool
+    turn: dict[str, Any],
+    reference: Reference,
+    model_id: str,
+    model: Model | None,
+    tenant: str,
+    *,
+    early: bool,
+    reading: Reading | None = None,
 ) -> Line:
-    """turn: as `Synthesis.turns` keeps it."""
+    """turn: as `Synthesis.turns` keeps it; early, reading: as in SynthesisRequest."""
     request = SynthesisRequest(
         turn["text"],
         turn["language"],
@@ -53,6 +61,7 @@ def line_of(
         tenant=tenant,
         model=model,
         lexicon=Lexicon.of_json(turn.get("lexicon") or []),
+        reading=reading,
     )
     return Line(request, turn["voice_id"] or f"preset:{turn['preset']}", turn["pause_seconds"])
 
