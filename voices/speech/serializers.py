@@ -182,7 +182,8 @@ def check_text(
     Raises PublicError where the engine cannot speak it with such a reference.
     """
     if not has_speech(fields["text"]):
-        return [{"code": "nothing_to_speak", "message": "There is nothing to speak in this text: it is silence."}]
+        message = "There is nothing to speak in this text: it is silence."
+        return None, [{"code": "nothing_to_speak", "message": message}]
     check = getattr(configured.get_engine(), "check", None)
     if check is None:
         return None, []
