@@ -270,6 +270,10 @@ urlpatterns += [
 urlpatterns += [
     path("openai/<path:rest>", openai.UnknownPathView.as_view(), name="openai-unknown"),
     *gptsovits.routes(),
+    *(
+        path(f"elevenlabs/v1/text-to-speech/<str:voice_id>/{kind}", elevenlabs_base.WebSocketOnlyView.as_view())
+        for kind in ("stream-input", "multi-stream-input")
+    ),
     path("elevenlabs/<path:rest>", elevenlabs_base.UnknownPathView.as_view(), name="elevenlabs-unknown"),
 ]
 

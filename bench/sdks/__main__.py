@@ -61,8 +61,8 @@ NODE = {
     "Vercel AI SDK": ("use_vercel.mjs", ""),
 }
 FEATURES = (
-    "Models", "Speech", "WAV", "Stream", "Async", "Timestamps", "Voices", "Voice by name", "Premade ids", "Cloning",
-    "History", "Errors",
+    "Models", "Speech", "WAV", "Stream", "WebSocket", "Async", "Timestamps", "Voices", "Voice by name", "Premade ids",
+    "Cloning", "History", "Errors",
 )  # fmt: skip
 Told = dict[str, str]  # feature -> why it does not work, "" where it does
 
@@ -139,6 +139,17 @@ def prepare(base: str, key: str) -> None:
         ).raise_for_status()  # fmt: skip
 
 
+def path_key(base: str, key: str) -> str:
+    """A key for programs that send none: it stands in the URL."""
+    import requests
+
+    made = requests.post(
+        f"{base}/api/v1/keys", headers={"X-API-Key": key}, json={"name": "apps", "kind": "path"}, timeout=60
+    )
+    made.raise_for_status()
+    return str(made.json()["secret"])
+
+
 def table(rows: dict[str, Told]) -> str:
     """Markdown: `yes`, `no` where it failed, empty where the client has no such thing, or the row does not try it."""
     used = [name for name in FEATURES if any(name in told for told in rows.values())]
@@ -178,7 +189,8 @@ def main() -> None:
                 if shutil.which("chromium"):
                     rows["openai 7 and elevenlabs-js 2 in Chromium"] = in_chromium(folder, work, base, key)
             if arguments.only in (None, "apps"):
-                for feature, why in ran([sys.executable, HERE / "apps.py", base, key]).items():
+                replays = [sys.executable, "-m", "bench.sdks.apps", base, key, path_key(base, key)]
+                for feature, why in ran(replays).items():
                     app, _, what = feature.rpartition(": ")
                     rows.setdefault(app, {})[what] = why
     print(table(rows))

@@ -1,57 +1,334 @@
-"""Requests of apps that have no SDK in between, in the shape that they send; see docs/clients.md for what was read."""
+"""The requests of apps, as their code sends them, and what they read of the answers.
+
+    python -m bench.sdks.apps BASE KEY PATH_KEY
+
+Read in the version that each class names: of apps on PyPI and npm in their package, of others in their repository.
+Written anew from that; the apps themselves are not run. `tests/compat/test_apps.py` sends the same ones.
+The server has a saved voice "Jane of the Bench", a standing consent, and OPEN_VOICES_OF. PATH_KEY: of the kind `path`.
+"""
 
 from __future__ import annotations
 
-import json
+import io
 import sys
-import urllib.error
-import urllib.request
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
 
-from telling import tell
+import requests
+import soundfile as sf
 
-base, key = sys.argv[1:3]
-OPENAI, ELEVENLABS = f"{base}/openai/v1", f"{base}/elevenlabs/v1"
+from bench.sdks.telling import tail_is_speech, tell
+
+SAMPLE = Path(__file__).resolve().parent.parent.parent / "voiceproject" / "samples" / "reference.flac"
+TEXT, JANE = "Hello from an app.", "Jane of the Bench"
+AIOHTTP = {"User-Agent": "Python/3.12 aiohttp/3.13.3", "Accept": "*/*", "Accept-Encoding": "gzip, deflate, br, zstd"}
+FETCH = {"User-Agent": "node", "Accept": "*/*", "Accept-Language": "*", "Sec-Fetch-Mode": "cors",
+         "Accept-Encoding": "gzip, deflate"}  # fmt: skip
+NODE_FETCH = {"User-Agent": "node-fetch", "Accept": "*/*", "Accept-Encoding": "gzip, deflate, br"}
+AXIOS = {"Accept": "application/json, text/plain, */*", "User-Agent": "axios/1.13.2",
+         "Accept-Encoding": "gzip, compress, deflate, br"}  # fmt: skip
+PYTHON_REQUESTS = {"User-Agent": "python-requests/2.32.5", "Accept": "*/*"}
+OPENAI_NODE = {"Accept": "application/octet-stream", "User-Agent": "OpenAI/JS 6.41.0", "X-Stainless-Lang": "js",
+               "X-Stainless-Package-Version": "6.41.0", "X-Stainless-Retry-Count": "0"}  # fmt: skip
+OPENAI_PYTHON = {"Accept": "application/octet-stream", "User-Agent": "AsyncOpenAI/Python 2.54.0",
+                 "X-Stainless-Lang": "python", "X-Stainless-Raw-Response": "stream"}  # fmt: skip
 
 
-def ask(url: str, body: Any = None, **headers: str) -> bytes:
-    data = None if body is None else json.dumps(body).encode()
-    headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    if data:
-        headers["Content-Type"] = "application/json"
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=120) as answer:
-        return answer.read()
+class App:
+    """Its public methods are the features, in the order in which it comes to them; each returns whether it is so."""
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    headers: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, base: str, key: str, path_key: str) -> None:
+        self.openai, self.elevenlabs = f"{base}/openai/v1", f"{base}/elevenlabs/v1"
+        self.gptsovits = f"{base}/gptsovits/{path_key}"
+        self.bearer = {"Authorization": f"Bearer {key}"}
+        self.xi = {"xi-api-key": key}
+
+    def features(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        for name in type(self).__dict__:
+            if not name.startswith("_") and callable(feature := getattr(self, name)):
+                yield name.replace("_", " ").capitalize(), feature
+
+    def _ask(self, method: str, url: str, headers: dict[str, str] | None = None, **sent: Any) -> requests.Response:
+        session = requests.Session()
+        session.headers.clear()
+        return session.request(method, url, headers={**self.headers, **(headers or {})}, timeout=120, **sent)
+
+    def _get(self, url: str, headers: dict[str, str] | None = None, **sent: Any) -> Any:
+        answer = self._ask("GET", url, headers, **sent)
+        answer.raise_for_status()
+        return answer.json()
+
+    def _heard(self, method: str, url: str, headers: dict[str, str], content_type: str, **sent: Any) -> bool:
+        """Whether the answer is this kind of audio, and long enough to be the text."""
+        answer = self._ask(method, url, headers, **sent)
+        answer.raise_for_status()
+        if answer.headers["Content-Type"].split(";")[0] != content_type:
+            raise ValueError(answer.headers["Content-Type"])
+        if content_type == "audio/wav" and "Content-Length" in answer.headers and not tail_is_speech(answer.content):
+            raise ValueError("something stands behind the samples")
+        return sf.info(io.BytesIO(answer.content)).duration > 0.5
 
 
-def names(url: str, list_: str, **headers: str) -> list[str]:
-    return [entry["id"] for entry in json.loads(ask(url, **headers))[list_]]
+class OpenWebUI(App):
+    name, version, headers = "Open WebUI", "0.12.4", AIOHTTP
+
+    def models(self) -> bool:
+        return "tts-1" in [model["id"] for model in self._get(f"{self.openai}/audio/models")["models"]]
+
+    def voices(self) -> bool:
+        return JANE in self._known()
+
+    def speech(self) -> bool:
+        body = {"input": TEXT, "voice": self._known()[JANE], "model": "tts-1"}
+        return self._heard("POST", f"{self.openai}/audio/speech", self.bearer, "audio/mpeg", json=body)
+
+    def errors(self) -> bool:
+        body = {"input": TEXT, "voice": "nobody", "model": ""}
+        answer = self._ask("POST", f"{self.openai}/audio/speech", self.bearer, json=body)
+        return answer.status_code == 404 and "no such voice" in answer.json()["error"]["message"]
+
+    def _known(self) -> dict[str, str]:
+        return {voice["name"]: voice["id"] for voice in self._get(f"{self.openai}/audio/voices")["voices"]}
 
 
-bearer = {"Authorization": f"Bearer {key}"}
-xi = {"xi_api_key": key}
-# Open WebUI: its lists come without a key; the speech's body is what the user's request had, with its own settings.
-tell("Open WebUI: Models", lambda: "tts-1" in names(f"{OPENAI}/audio/models", "models"))
-tell("Open WebUI: Voices", lambda: "alloy" in names(f"{OPENAI}/audio/voices", "voices"))
-tell("Open WebUI: Speech", lambda: ask(
-    f"{OPENAI}/audio/speech", {"model": "tts-1", "input": "Hello.", "voice": "alloy"}, **bearer))  # fmt: skip
-# OpenReader
-tell("OpenReader: Voices", lambda: "alloy" in names(f"{OPENAI}/audio/voices", "voices", **bearer))
-# SillyTavern's providers
-tell("SillyTavern (OpenAI): Speech", lambda: ask(f"{OPENAI}/audio/speech", {
-    "input": "Hello.", "response_format": "mp3", "voice": "alloy", "speed": 1, "model": "tts-1",
-    "instructions": ""}, **bearer))  # fmt: skip
-STYLE = {"stability": 0.75, "similarity_boost": 0.75, "speed": 1, "style": 0.0, "use_speaker_boost": True}
-tell("SillyTavern (ElevenLabs): Speech", lambda: ask(f"{ELEVENLABS}/text-to-speech/alloy", {
-    "model_id": "eleven_turbo_v2_5", "text": "Hello.", "voice_settings": STYLE}, **xi))  # fmt: skip
-tell("SillyTavern (ElevenLabs): Voices", lambda: json.loads(ask(f"{ELEVENLABS}/voices", **xi))["voices"])
-tell("SillyTavern (ElevenLabs): History", lambda: json.loads(ask(f"{ELEVENLABS}/history", **xi))["history"])
-# LibreChat
-tell("LibreChat (OpenAI): Speech", lambda: ask(f"{OPENAI}/audio/speech", {
-    "input": "Hello.", "model": "tts-1", "voice": "alloy", "backend": None}, **bearer))  # fmt: skip
-tell("LibreChat (ElevenLabs): Speech", lambda: ask(f"{ELEVENLABS}/text-to-speech/alloy/stream", {
-    "model_id": "eleven_multilingual_v2", "text": "Hello.", "voice_settings": {
-        "similarity_boost": 0.5, "stability": 0.5, "style": 0.2, "use_speaker_boost": False},
-    "pronunciation_dictionary_locators": []}, **xi))  # fmt: skip
-# n8n's node of OpenAI: six names to choose from, so that a clone is reached by an alias.
-tell("n8n: Speech", lambda: ask(f"{OPENAI}/audio/speech", {
-    "model": "tts-1", "input": "Hello.", "voice": "onyx", "response_format": "mp3", "speed": 1}, **bearer))  # fmt: skip
+class OpenWebUIElevenLabs(App):
+    """With ELEVENLABS_API_BASE_URL."""
+
+    name, version, headers = "Open WebUI (ElevenLabs)", "0.12.4", AIOHTTP
+
+    def models(self) -> bool:
+        headers = {**self.xi, "Content-Type": "application/json"}
+        return any(model["name"] and model["model_id"] for model in self._get(f"{self.elevenlabs}/models", headers))
+
+    def voices(self) -> bool:
+        headers = {**self.xi, "Content-Type": "application/json"}
+        found = self._get(f"{self.elevenlabs}/voices", headers)["voices"]
+        return JANE in {voice["voice_id"]: voice["name"] for voice in found}.values()
+
+    def speech(self) -> bool:
+        headers = {**self.xi, "Accept": "audio/mpeg"}
+        body = {"text": TEXT, "model_id": "", "voice_settings": {"stability": 0.5, "similarity_boost": 0.5}}
+        return self._heard("POST", f"{self.elevenlabs}/text-to-speech/alloy", headers, "audio/mpeg", json=body)
+
+
+class OpenReader(App):
+    """It takes names, not ids."""
+
+    name, version, headers = "OpenReader", "4.4.0", FETCH
+
+    def voices(self) -> bool:
+        found = self._get(f"{self.openai}/audio/voices", {**self.bearer, "Content-Type": "application/json"})
+        return JANE in [voice["name"] for voice in found["voices"]]
+
+    def speech(self) -> bool:
+        headers = {**OPENAI_NODE, **self.bearer}
+        body = {"model": "kokoro", "voice": JANE, "input": TEXT, "speed": 1, "response_format": "mp3"}
+        return self._heard("POST", f"{self.openai}/audio/speech", headers, "audio/mpeg", json=body)
+
+
+class SillyTavernOpenAI(App):
+    """Its provider "OpenAI Compatible": the voices are typed in."""
+
+    name, version, headers = "SillyTavern (OpenAI)", "1.19.0", NODE_FETCH
+
+    def speech(self) -> bool:
+        body = {"input": TEXT, "response_format": "mp3", "voice": JANE, "speed": 1, "model": "tts-1"}
+        return self._heard("POST", f"{self.openai}/audio/speech", self.bearer, "audio/mpeg", json=body)
+
+    def errors(self) -> bool:
+        body = {"input": TEXT, "response_format": "mp3", "voice": JANE, "speed": 1, "model": "tts-1"}
+        answer = self._ask("POST", f"{self.openai}/audio/speech", {"Authorization": "Bearer "}, json=body)
+        return answer.status_code == 401
+
+
+class SillyTavernElevenLabs(App):
+    """What was said before is looked for in the history. The app itself knows no other address than ElevenLabs' own."""
+
+    name, version, headers = "SillyTavern (ElevenLabs)", "1.19.0", NODE_FETCH
+
+    def voices(self) -> bool:
+        self._get(f"{self.elevenlabs}/voices/settings/default", self.xi)
+        return JANE in [voice["name"] for voice in self._get(f"{self.elevenlabs}/voices", self.xi)["voices"]]
+
+    def speech(self) -> bool:
+        voices = self._get(f"{self.elevenlabs}/voices", self.xi)["voices"]
+        self._voice_id = next(voice["voice_id"] for voice in voices if voice["name"] == JANE)
+        style = {"stability": 0.75, "similarity_boost": 0.75, "speed": 1, "style": 0, "use_speaker_boost": True}
+        body = {"model_id": "eleven_turbo_v2_5", "text": TEXT, "voice_settings": style}
+        url = f"{self.elevenlabs}/text-to-speech/{self._voice_id}"
+        return self._heard("POST", url, self.xi, "audio/mpeg", json=body)
+
+    def history(self) -> bool:
+        found = self._get(f"{self.elevenlabs}/history", self.xi)["history"]
+        item = next(one for one in found if (one["text"], one["voice_id"]) == (TEXT, self._voice_id))
+        return self._heard("GET", f"{self.elevenlabs}/history/{item['history_item_id']}/audio", self.xi, "audio/mpeg")
+
+    def cloning(self) -> bool:
+        form = {"name": "Uploaded", "description": "Uploaded via SillyTavern", "labels": ""}
+        files = {"files": ("audio.flac", SAMPLE.read_bytes(), "audio/flac")}
+        made = self._ask("POST", f"{self.elevenlabs}/voices/add", self.xi, data=form, files=files)
+        made.raise_for_status()
+        url = f"{self.elevenlabs}/voices/{made.json()['voice_id']}"
+        return self._ask("DELETE", url, self.xi).json() == {"status": "ok"}
+
+
+class SillyTavernGPTSoVITS(App):
+    """Its providers "GPT-SoVITS-V2 (Unofficial)" and "Adapter", from a browser."""
+
+    name, version, headers = "SillyTavern (GPT-SoVITS)", "1.19.0", {"Origin": "http://localhost:3000", "Accept": "*/*"}
+
+    def voices(self) -> bool:
+        return JANE in [voice["name"] for voice in self._get(f"{self.gptsovits}/speakers")]
+
+    def speech(self) -> bool:
+        common = {"text": TEXT, "text_lang": "en", "text_split_method": "cut5", "batch_size": 1,
+                  "streaming_mode": "true"}  # fmt: skip
+        voice_id = next(one["voice_id"] for one in self._get(f"{self.gptsovits}/speakers") if one["name"] == JANE)
+        older = {**common, "prompt_text": voice_id, "prompt_lang": "zh", "ref_audio_path": f"./参考音频/{voice_id}.wav",
+                 "media_type": "ogg"}  # fmt: skip
+        newer = {**common, "card_name": "Someone", "use_st_adapter": True, "target_voice": voice_id,
+                 "media_type": "ogg"}  # fmt: skip
+        return all(self._heard("POST", f"{self.gptsovits}/", {}, "audio/ogg", json=body) for body in (older, newer))
+
+
+class LibreChatOpenAI(App):
+    """The URL is that of the speech itself; what is not set is left out."""
+
+    name, version, headers = "LibreChat (OpenAI)", "00b3bc3", AXIOS
+
+    def speech(self) -> bool:
+        headers = {"Content-Type": "application/json", **self.bearer}
+        body = {"input": TEXT, "model": "tts-1", "voice": JANE}
+        return self._heard("POST", f"{self.openai}/audio/speech", headers, "audio/mpeg", json=body)
+
+
+class LibreChatElevenLabs(App):
+    name, version, headers = "LibreChat (ElevenLabs)", "00b3bc3", AXIOS
+
+    def speech(self) -> bool:
+        headers = {"Content-Type": "application/json", **self.xi, "Accept": "audio/mpeg"}
+        style = {"similarity_boost": 0.5, "stability": 0.5, "style": 0.2, "use_speaker_boost": False}
+        body = {"model_id": "eleven_multilingual_v2", "text": TEXT, "voice_settings": style,
+                "pronunciation_dictionary_locators": []}  # fmt: skip
+        url = f"{self.elevenlabs}/text-to-speech/21m00Tcm4TlvDq8ikWAM/stream"
+        return self._heard("POST", url, headers, "audio/mpeg", json=body)
+
+
+class N8n(App):
+    """Six voices to choose from, so that a clone is reached by an alias. The credential is tried with the models."""
+
+    name, version, headers = "n8n", "2.41.1", {**AXIOS, "User-Agent": "n8n", "Accept": "*/*"}
+
+    def models(self) -> bool:
+        return bool(self._get(f"{self.openai}/models", self.bearer)["data"])
+
+    def speech(self) -> bool:
+        for format, kind in (("mp3", "audio/mpeg"), ("opus", "audio/ogg"), ("flac", "audio/flac")):
+            body = {"model": "tts-1", "input": TEXT, "voice": "onyx", "response_format": format, "speed": 1}
+            if not self._heard("POST", f"{self.openai}/audio/speech", self.bearer, kind, json=body):
+                return False
+        return True
+
+
+class AnythingLLM(App):
+    """Its provider "OpenAI Compatible"."""
+
+    name, version, headers = "AnythingLLM", "1.16.0", {**OPENAI_NODE, "User-Agent": "OpenAI/JS 4.95.1"}
+
+    def speech(self) -> bool:
+        body = {"model": "tts-1", "voice": "alloy", "input": TEXT}
+        return self._heard("POST", f"{self.openai}/audio/speech", self.bearer, "audio/mpeg", json=body)
+
+
+class HomeAssistant(App):
+    """Its own integrations know no other address. This is `openai_tts` of the community, whose set-up says a full
+    stop."""
+
+    name, version, headers = "Home Assistant (openai_tts)", "3.7", AIOHTTP
+
+    def voices(self) -> bool:
+        headers = {**self.bearer, "User-Agent": "HomeAssistant-OpenAI-TTS"}
+        found = self._get(f"{self.openai}/audio/voices", headers, params={"limit": 100})
+        return JANE in [voice["name"] for voice in found["data"] if voice["id"]]
+
+    def speech(self) -> bool:
+        headers = {**self.bearer, "User-Agent": "HomeAssistant-OpenAI-TTS"}
+        setting_up = {"model": "tts-1", "input": ".", "voice": "alloy", "response_format": "mp3"}
+        self._ask("POST", f"{self.openai}/audio/speech", self.bearer, json=setting_up).raise_for_status()
+        body = {"model": "tts-1", "input": TEXT, "voice": JANE, "response_format": "mp3", "speed": 1.0}
+        return self._heard("POST", f"{self.openai}/audio/speech", headers, "audio/mpeg", json=body)
+
+
+class AstrBotOpenAI(App):
+    name, version, headers = "AstrBot (OpenAI)", "4.27.4", OPENAI_PYTHON
+
+    def speech(self) -> bool:
+        body = {"input": TEXT, "model": "", "voice": JANE, "response_format": "wav"}
+        return self._heard("POST", f"{self.openai}/audio/speech", self.bearer, "audio/wav", json=body)
+
+
+class AstrBotElevenLabs(App):
+    name, version = "AstrBot (ElevenLabs)", "4.27.4"
+    headers = {"User-Agent": "python-httpx/0.28.1", "Accept": "*/*"}
+
+    def speech(self) -> bool:
+        body = {"text": TEXT, "model_id": "eleven_multilingual_v2",
+                "voice_settings": {"stability": 0.5, "use_speaker_boost": True}}  # fmt: skip
+        url = f"{self.elevenlabs}/text-to-speech/JBFqnCBsd6RMkjVDRZzb"
+        return all(
+            self._heard("POST", url, self.xi, kind, json=body, params={"output_format": name})
+            for name, kind in (("mp3_44100_128", "audio/mpeg"), ("wav_44100", "audio/wav"))
+        )
+
+
+class AstrBotGPTSoVITS(App):
+    """All values are written in small letters."""
+
+    name, version, headers = "AstrBot (GPT-SoVITS)", "4.27.4", AIOHTTP
+
+    def speech(self) -> bool:
+        query = {"text": TEXT, "text_lang": "en", "ref_audio_path": JANE.lower(), "prompt_text": "",
+                 "prompt_lang": "en", "top_k": "5", "top_p": "1.0", "temperature": "1.0", "text_split_method": "cut3",
+                 "batch_size": "1", "batch_threshold": "0.75", "split_bucket": "true", "speed_factor": "1.0",
+                 "fragment_interval": "0.3", "streaming_mode": "false", "seed": "-1", "parallel_infer": "true",
+                 "repetition_penalty": "1.35", "media_type": "wav"}  # fmt: skip
+        return self._heard("GET", f"{self.gptsovits}/tts", {}, "audio/wav", params=query)
+
+
+class PyVideoTransOpenAI(App):
+    name, version = "pyvideotrans (OpenAI)", "4.05"
+    headers = {**OPENAI_PYTHON, "User-Agent": "OpenAI/Python 2.54.0"}
+
+    def speech(self) -> bool:
+        body = {"input": TEXT, "model": "tts-1", "voice": JANE, "instructions": "", "response_format": "wav",
+                "speed": 1.0}  # fmt: skip
+        return self._heard("POST", f"{self.openai}/audio/speech", self.bearer, "audio/wav", json=body)
+
+
+class PyVideoTransGPTSoVITS(App):
+    """Its URL is written in small letters. For the older server it adds 1 to the speed."""
+
+    name, version, headers = "pyvideotrans (GPT-SoVITS)", "4.05", PYTHON_REQUESTS
+
+    def speech(self) -> bool:
+        url = self.gptsovits.lower()
+        newer = {"text": TEXT, "text_lang": "en", "ref_audio_path": f"{JANE}.wav", "prompt_text": "Words.",
+                 "prompt_lang": "en", "speed_factor": 1.0, "text_split_method": "cut5"}  # fmt: skip
+        older = {"text": TEXT, "text_language": "en", "refer_wav_path": f"{JANE}.wav", "prompt_text": "Words.",
+                 "prompt_language": "en", "speed": 2.0}  # fmt: skip
+        said = {f"{url}/tts": newer, url: older}
+        return all(self._heard("POST", at, {}, "audio/wav", json=body) for at, body in said.items())
+
+
+APPS: list[type[App]] = App.__subclasses__()
+
+if __name__ == "__main__":
+    for kind in APPS:
+        app = kind(*sys.argv[1:])
+        for feature, action in app.features():
+            tell(f"{app.name} {app.version}: {feature}", action)

@@ -18,6 +18,16 @@ window.use = async (base, key) => {
     for await (const part of await eleven.textToSpeech.convert('alloy', { text: 'Hello from a page.' })) bytes += part.length
     return bytes > 20000
   })
+  await tell('WebSocket', () => new Promise((resolve, reject) => {
+    const url = `${base.replace('http', 'ws')}/elevenlabs/v1/text-to-speech/alloy/stream-input?output_format=pcm_24000`
+    const socket = new WebSocket(url)
+    let characters = 0
+    socket.onopen = () => {
+      for (const said of [{ text: ' ', xi_api_key: key }, { text: 'Hello from a page. ' }, { text: '' }]) socket.send(JSON.stringify(said))
+    }
+    socket.onmessage = ({ data }) => { characters += JSON.parse(data).audio?.length ?? 0 }
+    socket.onclose = ({ code, reason }) => code === 1000 ? resolve(characters > 20000) : reject(new Error(`${code} ${reason}`))
+  }))
   await tell('Errors', async () => {
     try { await openai.audio.speech.create({ model: 'tts-1', voice: 'nobody', input: 'Hello.' }) } catch (error) { return error.code === 'not_found' }
   })

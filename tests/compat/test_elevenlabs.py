@@ -258,7 +258,9 @@ def test_history_models_and_the_user_are_told(client: ElevenLabs, voice_id: str)
     assert ([item.text for item in rest.history], rest.has_more) == ([f"{TEXT} 0"], False)
     samples, rate = sf.read(io.BytesIO(b"".join(client.history.get_audio(page.history[0].history_item_id))))
     assert pitch(samples, rate) == pytest.approx(220, abs=2)
-    assert [model.model_id for model in client.models.list()] == ["default"]
+    assert {model.model_id for model in client.models.list()} == {
+        "default", "eleven_v3", "eleven_multilingual_v2", "eleven_flash_v2_5", "eleven_turbo_v2_5",
+    }  # fmt: skip
     subscription = client.user.subscription.get()
     assert subscription.character_count == 3 * (len(TEXT) + 2)
     assert subscription.voice_slots_used == 1
@@ -303,6 +305,30 @@ def test_errors_have_their_shape(client: ElevenLabs, live_server: Any, tenant: T
     assert error.value.body["detail"]["code"] == "rate_limit_exceeded"
 
 
+def test_premade_ids_have_names_and_are_found_by_who_knows_only_these(client: ElevenLabs, tenant: Tenant) -> None:
+    rachel = client.voices.get("21m00Tcm4TlvDq8ikWAM")
+    assert (rachel.name, rachel.category, rachel.labels) == ("Rachel", "premade", {"gender": "female"})
+    assert client.voices.settings.get("21m00Tcm4TlvDq8ikWAM").speed == 1.0
+    listed = {voice.voice_id for voice in client.voices.get_all().voices}
+    assert rachel.voice_id not in listed
+    with_legacy = {voice.name: voice.voice_id for voice in client.voices.get_all(show_legacy=True).voices}
+    assert with_legacy["Rachel"] == rachel.voice_id
+    assert listed < set(with_legacy.values())
+    assert [voice.name for voice in client.voices.search(voice_ids=["JBFqnCBsd6RMkjVDRZzb"]).voices] == ["George"]
+    status, detail = refused(lambda: client.voices.delete(rachel.voice_id))
+    assert (status, detail["code"]) == (403, "missing_permissions")
+    assert {"eleven_multilingual_v2", "default"} <= {model.model_id for model in client.models.list()}
+
+
+def test_a_websocket_that_is_asked_for_by_a_request_is_told(tenant: Tenant) -> None:
+    for kind in ("stream-input", "multi-stream-input"):
+        answer = tenant.client.get(f"/elevenlabs/v1/text-to-speech/alloy/{kind}")
+        assert (answer.status_code, answer["Upgrade"]) == (426, "websocket")
+        assert "A proxy in between must" in answer.json()["detail"]["message"]
+
+
 def test_what_is_not_served_is_refused_in_their_shape(client: ElevenLabs) -> None:
     status, detail = refused(lambda: client.dubbing.get(dubbing_id="x"))
     assert (status, detail["code"], detail["message"]) == (404, "not_found", "There is no such path here.")
+    status, detail = refused(lambda: client.speech_to_text.convert(model_id="scribe_v1", file=b"RIFF"))
+    assert (status, detail["message"]) == (404, "Transcription is not offered here.")

@@ -323,6 +323,16 @@ def test_a_text_that_is_refused_ends_its_context_alone(server: Server, tenant: T
     assert AuditEntry.objects.get(action="content.refuse").tenant_id == tenant.user.pk
 
 
+def test_paragraphs_are_said_whole_and_a_silent_socket_is_closed(server: Server, tenant: Tenant, voice_id: str) -> None:
+    text = "This is the first paragraph. It has two sentences.\n\nHere is the second one."
+    with Talk(server, voice_id, tenant.secret, inactivity_timeout=1) as talk:
+        talk.send({"text": text, "flush": True})
+        assert talk.to_end()["error"] == "input_timeout_exceeded"
+    assert talk.code == 1008
+    assert talk.said()[0].split() == text.split()
+    assert len(bursts(*talk.heard())) == SENTENCES
+
+
 @pytest.mark.parametrize(
     ("messages", "error"),
     [
@@ -476,6 +486,11 @@ def test_what_a_stranger_may_send_harms_nobody(server: Server, tenant: Tenant, v
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         Talk(server, voice_id, None, **{"xi-api-key": tenant.secret})
     assert refused.value.status_code == 401
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        url = f"ws://127.0.0.1:{server.port}/elevenlabs/v1/text-to-speech/{voice_id}/stream-input"
+        websocket.create_connection(url, header={"xi-api-key": tenant.secret}, host="elsewhere.example.com", timeout=30)
+    assert refused.value.status_code == 400
+    assert b"host name" in (refused.value.resp_body or b"")
 
 
 def test_a_stopping_server_lets_the_sentence_under_way_be_heard(server: Server, tenant: Tenant, voice_id: str) -> None:

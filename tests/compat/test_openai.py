@@ -226,7 +226,7 @@ def test_errors_have_their_shape(client: Any, engine: FakeEngine, tenant: Tenant
     )  # fmt: skip
     assert error.value.request_id
     with pytest.raises(openai.BadRequestError) as error:
-        speak(input="?!")
+        speak(input=" ")
     assert error.value.param == "input"
     with pytest.raises(openai.NotFoundError) as error:
         speak(voice="nobody")
@@ -266,3 +266,5 @@ def test_what_is_not_served_is_refused_in_their_shape(client: Any) -> None:
             action()
         assert (error.value.code, error.value.type) == ("not_found", "not_found_error")
         assert error.value.body["message"] == "There is no such path here."  # type: ignore[index]
+    with pytest.raises(openai.NotFoundError, match="Transcription is not offered here"):
+        client.audio.transcriptions.create(model="whisper-1", file=("a.wav", b"RIFF"))

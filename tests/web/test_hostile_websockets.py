@@ -104,6 +104,55 @@ def test_a_handshake_of_a_byte_at_a_time_is_ended(server: Server, tenant: Tenant
         assert status_of(drip(connection)) == 408
 
 
+@pytest.mark.parametrize(
+    ("line", "headers", "behind", "status"),
+    [
+        ("GET /echo/anna HTTP/1.0", UPGRADE, b"", 404),
+        ("POST /echo/anna", UPGRADE, b"", 400),
+        ("GET /echo/anna", (*UPGRADE, "Content-Length: 5"), b"hello", 400),
+        ("GET /echo/anna", (*UPGRADE, "Transfer-Encoding: chunked"), b"", 400),
+        ("GET /echo/anna", UPGRADE, frame(TEXT, b"too early"), 400),
+        ("GET /echo/anna", UPGRADE[:3], b"", 400),
+        ("GET /echo/anna", (*UPGRADE[:2], "Sec-WebSocket-Version: 8", UPGRADE[3]), b"", 400),
+        ("GET /echo/anna", (*UPGRADE, *(f"X-{number}: a" for number in range(120))), b"", 431),
+        ("GET /echo/anna", (*UPGRADE, f"X-Long: {'a' * 8184}"), b"", 400),
+        (f"GET /echo/anna?{'a' * 5000}", UPGRADE, b"", 414),
+        ("GET /nobody", UPGRADE, b"", 404),
+    ],
+    ids=["HTTP/1.0", "POST", "body", "chunks", "frame", "no key", "version", "headers", "header", "line", "path"],
+)
+def test_what_is_no_handshake_is_refused(
+    server: Server, tenant: Tenant, line: str, headers: tuple[str, ...], behind: bytes, status: int
+) -> None:
+    before = len(server.log.read_text())
+    with server.connect() as connection:
+        connection.sendall(head(line, *headers, key=tenant.secret) + behind)
+        assert status_of(rest(connection)) == status
+    log = server.log.read_text()[before:]
+    assert "Traceback" not in log
+    assert "ASGI" not in log
+
+
+def test_frames_that_come_before_the_answer_wait_for_it(server: Server, tenant: Tenant) -> None:
+    before = len(server.log.read_text())
+    early = [(frame(TEXT, b"hello") + frame(TEXT, b"bye"), 1000), (frame(TEXT, b"bare", masked=False), PROTOCOL_ERROR),
+             (frame(CLOSE, struct.pack("!H", 1000)), 1000)]  # fmt: skip
+    for sent, code in early:
+        for delay in (0.0, 0.002, 0.005, 0.02):
+            with server.connect() as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sendall(head("GET /echo/anna", *UPGRADE, key=tenant.secret))
+                time.sleep(delay)  # The key is looked up meanwhile.
+                connection.sendall(sent)
+                answer = rest(connection)
+            if status_of(answer) == 400:  # It came together with the head.
+                continue
+            assert status_of(answer) == 101
+            assert close_code(answer.partition(b"\r\n\r\n")[2]) == code
+    log = server.log.read_text()[before:]
+    assert "Traceback" not in log
+
+
 def test_sockets_that_never_speak_are_ended(opened: Callable[..., socket.socket]) -> None:
     began = time.monotonic()
     for connection in [opened() for _ in range(50)]:

@@ -124,6 +124,22 @@ class Connection(H11Protocol):
         over = self.cycle is None or self.cycle.response_complete or self.transport.is_closing()
         self._flush.look(self.transport, over, now)
 
+    def _should_upgrade(self) -> bool:
+        # By HTTP/1.0 nobody can ask for another protocol (RFC 9110); it is an ordinary request then.
+        return self.scope["http_version"] != "1.0" and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Refuses what is no handshake: uvicorn would answer nothing, or drop what came with it."""
+        status = refused(self.scope)
+        if status is None and (event.method != b"GET" or self.conn.trailing_data[0] or has_body(self.headers)):
+            status = HTTPStatus.BAD_REQUEST
+        if status is None:
+            super().handle_websocket_upgrade(event)
+            if self.transport.get_protocol().handshake_initiated:  # type: ignore[attr-defined] # a SocketConnection
+                return
+            status = HTTPStatus.BAD_REQUEST
+        self.refuse(status, "it is no handshake of a WebSocket")
+
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn while it handles an error of h11."""
         error = sys.exc_info()[1]
@@ -181,10 +197,18 @@ class SocketConnection(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if hasattr(self, "scope"):
             self.scope["extensions"][EXTENSION] = self  # type: ignore[index, assignment]
+            self.transport.pause_reading()  # Frames are read once the socket is open.
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.accept" and not self.transport.is_closing():
+            self.transport.resume_reading()
+        elif message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # uvicorn would take it for one that nobody has answered.
 
     def data_received(self, data: bytes) -> None:
         """Takes much of one client in parts: many small frames cost time, and others have their turns in between."""
-        if not self._rest and len(data) <= self.PART_BYTES:
+        if not self.handshake_initiated or (not self._rest and len(data) <= self.PART_BYTES):
             self._take(data)
             return
         # uvloop would read up to 32 times as much before anybody else has a turn.
@@ -237,6 +261,10 @@ def refused(scope: Any) -> HTTPStatus | None:
     if {b"content-length", b"transfer-encoding"} <= names:
         return HTTPStatus.BAD_REQUEST  # Which of both a proxy believes, nobody knows.
     return None
+
+
+def has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 def look_at_all(connections: Any) -> None:

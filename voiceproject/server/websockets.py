@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
 
 from voiceproject.errors import PublicError, envelope
@@ -152,6 +153,7 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
     place: Callable[[], None] | None = None
     try:
         try:
+            check_host(socket.request)
             if route is None:
                 raise PublicError("not_found", "There is no WebSocket here.")
             if not later:
@@ -185,6 +187,14 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
     finally:
         if place is not None:
             place()
+
+
+def check_host(request: ASGIRequest) -> None:
+    """Refuses host names that are not this server's, as for other requests. Raises PublicError."""
+    try:
+        request.get_host()
+    except DisallowedHost:
+        raise PublicError("validation_error", "This host name is not served here; see ALLOWED_HOSTS.") from None
 
 
 def _find(path: str) -> tuple[WebSocketRoute | None, dict[str, str]]:

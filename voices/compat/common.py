@@ -105,6 +105,8 @@ class UnknownPathMixin:
     permission_classes: Any = ()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        if request.path.endswith(("/transcriptions", "/translations", "/speech-to-text")):
+            raise PublicError("not_found", "Transcription is not offered here.")
         raise PublicError("not_found", "There is no such path here.")
 
 

@@ -17,6 +17,7 @@ from voiceproject.tenants import audit
 from voices.engines import configured
 from voices.library import selection
 from voices.library.models import MAX_VOICE_NAME, Voice, VoiceAlias
+from voices.library.premade import PREMADE
 
 MAX_ALIASES = 200
 
@@ -25,27 +26,6 @@ PRESETS = {
     "alloy": "female", "ash": "male", "ballad": "male", "cedar": "male", "coral": "female", "echo": "male",
     "fable": "male", "marin": "female", "nova": "female", "onyx": "male", "sage": "female", "shimmer": "female",
     "verse": "male",
-}  # fmt: skip
-# Ids of ElevenLabs' premade voices, which tutorials and clients' defaults have.
-PREMADE = {
-    **dict.fromkeys((
-        "9BWtsMINqrJLrRacOk9x", "AZnzlk1XvdvUeBnXmlld", "EXAVITQu4vr4xnSDxMaL", "FGY2WhTYpPnrIDTdsKH5",
-        "LcfcDJNUP1GQjkzn1xUU", "MF3mGyEYCl7XYWbV9V6O", "SAz9YHcvj6GT2YYXdXww", "ThT5KcBeYPX3keUQqHPh",
-        "XB0fDUnXU5powFXDhCwa", "Xb7hH8MSUJpSbSDYk0k2", "XrExE9yKIg1WjnnlVkGX", "cgSgspJ2msm6clMCkdW9",
-        "21m00Tcm4TlvDq8ikWAM", "jBpfuIE2acCO8z3wKNLl", "jsCqWAovK2LkecY7zXl4", "oWAxZDx7w5VEj9dCyTzz",
-        "pFZP5JQG7iQjIQuC4Bku", "pMsXgVXv3BLzUgSXRplE", "piTKgcLEGmPE4e6mEKli", "z9fAnlkpzviPz146aGWa",
-        "zrHiDhphv9ZnVXBqCLjz",
-    ), "female"),
-    **dict.fromkeys((
-        "2EiwWnXFnvU5JabPnv8n", "5Q0t7uMcjvnagumLfvZi", "29vD33N1CtxCmqQRPOHJ", "CYw3kZ02Hs0563khs1Fj",
-        "CwhRBWXzGAHq8TQ4Fs17", "D38z5RcWu1voky8WS1ja", "ErXwobaYiN019PkySvjV", "GBv7mTt0atIp3Br8iCZE",
-        "IKne3meq5aSn9XLyUdCD", "JBFqnCBsd6RMkjVDRZzb", "N2lVS1w4EtoT3dr4eOWO", "ODq5zmih8GrVes37Dizd",
-        "SOYHLrjzK2X1ezoPC6cr", "TX3LPaxmHKxFdv7VOQHJ", "TxGEqnHWrfWFTfGW9XjX", "VR6AewLTigWG4xSOukaG",
-        "ZQe5CZNOzWyzPSCn5a3c", "bIHbv24MWmeRgasZH58o", "bVMeCyTHy58xNoL34h3p", "cjVigY5qzO86Huf0OWal",
-        "flq6f7yk4E4fJM5XTYuZ", "g5CIjZEefAph4nQFvHAz", "iP95p4xoKVk53GoZ742B", "nPczCjzI2devNBz1zQrb",
-        "onwK4e9ZLuTAKqWW03F9", "pNInz6obpgDQGcFmaJgB", "pqHfZKP75CvOlQylNhV4", "t0jbNlBVZ17f02VDIeMI",
-        "yoZ06aMxZJJ28mfd3POQ", "zcAOhNBS3c14rBihAFp1",
-    ), "male"),
 }  # fmt: skip
 
 
@@ -67,7 +47,7 @@ def find(tenant: Any, name: str) -> str | Voice:
     found = _saved(tenant, name)
     if found is not None:
         return found
-    preset = PRESETS.get(name.strip().lower()) or PREMADE.get(name)
+    preset = PRESETS.get(name.strip().lower()) or (PREMADE[name][1] if name in PREMADE else None)
     if preset is None:
         offered = ", ".join(presets()) or "none"
         raise _unknown(f"There is no such voice. Take a saved voice's id or name, an alias, or a preset: {offered}.")

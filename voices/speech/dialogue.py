@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from voiceproject.errors import PublicError
 from voices.engines.interface import Engine, Model, Piece, Reference, SynthesisRequest, pause_of
 from voices.speech.loudness import block_powers, loudness
+from voices.text.languages import has_speech
 from voices.text.lexicon import Lexicon
 from voices.text.reading import Reading
 
@@ -22,6 +23,7 @@ TARGET_LUFS = -20.0  # as loud as most speech is published, with room for its pe
 MAX_GAIN_DB = 15.0
 CEILING = 0.97
 BUSY_SECONDS = 1.0
+SILENT_SECONDS, SILENT_RATE = 0.3, 24_000  # of a text with nothing to speak
 
 Spoken = list[tuple[str, float, float]]  # sentences, each with the seconds at which it begins and ends
 
@@ -123,6 +125,8 @@ def speak(
     """What the engine makes of one text, or of all turns of a dialogue."""
     if isinstance(request, Dialogue):
         return request.pieces(engine, deadline, canceled)
+    if not has_speech(request.text):  # Other services' clients may ask for that.
+        return iter([Piece(np.zeros(round(SILENT_SECONDS * SILENT_RATE), np.float32), SILENT_RATE, request.text)])
     return engine.synthesize(request, deadline, canceled)
 
 

@@ -161,10 +161,16 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
 
 
 class SpeakTextSerializer(SynthesizeSerializer):
-    """What other services' clients ask for, in our terms: a saved voice, or none where a preset speaks."""
+    """What other services' clients ask for, in our terms: a saved voice, or none where a preset speaks.
+
+    A text with nothing to speak is silence, as there: chats and agents send such ones between others.
+    """
 
     is_required = False
     reference_audio = None  # type: ignore[assignment]
+
+    def validate_text(self, text: str) -> str:
+        return text
 
 
 def check_text(
@@ -175,6 +181,9 @@ def check_text(
 
     Raises PublicError where the engine cannot speak it with such a reference.
     """
+    if not has_speech(fields["text"]):
+        message = "There is nothing to speak in this text: it is silence."
+        return None, [{"code": "nothing_to_speak", "message": message}]
     check = getattr(configured.get_engine(), "check", None)
     if check is None:
         return None, []

@@ -18,9 +18,13 @@ from voices.compat.elevenlabs.voices import own_voices
 from voices.compat.schema import FLAG, NUMBER, TEXT, WHOLE, listed, shape
 from voices.keys.auth import credentials
 from voices.speech import registry
+from voices.speech.models import DEFAULT_MODEL
 from voices.speech.serializers import MAX_TEXT_CHARACTERS
 
 CHARACTERS_A_SECOND = 15  # of speech, to express a quota of seconds in characters
+# Names of theirs that clients look for in the list; any of theirs means our default.
+MODELS = {"eleven_v3": "Eleven v3", "eleven_multilingual_v2": "Eleven Multilingual v2",
+          "eleven_flash_v2_5": "Eleven Flash v2.5", "eleven_turbo_v2_5": "Eleven Turbo v2.5"}  # fmt: skip
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese", "ja": "Japanese", "yue": "Cantonese", "ko": "Korean"}
 
 
@@ -44,26 +48,34 @@ USER = shape(
 )  # fmt: skip
 
 
+def _model(model: dict[str, Any]) -> dict[str, Any]:
+    return {"model_id": model["id"], "name": model["name"], "can_be_finetuned": False,
+            "can_do_text_to_speech": "synthesis" in model["uses"],
+            "can_do_voice_conversion": "covers" in model["uses"],
+            "can_use_style": False, "can_use_speaker_boost": False, "serves_pro_voices": False,
+            "token_cost_factor": 1.0, "description": model["description"] or model["engine"],
+            "requires_alpha_access": False,
+            "max_characters_request_free_user": MAX_TEXT_CHARACTERS,
+            "max_characters_request_subscribed_user": MAX_TEXT_CHARACTERS,
+            "maximum_text_length_per_request": MAX_TEXT_CHARACTERS,
+            "languages": [{"language_id": code, "name": LANGUAGE_NAMES.get(code, code)}
+                          for code in model["languages"]]}  # fmt: skip
+
+
 class ModelsView(ElevenLabsView):
+    """Ours, and names of theirs that mean our default."""
+
     tag = "Account"
     required_scope = None
 
     @extend_schema(summary="The models", responses=listed(MODEL))
     def get(self, request: Request) -> Response:
-        return Response([
-            {"model_id": model["id"], "name": model["name"], "can_be_finetuned": False,
-             "can_do_text_to_speech": "synthesis" in model["uses"],
-             "can_do_voice_conversion": "covers" in model["uses"],
-             "can_use_style": False, "can_use_speaker_boost": False, "serves_pro_voices": False,
-             "token_cost_factor": 1.0, "description": model["description"] or model["engine"],
-             "requires_alpha_access": False,
-             "max_characters_request_free_user": MAX_TEXT_CHARACTERS,
-             "max_characters_request_subscribed_user": MAX_TEXT_CHARACTERS,
-             "maximum_text_length_per_request": MAX_TEXT_CHARACTERS,
-             "languages": [{"language_id": code, "name": LANGUAGE_NAMES.get(code, code)}
-                           for code in model["languages"]]}
-            for model in registry.models()
-        ])  # fmt: skip
+        own = registry.models()
+        default = next((model for model in own if model["id"] == DEFAULT_MODEL), None)
+        what = "The default model of this server."
+        theirs = [{**default, "id": name, "name": known, "description": what} for name, known in MODELS.items()
+                  if default]  # fmt: skip
+        return Response([_model(model) for model in [*own, *theirs]])
 
 
 def _subscription(request: Request) -> dict[str, Any]:

@@ -149,6 +149,22 @@ class UnknownPathView(UnknownPathMixin, ElevenLabsView):
     pass
 
 
+class WebSocketOnlyView(UnknownPathMixin, ElevenLabsView):
+    """What is asked for by an ordinary request, and is a WebSocket. Mostly a proxy has taken the handshake apart."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        raise PublicError(
+            "not_found",
+            "This is a WebSocket: connect with ws:// or wss://. A proxy in between must speak HTTP/1.1 and pass on "
+            "Upgrade and Connection.",
+        )
+
+    def render_error(self, error: PublicError, response: Response) -> dict[str, Any]:
+        response.status_code = 426
+        response["Upgrade"] = "websocket"
+        return super().render_error(error, response)
+
+
 # --- What the document says of answers ---
 
 DONE = shape("Done", status=TEXT)

@@ -46,6 +46,7 @@ from voices.engines import configured
 from voices.keys.auth import credentials
 from voices.library import consents, recordings, saved, selection, speakers
 from voices.library.models import StandingConsent, Voice, VoiceSample
+from voices.library.premade import PREMADE
 from voices.speech.serializers import DEFAULT_TEMPERATURE, FiniteFloatField
 from voices.text.languages import language_code
 
@@ -77,6 +78,27 @@ def _preset(name: str) -> dict[str, Any]:
             "is_owner": False}  # fmt: skip
 
 
+def _premade(voice_id: str) -> dict[str, Any]:
+    name, preset = PREMADE[voice_id]
+    return {**_preset("alloy"), "voice_id": voice_id, "name": name, "labels": {"gender": preset}, "is_legacy": True}
+
+
+def _built_in() -> dict[str, dict[str, Any]]:
+    """What the engine's own voices are known by: presets, and ElevenLabs' premade ids."""
+    named = speakers.presets()
+    own = {speakers.PRESETS[name] for name in named}
+    spoken = [voice_id for voice_id, (_, preset) in PREMADE.items() if preset in own]
+    return {name: _preset(name) for name in named} | {voice_id: _premade(voice_id) for voice_id in spoken}
+
+
+def _listed(request: Request) -> list[dict[str, Any]]:
+    """Premade ids only for who asks for `show_legacy`, as 1.x of their client does to find one by its name."""
+    query = request.query_params
+    legacy, ids = query.get("show_legacy", "").lower() == "true", query.getlist("voice_ids")
+    built_in = [one for one in _built_in().values() if legacy or "is_legacy" not in one or one["voice_id"] in ids]
+    return [*map(_voice, own_voices(request)), *built_in]
+
+
 def own_voices(request: Request) -> Any:
     return Voice.objects.for_tenant(request.user).filter(taken_down_at=None).prefetch_related("samples")
 
@@ -103,7 +125,7 @@ class VoicesView(ElevenLabsView):
 
     @extend_schema(summary="Saved voices and presets", responses=shape("Voices", voices=VOICES))
     def get(self, request: Request) -> Response:
-        return Response({"voices": [*map(_voice, own_voices(request)), *map(_preset, speakers.presets())]})
+        return Response({"voices": _listed(request)})
 
 
 class VoicesV2View(ElevenLabsView):
@@ -126,7 +148,7 @@ class VoicesV2View(ElevenLabsView):
         query = request.query_params
         size = number(query.get("page_size", "10"), "page_size", 1, 100)
         start = number(query.get("next_page_token") or "0", "next_page_token", 0, NO_LIMIT)
-        found = [*map(_voice, own_voices(request)), *map(_preset, speakers.presets())]
+        found = _listed(request)
         if search := query.get("search", "").lower():
             found = [voice for voice in found if search in f"{voice['name']} {voice['description']}".lower()]
         if category := query.get("category"):
@@ -147,11 +169,11 @@ class VoiceView(ElevenLabsView):
 
     @extend_schema(summary="A voice", responses=VOICE)
     def get(self, request: Request, voice_id: str) -> Response:
-        return Response(_preset(voice_id) if voice_id in speakers.presets() else _voice(find_own(request, voice_id)))
+        return Response(_built_in().get(voice_id) or _voice(find_own(request, voice_id)))
 
     @extend_schema(summary="Delete a voice", responses={200: DONE})
     def delete(self, request: Request, voice_id: str) -> Response:
-        if voice_id in speakers.PRESETS:
+        if voice_id in {**speakers.PRESETS, **PREMADE}:
             raise PublicError("permission_denied", "A premade voice cannot be deleted.")
         saved.delete(find_own(request, voice_id), request)
         return Response({"status": "ok"})
@@ -165,7 +187,7 @@ class VoiceSettingsView(ElevenLabsView):
 
     @extend_schema(summary="How a voice speaks where a request does not say", responses=SETTINGS)
     def get(self, request: Request, voice_id: str = "") -> Response:
-        own = find_own(request, voice_id) if voice_id and voice_id not in speakers.presets() else None
+        own = find_own(request, voice_id) if voice_id and voice_id not in _built_in() else None
         return Response(_settings(own))
 
 
@@ -196,7 +218,7 @@ class EditVoiceSettingsView(ElevenLabsView):
 
 
 def _changeable(request: Request, voice_id: str) -> Voice:
-    if voice_id in speakers.PRESETS:
+    if voice_id in {**speakers.PRESETS, **PREMADE}:
         raise PublicError("permission_denied", "A premade voice cannot be changed.")
     voice = find_own(request, voice_id)
     if voice.taken_down_at is not None:
