@@ -18,7 +18,7 @@ import numpy as np
 from django.utils.translation import gettext_noop as _  # for the console, which translates it
 from numpy.typing import NDArray
 
-from voiceproject.errors import EngineError
+from voiceproject.errors import EngineError, EngineUnavailable
 from voices.engines.gptsovits.protocol import (
     MAX_ANSWER_BYTES,
     MAX_PROBE_BYTES,
@@ -30,7 +30,7 @@ from voices.engines.gptsovits.protocol import (
     weights_key,
 )
 from voices.engines.gptsovits.references import Excerpt, still_there, store_reference
-from voices.engines.gptsovits.servers import Server
+from voices.engines.gptsovits.servers import Answer, CallFailed, Server
 from voices.engines.interface import Model
 
 log = logging.getLogger(__name__)
@@ -78,11 +78,12 @@ class ApiV2:
             answer = server.request("GET", f"{path}?weights_path={quote(weights, safe='')}", deadline, MAX_PROBE_BYTES)
             if answer.status != 200:
                 log.error(
-                    "%s could not load %s for the model %r; it keeps the old weights, but has written this path into "
-                    "its tts_infer.yaml and will start with it: %s",
+                    "%s could not load %s for the model %r. It keeps its old weights until it is restarted: by now its "
+                    "tts_infer.yaml may have this path, and where the file is missing it starts with its version's "
+                    "default. It said: %s",
                     server.name, weights, model.id, log_excerpt(answer),
                 )  # fmt: skip
-                raise EngineError()
+                raise _failure(answer)
 
     def speak(self, server: Server, utterance: Utterance, deadline: float) -> tuple[NDArray[np.float32], int]:
         payload = {
@@ -105,7 +106,7 @@ class ApiV2:
         if answer.status != 200:
             excerpt = log_excerpt(answer, (utterance.text, utterance.transcript))
             log.error("%s answered %d: %s", server.name, answer.status, excerpt)
-            raise EngineError()
+            raise _failure(answer)
         return speech_or_log(server, answer)
 
     def fence(self, server: Server, until: float) -> None:
@@ -126,3 +127,10 @@ class ApiV2:
         elif "/" in paths:
             found = _("this is GPT-SoVITS's older api.py, which is not supported: run its api_v2.py")
         return False, report[1], found
+
+
+def _failure(answer: Answer) -> Exception:
+    """api_v2.py has no such status: a proxy before it could not reach it, or did not wait for it."""
+    if answer.status in (502, 503, 504):
+        return CallFailed(EngineUnavailable(), unsettled=True)
+    return EngineError()
