@@ -26,6 +26,7 @@ from tests.support.gptsovits_client import (
     plain,
     post,
     speak,
+    voice,
     with_model,
 )
 from tests.support.threads import in_thread
@@ -162,6 +163,37 @@ def test_a_proxy_that_could_not_reach_the_server_leaves_nothing_believed(
     assert (error.code, error.status) == ("engine_unavailable", 503)
     fake.weights[:] = ["gpt-base", "sovits-base"]
     assert pitch(speak(engine, with_model(ANNA))) == pytest.approx(150, rel=0.03)
+
+
+def test_the_words_of_a_reference_are_read_anew_for_each_language_and_weights(
+    fake: FakeGptSovits, engine_for: Engines
+) -> None:
+    engine = engine_for(fake.url)
+    for words in ("Hello there, my friend.", "Hello there, my friend", "你好，我的朋友。", "What? What"):
+        for language in ("en", "zh", "ja", "en", "auto"):
+            for model in (ANNA, BEN, ANNA):
+                asked = with_model(model, reference=voice(transcript=words, language=language))
+                speak(engine, asked)
+                read = fake.log[-1]["prompt"]
+                assert read == (fake.log[-1]["body"]["prompt_lang"], model.gpt_weights, model.sovits_weights)
+                if language != "auto":
+                    assert read[0] == language
+
+
+def test_the_words_of_a_reference_are_read_once_where_nothing_else_changed(
+    fake: FakeGptSovits, engine_for: Engines
+) -> None:
+    engine = engine_for(fake.url)
+    sent = []
+    for version in ("v2", "v2Pro", "v1", "v2"):
+        model = Model(f"anna {version}", "gpt-anna", "sovits-anna", version=version)
+        for _ in range(2):
+            speak(engine, with_model(model, reference=voice(transcript="Hello there.", language="en")))
+            sent.append(fake.log[-1]["body"]["prompt_text"])
+    assert {text.strip() for text in sent} == {"Hello there."}
+    assert sent[0] == sent[1] == sent[2] == sent[6] != sent[4] == sent[5]
+    speak(engine, with_model(ANNA))
+    assert fake.log[-1]["body"]["prompt_text"] == ""
 
 
 def test_threads_with_different_models_never_speak_with_each_others(fake: FakeGptSovits, engine_for: Engines) -> None:
