@@ -219,7 +219,8 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool) -> Prepare
             voice_id = turn.get("voice_id")
             of_voice = Voice.objects.filter(pk=voice_id).values_list("lexicon_id", flat=True).first()
             lexicon = for_text(turn["text"], tenant, voice_lexicon=of_voice)
-            for warning in check_text(checked, reference.transcript or "", reference.language, lexicon):
+            reading, told = check_text(checked, reference.transcript or "", reference.language, lexicon, early=early)
+            for warning in told:
                 warnings.append({**warning, "message": f"Turn {number + 1}: {warning['message']}"})
         pause = turn.get("pause_seconds")
         stored = {
@@ -237,7 +238,8 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool) -> Prepare
             "lexicon": lexicon.as_json(),
         }
         kept.append(stored)
-        lines.append(line_of(stored, reference, fields["model_id"], fields["model"], str(tenant.pk), early=early))
+        line = stored, reference, fields["model_id"], fields["model"], str(tenant.pk)
+        lines.append(line_of(*line, early=early, reading=reading))
     job = Synthesis(
         tenant=tenant,
         api_key=key,
