@@ -15,15 +15,16 @@ pyworld (`pip install pyworld-prebuilt`, or `pyworld` with a compiler).
 
 In: whatever soundfile reads, one or two channels, any sample rate. Of a reference over 10 s the best stretch is used;
 what is said in it comes from the reference text, or else is recognised. A file of text that is empty counts as none.
-`--asr-model` is a folder with a faster-whisper model; by default the largest one under DIR/tools/asr/models. Nothing
-is ever downloaded. Out: a 44.1 kHz WAV (32-bit float) exactly as long as the vocal, with as many channels.
+`--asr-model` is a folder with a faster-whisper model, and has to be one if it is named; by default it is the largest
+under DIR/tools/asr/models. Nothing is ever downloaded. Out: a 44.1 kHz WAV (32-bit float) exactly as long as the vocal,
+with as many channels.
 
 stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr: `WARNING ...`; one line on failure.
-Exit codes: 0 done; 1 unexpected; 2 bad arguments; 3 unreadable input; 4 nothing is sung in the vocal; 5 the reference
-cannot be used; 6 the output cannot be written; 7 out of memory, the GPU's or the computer's; 8 no CUDA; 9 no weights;
-10 unknown model; 11 the engine failed or gave silence; 12 nothing of the words can be spoken; 13 no lyrics, and no
-recogniser or nothing recognised; 14 pyworld, numpy, scipy or soundfile is missing; 143 and 130 ended by SIGTERM and
-SIGINT. With any of them but 0 no file is left behind.
+Exit codes: 0 done; 1 unexpected; 2 bad arguments, no model in --asr-model; 3 unreadable input; 4 nothing is sung in the
+vocal; 5 the reference cannot be used; 6 the output cannot be written; 7 out of memory, the GPU's or the computer's; 8
+no CUDA; 9 no weights; 10 unknown model; 11 the engine failed or gave silence; 12 nothing of the words can be spoken; 13
+no lyrics, and no recogniser or nothing recognised; 14 pyworld, numpy, scipy or soundfile is missing; 143 and 130 ended
+by SIGTERM and SIGINT. With any of them but 0 no file is left behind.
 """
 
 from __future__ import annotations

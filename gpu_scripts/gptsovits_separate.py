@@ -201,10 +201,22 @@ def _load(root: Path, model: str, device: str, is_half: bool, agg: int) -> Any:
 
         files = {"model_path": str(weights / f"{model}.ckpt"), "config_path": str(weights / f"{model}.yaml")}
         return Roformer_Loader(**files, device=device, is_half=is_half)
+    from lib.lib_v5 import spec_utils
     from tools.uvr5.vr import AudioPre, AudioPreDeEcho
 
+    spec_utils.np = _ZeroedNumpy()
     kind = AudioPreDeEcho if "DeEcho" in model else AudioPre
     return kind(agg=agg, model_path=str(weights / f"{model}.pth"), device=device, is_half=is_half)
+
+
+class _ZeroedNumpy:
+    """numpy for their spec_utils, which makes its spectra with `np.ndarray(...)` and does not write all of their bins:
+    what lay in that memory would be heard, or is no number."""
+
+    ndarray = staticmethod(np.zeros)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
 
 
 def _separate(separator: Any, root: Path, model: str, chunk: Float32, folder: Path) -> tuple[Float32, Float32]:

@@ -13,8 +13,9 @@ win over `model_id`. 200 is `audio/wav`, mono, 16 bits, with `X-Seed`. Everythin
 400 bad_request, 401 unauthorized, 404 unknown_model, 413 too_large, 422 unspeakable, 500 synthesis_failed (for silence
 too), 503 busy (with Retry-After) or stopping, 507 out_of_memory; 408 too_slow and 503 busy before there is a request.
 
-GET /health: {"status": "ready"|"busy"|"stopping", "engine", "version", "queue_length", "models", "loaded_model"}. It
-answers while a synthesis runs; the names of models are told only to whoever has the token.
+GET /health: {"status": "ready"|"busy"|"stopping", "engine", "version", "queue_length", "models", "loaded_model",
+"loaded_weights": {"gpt", "sovits"}, "started_at", "uptime_seconds"}. It answers while a synthesis runs; models and
+weights are told only to whoever has the token.
 
 stdout: `LISTENING <url>` once it accepts connections. stderr: a line a request, without its text. SIGTERM: new and
 waiting requests are refused, the running one is finished within --grace-seconds. Exit codes: 0 stopped; 1 the port is

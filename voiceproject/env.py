@@ -39,6 +39,26 @@ FOREIGN = re.compile(
 )
 
 
+# What the first service of this kind read, and what there is instead.
+FORMATS = "every format is told by its content; those that are taken are in docs/uploads.md"
+JOBS = "jobs are made by `manage.py worker`, as many at once as COVER_CONCURRENCY and SYNTHESIS_CONCURRENCY say"
+ACCOUNTS = "clients have API keys, and people sign in to the console: see docs/keys-and-quotas.md"
+FORMER = {
+    **dict.fromkeys(("COVER_ALLOWED_FORMATS", "ALLOWED_AUDIO_FORMATS"), FORMATS),
+    "COVER_ASSET_ROOT": "files are kept in DATA_DIR, or where STORAGE_URL says",
+    "API_V1_PREFIX": "the API is always below /api/v1",
+    "COVER_QUEUE_NAME": JOBS,
+    **dict.fromkeys(
+        ("JWT_SECRET_KEY", "JWT_REFRESH_SECRET_KEY", "ACCESS_TOKEN_EXPIRE_MINUTES", "REFRESH_TOKEN_EXPIRE_DAYS",
+         "TURNSTILE_SECRET_KEY", "SMTP_HOST", "SMTP_PORT", "SMTP_USER", "SMTP_PASSWORD", "FRONTEND_URL",
+         "VERIFICATION_TOKEN_EXPIRE_MINUTES", "VERIFICATION_EMAIL_FROM"), ACCOUNTS,
+    ),
+    **dict.fromkeys(("APP_NAME", "APP_VERSION"), "the API has its own name and version"),
+}  # fmt: skip
+# What begins so is meant for this program, wherever it is set.
+OURS = re.compile(r"(COVER|SOVITS|SYNTHESIS|BUILTIN|GPT_?SOVITS|CELERY|API_V1|ALLOWED_AUDIO)_[A-Z0-9_]+")
+
+
 def not_writable(name: str, error: OSError, path: Path) -> BadSetting:
     """For a setting that names a place (`path`) where nothing can be kept."""
     place = Path(error.filename or path)
@@ -133,7 +153,8 @@ class Env:
         return env
 
     def unknown(self) -> list[str]:
-        """What the `.env` file sets and nothing reads, and what it sets twice, a sentence for each.
+        """What the `.env` file sets and nothing reads, and what it sets twice, in sentences; of the environment, which
+        has names of other programs too, what looks like ours.
 
         To be asked once all settings are read."""
         told = [
@@ -141,14 +162,26 @@ class Env:
             for name, count in Counter(self.file_names).items()
             if count > 1
         ]
-        for name in dict.fromkeys(self.file_names):
+        former: dict[tuple[str, str], list[str]] = {}
+        in_file = dict.fromkeys(self.file_names)
+        for name in [*in_file, *(name for name in self.values if name not in in_file)]:
+            where = str(self.file) if name in in_file else "the environment"
+            ours = OURS.fullmatch(name.upper())
+            if name in self.names or not (name in in_file or ours):
+                continue
+            advice = FORMER.get(name.upper()) or (JOBS if name.upper().startswith("CELERY_") else "")
+            if advice:
+                former.setdefault((where, advice), []).append(name)
+                continue
             # SENTRY_DNS is nobody's name, although it begins like one of Sentry's.
             likeness = 0.9 if FOREIGN.fullmatch(name.upper()) else 0.75
             near = get_close_matches(name.upper(), sorted(self.names), n=1, cutoff=likeness)
-            if name in self.names or (likeness == 0.9 and not near):
+            if not near and (likeness == 0.9 or name not in in_file):
                 continue
             advice = f"did you mean {near[0]}?" if near else "see .env.example for those that are."
-            told.append(f"{name} in {self.file} is not a setting; {advice}")
+            told.append(f"{name} in {where} is not a setting; {advice}")
+        for (where, advice), names in former.items():
+            told.append(f"{', '.join(names)} in {where}: no setting any more; {advice}.")
         return told
 
     def _get(self, name: str) -> str:

@@ -120,7 +120,8 @@ TEMPLATES = [
     }
 ]
 
-DATABASE_URL = env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+# SQLAlchemy writes a driver into the scheme, as in postgresql+asyncpg:// and sqlite+aiosqlite://. Django has its own.
+DATABASE_URL = re.sub(r"^(\w+)\+\w+:", r"\1:", env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}"))
 try:
     _database = dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True)
 except ValueError:

@@ -32,6 +32,7 @@ from voices.lexicons.api import LexiconViewSet
 from voices.library.aliases_api import AliasesView, AliasView
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
 from voices.speech.dialogue_api import DialogueView
+from voices.speech.history import HistoryView
 from voices.speech.normalize import NormalizeView
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 
@@ -65,6 +66,7 @@ urlpatterns = [
     path(f"{API}/voice/dialogue", DialogueView.as_view(), name="dialogue"),
     path(f"{API}/voice/health", EngineStateView.as_view(), name="voice-health"),
     path(f"{API}/voice/normalize", NormalizeView.as_view(), name="normalize"),
+    path(f"{API}/history", HistoryView.as_view(), name="history"),
     path(f"{API}/voice/models", ModelsView.as_view(), name="models"),
     path(f"{API}/voice/syntheses", SynthesisViewSet.as_view({"get": "list"}), name="syntheses"),
     path(

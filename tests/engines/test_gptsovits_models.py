@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import logging
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import soundfile
+from django.db.models.functions import Now
 
 from tests.fakes.gptsovits import FakeGptSovits, pitch_of, tone
 from tests.support.gptsovits_client import (
@@ -23,6 +26,7 @@ from tests.support.gptsovits_client import (
     plain,
     post,
     speak,
+    voice,
     with_model,
 )
 from tests.support.threads import in_thread
@@ -30,6 +34,7 @@ from tests.support.waiting import until
 from voiceproject.errors import PublicError
 from voiceproject.leases.lease import UNKNOWN
 from voiceproject.leases.models import EngineLease, EngineWaiter
+from voiceproject.leases.rows import LOADED_SECONDS
 from voices.engines.gptsovits.engine import GptSovitsEngine
 from voices.engines.interface import Model
 
@@ -58,7 +63,11 @@ def test_the_fakes_weights_are_everybodys(fake: FakeGptSovits, tmp_path: Path) -
     assert get(f"{fake.url}/set_sovits_weights?weights_path=sovits-anna") == 200
     assert heard() == pytest.approx(75, rel=0.03), "what it remembers of the path was made with other weights"
     assert get(f"{fake.url}/set_sovits_weights?weights_path=nowhere.pth") == 400
-    assert (fake.weights[1], fake.configured[1]) == ("sovits-anna", "nowhere.pth")
+    assert (fake.weights[1], fake.configured[1]) == ("sovits-anna", "sovits-anna")
+    assert get(f"{fake.url}/set_gpt_weights?weights_path=gpt-anna") == 200
+    assert (fake.weights[1], fake.configured[1]) == ("sovits-anna", "nowhere.pth"), "it is saved with the next switch"
+    fake.restart(recreated=False)
+    assert fake.weights == ["gpt-anna", "sovits-base"], "what is missing is the default"
     assert get(f"{fake.url}/set_gpt_weights") == 400
 
 
@@ -76,10 +85,115 @@ def test_a_models_weights_are_loaded_once_and_the_defaults_brought_back(
     assert len(fake.switches) == 10
 
 
-def test_another_process_knows_what_is_loaded(fake: FakeGptSovits, engine_for: Engines) -> None:
-    speak(engine_for(fake.url), with_model(ANNA))
-    speak(engine_for(fake.url), with_model(ANNA))
-    assert fake.switches == ["gpt-anna", "sovits-anna"]
+def test_another_process_knows_what_is_loaded_from_its_second_call_on(fake: FakeGptSovits, engine_for: Engines) -> None:
+    engines = [engine_for(fake.url) for _ in range(2)]
+    for engine in engines * 3:
+        speak(engine, with_model(ANNA))
+    # A process that starts does not know whether the server is still the one that was told.
+    assert fake.switches == ["gpt-anna", "sovits-anna"] * 2
+    # What one of them loads from now on, the other believes.
+    for model, engine in ((BEN, engines[0]), (BEN, engines[1]), (ANNA, engines[1]), (ANNA, engines[0])):
+        speak(engine, with_model(model))
+    assert fake.switches[4:] == ["gpt-ben", "sovits-ben", "gpt-anna", "sovits-anna"]
+
+
+def test_after_a_restart_with_its_own_configuration_the_voice_is_the_models(
+    fake: FakeGptSovits, engine_for: Engines
+) -> None:
+    engines = [engine_for(fake.url) for _ in range(2)]
+    for engine in engines * 2:
+        assert pitch(speak(engine, with_model(ANNA))) == pytest.approx(150, rel=0.03)
+    for engine in [*engines, engines[0]]:
+        fake.restart()
+        assert fake.weights == ["gpt-base", "sovits-base"]
+        assert pitch(speak(engine, with_model(ANNA))) == pytest.approx(150, rel=0.03)
+        assert fake.log[-1]["weights"] == ("gpt-anna", "sovits-anna")
+
+
+def test_a_restart_between_two_sentences_does_not_change_the_voice(fake: FakeGptSovits, engine_for: Engines) -> None:
+    request = with_model(ANNA, text="Here is the first of them. And now comes the second one. That was the third.")
+    pieces = engine_for(fake.url).synthesize(request, time.monotonic() + 30, lambda: False)
+    heard = []
+    for piece in pieces:
+        heard.append(pitch([piece]))
+        fake.restart()
+    assert heard == pytest.approx([150] * 3, rel=0.03)
+
+
+def test_a_restart_just_as_a_call_arrives_is_no_failure(fake: FakeGptSovits, engine_for: Engines) -> None:
+    engine = engine_for(fake.url)
+    speak(engine, with_model(ANNA))
+    fake.moods.append("restart")
+    assert pitch(speak(engine, with_model(ANNA))) == pytest.approx(150, rel=0.03)
+    assert fake.switches == ["gpt-anna", "sovits-anna"] * 2
+
+
+def test_a_kept_connection_that_was_idle_too_long_is_no_restart(fake: FakeGptSovits, engine_for: Engines) -> None:
+    fake.keep_alive_seconds = 0.1
+    engine = engine_for(fake.url)
+    for _ in range(3):
+        speak(engine, with_model(ANNA))
+        used = [connection for connection in fake._sockets if connection.fileno() != -1]
+        until(lambda used=used: sum(connection.fileno() != -1 for connection in used) <= 1)  # type: ignore[misc]
+    assert fake.connections > 1 and fake.switches == ["gpt-anna", "sovits-anna"]
+
+
+def test_what_is_loaded_is_believed_for_a_time_from_its_switch_on_however_busy_the_server_is(
+    fake: FakeGptSovits, engine_for: Engines
+) -> None:
+    engine = engine_for(fake.url)
+    speak(engine, with_model(ANNA))
+    EngineLease.objects.update(loaded_at=Now() - timedelta(seconds=LOADED_SECONDS - 60))
+    for _ in range(2):
+        speak(engine, with_model(ANNA))
+    assert len(fake.switches) == 2
+    EngineLease.objects.update(loaded_at=Now() - timedelta(seconds=LOADED_SECONDS + 1))
+    speak(engine, with_model(ANNA))
+    assert len(fake.switches) == 4
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_could_not_reach_the_server_leaves_nothing_believed(
+    fake: FakeGptSovits, engine_for: Engines, status: int
+) -> None:
+    engine = engine_for(fake.url)
+    speak(engine, with_model(ANNA))
+    fake.moods.append(f"proxy {status}")
+    error = failure(engine, with_model(ANNA))
+    assert (error.code, error.status) == ("engine_unavailable", 503)
+    fake.weights[:] = ["gpt-base", "sovits-base"]
+    assert pitch(speak(engine, with_model(ANNA))) == pytest.approx(150, rel=0.03)
+
+
+def test_the_words_of_a_reference_are_read_anew_for_each_language_and_weights(
+    fake: FakeGptSovits, engine_for: Engines
+) -> None:
+    engine = engine_for(fake.url)
+    for words in ("Hello there, my friend.", "Hello there, my friend", "你好，我的朋友。", "What? What"):
+        for language in ("en", "zh", "ja", "en", "auto"):
+            for model in (ANNA, BEN, ANNA):
+                asked = with_model(model, reference=voice(transcript=words, language=language))
+                speak(engine, asked)
+                read = fake.log[-1]["prompt"]
+                assert read == (fake.log[-1]["body"]["prompt_lang"], model.gpt_weights, model.sovits_weights)
+                if language != "auto":
+                    assert read[0] == language
+
+
+def test_the_words_of_a_reference_are_read_once_where_nothing_else_changed(
+    fake: FakeGptSovits, engine_for: Engines
+) -> None:
+    engine = engine_for(fake.url)
+    sent = []
+    for version in ("v2", "v2Pro", "v1", "v2"):
+        model = Model(f"anna {version}", "gpt-anna", "sovits-anna", version=version)
+        for _ in range(2):
+            speak(engine, with_model(model, reference=voice(transcript="Hello there.", language="en")))
+            sent.append(fake.log[-1]["body"]["prompt_text"])
+    assert {text.strip() for text in sent} == {"Hello there."}
+    assert sent[0] == sent[1] == sent[2] == sent[6] != sent[4] == sent[5]
+    speak(engine, with_model(ANNA))
+    assert fake.log[-1]["body"]["prompt_text"] == ""
 
 
 def test_threads_with_different_models_never_speak_with_each_others(fake: FakeGptSovits, engine_for: Engines) -> None:

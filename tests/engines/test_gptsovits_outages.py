@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ from tests.support.threads import in_thread
 from tests.support.waiting import until
 from voiceproject.leases.lease import Leases
 from voiceproject.leases.models import EngineLease, EngineWaiter
-from voices.engines.gptsovits.servers import Server
+from voices.engines.gptsovits.servers import Server, Witness
 
 # --- servers that do not answer -----------------------------------------------------------------------------
 
@@ -129,6 +131,34 @@ def test_connections_are_kept(fake: FakeGptSovits, engine_for: Engines) -> None:
     for _ in range(5):
         speak(engine)
     assert fake.connections == 1
+
+
+def test_uvicorn_keeps_a_connection_that_nothing_is_sent_on_until_its_process_ends(tmp_path: Path) -> None:
+    # What api_v2.py is served by. A connection that served a request is closed after some seconds.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        (tmp_path / "nothing.py").write_text("async def app(scope, receive, send): pass\n")
+        options = ["--fd", str(listener.fileno()), "--lifespan", "off", "--timeout-keep-alive", "1"]
+        argv = [sys.executable, "-m", "uvicorn", "nothing:app", *options]
+        process = subprocess.Popen(argv, pass_fds=[listener.fileno()], cwd=tmp_path)
+    try:
+        witness = Witness("127.0.0.1", port, 10, None)
+        until(lambda: is_served(port), 30)
+        time.sleep(2.5)
+        assert witness.lives()
+        process.kill()
+        until(lambda: not witness.lives(), 10)
+        witness.close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_served(port: int) -> bool:
+    """Whether something answers there, be it by an error."""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return bool(connection.recv(1))
 
 
 def test_a_request_goes_out_in_one_packet() -> None:

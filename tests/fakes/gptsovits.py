@@ -1,10 +1,12 @@
 """GPT-SoVITS's api_v2.py as its clients meet it, over real sockets, without its models.
 
 What it does was observed on the real server: one event loop that answers nothing while it speaks; no
-/health; a cache of the prompt that is keyed by the reference's path alone; 200 with a second of silence for
-a failed synthesis; one 400 for nearly everything; streams that are not locked against each other, so that
-two at once swap their voices; work that goes on after its client has gone; weights that are switched for
-everybody, and by a failed switch for whoever starts it next.
+/health; a cache of the prompt that is keyed by the reference's path alone, and of its words that is keyed by
+their letters alone, whatever language and weights they were read with; 200 with a second of silence for a failed
+synthesis; one 400 for nearly everything; streams that are not locked against each other, so that two at once swap
+their voices; work that goes on after its client has gone; weights that are switched for everybody, until it is
+started again with the configuration of then. A connection that nothing was sent on stays open; one that served a
+request is closed when nothing follows.
 
 It speaks a tone of the pitch of the reference file that it has read, times `ratios[SoVITS weights]`, as long
 as its text, as loud as its seed says. So `pitch_of` its audio tells whose voice it was, and by which weights. What
@@ -98,9 +100,10 @@ class FakeGptSovits:
     mood: how it answers /tts, see `_answer_tts`; moods: how it answers the next ones, one each, before
     `mood` again; seconds: how long it works on a call; unlocked: calls overlap, as streams do in the real
     one; api: `v2` or `old`; log: a dict for every call of /tts with its body, `arrived`, `started`, `ended`
-    (time.monotonic()), `pitch`, and `weights` (GPT, SoVITS) that spoke; ratios: the SoVITS weights that there are,
+    (time.monotonic()), `pitch`, `weights` (GPT, SoVITS) that spoke, and `prompt`: the language and the weights that the
+    reference's words were read with; ratios: the SoVITS weights that there are,
     and how much higher each speaks; gpts: the GPT weights that there are; switches: the paths that were to be
-    loaded, in order; configured: what its tts_infer.yaml has.
+    loaded, in order; configured: what its tts_infer.yaml has; original: what it had at first.
     """
 
     def __init__(self, port: int = 0, seconds: float = 0.0, version: str = "v2") -> None:
@@ -120,12 +123,15 @@ class FakeGptSovits:
         self.gpts = {"gpt-base", "gpt-anna", "gpt-ben"}
         self.ratios = {"sovits-base": 1.0, "sovits-anna": 1.25, "sovits-ben": 1.6}
         self.weights = ["gpt-base", "sovits-base"]
-        self.configured = list(self.weights)
+        self.original = tuple(self.weights)
+        self.configured = list(self.original)
+        self._named = list(self.original)  # what its configuration has in memory
         self.switches: list[str] = []
         self.switch_mood = "load"  # or `reset`, `hang`: how the next switches go
         self._woken = threading.Event()  # ends a hang
         self._loop = threading.Lock()  # the event loop, which everything needs
         self._prompt: dict[str, Any] = {"path": None, "pitch": 0.0}
+        self._words: tuple[str, tuple[str, ...]] = "", ()  # of the reference: the text, and how it was read
         self._sockets: list[socket.socket] = []
         fake = self
 
@@ -154,6 +160,24 @@ class FakeGptSovits:
     def wake(self) -> None:
         """Ends a `hang`."""
         self._woken.set()
+
+    def restart(self, *, recreated: bool = True) -> None:
+        """It ends and is started again at once: with the configuration that it had at first, or with what it has now,
+        where a file that is missing is its version's default."""
+        if recreated:
+            self.configured = list(self.original)
+        files: tuple[Any, ...] = self.gpts, self.ratios
+        self._named = [
+            path if path in known else base
+            for path, known, base in zip(self.configured, files, ("gpt-base", "sovits-base"), strict=True)
+        ]
+        self.weights[:] = self._named
+        self._prompt = {"path": None, "pitch": 0.0}
+        self._words = "", ()
+        for connection in self._sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._sockets.clear()
 
     def overlaps(self) -> int:
         """How many pairs of calls of /tts were in the server at the same time."""
@@ -185,13 +209,26 @@ class FakeGptSovits:
         return self._prompt["pitch"] * self.ratios[self.weights[1]] * (1.0 if matched else 0.5)
 
     def switch(self, kind: int, path: str) -> str:
-        """Loads GPT (0) or SoVITS (1) weights; what went wrong. Its configuration has the path in any case."""
+        """Loads GPT (0) or SoVITS (1) weights; what went wrong. The configuration is saved before GPT weights are
+        looked for, and after SoVITS weights were loaded, each time with both paths as they were asked for."""
         self.switches.append(path)
-        self.configured[kind] = path
+        self._named[kind] = path
+        if kind == 0:
+            self.configured = list(self._named)
         if path not in (self.gpts, self.ratios)[kind]:
             return f"[Errno 2] No such file or directory: '{path}'"
+        self.configured = list(self._named)
         self.weights[kind] = path
         return ""
+
+    def read_words(self, text: str, language: str) -> tuple[str, ...]:
+        """How the reference's words are read: anew only where their text is another one than last time."""
+        text = text.strip("\n")
+        if text and text[-1] not in "，。？！,.?!~:：—…":
+            text += "." if language == "en" else "。"
+        if text and text != self._words[0]:
+            self._words = text, (language, *self.weights)
+        return self._words[1] if text else ()
 
     def speech(self, body: dict[str, Any], share: float = 1.0) -> tuple[int, np.ndarray]:
         """Sample rate and int16 (n,) in the voice of whatever reference is set now; a second of silence for
@@ -224,10 +261,15 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server_of
 
     def setup(self) -> None:
-        self.fake.connections += 1
+        self.used = False
         self.fake._sockets.append(self.request)
-        self.timeout = self.fake.keep_alive_seconds
         super().setup()
+
+    def parse_request(self) -> bool:
+        self.fake.connections += not self.used
+        self.used = True
+        self.connection.settimeout(self.fake.keep_alive_seconds)
+        return super().parse_request()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Tests read `log` instead."""
@@ -309,6 +351,7 @@ class _Handler(BaseHTTPRequestHandler):
                 fake._woken.wait()
                 fake._woken.clear()
             fake.set_reference(body["ref_audio_path"])
+            call["prompt"] = fake.read_words(body.get("prompt_text", ""), body["prompt_lang"].lower())
             fake.work()
             # Whose reference is set by now is whose voice it is.
             rate, samples = fake.speech(body, 0.1 if mood == "short" else 1.0)
@@ -370,6 +413,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(422, {"detail": [detail]})
             case "server_error":
                 self._respond(500, "text/plain; charset=utf-8", b"Internal Server Error")
+            case "proxy 502" | "proxy 503" | "proxy 504":
+                self._respond(int(mood[-3:]), "text/html", b"<html>Bad Gateway</html>")
             case "redirect":
                 self._respond(307, "text/plain", b"", Location=self.fake.redirect_to)
             case "html":
@@ -415,6 +460,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
             case "reset":
                 self._hang_up(reset=True)
+            case "restart":
+                self.close_connection = True
+                self.fake.restart()
             case "not_http":
                 self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
                 self._hang_up()

@@ -25,6 +25,7 @@ from voiceproject.leases import lease as lease_module
 from voiceproject.leases.lease import UNKNOWN, Lease, Leases
 from voiceproject.leases.models import EngineLease, EngineTurn, EngineWaiter
 from voiceproject.leases.notifier import Notifier
+from voiceproject.leases.rows import LOADED_SECONDS
 from voiceproject.prepared import Update
 
 ONE, TWO = "http://one:9880", "http://two:9880"
@@ -494,10 +495,31 @@ def test_what_is_loaded_is_remembered_until_something_is_uncertain() -> None:
         assert lease.loaded == UNKNOWN
         lease.answered()
         lease.remember("anna")
-    EngineLease.objects.update(updated_at=Now() - timedelta(hours=1))  # it may have been restarted since
+    EngineLease.objects.update(loaded_at=Now() - timedelta(hours=1))
     with take(leases) as lease:
         assert lease.loaded == UNKNOWN
     assert EngineLease.objects.get().loaded == UNKNOWN
+
+
+def test_what_is_loaded_grows_old_from_its_switch_on_also_where_a_lease_is_handed_over() -> None:
+    leases = Leases([ONE])
+    with take(leases) as lease:
+        lease.remember("anna")
+    EngineLease.objects.update(loaded_at=Now() - timedelta(seconds=LOADED_SECONDS - 1))
+    first = take(leases)
+    assert first.loaded == "anna" and first.loaded_at == EngineLease.objects.get().loaded_at
+    later: list[tuple[str, object]] = []
+
+    def work() -> None:
+        with take(leases) as lease:
+            later.append((lease.loaded, lease.loaded_at))
+
+    thread = in_thread(work)
+    until(lambda: EngineWaiter.objects.count() == 1)
+    time.sleep(1.1)
+    first.release(needs_probe=False)
+    thread.join()
+    assert later == [(UNKNOWN, first.loaded_at)]
 
 
 def test_of_free_servers_the_one_of_the_lowest_rank_is_taken() -> None:

@@ -130,6 +130,51 @@ def test_a_name_in_the_file_that_is_no_setting_is_told(tmp_path: Path, name: str
     assert env.unknown() == [f"{name} in {tmp_path / '.env'} is not a setting; {advice}"]
 
 
+def test_what_the_first_service_of_this_kind_read_is_told_with_what_there_is_instead(tmp_path: Path) -> None:
+    dotenv = (
+        "JWT_SECRET_KEY=a\nSMTP_HOST=b\nCOVER_ASSET_ROOT=./cover_assets\nCOVER_ALLOWED_FORMATS=wav\n"
+        "ALLOWED_AUDIO_FORMATS=wav\nAPI_V1_PREFIX=/api/v1\nCELERY_TASK_ALWAYS_EAGER=false\nCELERY_WORKER_SOMETHING=1\n"
+    )
+    told = loaded(tmp_path, "UNKNOWN_NAMES", dotenv=dotenv)["UNKNOWN_NAMES"]
+    file = tmp_path / ".env"
+    assert [sentence.partition("; ")[0] for sentence in told] == [
+        f"JWT_SECRET_KEY, SMTP_HOST in {file}: no setting any more",
+        f"COVER_ASSET_ROOT in {file}: no setting any more",
+        f"COVER_ALLOWED_FORMATS, ALLOWED_AUDIO_FORMATS in {file}: no setting any more",
+        f"API_V1_PREFIX in {file}: no setting any more",
+        f"CELERY_TASK_ALWAYS_EAGER, CELERY_WORKER_SOMETHING in {file}: no setting any more",
+    ]
+    assert "API keys" in told[0] and "STORAGE_URL" in told[1] and "/api/v1" in told[3] and "worker" in told[4]
+
+
+def test_a_misspelt_name_is_told_where_it_comes_from_the_environment_too(tmp_path: Path) -> None:
+    others = {"COVER_LETTER": "x", "FRONTEND_URL": "http://x", "SMTP_HOST": "x", "HOSTNAME": "x"}
+    told = loaded(tmp_path, "UNKNOWN_NAMES", COVER_CONCURENCY="2", CELERY_BROKER_URL="redis://x", **others)
+    assert told["UNKNOWN_NAMES"] == [
+        "COVER_CONCURENCY in the environment is not a setting; did you mean COVER_CONCURRENCY?",
+        "CELERY_BROKER_URL in the environment: no setting any more; jobs are made by `manage.py worker`, as many at "
+        "once as COVER_CONCURRENCY and SYNTHESIS_CONCURRENCY say.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "engine", "name"),
+    [
+        ("sqlite+aiosqlite:////{folder}/./voice_clone.db", "sqlite3", "voice_clone.db"),
+        ("sqlite+pysqlite:////{folder}/a.db", "sqlite3", "/{folder}/a.db"),
+        ("postgresql+asyncpg://u:p%2Bq@db:5433/voice", "postgresql", "voice"),
+        ("postgres+psycopg2://u:p@db/voice", "postgresql", "voice"),
+    ],
+)
+def test_a_database_url_may_name_a_driver_of_sqlalchemy(tmp_path: Path, url: str, engine: str, name: str) -> None:
+    folder = str(tmp_path).strip("/")
+    shown = loaded(tmp_path, "DATABASES", DATABASE_URL=url.format(folder=folder))["DATABASES"]["default"]
+    assert shown["ENGINE"].rpartition(".")[2] == engine
+    assert shown["NAME"].endswith(name.format(folder=folder))
+    if "%2B" in url:
+        assert shown["PASSWORD"] == "p+q" and shown["PORT"] == 5433
+
+
 @pytest.mark.parametrize(
     "name",
     ["AWS_ACCESS_KEY_ID", "OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",

@@ -81,6 +81,7 @@ class Api:
 
 API = {
     "voice/synthesize": Api("synthesize", "POST"),
+    "history": Api("synthesize", "GET"),
     "voice/dialogue": Api("synthesize", "POST"),
     "voice/health": Api(None, "GET"),
     "voice/models": Api(None, "GET"),

@@ -227,7 +227,9 @@ WORDS = ("--lyrics", "\n".join(LINES))
     [
         ((), 13, "no lyrics were given, and without a recogniser nothing is known"),
         (("--lyrics", " [Chorus] \n"), 13, "no lyrics"),
-        (("--asr-model", "."), 13, "model.bin"),
+        (("--asr-model", "."), 2, "model.bin"),
+        ((*WORDS, "--asr-model", "."), 2, "model.bin"),
+        ((*WORDS, "--asr-model", "/nowhere"), 2, "/nowhere"),
         ((*WORDS, "--device", "cuda:7"), 8, "no CUDA device"),
         ((*WORDS, "--model-id", "nobody"), 10, "no model 'nobody'"),
         ((*WORDS, "--model-id", "anna"), 9, "SoVITS weights"),

@@ -116,6 +116,17 @@ def test_each_model_gives_voice_and_band_by_its_own_class(root, tmp_path, model,
     assert {path.name for path in tmp_path.iterdir()} == {"song.wav", "v.wav", "i.wav"}
 
 
+@pytest.mark.parametrize("seconds", [5, 15, 25, 35])
+@pytest.mark.parametrize("model", ["HP2_all_vocals", "VR-DeEchoNormal"])
+def test_bins_of_a_spectrum_that_the_engine_never_writes_are_silent(root, tmp_path, model, seconds):
+    song, voice, rest = make_song(seconds)
+    write(tmp_path, song)
+    result = separate(root, tmp_path, model)
+    assert result.returncode == 0, result.stderr
+    for name, wanted in (("v.wav", voice), ("i.wav", rest)):
+        assert np.sum((read(tmp_path / name) - wanted) ** 2) < 1e-3 * np.sum(wanted**2)
+
+
 def test_a_long_song_is_worked_at_by_the_minute_without_seams(root, tmp_path):
     song, voice, rest = make_song(120)
     write(tmp_path, song, subtype="PCM_16")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,9 @@ def test_weights_are_switched_for_each_request(server):
     same = speech.pitch(
         *samples_of(server.speak(reference_of(), seed=3, model_id="nobody", gpt_weights=gpt, sovits_weights=sovits))
     )
+    assert server.health()["loaded_model"] == f"{gpt}+{sovits}"
+    assert server.health()["loaded_weights"] == {"gpt": gpt, "sovits": sovits}
+    assert f"model={gpt}+{sovits} " in server.log()
     back = speech.pitch(*samples_of(server.speak(reference_of(), seed=3)))
     assert deep < 0.85 * usual and same == deep and back == usual
 
@@ -219,9 +223,15 @@ def test_health_names_models_to_whoever_has_the_token(server):
         "queue_length": 0,
         "models": ["default", "anna"],
         "loaded_model": report["loaded_model"],
+        "loaded_weights": report["loaded_weights"],
+        "started_at": report["started_at"],
+        "uptime_seconds": report["uptime_seconds"],
     }
+    since = datetime.now(timezone.utc) - datetime.fromisoformat(report["started_at"])  # noqa: UP017
+    assert since.total_seconds() == pytest.approx(report["uptime_seconds"], abs=5)
     stranger = server.health(headers={})
     assert (stranger["status"], stranger["models"], stranger["loaded_model"]) == ("ready", [], None)
+    assert stranger["loaded_weights"] is None
 
 
 @pytest.mark.parametrize(

@@ -401,6 +401,8 @@ def test_models_and_the_engines_state_are_told(api: APIClient, engine: FakeEngin
     ]  # fmt: skip
     state = api.get("/api/v1/voice/health").json()
     assert (state["engine"], state["available"], state["queue_length"]) == ("builtin", True, 0)
+    older = {"service": "voice-synthesis", "status": "healthy", "sovits_available": False}
+    assert older.items() <= state.items()
 
 
 def test_an_error_knows_its_status() -> None:

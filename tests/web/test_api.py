@@ -320,6 +320,7 @@ class TestHealth:
         assert body["engine"]["name"] == "builtin"
         assert set(body["checks"]) == {"database", "broker", "storage", "workers"}
         assert body["checks"]["database"] == "ok"
+        assert Client().get("/health").json()["uptime_seconds"] >= body["uptime_seconds"] >= 0
 
     def test_a_dead_engine_degrades_it(self, db: None, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engine, "health", lambda: EngineHealth("gptsovits", available=False, detail="refused"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from voiceproject.leases.models import EngineLease
-from voiceproject.leases.rows import give_back_lease
+from voiceproject.leases.rows import LOADED_SECONDS, UNKNOWN, give_back_lease
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,26 @@ class Lease:
     """The right to call one server. Used in a `with` block; left by an exception, the server is not trusted.
 
     server: its name; needs_probe: get an answer from it before the call, and then say `answered()`; loaded: which
-    weights were loaded there by us, empty if none ever were, UNKNOWN if they are not known any more.
+    weights were loaded there by us, empty if none ever were, UNKNOWN if they are not known any more; loaded_at: when,
+    by the database's clock; loaded_seconds: how long ago that was.
     """
 
-    def __init__(self, leases: _Leases, server: str, owner: str, needs_probe: bool, loaded: str = "") -> None:
+    def __init__(
+        self,
+        leases: _Leases,
+        server: str,
+        owner: str,
+        needs_probe: bool,
+        loaded: str = "",
+        loaded_at: datetime | None = None,
+        loaded_seconds: float = 0.0,
+    ) -> None:
         self.server = server
         self.owner = owner
         self.needs_probe = needs_probe
-        self.loaded = loaded
+        self.loaded_at = loaded_at
+        self._loaded = loaded
+        self._loaded_since = time.monotonic() - loaded_seconds
         self._leases = leases
         self._taken_at = time.monotonic()
         self._released = False
@@ -56,6 +68,14 @@ class Lease:
         self.release(needs_probe=self.needs_probe or error is not None)
 
     @property
+    def loaded(self) -> str:
+        return UNKNOWN if self._loaded and self.loaded_seconds > LOADED_SECONDS else self._loaded
+
+    @property
+    def loaded_seconds(self) -> float:
+        return time.monotonic() - self._loaded_since
+
+    @property
     def _mine(self) -> QuerySet[EngineLease]:
         return EngineLease.objects.filter(server=self.server, owner=self.owner)
 
@@ -67,8 +87,10 @@ class Lease:
 
     def remember(self, loaded: str) -> None:
         """Notes which weights are loaded now. UNKNOWN before they are switched: a switch may end half-way."""
-        self.loaded = loaded
-        self._mine.update(loaded=loaded, updated_at=Now())
+        self._loaded = loaded
+        self._loaded_since = time.monotonic()
+        self._mine.update(loaded=loaded, loaded_at=Now(), updated_at=Now())
+        self.loaded_at = self._mine.values_list("loaded_at", flat=True).first()
 
     def release(
         self, *, needs_probe: bool, set_aside: bool = False, unreachable: bool = False, used: bool = True

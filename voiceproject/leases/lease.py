@@ -342,7 +342,7 @@ class Leases:
                 return None
             if counts:
                 self._count_turn(want.tenant)
-        return Lease(self, row.server, owner, unsure, loaded)
+        return Lease(self, row.server, owner, unsure, loaded, row.loaded_at, row.loaded_seconds)
 
     def _leaves(self, place: int | None) -> bool:
         """Takes a waiter out of the line; if it stands there no more, the transaction is rolled back."""
@@ -377,7 +377,8 @@ class Leases:
                     if left:
                         self._count_turn(waiter.want.tenant)
                 if left:
-                    waiter.lease = Lease(self, lease.server, owner, False, lease.loaded)
+                    known = lease.loaded, lease.loaded_at, lease.loaded_seconds
+                    waiter.lease = Lease(self, lease.server, owner, False, *known)
                     self._give(place, waiter)
                     return True
         return False

@@ -17,6 +17,7 @@ class EngineLease(models.Model):
     set_aside_until = models.DateTimeField(null=True, help_text="A call failed there: not asked before this time")
     unreachable = models.BooleanField(default=False, help_text="At the last attempt nothing took the connection")
     loaded = models.TextField(blank=True, help_text="Weights that we loaded there; empty: none ever, ?: not known")
+    loaded_at = models.DateTimeField(null=True, help_text="When we loaded them")
     usual_seconds = models.FloatField(null=True, help_text="How long a call takes there, smoothed; empty: not measured")
     updated_at = models.DateTimeField(auto_now=True)
 

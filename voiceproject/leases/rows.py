@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from functools import cache
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from django.db.models.functions import Coalesce, Now
 from voiceproject.leases.models import EngineLease, EngineTurn
 from voiceproject.prepared import Slot, Update
 
-# What is loaded on a server is believed for so long: it may have been restarted since.
+# What we loaded on a server is believed for so long: whoever else can reach it may have loaded something else since.
 LOADED_SECONDS = 600.0
 UNKNOWN = "?"
 
@@ -28,8 +29,8 @@ class ServerRow(NamedTuple):
     set_aside_until: datetime | None
     unreachable: bool
     loaded: str
+    loaded_at: datetime | None
     usual_seconds: float | None
-    updated_at: datetime
     clock: datetime
     others_wait: bool
 
@@ -52,10 +53,14 @@ class ServerRow(NamedTuple):
         return self.needs_probe or bool(self.owner)
 
     @property
+    def loaded_seconds(self) -> float:
+        """How long ago the weights were loaded."""
+        return (self.clock - self.loaded_at).total_seconds() if self.loaded_at else math.inf
+
+    @property
     def believed_loaded(self) -> str:
-        """Which weights are loaded there; UNKNOWN where that was so long ago that it may have been restarted."""
-        old = self.loaded and (self.clock - self.updated_at).total_seconds() > LOADED_SECONDS
-        return UNKNOWN if old else self.loaded
+        """Which weights are loaded there; UNKNOWN where we loaded them too long ago."""
+        return UNKNOWN if self.loaded and self.loaded_seconds > LOADED_SECONDS else self.loaded
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +30,8 @@ from voiceproject.registry import registry
 
 log = logging.getLogger(__name__)
 
+STARTED = time.monotonic()  # Imported with the URLs, as a process starts.
+
 
 class EngineSerializer(serializers.Serializer):
     name = serializers.CharField()
@@ -49,6 +52,7 @@ class HealthSerializer(serializers.Serializer):
     version = serializers.CharField()
     engine = EngineSerializer()
     sovits_available = serializers.BooleanField()
+    uptime_seconds = serializers.FloatField(help_text="Since the process that answers has started")
     checks = ChecksSerializer()
 
 
@@ -87,6 +91,7 @@ class HealthView(APIView):
                 "detail": engine.detail,
             },
             "sovits_available": engine.name == "gptsovits" and engine.available,
+            "uptime_seconds": round(time.monotonic() - STARTED, 3),
             "checks": checks,
         }
         return Response(body, status=503 if state == "unhealthy" else 200)

@@ -319,7 +319,10 @@ class ModelListSerializer(serializers.Serializer):
 
 
 class EngineStateSerializer(serializers.Serializer):
+    service = serializers.CharField(help_text="Always `voice-synthesis`")
+    status = serializers.ChoiceField(("healthy", "unhealthy"), help_text="`healthy` where the engine is available")
     engine = serializers.CharField()
+    sovits_available = serializers.BooleanField(help_text="Whether the engine is GPT-SoVITS, and available")
     available = serializers.BooleanField()
     latency_ms = serializers.FloatField(allow_null=True)
     detail = serializers.CharField()

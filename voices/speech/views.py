@@ -437,7 +437,10 @@ class EngineStateView(BodyLimitMixin, APIView):
         mean = recent.aggregate(mean=Avg("engine_seconds"))["mean"] or 0.0
         return Response(
             {
+                "service": "voice-synthesis",
+                "status": "healthy" if health.available else "unhealthy",
                 "engine": engine.name,
+                "sovits_available": engine.name == "gptsovits" and health.available,
                 "available": health.available,
                 "latency_ms": health.latency_ms,
                 "detail": health.detail,

@@ -97,7 +97,8 @@ class Cover:
         return _runtimes[key]
 
     def words_from(self) -> tuple[list[str], Recogniser | None]:
-        """(the lines of the lyrics, the recogniser). Raises ScriptError (13) where there is neither."""
+        """(the lines of the lyrics, the recogniser). Raises ScriptError: 13 where there is neither; 2, 13 where a
+        recogniser is named and cannot be had, whatever the lyrics."""
         arguments = self.arguments
         lines = lyrics.lines_of(arguments.lyrics)
         if arguments.lyrics and not lines:
@@ -113,8 +114,8 @@ class Cover:
                 _recognisers[key] = lyrics.Recogniser(folder, arguments.device, self.is_half)
             return lines, _recognisers[key]
         except ScriptError as error:
-            if not lines or error.exit_code != script_io.NO_LYRICS:
-                if error.exit_code == script_io.NO_LYRICS:
+            if not lines or arguments.asr_model or error.exit_code != script_io.NO_LYRICS:
+                if error.exit_code == script_io.NO_LYRICS and not lines:
                     raise ScriptError(
                         script_io.NO_LYRICS, f"no lyrics were given, and without a recogniser nothing is known: {error}"
                     ) from error

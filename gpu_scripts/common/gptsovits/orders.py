@@ -51,6 +51,11 @@ class Order:
     gpt_weights: str
     sovits_weights: str
 
+    @property
+    def model(self) -> str:
+        """What names its weights: explicit ones win over `model_id`."""
+        return f"{self.gpt_weights}+{self.sovits_weights}" if self.sovits_weights else self.model_id
+
 
 def parse(form: Any, root: Path) -> Order:
     """Checks the parts of a form. Raises Refusal (400, 422)."""

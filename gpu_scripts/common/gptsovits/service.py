@@ -7,9 +7,11 @@ import contextlib
 import hmac
 import logging
 import math
+import os
 import re
 import secrets
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ class Service:
         self._token = token
         self._max_waiting = max_waiting
         self._max_upload_bytes = max_upload_bytes
+        self._started = time.monotonic()
+        self._started_at = datetime.now(timezone.utc)  # noqa: UP017 (datetime.UTC is not there before Python 3.11)
         self._turn = asyncio.Lock()  # first come, first served
         self._waiting = 0
         self._seconds = 5.0  # of a synthesis, lately
@@ -87,7 +91,16 @@ class Service:
             "queue_length": self._waiting,
             "models": self._models if known else [],
             "loaded_model": self._loaded if known else None,
+            "loaded_weights": self._weights() if known else None,
+            "started_at": self._started_at.isoformat(timespec="milliseconds"),
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
         }
+
+    def _weights(self) -> dict[str, str] | None:
+        loaded = self._worker.runtime.loaded if self._worker.runtime else None
+        if loaded is None:
+            return None
+        return {"gpt": os.path.relpath(loaded.gpt, self._root), "sovits": os.path.relpath(loaded.sovits, self._root)}
 
     async def synthesize(self, request: Request, facts: dict[str, Any]) -> Response:
         """The answer to a request. facts: what its log line tells. Raises Refusal."""
@@ -107,7 +120,7 @@ class Service:
             await self._drain(request, length)
             raise
         order = await self._receive(request)
-        facts.update(model=order.model_id, characters=len(order.text), seed=order.seed)
+        facts.update(model=order.model, characters=len(order.text), seed=order.seed)
         await self._find(order)
         self._admit()
         async with self._my_turn(request):
@@ -123,7 +136,7 @@ class Service:
                 taken = time.monotonic() - began
                 self._seconds = 0.7 * self._seconds + 0.3 * taken
                 facts["seconds"] = round(taken, 3)
-            self._loaded = order.sovits_weights or order.model_id
+            self._loaded = order.model
         facts["audio_seconds"] = round(seconds, 3)
         return Response(audio, media_type="audio/wav", headers={"X-Seed": str(order.seed)})
 

@@ -79,12 +79,12 @@ def _of_word(word: str) -> int:
 def find_model(named: Path | None, project_root: Path) -> Path | None:
     """The folder of the recogniser: the one that is named, else the largest complete one where the engine keeps them.
 
-    Raises ScriptError (13) where the named one is not complete: the library would ask a hub for what is missing.
+    Raises ScriptError (2) where the named one is not complete: the library would ask a hub for what is missing.
     """
     if named is not None:
         missing = missing_files(named)
         if missing:
-            raise ScriptError(script_io.NO_LYRICS, f"the recogniser's folder {named} has no {', '.join(missing)}")
+            raise ScriptError(script_io.BAD_ARGUMENTS, f"the recogniser's folder {named} has no {', '.join(missing)}")
         return named
     kept = [p for p in (project_root / WHERE_THE_ENGINE_KEEPS_MODELS).glob("*whisper*") if not missing_files(p)]
     return max(kept, key=lambda p: (p / "model.bin").stat().st_size, default=None)

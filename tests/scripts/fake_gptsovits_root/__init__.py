@@ -6,7 +6,8 @@ Python needs the repository. What is odd about the original was read in its code
 folder captured at import; the configuration rewritten at each switch; a missing path or GPU replaced without an error;
 a reference kept by its path, whatever weights it was computed with, and its text by its letters, whatever language; a
 failure that yields a second of silence, loads both models again and only then raises; 16-bit samples that wrap round;
-prints of the text everywhere.
+prints of the text everywhere; spectra of the VR separators with a bin that nobody writes, so that what lay in memory is
+heard.
 
 It speaks with the built-in engine's English base voice, as loud as the reference, in the voice of the SoVITS weights
 that the reference was computed with: {"voice": "heart"|"joe", "pitch": how much higher}. A seed gives the same audio.

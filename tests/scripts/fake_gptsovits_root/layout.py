@@ -51,7 +51,17 @@ _MODULES = {
         from lib.lib_v5 import spec_utils  # importable only with tools/uvr5 on sys.path
         from tests.scripts.fake_gptsovits_root.separating import AudioPre, AudioPreDeEcho
     """,
-    "tools/uvr5/lib/lib_v5/spec_utils.py": "",
+    "tools/uvr5/lib/lib_v5/spec_utils.py": """
+        import numpy as np
+
+        def cmb_spectrogram_to_wave(spec_m):
+            bins = spec_m.shape[1]
+            dirt = [np.full((2, bins), 2.0 * bins, dtype=complex) for _ in range(3)]  # what others left in memory
+            del dirt
+            spec_s = np.ndarray(shape=(2, bins), dtype=complex)
+            spec_s[:, : bins - 1] = spec_m[:, : bins - 1]  # its last bin is written by nobody
+            return np.fft.irfft(spec_s)
+    """,
     "tools/uvr5/bsroformer.py": "from tests.scripts.fake_gptsovits_root.separating import Roformer_Loader",
     "tools/uvr5/mdxnet.py": "from tests.scripts.fake_gptsovits_root.separating import MDXNetDereverb",
     "tools/uvr5/webui.py": 'raise SystemExit("the page of the engine starts a server when it is imported")',

@@ -43,6 +43,13 @@ def _save(path: str, samples: np.ndarray) -> None:
             sf.write(path, (samples * 32768).astype(np.int32).astype(np.int16), 44100)
 
 
+def _through_spectra(samples: np.ndarray) -> np.ndarray:
+    """(n, 2) -> (n, 2): by the root's own spec_utils, as the VR models have it."""
+    from lib.lib_v5 import spec_utils  # type: ignore[import-not-found]
+
+    return np.asarray(spec_utils.cmb_spectrogram_to_wave(np.fft.rfft(samples.T)).T)
+
+
 class AudioPre:
     vocal_first = False
 
@@ -61,7 +68,7 @@ class AudioPre:
         format: str = "flac",
         is_hp3: bool = False,
     ) -> None:
-        voice, rest = _separated(music_file)
+        voice, rest = map(_through_spectra, _separated(music_file))
         if "HP3" in self.model_path and not is_hp3:
             voice, rest = rest, voice  # that model gives the other part, and the caller has to know
         elif is_hp3 and "HP3" not in self.model_path:

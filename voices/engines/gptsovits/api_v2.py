@@ -1,6 +1,7 @@
 """GPT-SoVITS's own `api_v2.py`.
 
-It reads the reference from its own disk and remembers it by its path alone, has no `/health`, answers nothing while it
+It reads the reference from its own disk and remembers it by its path alone, and its words by their letters alone; it
+has no `/health`, answers nothing while it
 works, switches weights for everybody, and reports a failed synthesis as a 200 with a second of silence.
 """
 
@@ -18,7 +19,8 @@ import numpy as np
 from django.utils.translation import gettext_noop as _  # for the console, which translates it
 from numpy.typing import NDArray
 
-from voiceproject.errors import EngineError
+from voiceproject.errors import EngineError, EngineUnavailable
+from voices.engines.gptsovits.languages import LANGUAGES
 from voices.engines.gptsovits.protocol import (
     MAX_ANSWER_BYTES,
     MAX_PROBE_BYTES,
@@ -30,12 +32,13 @@ from voices.engines.gptsovits.protocol import (
     weights_key,
 )
 from voices.engines.gptsovits.references import Excerpt, still_there, store_reference
-from voices.engines.gptsovits.servers import Server
+from voices.engines.gptsovits.servers import Answer, CallFailed, Server
 from voices.engines.interface import Model
 
 log = logging.getLogger(__name__)
 
 KEPT_NAMES = 1000
+UNKNOWN_TABLES = 251  # among so many, weights of an unknown version are taken to have a table of their own
 
 
 class ApiV2:
@@ -78,18 +81,19 @@ class ApiV2:
             answer = server.request("GET", f"{path}?weights_path={quote(weights, safe='')}", deadline, MAX_PROBE_BYTES)
             if answer.status != 200:
                 log.error(
-                    "%s could not load %s for the model %r; it keeps the old weights, but has written this path into "
-                    "its tts_infer.yaml and will start with it: %s",
+                    "%s could not load %s for the model %r. It keeps its old weights until it is restarted: by now its "
+                    "tts_infer.yaml may have this path, and where the file is missing it starts with its version's "
+                    "default. It said: %s",
                     server.name, weights, model.id, log_excerpt(answer),
                 )  # fmt: skip
-                raise EngineError()
+                raise _failure(answer)
 
     def speak(self, server: Server, utterance: Utterance, deadline: float) -> tuple[NDArray[np.float32], int]:
         payload = {
             "text": utterance.text,
             "text_lang": utterance.language,
             "ref_audio_path": utterance.reference,
-            "prompt_text": utterance.transcript,
+            "prompt_text": _prompt_text(utterance),
             "prompt_lang": utterance.prompt_language,
             "temperature": utterance.temperature,
             "speed_factor": utterance.speed,
@@ -105,7 +109,7 @@ class ApiV2:
         if answer.status != 200:
             excerpt = log_excerpt(answer, (utterance.text, utterance.transcript))
             log.error("%s answered %d: %s", server.name, answer.status, excerpt)
-            raise EngineError()
+            raise _failure(answer)
         return speech_or_log(server, answer)
 
     def fence(self, server: Server, until: float) -> None:
@@ -126,3 +130,27 @@ class ApiV2:
         elif "/" in paths:
             found = _("this is GPT-SoVITS's older api.py, which is not supported: run its api_v2.py")
         return False, report[1], found
+
+
+def _prompt_text(utterance: Utterance) -> str:
+    """The words of the reference as the server is to read them.
+
+    It keeps how it has read them, in the language and with the symbols of the weights of then, for as long as the text
+    is the same. So each language and symbol table has a text of its own. Spaces before it change nothing of what is
+    read: whatever their number, it makes one of them first.
+    """
+    if not utterance.transcript:
+        return ""
+    version = utterance.model.version if utterance.model else ""
+    table = int(version != "v1")  # v1 has its own, all others share one
+    if not version:
+        table = 2 + int(hashlib.sha256(weights_key(utterance.model).encode()).hexdigest(), 16) % UNKNOWN_TABLES
+    languages = sorted(LANGUAGES)
+    return " " * (1 + languages.index(utterance.prompt_language) + len(languages) * table) + utterance.transcript
+
+
+def _failure(answer: Answer) -> Exception:
+    """api_v2.py has no such status: a proxy before it could not reach it, or did not wait for it."""
+    if answer.status in (502, 503, 504):
+        return CallFailed(EngineUnavailable(), unsettled=True)
+    return EngineError()

@@ -123,4 +123,4 @@ class GptSovitsEngine:
 
     def close(self) -> None:
         """Ends what goes on behind the requests."""
-        self._fleet.leases.close()
+        self._fleet.close()

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from django.utils.translation import gettext_noop
@@ -30,8 +31,10 @@ class Lease(Protocol):
 
     server: str
     needs_probe: bool
-    loaded: str
+    loaded_at: datetime | None
 
+    @property
+    def loaded(self) -> str: ...
     def __enter__(self) -> Lease: ...
     def __exit__(self, *error: Any) -> None: ...
     def answered(self) -> None: ...
@@ -95,6 +98,12 @@ class Fleet:
         return [
             name for name in self.servers if self.pinned.get(name) == model_id or (name not in self.pinned and can_load)
         ]
+
+    def close(self) -> None:
+        """Ends what goes on behind the requests."""
+        self.leases.close()
+        for server in self.servers.values():
+            server.close()
 
     def health(self, name: str) -> EngineHealth:
         """Asks all servers at once how they are, except those that work for us and could not answer."""

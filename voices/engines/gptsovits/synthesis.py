@@ -157,8 +157,7 @@ class GptSovitsSynthesis(Iterator[Piece]):
                         self._fence(server, wait_until if alone else time.monotonic() + OTHER_PROBE_SECONDS)
                         lease.answered()
                     self._admitted = True
-                    self._load(server, lease)
-                    return self._call(server, utterance)
+                    return self._say(server, lease, utterance)
                 except CallFailed as failure:
                     set_aside = failure.unreachable or failure.refused or (failure.unsettled and not alone)
                     in_doubt = failure.unsettled or failure.unreachable or lease.needs_probe
@@ -192,8 +191,18 @@ class GptSovitsSynthesis(Iterator[Piece]):
                 error = EngineTimeout()
             raise CallFailed(error, unsettled=True) from failure
 
+    def _say(self, server: Server, lease: Lease, utterance: Utterance) -> Piece:
+        self._load(server, lease)
+        try:
+            return self._call(server, utterance)
+        except CallFailed as failure:
+            if not failure.restarted:
+                raise
+        self._load(server, lease)
+        return self._call(server, utterance)
+
     def _load(self, server: Server, lease: Lease) -> None:
-        """Brings the model's weights onto the server, where it keeps what it was last given."""
+        """Brings the model's weights onto the server, where it keeps what it was last given until it is restarted."""
         fleet = self._fleet
         if not fleet.protocol.switches or server.name in fleet.pinned:
             return
@@ -207,8 +216,9 @@ class GptSovitsSynthesis(Iterator[Piece]):
                 )
                 raise PublicError("not_configured", "The default model of the speech engine is not known any more.")
             return
-        if lease.loaded == key or self._model is None:
+        if self._model is None or (lease.loaded == key and server.remembers(lease.loaded_at)):
             return
+        server.watch(lease.loaded_at, self._deadline)
         lease.remember(UNKNOWN_WEIGHTS)  # so that whoever comes after an end half-way knows
         fleet.protocol.load(server, self._model, min(self._deadline, time.monotonic() + SWITCH_SECONDS))
         lease.remember(key)
