@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from voices.text.words.addresses import say_addresses
-from voices.text.words.numbers import ENGLISH_DIGITS, MAX_DIGITS, cardinal, ordinal, roman, spoken_digits, year
+from voices.text.words.numbers import MAX_DIGITS, cardinal, ordinal, roman, spoken_digits, year
+from voices.text.words.say_as import said_as
 from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, rule, terms, words
 
 _N = rf"(?:{NUMBER})"
@@ -66,11 +67,8 @@ _MONTH_NAMES = tuple(dict.fromkeys(MONTHS.values()))
 def _date(y: str | None, month: int, day: int, whole: str) -> str:
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return whole
-    return f"{_MONTH_NAMES[month - 1]} {ordinal(day)}" + (f", {year(_full_year(y))}" if y else "")
-
-
-def _full_year(text: str) -> int:
-    return int(text) if len(text) > 2 else int(text) + (1900 if int(text) > 40 else 2000)
+    full = int(y or 0) + (0 if len(y or "") != 2 else 1900 if int(y or 0) > 40 else 2000)
+    return f"{_MONTH_NAMES[month - 1]} {ordinal(day)}" + (f", {year(full)}" if y else "")
 
 
 def _slashed(m: re.Match[str]) -> str:
@@ -93,32 +91,22 @@ def _day_month(m: re.Match[str]) -> str:
     return said + (f" {year(int(m[4]))}" if m[4] else "")
 
 
-def _half(text: str | None) -> str:
-    return f" {text[0].upper()} M" if text else ""
-
-
-def _clock(hours: str, minutes: str | None, seconds: str | None, half: str | None, whole: str) -> str:
-    if int(hours) > 24 or int(minutes or 0) > 59 or int(seconds or 0) > 59:
-        return whole
-    said = cardinal(int(hours))
-    if minutes and int(minutes):
-        said += (" oh " if int(minutes) < 10 else " ") + cardinal(int(minutes))
-    elif minutes and not half and not seconds:
-        said += " o'clock"
-    return said + (f" and {cardinal(int(seconds))} seconds" if seconds else "") + _half(half)
-
-
 def _stop(m: re.Match[str]) -> str:
     """The full stop of an abbreviation, where it ends the sentence too."""
     return "." if m[0].endswith(".") and not m.string[m.end() :].strip("\"'”’) ") else ""
 
 
 def _time(m: re.Match[str]) -> str:
-    return _clock(m[1], m[2], m[3], m[4], m[0]) + _stop(m)
-
-
-def _hour(m: re.Match[str]) -> str:
-    return _clock(m[1], None, None, m[2], m[0]) + _stop(m)
+    hours, minutes, seconds, half = m.groups()
+    if int(hours) > 24 or int(minutes or 0) > 59 or int(seconds or 0) > 59:
+        return m[0]
+    said = cardinal(int(hours))
+    if minutes and int(minutes):
+        said += (" oh " if int(minutes) < 10 else " ") + cardinal(int(minutes))
+    elif minutes and not half and not seconds:
+        said += " o'clock"
+    said += f" and {cardinal(int(seconds))} seconds" if seconds else ""
+    return said + (f" {half[0].upper()} M" if half else "") + _stop(m)
 
 
 # --- codes -----------------------------------------------------------------------------------------------------------
@@ -165,17 +153,11 @@ def _money(amount: str, big: str | None, names: Sequence[str]) -> str:
     return f"{number(amount)} {_plural(amount, (one, many))}"
 
 
-def _money_before(m: re.Match[str]) -> str:
-    minus = "minus " if m["minus"] else ""
-    if m["to"]:
-        low, names = m["amount"], MONEY[m["sign"]]
-        return f"{number(low)} to {_money(m['to'], m['big'], names)}"
-    return minus + _money(m["amount"], m["big"], MONEY[m["sign"]])
-
-
-def _money_after(m: re.Match[str]) -> str:
-    amount = re.sub(r",(?=\d{2}$)", ".", m["amount"])
-    return ("minus " if m["minus"] else "") + _money(amount, m["big"], MONEY[m["sign"]])
+def _paid(m: re.Match[str]) -> str:
+    """With the sign on either side."""
+    to = m.groupdict().get("to")
+    said = _money(to or re.sub(r",(?=\d{2}$)", ".", m["amount"]), m["big"], MONEY[m["sign"]])
+    return ("minus " if m["minus"] else "") + (f"{number(m['amount'])} to {said}" if to else said)
 
 
 _PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
@@ -245,11 +227,6 @@ def _signed(text: str) -> str:
     return f"minus {number(text[1:])}" if text[0] in "-−" else number(text)
 
 
-def _degrees(m: re.Match[str]) -> str:
-    scale = {"C": " Celsius", "F": " Fahrenheit", "": ""}[m[2] or ""]
-    return f"{_signed(m[1])} {_plural(m[1], ('degree', 'degrees'))}{scale}"
-
-
 def _power(m: re.Match[str]) -> str:
     exponent = m[2]
     if exponent in ("2", "3"):
@@ -261,14 +238,10 @@ def _power(m: re.Match[str]) -> str:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def _roman_cued(m: re.Match[str]) -> str:
-    return f"{m[1]} {cardinal(roman(m[2]))}"
-
-
-def _roman_small(m: re.Match[str]) -> str:
-    """`Scene ii`."""
-    well_formed = re.fullmatch(ROMAN, m[2].upper())
-    return f"{m[1]} {cardinal(roman(m[2].upper()))}" if well_formed else m[0]
+def _roman_numbered(m: re.Match[str]) -> str:
+    """`Part IX`, `Scene ii`."""
+    numeral = m[2].upper()
+    return f"{m[1]} {cardinal(roman(numeral))}" if re.fullmatch(ROMAN, numeral) else m[0]
 
 
 def _roman_named(m: re.Match[str]) -> str:
@@ -333,10 +306,6 @@ def _calm(text: str) -> str:
     return "".join(out) + text[position:]
 
 
-def _abbreviation(m: re.Match[str]) -> str:
-    return ABBREVIATIONS[m[1].lower()]
-
-
 def _initials(m: re.Match[str]) -> str:
     """`U.S.` is `U S`; its full stop stays where it ends the sentence."""
     return " ".join(m[0].replace(".", "")) + _stop(m)
@@ -345,17 +314,13 @@ def _initials(m: re.Match[str]) -> str:
 _QUARTERS = {"N": "North", "E": "East", "S": "South", "W": "West"}
 
 
-def _characters(text: str) -> str:
-    return " ".join(ENGLISH_DIGITS[int(char)] if char.isdecimal() else char.upper() for char in text)
-
-
 _MARKS = {".": " dot ", "-": " dash ", "_": " underscore ", "+": " plus ", ":": " colon "}
 _RULES: list[Rule] = [
     rule(r"(?<!\S)@(?=\w)", "at "),
     rule(r"(?<![\w&])#(?=\d)", "number "),
     rule(r"(?<![\w&])#(?=[^\W\d_])", "hashtag "),
     rule(r"(?<=\w)_+(?=\w)", " "),
-    rule(r"(?<!\w)0x([0-9A-Fa-f]{1,16})(?!\w)", lambda m: f"zero x {_characters(m[1])}"),
+    rule(r"(?<!\w)0x([0-9A-Fa-f]{1,16})(?!\w)", lambda m: "zero x " + said_as("characters", m[1], "en")),
     rule(r"(?<=[\dkKmMbBn])-(?=[$€£¥]\s?\d)", " to "),
     # Addresses of houses.
     rule(r"(?<=\d )([NESW])\.(?= [A-Z\d])", lambda m: _QUARTERS[m[1]]),
@@ -383,15 +348,18 @@ _RULES: list[Rule] = [
     ),
     rule(r"(?<![\d:.])(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\s?([ap]\.m\.|[ap]m\b))?(?![\d:])", _time, _I),
     rule(r"(?<![\d:.])(\d{1,2})\.(\d{2})()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
-    rule(r"(?<![\d:.,])(\d{1,2})\s?([ap]\.m\.|[ap]m\b)", _hour, _I),
+    rule(r"(?<![\d:.,])(\d{1,2})()()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
     # Codes.
     rule(r"(?<![\w.])(v(?:er(?:sion)?)?\.?\s?)?(\d{1,6}(?:\.\d{1,6}){2,8})(?![\w.]*\w)", _dotted, _I),
-    rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){1,6}(?!\w)", _grouped),
-    rule(r"(?<![\w.-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])", _grouped),
-    rule(r"(?<![\w.-])\d{3}-\d{4}(?![\w-])", _grouped),
-    rule(r"\(0\d{1,4}\)[ -]?\d{3,4}(?:[ -]\d{3,4})?(?![\w-])", _grouped),
-    rule(r"(?<![\w.-])0\d{2,4}[ -]\d{3,4}(?:[ -]\d{3,4})?(?![\w-])", _grouped),
-    rule(r"(?<![\w.-])\d{1,6}(?:-\d{1,7}){2,5}(?![\w-])", _grouped),
+    rule(
+        r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){1,6}(?!\w)"
+        r"|(?<![\w.-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])"
+        r"|(?<![\w.-])\d{3}-\d{4}(?![\w-])"
+        r"|\(0\d{1,4}\)[ -]?\d{3,4}(?:[ -]\d{3,4})?(?![\w-])"
+        r"|(?<![\w.-])0\d{2,4}[ -]\d{3,4}(?:[ -]\d{3,4})?(?![\w-])"
+        r"|(?<![\w.-])\d{1,6}(?:-\d{1,7}){2,5}(?![\w-])",
+        _grouped,
+    ),
     rule(
         rf"\b({_CUES})\b((?:\.|:|,)?(?: (?:code|number|no\.?|nr\.?|is|was|in|are|now|of|the|my|your))*:? ?#?)"
         r"((?:\b[A-Z]{1,3}[ -]?)?)(\d{3,12}(?:-\d{2,8})?)(?![\w%°]|[.,]\d| (?:dollars|euros|people))",
@@ -405,12 +373,12 @@ _RULES: list[Rule] = [
     rule(
         rf"(?P<minus>(?<![\w)])[-−])?(?P<sign>{_SIGN}|(?<![A-Za-z])(?:{_CODE})(?=\s?\d))\s?(?P<amount>{_N})"
         rf"(?:{_DASH}(?P=sign)?(?P<to>{_N}))?(?:\s?(?P<big>{_BIG}))?",
-        _money_before,
+        _paid,
     ),
     rule(
         rf"(?P<minus>(?<![\w)])[-−])?(?P<amount>\d+,\d\d(?!\d)|{_N})(?:\s?(?P<big>{_BIG}))?\s?"
         rf"(?P<sign>{_SIGN}|(?:{_CODE})\b)(?!\s?\d)",
-        _money_after,
+        _paid,
     ),
     # Measures and fractions.
     rule(r"(?<=\d)\s?([x×])\s?(?=\d)", _by_or_times),
@@ -420,11 +388,6 @@ _RULES: list[Rule] = [
     rule(rf"(?<![\w.])((?:{_N})){_DASH}(?=(?:{_N})(?![\d-])(?!-\d)(?!\s?=))", r"\1 to "),
     rule(r"\b24/7\b", "twenty four seven"),
     rule(rf"(?<![\d/.,])(?:(\d+)[ -])?(\d{{1,4}})/(\d{{1,4}})(?![\d/])(?: ({_FRACTIONED})(?![\w^/]))?", _fraction),
-    rule(r"(?<![A-Za-z\d])([-−]?\d*\.?\d+)\s?(?:°|º)\s?([CF])?(?![A-Za-z])", _degrees),
-    rule(
-        r"(?<![A-Za-z\d])([-−]?\d*\.?\d+)\s?([℃℉])",
-        lambda m: f"{_signed(m[1])} degrees {'Celsius' if m[2] == '℃' else 'Fahrenheit'}",
-    ),
     rule(rf"(?<![\w.])([-−]?{_N})([ -]?)({_UNIT})(\^[23])?(?:/({_UNIT})(\^[23])?)?(?![\w^]|\.[A-Z])", _measure),
     rule(r"(?<=\d)\"(?=[\s,.;)-]|$)", _inches),
     rule(r"\bCO2\b", "C O 2"),
@@ -446,8 +409,7 @@ _RULES: list[Rule] = [
     rule(alternatives(SIGNS), lambda m: f" {SIGNS[m[0]]} "),
     rule(alternatives([*GREEK, *map(str.upper, GREEK)]), lambda m: f" {GREEK[m[0].lower()]} "),
     # Capitals.
-    rule(rf"\b({_NUMBERED})\.? ({ROMAN})\b(?![.'’]\w)", _roman_cued, 0),
-    rule(rf"\b({_NUMBERED}) ([ivxl]{{1,6}})\b(?=[\s,.;:)]|$)", _roman_small),
+    rule(rf"\b({_NUMBERED})\.? ({ROMAN}\b(?![.'’]\w)|[ivxl]{{1,6}}\b(?=[\s,.;:)]|$))", _roman_numbered),
     rule(rf"\b({ROMAN})(?= [Cc]entur(?:y|ies)\b)", lambda m: ordinal(roman(m[1]))),
     rule(rf"\b([A-Z][a-z]+) ({ROMAN})\b(?![.'’]\w|-\w)", _roman_named),
     rule(
@@ -456,10 +418,13 @@ _RULES: list[Rule] = [
     ),
     # Abbreviations.
     rule(rf"\b({alternatives(TITLES)})\.\s?(?=[A-Z\d]|and )", lambda m: TITLES[m[1]] + " "),
-    rule(rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s?[\d(]|\s[a-z]|[,:])", _abbreviation, _I),
-    rule(rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s[A-Z])", _abbreviation, _I),
+    rule(
+        rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s?[\d(]|\s[a-zA-Z]|[,:])",
+        lambda m: ABBREVIATIONS[m[1].lower()],
+        _I,
+    ),
     rule(r"\b[Nn]os?\.\s?(?=(?:[A-Z]{1,4}-?)?\d)", "number "),
-    rule(rf"(?<![\w.])({alternatives(words('last'))})\.(?=\s*$)", lambda m: f"{_abbreviation(m)}.", _I),
+    rule(rf"(?<![\w.])({alternatives(words('last'))})\.(?=\s*$)", lambda m: f"{ABBREVIATIONS[m[1].lower()]}.", _I),
     rule(r"\b(?:[A-Za-z]\.){2,}", _initials),
     # What numbers are left.
     rule(r"\b(\d{1,3}(?:,\d{3})*|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(_plain(m[1])))),

@@ -137,7 +137,7 @@ class Han:
         unit = alternatives(self.units)
         return [
             rule(r"(?<![A-Za-z])(AC|DC)(?=\d)", r"\1 "),
-            rule(rf"(?<![\w)）])[-−]\s?(?=\.?\d)", self.called["minus"]),
+            rule(r"(?<![\w)）])[-−]\s?(?=\.?\d)", self.called["minus"]),
             rule(r"(\d+)/(?=\d+\s?(?:Hz|mmHg))", rf"\1{self.called['slash']}"),
             rule(r"(?<![\d/.])(?:(\d+)\s)?(\d{1,4})/(\d{1,4})(?![\d/])", fraction),
             rule(rf"(?<![A-Za-z\d.])({N})\s?({unit})(\^[23])?(?:/({unit})(\^[23])?)?(?![A-Za-z\d^])", measure),

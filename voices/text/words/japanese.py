@@ -13,19 +13,9 @@ from voices.text.words import numbers
 from voices.text.words.addresses import say_addresses
 from voices.text.words.han import Han, N
 from voices.text.words.say_as import JAPANESE_DIGITS
-from voices.text.words.terms import NUMBER, Rule, rule
+from voices.text.words.terms import NUMBER, Rule, alternatives, rule, terms
 
-_TITLES = {"Dr": "ドクター", "Mr": "ミスター", "Mrs": "ミセス", "Ms": "ミズ"}
-LETTERS = dict(
-    zip(
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-        str.split(
-            "エー ビー シー ディー イー エフ ジー エイチ アイ ジェー ケー エル エム エヌ オー ピー キュー "
-            "アール エス ティー ユー ブイ ダブリュー エックス ワイ ゼット"
-        ),
-        strict=True,
-    )
-)
+LETTERS, _TITLES = terms("letter", "ja"), terms("title", "ja")
 _CUES = (
     "暗証番号|郵便番号|認証コード|確認コード|認証番号|会員番号|社員番号|学籍番号|受験番号|予約番号|注文番号|口座番号|電話番号|携帯番号|製造番号|"
     "番号|コード|パスワード|便名|電話|携帯|内線|ダイヤル|部屋|下[0-9一二三四五六七八九]桁|末尾|ナンバー|品番|型番|電話は"
@@ -37,8 +27,8 @@ def _digits(text: str) -> str:
 
 
 _HAN = Han(
-    "ja", numbers.japanese, _digits, str, r"\s?[-–—~]\s?", minus="マイナス", to="から", ratio="対", joint="の",
-    dot="テン", hour="時", oh="", whole="と", of="分の", power="{}の{}乗", per="毎", divided="わる", less="マイナス", least="3",
+    "ja", numbers.japanese, _digits, str, r"\s?[-–—~]\s?", minus="マイナス", to="から", ratio="対",
+    joint="の", dot="テン", hour="時", oh="", whole="と", of="分の", power="{}の{}乗", per="毎", divided="わる", less="マイナス", least="3",
     slash="スラッシュ", hex="ゼロエックス", dotted="numbers",
 )  # fmt: skip
 number, GREEK, _D = _HAN.number, _HAN.greek, _HAN.dash
@@ -98,7 +88,7 @@ _RULES: list[Rule] = [
     rule(r"(?<=\d)([A-Z])(?![A-Za-z])", lambda m: LETTERS[m[1]]),
     *_HAN.remaining(_J),
     rule(r"#(?=\d)|(?<![A-Za-z])[Nn]o\.?\s?(?=\d)", "ナンバー"),
-    rule(r"(?<![A-Za-z])(Dr|Mr|Mrs|Ms)(?:\.\s?|\s)(?=[一-龥ァ-ヶ])", lambda m: _TITLES[m[1]]),
+    rule(rf"(?<![A-Za-z])({alternatives(_TITLES)})(?:\.\s?|\s)(?=[一-龥ァ-ヶ])", lambda m: _TITLES[m[1]]),
     rule(r"(?<=日)[(（]([月火水木金土日])[)）]", r"、\1曜日、"),
     rule(r"(?<![A-Za-z])[vV]er\.?\s?(?=\d)", "バージョン"),
     rule(r"(?<![A-Za-z])vol\.?\s?(?=\d)", "ボリューム", _I),
