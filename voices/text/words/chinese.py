@@ -14,17 +14,14 @@ from voices.text.words import numbers
 from voices.text.words.addresses import say_addresses
 from voices.text.words.han import Han, N
 from voices.text.words.numbers import han_digits
-from voices.text.words.terms import NUMBER, ROMAN, Rule, rule
+from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, applied, rule, words
 
 # What is counted, so that two of it are 两.
 _MEASURES = (
     "个只本位名张条件次年天周分秒点块元岁倍种层间座台辆颗棵杯瓶碗双对把家户口斤公里米"
     "吨升万亿半匹头份句段篇支枚艘架套毛角欧美英勺盘碟盒袋罐桶串束朵片粒滴根节堂场笔门"
 )
-_CUES = (
-    "邮政编码|邮编|验证码|校验码|识别码|提取码|激活码|兑换码|密码|口令|尾号|拨打|致电|呼叫|电话|手机|座机|热线|传真|房间|房号|航班|车次|列车|工号|"
-    "PIN|QQ|学号|编号|单号|订单|卡号|账号|帐号|证号|代码|区号|分机|身份证|车牌|波音|空客|型号|门牌|座位|批号|货号|代号|拨|客服|专线|报警|急救"
-)
+_CUES = alternatives(words("cue zh"))
 _H = r"\u4e00-\u9fff"
 
 
@@ -61,19 +58,11 @@ def _two_digit_year(m: re.Match[str]) -> str:
     return han_digits(text)
 
 
-def _first_digits(m: re.Match[str]) -> str:
-    return han_digits(m[1])
-
-
-def _all_digits(m: re.Match[str]) -> str:
-    return _HAN.groups(m[0])
-
-
 _MARKS = {".": "点", "-": "杠", "_": "下划线", "+": "加"}
 _RULES: list[Rule] = [
     *_HAN.dates(year=han_digits),
     rule(r"(?<![\d/.])(1[0-2]|[1-9])/([12]?\d|3[01])(?=[是（(日号起至到前后])", r"\1月\2日"),
-    rule(rf"(?<!\d)(\d{{4}})(?={_D}\d{{4}}年)", _first_digits),
+    rule(rf"(?<!\d)(\d{{4}})(?={_D}\d{{4}}年)", _HAN.first_digits),
     rule(r"(?<![\d.])(\d0)(?=年代)", lambda m: "零零" if m[1] == "00" else number(m[1])),
     rule(r"(?<![\d.])(\d{4}|\d{2}(?<=[0-9]{2}))(?=年(?![级前后以内间多来之]))", _two_digit_year),
     rule(
@@ -83,22 +72,23 @@ _RULES: list[Rule] = [
     rule(r"(公元前|西元前)(\d+)(?=年)", lambda m: m[1] + numbers.chinese(int(m[2]))),
     rule(rf"(?<=[{_H}])[-–—](?=[{_H}])", "到"),
     rule(r"(?<!\d)((?:19|20)\d\d)[-–—~](?=(?:19|20)\d\d(?!\d))", lambda m: f"{han_digits(m[1])}到"),
-    rule(r"(?<=到)(?:19|20)\d\d(?!\d|[元个人万])|(?<=《)\d{4}(?=》)", _all_digits),
-    rule(r"(?<!\d)(\d[05])(?=后(?![天年来面]))", _first_digits),
+    rule(r"(?<=到)(?:19|20)\d\d(?!\d|[元个人万])|(?<=《)\d{4}(?=》)", _HAN.all_digits),
+    rule(r"(?<!\d)(\d[05])(?=后(?![天年来面]))", _HAN.first_digits),
     # Codes.
-    rule(r"(?<![\d.])\+?\d{1,4}(?:-\d{1,8}){2,5}(?!\d)|(?<![\d.])0\d{2,3}[- ]\d{7,8}(?!\d)", _all_digits),
-    rule(r"(?<![\d.])\+\d{1,3}(?:[ -]?\d{2,11}){1,4}(?!\d)", _all_digits),
+    rule(r"(?<![\d.])\+?\d{1,4}(?:-\d{1,8}){2,5}(?!\d)|(?<![\d.])0\d{2,3}[- ]\d{7,8}(?!\d)", _HAN.all_digits),
+    rule(r"(?<![\d.])\+\d{1,3}(?:[ -]?\d{2,11}){1,4}(?!\d)", _HAN.all_digits),
     *_HAN.codes(
         _CUES,
         between=r"(?:号码|号|码|群|是|为|了|请|：|:|电话|房间|热线|\s){0,4}",
         before="[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼]?",
         not_before="[个次人元块天小分年月米公岁%]",
     ),
-    rule(r"(?<![\d.,])(?:1[3-9]\d{9}|0\d+|\d{17}(?=[Xx]))(?![\d.]*\d)", _all_digits),
-    rule(r"(?<![\dA-Za-z.])(\d{3,4})(?=房间?(?!间)|号房|室(?!温)|航班|次列车|号楼\d)", _first_digits),
+    rule(r"(?<![\d.,])(?:1[3-9]\d{9}|0\d+|\d{17}(?=[Xx]))(?![\d.]*\d)", _HAN.all_digits),
+    rule(r"(?<![\dA-Za-z.])(\d{3,4})(?=房间?(?!间)|号房|室(?!温)|航班|次列车|号楼\d)", _HAN.first_digits),
     rule(r"([GDCKTZYL])(\d{1,4})(?=次)", lambda m: m[1] + han_digits(m[2])),
     rule(
-        r"(?<![\d.])(110|119|120|122|114|12345|12306|10086|10010|10000)(?=电话|热线|报警|急救|客服|平台)", _first_digits
+        r"(?<![\d.])(110|119|120|122|114|12345|12306|10086|10010|10000)(?=电话|热线|报警|急救|客服|平台)",
+        _HAN.first_digits,
     ),
     *_HAN.sums(),
     # Measures, fractions, per cent.
@@ -136,10 +126,7 @@ _RULES: list[Rule] = [
 
 def spell_out(text: str) -> str:
     """As `normalize`, in the script that it is written in: for Cantonese."""
-    text = say_addresses(text, _MARKS, "at", "斜杠")
-    for pattern, said in _RULES:
-        text = pattern.sub(said, text)
-    return text.strip()
+    return applied(_RULES, say_addresses(text, _MARKS, "at", "斜杠")).strip()
 
 
 def normalize(text: str) -> str:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from voices.text.words.addresses import say_addresses
 from voices.text.words.numbers import MAX_DIGITS, cardinal, ordinal, roman, spoken_digits, year
 from voices.text.words.say_as import said_as
-from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, rule, terms, words
+from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, applied, rule, terms, words
 
 _N = rf"(?:{NUMBER})"
 _I = re.IGNORECASE
@@ -31,12 +31,7 @@ _CODE = alternatives(filter(str.isalpha, MONEY))
 _BIG = r"hundred|thousand|million|billion|trillion|[kKmMbB]n?\b"
 _BIGS = {"k": "thousand", "m": "million", "b": "billion", "mn": "million", "bn": "billion"}
 _DASH = r"\s?[-–—~]\s?"
-_CUES = (
-    r"PIN|OTP|ZIP(?: code)?|code|password|passcode|room|flight|gate|dial|call|ring|text|phone|tel|telephone|fax|mobile|"
-    r"cell|extension|ext|agent|account|acct|card|ending in|ends in|order|invoice|ticket|tracking|reference|ref|serial|"
-    r"SSN|ISBN|IBAN|license|licence|passport|suite|bus|channel|route|highway|interstate|boeing|airbus|model|patent|"
-    r"confirmation|booking|policy|locker|voucher|coupon|postcode|area code"
-)
+_CUES = alternatives(words("cue").values())
 _CALLED = {"call", "ring", "dial", "text"}  # of these only short and long numbers are codes: "call 20 people"
 
 
@@ -58,8 +53,6 @@ def number(text: str) -> str:
 def _plural(amount: str, names: Sequence[str]) -> str:
     return names[0] if _plain(amount) == "1" else names[1]
 
-
-# --- dates and times -------------------------------------------------------------------------------------------------
 
 _MONTH_NAMES = tuple(dict.fromkeys(MONTHS.values()))
 
@@ -109,9 +102,6 @@ def _time(m: re.Match[str]) -> str:
     return said + (f" {half[0].upper()} M" if half else "") + _stop(m)
 
 
-# --- codes -----------------------------------------------------------------------------------------------------------
-
-
 def _grouped(m: re.Match[str]) -> str:
     """A telephone or identity number, group by group."""
     digits = re.findall(r"\d+", m[0])
@@ -134,9 +124,6 @@ def _dotted(m: re.Match[str]) -> str:
     if len(parts) == 4 and not m[1] and all(int(part) < 256 for part in parts if len(part) < 4):
         return " dot ".join(map(spoken_digits, parts))
     return called + " dot ".join(cardinal(int(part)) if len(part) < 7 else spoken_digits(part) for part in parts)
-
-
-# --- sums, fractions, measures ---------------------------------------------------------------------------------------
 
 
 def _money(amount: str, big: str | None, names: Sequence[str]) -> str:
@@ -233,9 +220,6 @@ def _power(m: re.Match[str]) -> str:
         return f"{m[1]} {'squared' if exponent == '2' else 'cubed'} "
     minus = "minus " if exponent.startswith("-") else ""
     return f"{m[1]} to the power of {minus}{cardinal(int(exponent.lstrip('+-')))} "
-
-
-# --- words -----------------------------------------------------------------------------------------------------------
 
 
 def _roman_numbered(m: re.Match[str]) -> str:
@@ -443,7 +427,4 @@ _RULES: list[Rule] = [
 
 def normalize(text: str) -> str:
     """The sentence in words; may come back empty."""
-    text = say_addresses(text, _MARKS, "at", "slash")
-    for pattern, said in _RULES:
-        text = pattern.sub(said, text)
-    return _calm(text).strip()
+    return _calm(applied(_RULES, say_addresses(text, _MARKS, "at", "slash"))).strip()

@@ -44,6 +44,12 @@ class Han:
     def to(self, m: re.Match[str]) -> str:
         return "至" if "至" in m[0] else self.called["to"]
 
+    def first_digits(self, m: re.Match[str]) -> str:
+        return self.digits(m[1])
+
+    def all_digits(self, m: re.Match[str]) -> str:
+        return self.groups(m[0])
+
     def groups(self, text: str) -> str:
         """A telephone or identity number, group by group."""
         return self.called["joint"].join(map(self.digits, re.findall(r"\d+", text)))

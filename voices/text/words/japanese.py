@@ -13,13 +13,10 @@ from voices.text.words import numbers
 from voices.text.words.addresses import say_addresses
 from voices.text.words.han import Han, N
 from voices.text.words.say_as import JAPANESE_DIGITS
-from voices.text.words.terms import NUMBER, Rule, alternatives, rule, terms
+from voices.text.words.terms import NUMBER, Rule, alternatives, applied, rule, terms, words
 
 LETTERS, _TITLES = terms("letter", "ja"), terms("title", "ja")
-_CUES = (
-    "暗証番号|郵便番号|認証コード|確認コード|認証番号|会員番号|社員番号|学籍番号|受験番号|予約番号|注文番号|口座番号|電話番号|携帯番号|製造番号|"
-    "番号|コード|パスワード|便名|電話|携帯|内線|ダイヤル|部屋|下[0-9一二三四五六七八九]桁|末尾|ナンバー|品番|型番|電話は"
-)
+_CUES = alternatives(words("cue ja")) + "|下[0-9一二三四五六七八九]桁"
 
 
 def _digits(text: str) -> str:
@@ -27,9 +24,9 @@ def _digits(text: str) -> str:
 
 
 _HAN = Han(
-    "ja", numbers.japanese, _digits, str, r"\s?[-–—~]\s?", minus="マイナス", to="から", ratio="対",
-    joint="の", dot="テン", hour="時", oh="", whole="と", of="分の", power="{}の{}乗", per="毎", divided="わる", less="マイナス", least="3",
-    slash="スラッシュ", hex="ゼロエックス", dotted="numbers",
+    "ja", numbers.japanese, _digits, str, r"\s?[-–—~]\s?", minus="マイナス", to="から", ratio="対", joint="の",
+    dot="テン", hour="時", oh="", whole="と", of="分の", power="{}の{}乗", per="毎", divided="わる", least="3",
+    less="マイナス", slash="スラッシュ", hex="ゼロエックス", dotted="numbers",
 )  # fmt: skip
 number, GREEK, _D = _HAN.number, _HAN.greek, _HAN.dash
 # A letter behind a number names something ("5A").
@@ -40,10 +37,6 @@ def _minutes(m: re.Match[str]) -> str:
     tens, _, ones = ("零一二三四五六七八九".find(part) if part else 0 for part in m.groups())
     minutes = (tens or 1) * 10 + ones if m[2] else ones
     return f" {numbers.japanese(minutes)}" if m[0] and minutes and (m[2] or not m[1]) else m[0]
-
-
-def _all_digits(m: re.Match[str]) -> str:
-    return _HAN.groups(m[0])
 
 
 def _month_day(m: re.Match[str]) -> str:
@@ -67,7 +60,7 @@ _RULES: list[Rule] = [
         r"(?<![\d.-])\+?\d{1,5}(?:-\d{1,8}){2,5}(?![\d-])|(?<![\d.])0\d{1,4}[- ]\d{3,8}(?:[- ]\d{3,4})?(?!\d)"
         r"|(?<![\d.,-])0\d+(?![\d.]*\d)|(?<![\dA-Za-z.])\d{3,4}(?=号室)"
         r"|(?<![\d.])(?:110|119|117|118|104|171|188|189)(?=番(?:に|へ|通報|する|を|で))",
-        _all_digits,
+        _HAN.all_digits,
     ),
     *_HAN.sums(),
     # Ranges and measures.
@@ -104,17 +97,14 @@ _RULES: list[Rule] = [
 _FOOD = (
     "料理|カレー|ラーメン|食べ|食事|もの|物|味|ソース|スープ|麺|キムチ|鍋|豆腐|お?菓子|タレ|お?酒|唐辛子|わさび|胡椒"
 )
-_TASTES = (
-    (re.compile(f"辛(?=[いくさ]{{1,2}}(?:{_FOOD}))"), "から"),
-    (re.compile(f"({_FOOD})([はがもの]?(?:とても|すごく|少し|かなり)?)辛(?=[いくすか])"), r"\1\2から"),
-)
+# Of food; else the analysis takes つらい.
+_TASTES: list[Rule] = [
+    rule(f"辛(?=[いくさ]{{1,2}}(?:{_FOOD}))", "から"),
+    rule(f"({_FOOD})([はがもの]?(?:とても|すごく|少し|かなり)?)辛(?=[いくすか])", r"\1\2から"),
+]
 
 
 def normalize(text: str) -> str:
     """The sentence with nothing but kanji, kana, Latin words and punctuation; may come back empty."""
     text = say_addresses(text, _MARKS, "アットマーク", "スラッシュ")
-    for pattern, said in _RULES:
-        text = pattern.sub(said, text)
-    for pattern, said in _TASTES:  # of food; else the analysis takes つらい
-        text = pattern.sub(said, text)
-    return text.strip()
+    return applied(_TASTES, applied(_RULES, text)).strip()

@@ -51,10 +51,6 @@ def _ordinal(text: str, language: str) -> str:
     return "第" + numbers.japanese(number) if language == "ja" else numbers.ordinal(number)
 
 
-def _as_written(text: str, language: str) -> str:
-    return text
-
-
 SAID_AS: dict[str, Callable[[str, str], str]] = {
     "characters": _characters,
     "spell-out": _characters,
@@ -65,7 +61,7 @@ SAID_AS: dict[str, Callable[[str, str], str]] = {
     "number": _cardinal,
     "ordinal": _ordinal,
     # The normalisers know these by their shape.
-    **dict.fromkeys(("currency", "date", "fraction", "time", "unit"), _as_written),
+    **dict.fromkeys(("currency", "date", "fraction", "time", "unit"), lambda text, language: text),
 }
 
 

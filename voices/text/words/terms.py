@@ -1,4 +1,4 @@
-"""Tables of words: terms.tsv has what signs are called in each language, english.tsv what the rules of English know."""
+"""Tables of words: terms.tsv has what signs are called in each language, words.tsv what the rules know."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def rule(pattern: str, said: Said, flags: int = 0) -> Rule:
     return re.compile(pattern, flags), said
 
 
+def applied(rules: Iterable[Rule], text: str) -> str:
+    for pattern, said in rules:
+        text = pattern.sub(said, text)
+    return text
+
+
 def alternatives(words: Iterable[str]) -> str:
     """A pattern of any of them, the longest first."""
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
@@ -29,7 +35,7 @@ def _rows(name: str) -> list[list[str]]:
 
 
 _TERMS = _rows("terms.tsv")
-_WORDS = _rows("english.tsv")
+_WORDS = _rows("words.tsv")
 
 
 def terms(kind: str, language: str) -> dict[str, str]:
