@@ -227,7 +227,8 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool, lexicons: 
             reference = references[speaker]
             checked = {"text": turn["text"], "language": turn["language"], "model": fields["model"]}
             lexicon = found_in(turn["text"], versions[speaker])
-            for warning in check_text(checked, reference.transcript or "", reference.language, lexicon):
+            reading, told = check_text(checked, reference.transcript or "", reference.language, lexicon, early=early)
+            for warning in told:
                 warnings.append({**warning, "message": f"Turn {number + 1}: {warning['message']}"})
         pause = turn.get("pause_seconds")
         stored = {
@@ -245,7 +246,8 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool, lexicons: 
             "lexicon": lexicon.as_json(),
         }
         kept.append(stored)
-        lines.append(line_of(stored, reference, fields["model_id"], fields["model"], str(tenant.pk), early=early))
+        line = stored, reference, fields["model_id"], fields["model"], str(tenant.pk)
+        lines.append(line_of(*line, early=early, reading=reading))
     job = Synthesis(
         tenant=tenant,
         api_key=key,
