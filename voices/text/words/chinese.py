@@ -61,6 +61,7 @@ def _two_digit_year(m: re.Match[str]) -> str:
 _MARKS = {".": "点", "-": "杠", "_": "下划线", "+": "加"}
 _RULES: list[Rule] = [
     *_HAN.dates(year=han_digits),
+    rule(r"(?<=比分)(\d{1,3})-(?=\d)", r"\1比"),
     rule(r"(?<![\d/.])(1[0-2]|[1-9])/([12]?\d|3[01])(?=[是（(日号起至到前后])", r"\1月\2日"),
     rule(rf"(?<!\d)(\d{{4}})(?={_D}\d{{4}}年)", _HAN.first_digits),
     rule(r"(?<![\d.])(\d0)(?=年代)", lambda m: "零零" if m[1] == "00" else number(m[1])),
@@ -108,6 +109,7 @@ _RULES: list[Rule] = [
     rule(rf"({N})\s?%", lambda m: f"百分之{number(m[1])}"),
     rule(rf"({N})\s?‰", lambda m: f"千分之{number(m[1])}"),
     *_HAN.measures(),
+    rule(rf"(?<=[{_H}])/(?=[天日年月周时分秒人次])", "每"),
     *_HAN.remaining(rf"{_H}》"),
     rule(
         rf"(?<![A-Za-z0-9])(?![IVXLCDM](?![IVXLCDM]))({ROMAN})(?=[期型世级章部卷类代])",

@@ -393,7 +393,7 @@ _RULES: list[Rule] = [
     rule(alternatives(SIGNS), lambda m: f" {SIGNS[m[0]]} "),
     rule(alternatives([*GREEK, *map(str.upper, GREEK)]), lambda m: f" {GREEK[m[0].lower()]} "),
     # Capitals.
-    rule(rf"\b({_NUMBERED})\.? ({ROMAN}\b(?![.'’]\w)|[ivxl]{{1,6}}\b(?=[\s,.;:)]|$))", _roman_numbered),
+    rule(rf"\b({_NUMBERED})\.? ({ROMAN}\b(?![.'’]\w)|[ivxl]{{2,6}}\b(?![.'’]\w)|[ivx](?=[,.;:)]|$))", _roman_numbered),
     rule(rf"\b({ROMAN})(?= [Cc]entur(?:y|ies)\b)", lambda m: ordinal(roman(m[1]))),
     rule(rf"\b([A-Z][a-z]+) ({ROMAN})\b(?![.'’]\w|-\w)", _roman_named),
     rule(
