@@ -25,6 +25,7 @@ NASTY = {
     "abbreviations": "Dr. ", "initials": "U.S. ", "tags": "<b>x</b>", "open tags": "<b ", "zero width": "a\u200b",
     "stars": "*a", "links": "[a](", "entities": "&amp;", "addresses": "http://a.b/", "fractions": "½", "lines": "a\n",
     "breaks": "\n", "Han": "我", "kana": "あ~", "superscripts": "a⁴", "capitals": "AAAA ", "versions": "v1.1.1 ",
+    "compound units": "5 mg/", "sizes": "9x13-", "hexadecimals": "0xA ", "scores": "1-0 ",
     "money": "$1 ", "dates": "Oct 3 ", "prose": "The quick brown fox jumps over the lazy dog. ",
 }  # fmt: skip
 

@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+from elevenlabs import PronunciationDictionaryVersionLocator as Locator
 from elevenlabs.client import ElevenLabs
 from elevenlabs.core.api_error import ApiError
+from elevenlabs.pronunciation_dictionaries import (
+    BodyAddAPronunciationDictionaryV1PronunciationDictionariesAddFromRulesPostRulesItem_Alias as Alias,
+)
 from elevenlabs.types import DialogueInput
 from rest_framework.test import APIClient
 
@@ -180,6 +184,41 @@ def test_a_cancel_ends_it_between_turns(api: APIClient, engine: Voices) -> None:
     assert len(engine.requests) < 20
 
 
+def test_lexicons_that_a_request_names_come_before_a_voices_in_all_turns(
+    api: APIClient, anna: Voice, engine: Voices, other: Tenant
+) -> None:
+    def lexicon(say: str) -> str:
+        entries = [{"word": "SQL", "say": say}, {"word": say, "say": f"the {say}"}]
+        answer = api.post("/api/v1/voice/lexicons", {"name": say, "entries": entries}, format="json")
+        return str(answer.json()["lexicon_id"])
+
+    first, second, of_anna = lexicon("first"), lexicon("second"), lexicon("hers")
+    api.patch(f"/api/v1/voice/voices/{anna.pk}", {"lexicon_id": of_anna}, format="json")
+    spoken = turns(("female", "SQL first."), (str(anna.pk), "SQL hers."), ("male", "Nothing."))
+    for named, says in (({}, "hers"), ({"lexicon_id": first}, "first"), ({"lexicon_ids": [second, first]}, "second")):
+        answer = api.post(URL, {"turns": spoken, **named}, format="json")
+        assert answer.status_code == 200, answer.content
+        kept = [request.lexicon.entries for request in engine.requests[-3:]]
+        assert kept[1][0].say == says
+        assert [entry.say for entry in kept[0]] == {"hers": [], "first": ["first", "the first"],
+                                                    "second": ["second", "first", "the first"]}[says]  # fmt: skip
+        assert not kept[2]
+    job = api.post(URL, {"turns": spoken, "lexicon_id": first}, format="json", headers={"Prefer": "respond-async"})
+    assert job.status_code == 202
+    assert api.delete(f"/api/v1/voice/lexicons/{first}").status_code == 204  # What it needs is its own.
+    tasks.run(Synthesis.claim("w", "h", 9, 9), threading.Event())
+    assert engine.requests[-3].lexicon.entries[0].say == "first"
+
+    refused = api.post(URL, {"turns": spoken, "lexicon_id": first}, format="json").json()
+    assert (refused["error"], list(refused["details"])) == ("not_found", ["lexicon_id"])
+    assert not refused["message"].startswith("turns")
+    wrong = api.post(URL, {"turns": spoken, "lexicon_id": "SQL", "lexicon_ids": [second] * 6}, format="json")
+    assert set(wrong.json()["details"]) == {"lexicon_id", "lexicon_ids"}
+    api.credentials(HTTP_X_API_KEY=other.secret)
+    theirs = api.post(URL, {"turns": spoken[:1], "lexicon_id": second}, format="json")
+    assert theirs.status_code == 404
+
+
 def test_what_is_wrong_is_told_of_its_turn(api: APIClient, anna: Voice, other: Tenant, settings: Any) -> None:
     def wrong(status: int = 400, **fields: Any) -> dict[str, Any]:
         body = {"turns": turns(("male", SAYS), ("female", ASKS)), **fields}
@@ -253,3 +292,20 @@ def test_elevenlabs_client_has_a_dialogue_spoken(client: ElevenLabs, anna: Voice
         b"".join(client.text_to_dialogue.convert(inputs=[DialogueInput(text=ASKS, voice_id="nobody")]))
     assert "inputs[0]" in str(refused.value.body)
     assert Synthesis.objects.count() == 4
+
+
+def test_elevenlabs_client_names_dictionaries_of_a_dialogue(client: ElevenLabs, engine: Voices) -> None:
+    dictionaries = client.pronunciation_dictionaries
+    made = dictionaries.create_from_rules(name="x", rules=[Alias(string_to_replace="door", alias="gate")])
+    dictionaries.rules.set(made.id, rules=[Alias(string_to_replace="door", alias="newer")])
+    inputs = [DialogueInput(text=ASKS, voice_id="alloy"), DialogueInput(text=SAYS, voice_id="echo")]
+    for version, says in ((made.version_id, "gate"), (None, "newer")):
+        locator = Locator(pronunciation_dictionary_id=made.id, version_id=version)
+        assert b"".join(client.text_to_dialogue.convert(inputs=inputs, pronunciation_dictionary_locators=[locator]))
+        asks, answers = (request.lexicon.entries for request in engine.requests[-2:])
+        assert [entry.say for entry in asks] == [says]
+        assert not answers
+    nothing = Locator(pronunciation_dictionary_id="nothing")
+    with pytest.raises(ApiError) as refused:
+        b"".join(client.text_to_dialogue.convert(inputs=inputs, pronunciation_dictionary_locators=[nothing]))
+    assert refused.value.status_code == 404

@@ -42,10 +42,10 @@ def references(language: str) -> list[Reference]:
     return rows
 
 
-def later_references() -> list[Reference]:
+def later_references(name: str = "later.tsv") -> list[Reference]:
     """Texts that were written after the code, to see how it reads what it was not made for."""
     rows = []
-    for line in (FOLDER / "later.tsv").read_text("utf-8").splitlines():
+    for line in (FOLDER / name).read_text("utf-8").splitlines():
         if not line.startswith("#"):
             language, kind, text, words = line.split("\t")
             rows.append(Reference(language, kind, text.replace("\\n", "\n"), tuple(words.split(" | "))))

@@ -74,6 +74,46 @@ def test_a_lexicon_comes_before_every_other_rule(text: str, words: list[str]) ->
     assert letters == plain
 
 
+BESIDE = Lexicon(
+    [
+        Entry("Henry", "Hen ree"),
+        Entry("Louis", "ˈlui", "ipa"),
+        Entry("World War", "the great war"),
+        Entry("Chapter", "Section"),
+        Entry("PIN", "pinn"),
+        Entry("flight", "ˈflaɪt", "ipa"),
+        Entry("James", "jaymes"),
+        Entry("May", "mae"),
+        Entry("kilos", "kilograms of it"),
+        Entry("two", "tu"),
+        Entry("房间", "fang2 jian1", "pinyin"),
+        Entry("尾号", "末尾"),
+        Entry("部屋", "へや", "kana"),
+        Entry("暗証番号", "ばんごう", "kana"),
+        Entry("エリザベス", "リズ"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Henry II met Louis XIV.", "Hen ree the second met /ˈlui/ the fourteenth."),
+        ("After World War II, Chapter IX.", "After the great war two, Section nine."),
+        ("My PIN 1234 and flight 305.", "My pinn one two three four and /ˈflaɪt/ three zero five."),
+        ("St. James was here on May 5.", "Saint jaymes was here on mae fifth."),
+        ("I have 2, or two.", "I have two, or tu."),
+        ("房间1208在二楼", "/fang2 jian1/一二零八在二楼"),
+        ("尾号8866", "末尾八八六六"),
+        ("部屋305です", "ヘヤサンゼロゴーです"),
+        ("暗証番号は1234です", "バンゴウはイチニーサンヨンです"),
+        ("エリザベスII世", "リズ二世"),
+    ],
+)
+def test_a_word_of_a_lexicon_still_says_how_its_neighbour_is_read(text: str, words: str) -> None:
+    assert shown(read(text, lexicon=BESIDE).sentences[0].words) == words
+
+
 def test_korean_particles_do_not_hide_a_word() -> None:
     spoken = ("en", "ko")
     assert [one.words for one in read("서울에서 왔다", spoken=spoken, lexicon=NAMES).sentences] == ["수도에서 왔다"]

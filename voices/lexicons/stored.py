@@ -42,18 +42,24 @@ _own = Select(
 
 
 def for_text(text: str, tenant: Any, named: Iterable[Named] = (), voice_lexicon: uuid.UUID | None = None) -> Any:
-    """The entries that a text has in it, as a voices.text.lexicon.Lexicon: those of lexicons that a request names come
-    first, then those of its voice's, then those of the tenant's default.
+    """What a text has in it of the lexicons that count, as a voices.text.lexicon.Lexicon. Raises as `counting` and
+    `found_in`."""
+    return found_in(text, counting(tenant, named, voice_lexicon))
 
-    Raises PublicError not_found for a lexicon that is not the tenant's, validation_error for markup.
-    """
+
+def counting(tenant: Any, named: Iterable[Named] = (), voice_lexicon: uuid.UUID | None = None) -> Iterable[uuid.UUID]:
+    """Versions of the lexicons that count: those that a request names come first, then its voice's, then the tenant's
+    default. Raises PublicError not_found for one that is not the tenant's."""
     versions = [_version(tenant, lexicon, version) for lexicon, version in named]
     if voice_lexicon is not None:
         versions += [version for _, version in _own(tenant=tenant.pk, pk=voice_lexicon)]
     versions += [version for _, version in _default(tenant=tenant.pk)]
-    if not versions:
-        return text_lexicon.Lexicon()
-    found = [compiled for version in dict.fromkeys(versions) if (compiled := _compiled(version)) is not None]
+    return dict.fromkeys(versions)
+
+
+def found_in(text: str, versions: Iterable[uuid.UUID]) -> Any:
+    """The entries that a text has in it, the first version's first. Raises PublicError validation_error for markup."""
+    found = [compiled for version in versions if (compiled := _compiled(version)) is not None]
     return reading.occurring(text, found)
 
 

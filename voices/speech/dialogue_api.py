@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ from voices.engines import configured
 from voices.engines.configured import check_language
 from voices.engines.interface import Reference
 from voices.keys.auth import credentials
-from voices.lexicons.stored import for_text
+from voices.lexicons.serializers import LexiconIdField, LexiconIdsField, named
+from voices.lexicons.stored import Named, counting, found_in
 from voices.library import selection
 from voices.library.models import Voice
 from voices.library.serializers import LanguageField
@@ -124,6 +126,8 @@ class DialogueSerializer(StrictSerializer):
     stream = serializers.BooleanField(
         default=False, help_text="true sends the audio as it is made, sentence by sentence; not as flac."
     )
+    lexicon_id = LexiconIdField(help_text="A lexicon of yours, by which words of all turns are said.")
+    lexicon_ids = LexiconIdsField(help_text="Several; what an earlier one has counts.")
     callback_url = CallbackURLField()
 
     def to_internal_value(self, data: Any) -> Any:
@@ -194,8 +198,9 @@ class Prepared:
     files: dict[str, FieldFile]
 
 
-def prepare(request: Request, fields: dict[str, Any], *, early: bool) -> Prepared:
-    """Nothing is written yet. fields: of a valid DialogueSerializer. Raises PublicError and ValidationError."""
+def prepare(request: Request, fields: dict[str, Any], *, early: bool, lexicons: Sequence[Named] = ()) -> Prepared:
+    """Nothing is written yet. fields: of a valid DialogueSerializer; lexicons: those that count before the ones that
+    these name. Raises PublicError and ValidationError."""
     tenant, key = credentials(request)
     turns = fields["turns"]
     # As one text: what is refused may begin in one turn and end in the next.
@@ -208,16 +213,19 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool) -> Prepare
     files: dict[str, FieldFile] = {}
     warnings: list[dict[str, str]] = []
     lines, kept = [], []
+    chosen = [*lexicons, *named(fields)]
+    versions: dict[str, Iterable[uuid.UUID]] = {}
     for number, turn in enumerate(turns):
         speaker = _speaker(turn)
+        if speaker not in versions:
+            of_voice = Voice.objects.filter(pk=turn.get("voice_id")).values_list("lexicon_id", flat=True).first()
+            versions[speaker] = counting(tenant, chosen, of_voice)
         with _in_turn(number):
             if speaker not in references:
                 references[speaker] = _reference(tenant, turn, files)
             reference = references[speaker]
             checked = {"text": turn["text"], "language": turn["language"], "model": fields["model"]}
-            voice_id = turn.get("voice_id")
-            of_voice = Voice.objects.filter(pk=voice_id).values_list("lexicon_id", flat=True).first()
-            lexicon = for_text(turn["text"], tenant, voice_lexicon=of_voice)
+            lexicon = found_in(turn["text"], versions[speaker])
             reading, told = check_text(checked, reference.transcript or "", reference.language, lexicon, early=early)
             for warning in told:
                 warnings.append({**warning, "message": f"Turn {number + 1}: {warning['message']}"})

@@ -52,6 +52,9 @@ class Entry:
         return self.language in ("", language) and language in SPOKEN_IN.get(self.alphabet, (language,))
 
 
+Match = tuple[int, int, Entry]  # where a word begins and ends
+
+
 class Lexicon:
     """Entries that can be looked up fast. Of two that match alike, the one that comes first counts."""
 
@@ -103,7 +106,7 @@ class Lexicon:
                         keys[key] = len(entries) == len(self._by_key[key])
         return [entry for entry in self.entries if entry in found]
 
-    def matches(self, text: str, language: str | None = None) -> Iterator[tuple[int, int, Entry]]:
+    def matches(self, text: str, language: str | None = None) -> Iterator[Match]:
         """Where words begin and end, from left to right, the longest at each place. language: None looks at no
         language."""
         exact, folded = _compared(text) if self.entries else ("", "")

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 from voiceproject.errors import PublicError
@@ -24,7 +25,7 @@ from voices.text.languages import (
     script_of,
     spoken_languages,
 )
-from voices.text.lexicon import Entry, Kept, Lexicon, StandIns, protected
+from voices.text.lexicon import Entry, Kept, Lexicon, Match, StandIns, protected
 from voices.text.markup import MarkupError, Pause, Run, parse, with_plain_tags
 from voices.text.pieces import fit
 from voices.text.pronunciation import RESPELLING, SPOKEN_IN, Pronounced, pronounced
@@ -180,25 +181,54 @@ class _Words:
         """What is said of a sentence, in several pieces where a lexicon has made it too long for one."""
         text = self.kept.without_phrases(sentence.text)
         names = StandIns(text)
-        applied = self._applied(text, sentence.language, names)
+        matches = [*self._lexicon.matches(text, sentence.language)]
         if not self._lexicon:
-            return [names.resolved(_normalized(applied, sentence.language))]
-        self._grown += len(applied)
+            return [names.resolved(_normalized(self._pronounced(text, sentence.language, names), sentence.language))]
+        grown = sum(len(entry.say) - (end - start) for start, end, entry in matches if entry.alphabet == RESPELLING)
+        length = len(text) + grown
+        self._grown += length
         if self._grown > MAX_GROWN:
             message = f"With the lexicon it has more than {MAX_GROWN} characters, which are not spoken at once."
             raise PublicError("validation_error", f"text: {message}", {"text": [message]})
         limit = DEFAULT_MAX_CHARS.get(sentence.language, DEFAULT_MAX_CHARS["en"])
+        if length <= 2 * limit and (words := self._in_context(text, matches, sentence.language, names)):
+            return [names.resolved(words)]
+        applied = self._applied(text, matches, sentence.language, names)
         pieces = [applied] if len(applied) <= 2 * limit else [piece.strip() for piece in fit(applied, limit)]
         return [names.resolved(_normalized(piece, sentence.language)) for piece in pieces]
 
-    def _applied(self, text: str, language: str, names: StandIns) -> str:
+    def _in_context(self, text: str, matches: Sequence[Match], language: str, names: StandIns) -> str:
+        """The sentence in words, in which the lexicon's words are replaced behind the rules, so that these know what
+        stands beside a number: the name of a king, `PIN`. Empty where the rules do not leave those words as they are.
+        """
+        found = [text[start:end] for start, end, _ in matches]
+        if not found or any(char.isdigit() for word in found for char in word):
+            return ""
+        pattern = _occurrences(frozenset(found))
+        if pattern.findall(text) != found:
+            return ""
+        words = _normalized(self._pronounced(text, language, names), language)
+        if pattern.findall(words) != found:
+            return ""
+        said = iter(matches)
+
+        def replaced(match: re.Match[str]) -> str:
+            _, _, entry = next(said)
+            return _normalized(self._said(entry, match[0], language, names), language)
+
+        return pattern.sub(replaced, words)
+
+    def _applied(self, text: str, matches: Sequence[Match], language: str, names: StandIns) -> str:
         out: list[str] = []
         position = 0
-        for start, end, entry in self._lexicon.matches(text, language):
+        for start, end, entry in matches:
             out += [text[position:start], self._said(entry, text[start:end], language, names)]
             position = end
-        applied = "".join(out) + text[position:]
-        return self.kept.restored(applied, lambda entry: self._letters_of(entry, language, names))
+        return self._pronounced("".join(out) + text[position:], language, names)
+
+    def _pronounced(self, text: str, language: str, names: StandIns) -> str:
+        """With names for what tags say in letters."""
+        return self.kept.restored(text, lambda entry: self._letters_of(entry, language, names))
 
     def _said(self, entry: Entry, word: str, language: str, names: StandIns) -> str:
         if entry.alphabet == RESPELLING:
@@ -230,6 +260,17 @@ def _language_name(sentence: Spoken) -> str:
     letter = next((char for char in sentence.text if script_of(char) == OTHER), None)
     name = unicodedata.name(letter, "") if letter else ""
     return f"the {name.split()[0].title()} alphabet" if name else "another alphabet"
+
+
+@lru_cache(maxsize=256)
+def _occurrences(words: frozenset[str]) -> re.Pattern[str]:
+    """What finds these words, the longest first; those that begin or end with a letter of ASCII, not within others."""
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile("|".join(
+        ("(?<![A-Za-z0-9])" if word[:1].isascii() else "") + re.escape(word)
+        + ("(?![A-Za-z0-9])" if word[-1:].isascii() else "")
+        for word in longest_first
+    ))  # fmt: skip
 
 
 def _normalized(text: str, language: str) -> str:

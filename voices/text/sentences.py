@@ -60,6 +60,7 @@ _STARTERS = frozenset(
     )
 )
 _WORD_BEFORE_DOT = re.compile(r"[^\W\d_](?:[^\W\d_]|\.(?=[^\W\d_])|['’](?=\w))*\Z")
+_NUMBERED = re.compile(r"(?:[A-Z]{1,4}-?)?\d")  # "No. 5", "no. KX-250"
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\Z")
 # A line break that ends a sentence: the line after it is blank, or an item of a list.
 _INITIALS_ALONE = re.compile(r"(?<![A-Za-z])(?:[A-Z]{1,5}|[a-z])(?![A-Za-z])")
@@ -108,7 +109,7 @@ def _dot_ends(text: str, dot: int, after: int, piece_start: int) -> bool:
     if word in ("sat", "sun") and following[0].isdigit():
         return False
     if word == "no":
-        return not following[0].isdigit()
+        return not _NUMBERED.match(following)
     if word in _ABBREVIATIONS or (_INITIALS.match(word) and word != "i"):
         if following[0].isdigit():
             return False  # "Oct. 3", "the U.S. 7th Fleet"
@@ -207,8 +208,8 @@ def _runs(sentence: str, languages: dict[str, str]) -> list[tuple[str, str]]:
     for atom in ATOM.finditer(sentence):
         # Numbers and addresses are in the language around them, whatever marks they have.
         scripts[atom.start() : atom.end()] = [DIGIT] * (atom.end() - atom.start())
-    if any(script in languages and script != OTHER for script in scripts):
-        # One Greek or Cyrillic letter in other text is a symbol ("5 μm"), not a word.
+    if any(script == DIGIT or (script in languages and script != OTHER) for script in scripts):
+        # One Greek or Cyrillic letter beside other text or numbers is a symbol ("5 μm"), not a word.
         padded = [NEUTRAL, *scripts, NEUTRAL]
         for index, script in enumerate(scripts):
             if script == OTHER and OTHER not in (padded[index], padded[index + 2]):

@@ -21,6 +21,7 @@ from voiceproject.media.formats import Output
 from voiceproject.web.api import TextField, client_gone
 from voices.compat.common import Reshaped, Transcoded, recode, streaming_response
 from voices.compat.elevenlabs.base import ALIGNMENT, AUDIO, AUDIO_HEADERS, OUTPUT_FORMAT, ElevenLabsView
+from voices.compat.elevenlabs.dictionaries import LocatorsField, located
 from voices.compat.elevenlabs.speech import VoiceSettingsSerializer, alignment, headers, own_fields
 from voices.compat.schema import NUMBER, TEXT, WHOLE, listed, shape
 from voices.keys.auth import credentials
@@ -48,6 +49,7 @@ class TextToDialogueSerializer(serializers.Serializer):
     language_code = serializers.CharField(required=False, allow_null=True, allow_blank=True, max_length=35)
     settings = VoiceSettingsSerializer(required=False, allow_null=True)
     seed = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=MAX_SEED)
+    pronunciation_dictionary_locators = LocatorsField()
 
 
 def dialogue_fields(tenant: Any, asked: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +108,9 @@ class TextToDialogueView(ElevenLabsView):
         serializer = TextToDialogueSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
-        prepared = dialogue_api.prepare(request, dialogue_fields(tenant, asked), early=self.streamed)
+        lexicons = located(asked.get("pronunciation_dictionary_locators"))
+        fields = dialogue_fields(tenant, asked)
+        prepared = dialogue_api.prepare(request, fields, early=self.streamed, lexicons=lexicons)
         dialogue_api.start(prepared)
         script = Script(prepared, [line["voice_id"] for line in asked["inputs"]])
         response = self._streamed(request, script, output) if self.streamed else self._whole(request, script, output)

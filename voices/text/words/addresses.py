@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 _TLD = "com|org|net|edu|gov|io|ai|co|info|dev|app|uk|us|de|fr|jp|cn|eu|ca|au|me|tv|xyz|tw|hk"
 _EMAIL = re.compile(
@@ -22,11 +21,13 @@ def say_addresses(text: str, marks: dict[str, str], at: str, slash: str) -> str:
 
     marks: what is said for the marks within a name; at, slash: for those signs.
     """
-    if "@" not in text and "." not in text:
+    if "@" not in text and "." not in text and "://" not in text:
         return text
 
     def named(part: str) -> str:
-        return "".join(marks.get(char, char) for char in re.sub(r"%[0-9A-Fa-f]{2}", " ", part))
+        part = re.sub(r"%[0-9A-Fa-f]{2}", " ", part)
+        part = re.sub(r"(?<![^.])\d{3,}(?=\.)", lambda m: " ".join(m[0]), part)  # a name such as 163.com
+        return "".join(marks.get(char, char) for char in part)
 
     def address(m: re.Match[str]) -> str:
         written = m[0].rstrip(".,;:!?\"')]>")
@@ -40,12 +41,3 @@ def say_addresses(text: str, marks: dict[str, str], at: str, slash: str) -> str:
 
     text = _EMAIL.sub(lambda m: f"{named(m[1])} {at} {named(m[2])}", text)
     return _URL.sub(address, text)
-
-
-Said = str | Callable[[re.Match[str]], str]
-Rule = tuple[re.Pattern[str], Said]
-
-
-def rule(pattern: str, said: Said, flags: int = 0) -> Rule:
-    """What is said for each match of a pattern."""
-    return re.compile(pattern, flags), said

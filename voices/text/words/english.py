@@ -7,41 +7,31 @@ whose characters are plain (voices.text.characters).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
-from voices.text.words.addresses import Rule, rule, say_addresses
-from voices.text.words.english_words import (
-    ABBREVIATIONS,
-    CURRENCIES,
-    MONEY,
-    MONTHS,
-    REGNAL,
-    ROMAN_CUES,
-    SHOUTED,
-    SIGNS,
-    TITLES,
-    UNITS,
-    WEEKDAYS,
-    alternatives,
-)
+from voices.text.words.addresses import say_addresses
 from voices.text.words.numbers import MAX_DIGITS, cardinal, ordinal, roman, spoken_digits, year
+from voices.text.words.say_as import said_as
+from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, applied, rule, terms, words
 
-NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|(?<!\w)\.\d+|\d+"
 _N = rf"(?:{NUMBER})"
+_I = re.IGNORECASE
+MONTHS, WEEKDAYS, TITLES, ABBREVIATIONS = map(words, ("month", "weekday", "title", "abbreviation"))
+REGNAL, SHOUTED, DOUBLES, SINGLES = map(words, ("regnal", "shouted", "double", "single"))
+MONEY = {sign: [*names.split(","), "", ""][:4] for sign, names in terms("money", "en").items()}
+UNITS = {sign: [*names.split(","), f"{names}s"][:2] for sign, names in terms("unit", "en").items()}
+SIGNS, GREEK = terms("sign", "en"), terms("greek", "en")
 _MONTH = alternatives(MONTHS)
+_NUMBERED = alternatives(words("numbered"))
 _UNIT = alternatives(UNITS)
-_SIGN = alternatives(MONEY)
-_CODE = alternatives(CURRENCIES)
+_FRACTIONED = alternatives(set(UNITS) - {"A", "in", "m", "s", "h", "t"})
+_SIGN = alternatives(sign for sign in MONEY if not sign.isalpha())
+_CODE = alternatives(filter(str.isalpha, MONEY))
 _BIG = r"hundred|thousand|million|billion|trillion|[kKmMbB]n?\b"
 _BIGS = {"k": "thousand", "m": "million", "b": "billion", "mn": "million", "bn": "billion"}
 _DASH = r"\s?[-–—~]\s?"
-_ROMAN = r"(?=[IVXLCDM]+\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?<=[IVXLCDM])"
-_CUES = (
-    r"PIN|OTP|ZIP(?: code)?|code|password|passcode|room|flight|gate|dial|call|ring|text|phone|tel|telephone|fax|mobile|"
-    r"cell|extension|ext|agent|account|acct|card|ending in|ends in|order|invoice|ticket|tracking|reference|ref|serial|"
-    r"SSN|ISBN|IBAN|license|licence|passport|suite|bus|channel|route|highway|interstate|boeing|airbus|model|patent|"
-    r"confirmation|booking|policy|locker|voucher|coupon|postcode|area code"
-)
+_CUES = alternatives(words("cue").values())
 _CALLED = {"call", "ring", "dial", "text"}  # of these only short and long numbers are codes: "call 20 people"
 
 
@@ -60,11 +50,9 @@ def number(text: str) -> str:
     return f"{said} point {spoken_digits(part)}" if dot else said
 
 
-def _plural(amount: str, names: tuple[str, str]) -> str:
+def _plural(amount: str, names: Sequence[str]) -> str:
     return names[0] if _plain(amount) == "1" else names[1]
 
-
-# --- dates and times -------------------------------------------------------------------------------------------------
 
 _MONTH_NAMES = tuple(dict.fromkeys(MONTHS.values()))
 
@@ -72,11 +60,8 @@ _MONTH_NAMES = tuple(dict.fromkeys(MONTHS.values()))
 def _date(y: str | None, month: int, day: int, whole: str) -> str:
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return whole
-    return f"{_MONTH_NAMES[month - 1]} {ordinal(day)}" + (f", {year(_full_year(y))}" if y else "")
-
-
-def _full_year(text: str) -> int:
-    return int(text) if len(text) > 2 else int(text) + (1900 if int(text) > 40 else 2000)
+    full = int(y or 0) + (0 if len(y or "") != 2 else 1900 if int(y or 0) > 40 else 2000)
+    return f"{_MONTH_NAMES[month - 1]} {ordinal(day)}" + (f", {year(full)}" if y else "")
 
 
 def _slashed(m: re.Match[str]) -> str:
@@ -99,35 +84,22 @@ def _day_month(m: re.Match[str]) -> str:
     return said + (f" {year(int(m[4]))}" if m[4] else "")
 
 
-def _half(text: str | None) -> str:
-    return f" {text[0].upper()} M" if text else ""
-
-
-def _clock(hours: str, minutes: str | None, seconds: str | None, half: str | None, whole: str) -> str:
-    if int(hours) > 24 or int(minutes or 0) > 59 or int(seconds or 0) > 59:
-        return whole
-    said = cardinal(int(hours))
-    if minutes and int(minutes):
-        said += (" oh " if int(minutes) < 10 else " ") + cardinal(int(minutes))
-    elif minutes and not half and not seconds:
-        said += " o'clock"
-    return said + (f" and {cardinal(int(seconds))} seconds" if seconds else "") + _half(half)
-
-
 def _stop(m: re.Match[str]) -> str:
     """The full stop of an abbreviation, where it ends the sentence too."""
     return "." if m[0].endswith(".") and not m.string[m.end() :].strip("\"'”’) ") else ""
 
 
 def _time(m: re.Match[str]) -> str:
-    return _clock(m[1], m[2], m[3], m[4], m[0]) + _stop(m)
-
-
-def _hour(m: re.Match[str]) -> str:
-    return _clock(m[1], None, None, m[2], m[0]) + _stop(m)
-
-
-# --- codes -----------------------------------------------------------------------------------------------------------
+    hours, minutes, seconds, half = m.groups()
+    if int(hours) > 24 or int(minutes or 0) > 59 or int(seconds or 0) > 59:
+        return m[0]
+    said = cardinal(int(hours))
+    if minutes and int(minutes):
+        said += (" oh " if int(minutes) < 10 else " ") + cardinal(int(minutes))
+    elif minutes and not half and not seconds:
+        said += " o'clock"
+    said += f" and {cardinal(int(seconds))} seconds" if seconds else ""
+    return said + (f" {half[0].upper()} M" if half else "") + _stop(m)
 
 
 def _grouped(m: re.Match[str]) -> str:
@@ -154,10 +126,7 @@ def _dotted(m: re.Match[str]) -> str:
     return called + " dot ".join(cardinal(int(part)) if len(part) < 7 else spoken_digits(part) for part in parts)
 
 
-# --- sums, fractions, measures ---------------------------------------------------------------------------------------
-
-
-def _money(amount: str, big: str | None, names: tuple[str, str, str, str]) -> str:
+def _money(amount: str, big: str | None, names: Sequence[str]) -> str:
     one, many, cent, cents = names
     if big:
         return f"{number(amount)} {_BIGS.get(big.lower().strip(), big.lower())} {many}"
@@ -171,21 +140,11 @@ def _money(amount: str, big: str | None, names: tuple[str, str, str, str]) -> st
     return f"{number(amount)} {_plural(amount, (one, many))}"
 
 
-def _currency(m: re.Match[str]) -> tuple[str, str, str, str]:
-    return MONEY.get(m["sign"]) or CURRENCIES[m["sign"]]
-
-
-def _money_before(m: re.Match[str]) -> str:
-    minus = "minus " if m["minus"] else ""
-    if m["to"]:
-        low, names = m["amount"], _currency(m)
-        return f"{number(low)} to {_money(m['to'], m['big'], names)}"
-    return minus + _money(m["amount"], m["big"], _currency(m))
-
-
-def _money_after(m: re.Match[str]) -> str:
-    amount = re.sub(r",(?=\d{2}$)", ".", m["amount"])
-    return ("minus " if m["minus"] else "") + _money(amount, m["big"], _currency(m))
+def _paid(m: re.Match[str]) -> str:
+    """With the sign on either side."""
+    to = m.groupdict().get("to")
+    said = _money(to or re.sub(r",(?=\d{2}$)", ".", m["amount"]), m["big"], MONEY[m["sign"]])
+    return ("minus " if m["minus"] else "") + (f"{number(m['amount'])} to {said}" if to else said)
 
 
 _PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
@@ -193,6 +152,7 @@ _PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 
 def _fraction(m: re.Match[str]) -> str:
     whole, upper, lower = m[1], int(m[2]), int(m[3])
+    unit = f" {UNITS[m[4]][bool(whole)]}" if m[4] else ""
     if not lower or (not whole and (upper > lower or lower > 1000)):
         return f"{number(m[2])} slash {number(m[3])}"
     if upper == lower:
@@ -200,9 +160,9 @@ def _fraction(m: re.Match[str]) -> str:
     name = ordinal(lower)
     one, many = _PARTS.get(lower, (name, name + "s"))
     if not whole:
-        return f"{cardinal(upper)} {one if upper == 1 else many}"
+        return f"{cardinal(upper)} {one if upper == 1 else many}{unit}"
     part = ("an " if one[0] in "aeiou" else "a ") + one if upper == 1 else f"{cardinal(upper)} {many}"
-    return f"{number(whole)} and {part}"
+    return f"{number(whole)} and {part}{unit}"
 
 
 def _feet(m: re.Match[str]) -> str:
@@ -210,7 +170,7 @@ def _feet(m: re.Match[str]) -> str:
 
 
 def _measure(m: re.Match[str]) -> str:
-    amount, space, unit, raised = m.groups()
+    amount, space, unit, raised = m.groups()[:4]
     before = m.string[max(0, m.start() - 6) : m.start()].lower()
     decade = (
         unit == "s"
@@ -218,21 +178,40 @@ def _measure(m: re.Match[str]) -> str:
         and amount.endswith("0")
         and (len(amount) == 4 or before.endswith(("the ", "early ", "late ", "mid ", "mid-", "his ", "her ", "their ")))
     )
-    if decade or (unit == "in" and space and m.string[m.end() : m.end() + 1] != ".") or (unit == "A" and not space):
+    if (
+        decade
+        or (unit == "in" and space and not m[5] and m.string[m.end() : m.end() + 1] != ".")
+        or (unit == "A" and not space)
+    ):
         return m[0]  # "the 90s", "1 in sales", "seat 5A"
-    names = UNITS[unit]
-    power = {"2": ("square ", " squared"), "3": ("cubic ", " cubed")}.get((raised or "").lstrip("^"), ("", ""))
-    named = _plural(amount.lstrip("-"), names)
-    return f"{_signed(amount)} " + (f"{named}{power[1]}" if "/" in unit else f"{power[0]}{named}")
+    said = f"{_signed(amount)} {_raised(raised, _plural(amount.lstrip('-'), UNITS[unit]))}"
+    return f"{said} per {_raised(m[6], UNITS[m[5]][0], m[5] in ('s', 'h', 'min'))}" if m[5] else said
+
+
+def _raised(power: str | None, name: str, behind: bool = False) -> str:
+    if not power:
+        return name
+    square = power == "^2"
+    if behind:
+        return f"{name} {'squared' if square else 'cubed'}"
+    return f"{'square' if square else 'cubic'} {name}"
+
+
+def _inches(m: re.Match[str]) -> str:
+    """Of a mark that closes no quotation."""
+    if m.string.count('"', 0, m.start()) % 2:
+        return m[0]
+    return " inch" if re.match(r"\s[a-z]", m.string[m.end() :]) else " inches"
+
+
+def _by_or_times(m: re.Match[str]) -> str:
+    """`9x13` is a size, `5 x 3 = 15` a sum."""
+    sized = m[1] == "x" and "=" not in m.string[m.end() : m.end() + 12]
+    return " by " if sized else " times "
 
 
 def _signed(text: str) -> str:
     return f"minus {number(text[1:])}" if text[0] in "-−" else number(text)
-
-
-def _degrees(m: re.Match[str]) -> str:
-    scale = {"C": " Celsius", "F": " Fahrenheit", "": ""}[m[2] or ""]
-    return f"{_signed(m[1])} {_plural(m[1], ('degree', 'degrees'))}{scale}"
 
 
 def _power(m: re.Match[str]) -> str:
@@ -243,11 +222,10 @@ def _power(m: re.Match[str]) -> str:
     return f"{m[1]} to the power of {minus}{cardinal(int(exponent.lstrip('+-')))} "
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
-
-
-def _roman_cued(m: re.Match[str]) -> str:
-    return f"{m[1]} {cardinal(roman(m[2]))}"
+def _roman_numbered(m: re.Match[str]) -> str:
+    """`Part IX`, `Scene ii`."""
+    numeral = m[2].upper()
+    return f"{m[1]} {cardinal(roman(numeral))}" if re.fullmatch(ROMAN, numeral) else m[0]
 
 
 def _roman_named(m: re.Match[str]) -> str:
@@ -275,21 +253,14 @@ def _decade(m: re.Match[str]) -> str:
     return said[:-1] + "ies" if said.endswith("y") else said + "s" if not said.endswith("x") else said + "es"
 
 
-_DOUBLE_ENDS = frozenset(
-    str.split("all well tell hell sell bell fall call ball kill will full off less kiss miss boss see")
-)
-_DOUBLES = frozenset(str.split("see free too wee yee whee agree tree three"))
-_SINGLES = frozenset(str.split("love more hope home before over never ever very please here there one those close"))
-
-
 def _shorten(m: re.Match[str]) -> str:
     """`soooo` is `so`, `goooood` `good`: what is drawn out in lower case."""
     word = m[0]
     single, double = (re.sub(r"([a-z])\1{2,}", form, word) for form in (r"\1", r"\1\1"))
-    if double.lower() in _DOUBLE_ENDS or double.lower() in _DOUBLES:
+    if double.lower() in DOUBLES:
         return double
     ends = re.search(r"([a-z])\1{2,}$", word)
-    if ends or single.lower() in _SINGLES:
+    if ends or single.lower() in SINGLES:
         return single
     return re.sub(r"([a-z])\1{2,}", lambda run: run[1] * (2 if run[1] in "eo" else 1), word)
 
@@ -319,23 +290,30 @@ def _calm(text: str) -> str:
     return "".join(out) + text[position:]
 
 
-def _abbreviation(m: re.Match[str]) -> str:
-    return ABBREVIATIONS[m[1].lower()]
-
-
 def _initials(m: re.Match[str]) -> str:
     """`U.S.` is `U S`; its full stop stays where it ends the sentence."""
     return " ".join(m[0].replace(".", "")) + _stop(m)
 
 
+_QUARTERS = {"N": "North", "E": "East", "S": "South", "W": "West"}
+
+
 _MARKS = {".": " dot ", "-": " dash ", "_": " underscore ", "+": " plus ", ":": " colon "}
-_I = re.IGNORECASE
 _RULES: list[Rule] = [
     rule(r"(?<!\S)@(?=\w)", "at "),
     rule(r"(?<![\w&])#(?=\d)", "number "),
     rule(r"(?<![\w&])#(?=[^\W\d_])", "hashtag "),
     rule(r"(?<=\w)_+(?=\w)", " "),
+    rule(r"(?<!\w)0x([0-9A-Fa-f]{1,16})(?!\w)", lambda m: "zero x " + said_as("characters", m[1], "en")),
+    rule(r"(?<=[\dkKmMbBn])-(?=[$€£¥]\s?\d)", " to "),
+    # Addresses of houses.
+    rule(r"(?<=\d )([NESW])\.(?= [A-Z\d])", lambda m: _QUARTERS[m[1]]),
+    rule(r"(?<=[a-z] )St\b\.?(?=\s*[,;)])|(?<=[a-z] )St\.?(?=\.?\s*$)", "Street"),
+    rule(r"(?<=, [A-Z]{2} )\d{5}(?:-\d{4})?\b", _grouped),
     # Dates and times.
+    rule(r"(?<=\d)T(?=\d\d:\d\d)", " "),
+    rule(r"\bFY(?=(?:19|20)\d\d\b)", "FY "),
+    rule(r"['’](\d0)s\b", _decade),
     rule(rf"\b({alternatives(WEEKDAYS)})\b\.?(?=,? [A-Z\d]|\s?[-–])", lambda m: WEEKDAYS[m[1]]),
     rule(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})\b(?!\.\d)", lambda m: _date(m[1], int(m[2]), int(m[3]), m[0])),
     rule(r"(?<![\w./-])(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})\b", _slashed),
@@ -354,47 +332,48 @@ _RULES: list[Rule] = [
     ),
     rule(r"(?<![\d:.])(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\s?([ap]\.m\.|[ap]m\b))?(?![\d:])", _time, _I),
     rule(r"(?<![\d:.])(\d{1,2})\.(\d{2})()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
-    rule(r"(?<![\d:.,])(\d{1,2})\s?([ap]\.m\.|[ap]m\b)", _hour, _I),
+    rule(r"(?<![\d:.,])(\d{1,2})()()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
     # Codes.
     rule(r"(?<![\w.])(v(?:er(?:sion)?)?\.?\s?)?(\d{1,6}(?:\.\d{1,6}){2,8})(?![\w.]*\w)", _dotted, _I),
-    rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){1,6}(?!\w)", _grouped),
-    rule(r"(?<![\w.-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])", _grouped),
-    rule(r"(?<![\w.-])\d{3}-\d{4}(?![\w-])", _grouped),
-    rule(r"\(0\d{1,4}\)[ -]?\d{3,4}(?:[ -]\d{3,4})?(?![\w-])", _grouped),
-    rule(r"(?<![\w.-])0\d{2,4}[ -]\d{3,4}(?:[ -]\d{3,4})?(?![\w-])", _grouped),
-    rule(r"(?<![\w.-])\d{1,6}(?:-\d{1,7}){2,5}(?![\w-])", _grouped),
+    rule(
+        r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){1,6}(?!\w)"
+        r"|(?<![\w.-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])"
+        r"|(?<![\w.-])\d{3}-\d{4}(?![\w-])"
+        r"|\(0\d{1,4}\)[ -]?\d{3,4}(?:[ -]\d{3,4})?(?![\w-])"
+        r"|(?<![\w.-])0\d{2,4}[ -]\d{3,4}(?:[ -]\d{3,4})?(?![\w-])"
+        r"|(?<![\w.-])\d{1,6}(?:-\d{1,7}){2,5}(?![\w-])",
+        _grouped,
+    ),
     rule(
         rf"\b({_CUES})\b((?:\.|:|,)?(?: (?:code|number|no\.?|nr\.?|is|was|in|are|now|of|the|my|your))*:? ?#?)"
         r"((?:\b[A-Z]{1,3}[ -]?)?)(\d{3,12}(?:-\d{2,8})?)(?![\w%°]|[.,]\d| (?:dollars|euros|people))",
         _cued,
         _I,
     ),
+    rule(r"\b([Tt]ext \w+ to )(\d{3,6})\b", lambda m: m[1] + spoken_digits(m[2])),
     rule(r"(?<![\w.,])0\d+(?![\w.,]*\d)", lambda m: spoken_digits(m[0])),
     rule(rf"\d(?:,?\d){{{MAX_DIGITS},}}", lambda m: spoken_digits(m[0])),
     # Money.
     rule(
         rf"(?P<minus>(?<![\w)])[-−])?(?P<sign>{_SIGN}|(?<![A-Za-z])(?:{_CODE})(?=\s?\d))\s?(?P<amount>{_N})"
         rf"(?:{_DASH}(?P=sign)?(?P<to>{_N}))?(?:\s?(?P<big>{_BIG}))?",
-        _money_before,
+        _paid,
     ),
     rule(
         rf"(?P<minus>(?<![\w)])[-−])?(?P<amount>\d+,\d\d(?!\d)|{_N})(?:\s?(?P<big>{_BIG}))?\s?"
         rf"(?P<sign>{_SIGN}|(?:{_CODE})\b)(?!\s?\d)",
-        _money_after,
+        _paid,
     ),
     # Measures and fractions.
+    rule(r"(?<=\d)\s?([x×])\s?(?=\d)", _by_or_times),
+    rule(r"(\d+)/(?=\d+\s?(?:Hz|mmHg)\b)", r"\1 slash "),
     rule(r"(?<![\d,])(\d+),(\d{1,2})(?![\d,])", r"\1.\2"),
     rule(r"(?<![\d.])(\d{1,2})\s?['′]\s?(\d{1,2}(?:\.\d)?)\s?(?:[\"″]|'')", _feet),
     rule(rf"(?<![\w.])((?:{_N})){_DASH}(?=(?:{_N})(?![\d-])(?!-\d)(?!\s?=))", r"\1 to "),
     rule(r"\b24/7\b", "twenty four seven"),
-    rule(r"(?<![\d/.,])(?:(\d+)[ -])?(\d{1,4})/(\d{1,4})(?![\d/])", _fraction),
-    rule(r"(?<![A-Za-z\d])([-−]?\d*\.?\d+)\s?(?:°|º)\s?([CF])?(?![A-Za-z])", _degrees),
-    rule(
-        r"(?<![A-Za-z\d])([-−]?\d*\.?\d+)\s?([℃℉])",
-        lambda m: f"{_signed(m[1])} degrees {'Celsius' if m[2] == '℃' else 'Fahrenheit'}",
-    ),
-    rule(rf"(?<![\w.])([-−]?{_N})([ -]?)({_UNIT})(\^[23])?(?![\w^])", _measure),
-    rule(r"\b(\d+)\s?[x×]\s?(?=\d)", r"\1 times "),
+    rule(rf"(?<![\d/.,])(?:(\d+)[ -])?(\d{{1,4}})/(\d{{1,4}})(?![\d/])(?: ({_FRACTIONED})(?![\w^/]))?", _fraction),
+    rule(rf"(?<![\w.])([-−]?{_N})([ -]?)({_UNIT})(\^[23])?(?:/({_UNIT})(\^[23])?)?(?![\w^]|\.[A-Z])", _measure),
+    rule(r"(?<=\d)\"(?=[\s,.;)-]|$)", _inches),
     rule(r"\bCO2\b", "C O 2"),
     rule(r"([\w)])\^([+-]?\d{1,3})", _power),
     rule(r"%", " percent "),
@@ -412,19 +391,24 @@ _RULES: list[Rule] = [
     rule(r"(?<=\d) - (?=\d)", " minus "),
     rule(r"(?<![\w)\]-])[-−](?=\.?\d)", "minus "),
     rule(alternatives(SIGNS), lambda m: f" {SIGNS[m[0]]} "),
+    rule(alternatives([*GREEK, *map(str.upper, GREEK)]), lambda m: f" {GREEK[m[0].lower()]} "),
     # Capitals.
-    rule(rf"\b({alternatives(ROMAN_CUES)})\.? ({_ROMAN})\b(?![.'’]\w)", _roman_cued, 0),
-    rule(rf"\b({_ROMAN})(?= [Cc]entur(?:y|ies)\b)", lambda m: ordinal(roman(m[1]))),
-    rule(rf"\b([A-Z][a-z]+) ({_ROMAN})\b(?![.'’]\w|-\w)", _roman_named),
+    rule(rf"\b({_NUMBERED})\.? ({ROMAN}\b(?![.'’]\w)|[ivxl]{{2,6}}\b(?![.'’]\w)|[ivx](?=[,.;:)]|$))", _roman_numbered),
+    rule(rf"\b({ROMAN})(?= [Cc]entur(?:y|ies)\b)", lambda m: ordinal(roman(m[1]))),
+    rule(rf"\b([A-Z][a-z]+) ({ROMAN})\b(?![.'’]\w|-\w)", _roman_named),
     rule(
-        rf"\b(the (?:first|second|third|fourth|fifth)) and ({_ROMAN})\b",
+        rf"\b(the (?:first|second|third|fourth|fifth)) and ({ROMAN})\b",
         lambda m: f"{m[1]} and the {ordinal(roman(m[2]))}",
     ),
     # Abbreviations.
     rule(rf"\b({alternatives(TITLES)})\.\s?(?=[A-Z\d]|and )", lambda m: TITLES[m[1]] + " "),
-    rule(rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s?[\d(]|\s[a-z]|[,:])", _abbreviation, _I),
-    rule(rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s[A-Z])", _abbreviation, _I),
-    rule(r"\b[Nn]os?\.\s?(?=\d)", "number "),
+    rule(
+        rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s?[\d(]|\s[a-zA-Z]|[,:])",
+        lambda m: ABBREVIATIONS[m[1].lower()],
+        _I,
+    ),
+    rule(r"\b[Nn]os?\.\s?(?=(?:[A-Z]{1,4}-?)?\d)", "number "),
+    rule(rf"(?<![\w.])({alternatives(words('last'))})\.(?=\s*$)", lambda m: f"{ABBREVIATIONS[m[1].lower()]}.", _I),
     rule(r"\b(?:[A-Za-z]\.){2,}", _initials),
     # What numbers are left.
     rule(r"\b(\d{1,3}(?:,\d{3})*|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(_plain(m[1])))),
@@ -443,7 +427,4 @@ _RULES: list[Rule] = [
 
 def normalize(text: str) -> str:
     """The sentence in words; may come back empty."""
-    text = say_addresses(text, _MARKS, "at", "slash")
-    for pattern, said in _RULES:
-        text = pattern.sub(said, text)
-    return _calm(text).strip()
+    return _calm(applied(_RULES, say_addresses(text, _MARKS, "at", "slash"))).strip()

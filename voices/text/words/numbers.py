@@ -50,17 +50,16 @@ def han_digits(text: str, digits: str = "零一二三四五六七八九") -> str
 
 def chinese(number: int) -> str:
     """0 to 10^16 - 1 as a number: 10203 is 一万零二百零三."""
-    if number == 0:
-        return "零"
-    out = ""
-    skipped = False
-    for power, unit in ((10**12, "万亿"), (10**8, "亿"), (10**4, "万"), (1, "")):
-        group, number = divmod(number, power)
-        if group:
-            out += "零" if out and (skipped or group < 1000) else ""
-            out += _thousands(group) + unit
-        skipped = not group
-    return out.removeprefix("一") if out.startswith("一十") else out
+    said = _places(number) or "零"
+    return said.removeprefix("一") if said.startswith("一十") else said
+
+
+def _places(number: int) -> str:
+    for power, unit in ((10**8, "亿"), (10**4, "万"), (1000, "千"), (100, "百"), (10, "十")):
+        if number >= power:
+            head, rest = divmod(number, power)
+            return _places(head) + unit + ("零" if 0 < rest < power // 10 else "") + _places(rest)
+    return "零一二三四五六七八九"[number] if number else ""
 
 
 @lru_cache(maxsize=4096)
@@ -68,15 +67,3 @@ def japanese(number: int) -> str:
     """0 to 10^16 - 1 in kanji: 10203 is 一万二百三."""
     words: str = num2words(number, lang="ja")
     return words
-
-
-def _thousands(number: int) -> str:
-    """1 to 9999, with 零 for skipped places."""
-    out = ""
-    for power, unit in ((1000, "千"), (100, "百"), (10, "十"), (1, "")):
-        digit, number = divmod(number, power)
-        if digit:
-            out += "零一二三四五六七八九"[digit] + unit
-        elif out and number and not out.endswith("零"):
-            out += "零"
-    return out

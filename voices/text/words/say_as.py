@@ -11,9 +11,7 @@ JAPANESE_DIGITS = ("ゼロ", "イチ", "ニー", "サン", "ヨン", "ゴー", "
 
 
 def _characters(text: str, language: str) -> str:
-    spelled = [numbers.ENGLISH_DIGITS[int(char)] if char in "0123456789" else char.upper() for char in text]
-    if language != "en":
-        spelled = [_digits(char, language) if char in "0123456789" else char.upper() for char in text]
+    spelled = [_digits(char, language) if char in "0123456789" else char.upper() for char in text]
     return " ".join(char for char in spelled if char.strip())
 
 
@@ -53,10 +51,6 @@ def _ordinal(text: str, language: str) -> str:
     return "第" + numbers.japanese(number) if language == "ja" else numbers.ordinal(number)
 
 
-def _as_written(text: str, language: str) -> str:
-    return text
-
-
 SAID_AS: dict[str, Callable[[str, str], str]] = {
     "characters": _characters,
     "spell-out": _characters,
@@ -67,11 +61,7 @@ SAID_AS: dict[str, Callable[[str, str], str]] = {
     "number": _cardinal,
     "ordinal": _ordinal,
     # The normalisers know these by their shape.
-    "currency": _as_written,
-    "date": _as_written,
-    "fraction": _as_written,
-    "time": _as_written,
-    "unit": _as_written,
+    **dict.fromkeys(("currency", "date", "fraction", "time", "unit"), lambda text, language: text),
 }
 
 
