@@ -35,6 +35,11 @@ ENGINE_FAILED = 11
 UNSPEAKABLE = 12
 NO_LYRICS = 13  # no recogniser, and no lyrics either
 MISSING_PACKAGE = 14  # of this interpreter
+# Of the scripts that train.
+DATASET_REFUSED = 15
+NONE_BETTER = 16  # no checkpoint is better than the base
+NOT_FINITE = 17  # the loss, or the weights
+DISK_FULL = 18
 
 SERVE = "--serve"
 
