@@ -28,7 +28,7 @@ Exit codes
     2   bad arguments, or no root of a GPT-SoVITS
     3   the dataset cannot be read
     6   WORK or OUTPUT cannot be written, or another training is at work in WORK
-    7   out of memory, even with batch 1; a batch that is too large is halved, with a warning that names the one that fits
+    7   out of memory, even with batch 1; a batch that is too large is halved, and a warning names the one that fits
     8   no CUDA, or the GPU was lost
     9   no pretrained base, or it is not the version's
     11  the engine failed
@@ -43,15 +43,12 @@ Exit codes
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
 
 from common import options, script_io
-from common.script_io import ScriptError
 
 THREADS = script_io.limit_threads(sys.argv[1:])
 
@@ -68,7 +65,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--asr-model", type=options.optional_path, help="folder of a faster-whisper model")
     parser.add_argument("--sovits-epochs", type=options.within(1, 100, int), default=8)
     parser.add_argument("--gpt-epochs", type=options.within(1, 100, int), default=15)
-    parser.add_argument("--batch", type=batch, default=0, help="auto, or 1 to 128")
+    parser.add_argument("--batch", type=options.batch, default=0, help="auto, or 1 to 128")
     parser.add_argument("--max-seconds", type=options.within(3, 30), default=15.0, help="of a clip")
     parser.add_argument("--holdout", type=options.within(0, 50, int), default=5, help="clips to choose by")
     parser.add_argument("--takes", type=options.within(1, 10, int), default=3, help="of each held-out sentence")
@@ -81,37 +78,12 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     if arguments.segment_size % 640:
         parser.error("--segment-size must be a multiple of 640")
-    if not options.is_plain_name(arguments.model_id):
-        parser.error("--model-id must be a plain name")
-    for name in ("project_root", "dataset", "work", "output"):
-        setattr(arguments, name, Path(os.path.abspath(getattr(arguments, name))))
-    check_places(parser, arguments.work, arguments.output, arguments.project_root)
-    for package in ("numpy", "soundfile", "soxr"):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise ScriptError(script_io.MISSING_PACKAGE, f"{sys.executable} cannot import {package}") from error
+    options.check_training(parser, arguments)
+    script_io.require_packages("numpy", "soundfile", "soxr")
     # It imports what has just been looked for.
     from common.gptsovits.training import Training
 
-    try:
-        Training(arguments).run()
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ScriptError(script_io.DISK_FULL, f"the disk is full: {error.filename or arguments.work}") from error
-        raise
-
-
-def batch(text: str) -> int:
-    return 0 if text == "auto" else int(options.within(1, 128, int)(text))
-
-
-def check_places(parser: script_io.OneLineParser, work: Path, output: Path, root: Path) -> None:
-    """WORK and OUTPUT must not lie in each other, nor be the root."""
-    if work == output or work in output.parents or output in work.parents:
-        parser.error("--work and --output must not lie in each other")
-    if root in (work, output):
-        parser.error("--work and --output must be other folders than --project-root")
+    Training(arguments).run()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ they write there first; two links in it stand for the root, from which they open
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import sys
@@ -22,11 +21,25 @@ from typing import Any
 from common import script_io
 from common.script_io import ScriptError
 from common.training import children
-from common.training.children import Child, Ended
+from common.training.children import Child
 from common.training.dataset import Clip
+from common.training.interpreter import Interpreter
 from common.training.tell import Progress, Teller
 from common.training.work import remove
 
+from .checkpoints import (
+    KEEP_GPT,
+    KEEP_SOVITS,
+    SovitsLines,
+    count_in,
+    epochs_in,
+    is_filled,
+    is_whole,
+    kept_epochs,
+    lines_of,
+    repeated,
+    steps_of,
+)
 from .weights import BERT, HUBERT, NEEDED_BESIDE, PRETRAINED, PRETRAINED_WEIGHTS
 
 VERSIONS = ("v2", "v2Pro", "v2ProPlus")
@@ -46,14 +59,7 @@ PACKAGES = [
     "tqdm",
 ]
 SV = NEEDED_BESIDE["v2Pro"][0]
-KEEP_SOVITS, KEEP_GPT = 4, 5  # epochs, as the engine's own page keeps them
-REPEATED_TO = 100  # clips: fewer are repeated by the engine
 GPT_BATCHES = 5  # it updates at the fifth batch of an epoch at first
-LEAST_PHONES, MOST_PHONES = 3, 25  # a second; s1 drops others in silence
-NOT_FINITE_LINES = 3  # 16-bit floats skip a step now and then
-_LOSSES = re.compile(r"\[((?:-?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf)(?:, )?){8})\]")
-_BAR = re.compile(r"(\d+)/(\d+) \[")
-_SAVED = re.compile(r"_e(\d+)_s(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -89,60 +95,45 @@ class Bases:
 
 
 class FineTuning:
-    """The steps for one dataset. folder: of WORK; cuda: the number of a GPU, or None for the CPU."""
+    """The steps for one dataset, in WORK."""
 
     def __init__(
         self,
         root: Path,
-        folder: Path,
         version: str,
         bases: Bases,
+        python: Interpreter,
         teller: Teller,
         *,
-        cuda: str | None,
         is_half: bool,
         seed: int,
-        threads: int,
         segment_size: int,
     ) -> None:
-        self.root, self.folder, self.version, self.bases = root, folder, version, bases
-        self.teller = teller
-        self.cuda, self.is_half, self.seed, self.segment_size = cuda, is_half and cuda is not None, seed, segment_size
-        self.features = folder / "features"
-        self.cwd = folder / "cwd"
-        self.environment = self._environment(threads)
+        self.root, self.version, self.bases, self.teller = root, version, bases, teller
+        self.folder, self.cuda = python.folder, python.cuda
+        self.is_half = is_half and python.cuda is not None
+        self.seed, self.segment_size = seed, segment_size
+        self.features = self.folder / "features"
+        self.cwd = self.folder / "cwd"
+        self.environment = python.environment | self._environment()
 
-    def _environment(self, threads: int) -> dict[str, str]:
-        root, folder = self.root, self.folder
-        stubs = folder / "stubs"
-        stubs.mkdir(exist_ok=True)
+    def _environment(self) -> dict[str, str]:
+        root = self.root
+        stubs = self.folder / "stubs"
+        for folder in (stubs, self.cwd):
+            folder.mkdir(exist_ok=True)
         # tools/my_utils.py wants its web page's package for warnings; the real one calls its maker.
         (stubs / "gradio.py").write_text("def Warning(message):\n    print(message)\n\n\nInfo = Error = Warning\n")
-        self.cwd.mkdir(exist_ok=True)
         for name in ("GPT_SoVITS", "tools"):
-            if not (self.cwd / name).is_symlink():
-                (self.cwd / name).symlink_to(root / name)
-        cache = folder / "cache"
-        for name in ("tmp", "cache/home"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            link = self.cwd / name
+            if not link.is_symlink() or link.readlink() != root / name:
+                link.unlink(missing_ok=True)
+                link.symlink_to(root / name)
         parts = [stubs, root, *(root / name for name in ("GPT_SoVITS", "GPT_SoVITS/BigVGAN", "GPT_SoVITS/eres2net"))]
         parts += [root / "tools", root / "tools/asr"]
-        threads_of = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")}
-        return threads_of | {
-            "PYTHONPATH": os.pathsep.join(map(str, parts)),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONIOENCODING": "utf-8",
-            "TMPDIR": str(folder / "tmp"),
-            "XDG_CACHE_HOME": str(cache),
-            "HF_HOME": str(cache / "huggingface"),
-            "NUMBA_CACHE_DIR": str(cache / "numba"),
-            "MPLCONFIGDIR": str(cache / "matplotlib"),
-            "TRITON_CACHE_DIR": str(cache / "triton"),
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
+        return {
+            "PYTHONPATH": os.pathsep.join([*map(str, parts), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "TQDM_MININTERVAL": "1",
-            "CUDA_VISIBLE_DEVICES": self.cuda or "",
             "_CUDA_VISIBLE_DEVICES": self.cuda or "",
             "version": self.version,
             "is_half": str(self.is_half),
@@ -224,11 +215,11 @@ class FineTuning:
             "text",
             "1-get-text",
             clips,
-            lambda: len(_lines(found)),
+            lambda: len(lines_of(found)),
             progress,
             bert_pretrained_dir=str(self.root / PRETRAINED / BERT),
         )
-        rows = [line.split("\t") for line in _lines(found)]
+        rows = [line.split("\t") for line in lines_of(found)]
         phones = {row[0]: len(row[1].split()) for row in rows if len(row) == 4 and row[1].strip()}
         kept = {}
         for clip in clips:
@@ -245,20 +236,20 @@ class FineTuning:
             "hubert",
             "2-get-hubert-wav32k",
             clips,
-            lambda: _count(folder),
+            lambda: count_in(folder),
             progress,
             cnhubert_base_dir=str(self.root / PRETRAINED / HUBERT),
         )
         return {
             clip.name
             for clip in clips
-            if _filled(folder / f"{clip.name}.wav.pt") and _filled(self.features / "5-wav32k" / f"{clip.name}.wav")
+            if is_filled(folder / f"{clip.name}.wav.pt") and is_filled(self.features / "5-wav32k" / f"{clip.name}.wav")
         }
 
     def sv(self, clips: Sequence[Clip], progress: Progress) -> set[str]:
         folder = self.features / "7-sv_cn"
-        self._prepare("sv", "2-get-sv", clips, lambda: _count(folder), progress, sv_path=str(self.bases.sv))
-        return {clip.name for clip in clips if _filled(folder / f"{clip.name}.wav.pt")}
+        self._prepare("sv", "2-get-sv", clips, lambda: count_in(folder), progress, sv_path=str(self.bases.sv))
+        return {clip.name for clip in clips if is_filled(folder / f"{clip.name}.wav.pt")}
 
     def semantic(self, clips: Sequence[Clip], progress: Progress) -> set[str]:
         found = self.features / "6-name2semantic-0.tsv"
@@ -267,12 +258,12 @@ class FineTuning:
             "semantic",
             "3-get-semantic",
             clips,
-            lambda: len(_lines(found)),
+            lambda: len(lines_of(found)),
             progress,
             pretrained_s2G=str(self.bases.sovits),
             s2config_path=str(self._s2_config()),
         )
-        rows = [line.split("\t") for line in _lines(found)]
+        rows = [line.split("\t") for line in lines_of(found)]
         good = {row[0]: row[1] for row in rows if len(row) == 2 and row[1].strip()}
         content = ["item_name\tsemantic_audio", *("\t".join(item) for item in good.items())]
         (self.features / "6-name2semantic.tsv").write_text("\n".join(content) + "\n", "utf-8")
@@ -283,7 +274,7 @@ class FineTuning:
         names = {f"{clip.name}.wav" for clip in clips}
         for name, header in (("2-name2text.txt", 0), ("6-name2semantic.tsv", 1)):
             path = self.features / name
-            lines = _lines(path)
+            lines = lines_of(path)
             kept = lines[:header] + [line for line in lines[header:] if line.split("\t")[0] in names]
             path.write_text("\n".join(kept) + "\n", "utf-8")
 
@@ -299,22 +290,22 @@ class FineTuning:
         states = self.features / f"logs_s2_{self.version}"
         for folder in (weights, states):
             folder.mkdir(parents=True, exist_ok=True)
-        if epochs not in _epochs(weights, "*.pth"):
+        if epochs not in epochs_in(weights, "*.pth"):
             self._check_states(states)
             self._run_s2(epochs, batch, weights, states, progress)
-        made = _epochs(weights, "*.pth")
-        wanted = _kept(epochs, KEEP_SOVITS)
+        made = epochs_in(weights, "*.pth")
+        wanted = kept_epochs(epochs, KEEP_SOVITS)
         lacking = [epoch for epoch in wanted if epoch not in made]
         if lacking:
             raise ScriptError(script_io.ENGINE_FAILED, f"SoVITS saved no weights of epoch {lacking[0]}")
-        if any(_steps(made[epoch]) == 0 for epoch in wanted):
+        if any(steps_of(made[epoch]) == 0 for epoch in wanted):
             raise ScriptError(script_io.ENGINE_FAILED, "SoVITS trained no step: the clips are too long or too short")
         return [made[epoch] for epoch in wanted]
 
     def _check_states(self, states: Path) -> None:
         """A broken state would be taken for none, and the training begin anew in silence: here it is told."""
         found = sorted(states.glob("[GD]_*.pth"))
-        if found and (len(found) != 2 or not all(_whole(path) for path in found)):
+        if found and (len(found) != 2 or not all(is_whole(path) for path in found)):
             self.teller.warn("checkpoint_broken", "The last checkpoint of SoVITS is broken: its training begins anew.")
             for path in found:
                 path.unlink()
@@ -344,7 +335,7 @@ class FineTuning:
         path = self.folder / "s2.json"
         path.write_text(json.dumps(config), "utf-8")
         resumes = any(states.glob("G_*.pth"))
-        watcher = _S2(epochs, progress)
+        watcher = SovitsLines(epochs, progress)
         child = self.run(
             "sovits",
             "GPT_SoVITS/s2_train.py",
@@ -368,9 +359,9 @@ class FineTuning:
 
     def _prune(self, folder: Path, pattern: str, epochs: int, every: int) -> None:
         """Of the weights of each epoch those that are not kept go, once the next ones are there."""
-        made = _epochs(folder, pattern)
+        made = epochs_in(folder, pattern)
         for epoch, path in made.items():
-            if epoch < max(made) and epoch not in _kept(epochs, every):
+            if epoch < max(made) and epoch not in kept_epochs(epochs, every):
                 path.unlink(missing_ok=True)
 
     # --- GPT ------------------------------------------------------------------------------------------------
@@ -388,7 +379,7 @@ class FineTuning:
         config["model"] |= self._gpt_size(yaml)
         config["train"] |= {
             "precision": config["train"]["precision"] if self.is_half else "32",
-            "batch_size": min(batch, max(1, _repeated(clips) // GPT_BATCHES)),
+            "batch_size": min(batch, max(1, repeated(clips) // GPT_BATCHES)),
             "epochs": epochs,
             "save_every_n_epoch": 1,
             "if_save_every_weights": True,
@@ -406,14 +397,14 @@ class FineTuning:
         }
         path = self.folder / "s1.yaml"
         path.write_text(json.dumps(config), "utf-8")  # JSON is YAML too
-        wanted = _kept(epochs, KEEP_GPT)
-        if epochs not in _epochs(weights, "*.ckpt"):
+        wanted = kept_epochs(epochs, KEEP_GPT)
+        if epochs not in epochs_in(weights, "*.ckpt"):
             for state in states.glob("*.ckpt"):
-                if not _whole(state):
+                if not is_whole(state):
                     state.unlink()
 
             def look() -> None:
-                progress(max(_epochs(weights, "*.ckpt"), default=0) / epochs)
+                progress(max(epochs_in(weights, "*.ckpt"), default=0) / epochs)
                 self._prune(weights, "*.ckpt", epochs, KEEP_GPT)
 
             child = self.run(
@@ -428,7 +419,7 @@ class FineTuning:
             look()
             if child.code:
                 raise child.failure(self.folder)
-        made = _epochs(weights, "*.ckpt")
+        made = epochs_in(weights, "*.ckpt")
         lacking = [epoch for epoch in wanted if epoch not in made]
         if lacking:
             raise ScriptError(script_io.ENGINE_FAILED, f"the GPT saved no weights of epoch {lacking[0]}")
@@ -443,76 +434,3 @@ class FineTuning:
         except (zipfile.BadZipFile, OSError, IndexError):
             return {}
         return {"n_layer": max(layers) + 1} if layers else {}
-
-
-class _S2:
-    """What s2_train.py prints: how far it is, whether it loaded its base, saved, and has a loss that is a number."""
-
-    def __init__(self, epochs: int, progress: Progress) -> None:
-        self.epochs, self.progress = epochs, progress
-        self.loaded, self.resumed, self.unsaved = 0, False, False
-        self.epoch = 0
-        self.broken = 0
-
-    def __call__(self, line: str) -> None:
-        if "loaded pretrained" in line and "All keys matched" in line:
-            self.loaded += 1
-        elif "Loaded checkpoint" in line:
-            self.resumed = True
-        elif match := re.search(r"start training from epoch (\d+)", line):
-            self.epoch = int(match[1])
-        elif match := re.search(r"====> Epoch: (\d+)", line):
-            self.epoch = int(match[1]) + 1
-            self.progress(int(match[1]) / self.epochs)
-        elif "saving ckpt" in line:
-            self.unsaved = not line.endswith("Success.")
-        elif match := _LOSSES.search(line):
-            numbers = [float(part) for part in match[1].rstrip(", ").split(", ")]
-            self.broken = 0 if all(math.isfinite(number) for number in numbers) else self.broken + 1
-            if self.broken >= NOT_FINITE_LINES:
-                raise Ended(script_io.NOT_FINITE, f"the loss of SoVITS is no number any more (epoch {self.epoch})")
-        elif self.epoch and (match := _BAR.search(line)):
-            done = int(match[1]) / max(1, int(match[2]))
-            self.progress((self.epoch - 1 + done) / self.epochs)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text("utf-8").split("\n") if line.strip()]
-    except (FileNotFoundError, UnicodeDecodeError):  # not there, or half written
-        return []
-
-
-def _count(folder: Path) -> int:
-    return sum(1 for _ in folder.glob("*.pt"))
-
-
-def _filled(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 100
-
-
-def _whole(path: Path) -> bool:
-    """A checkpoint is a zip file, whose table stands at its end."""
-    return zipfile.is_zipfile(path)
-
-
-def _epochs(folder: Path, pattern: str) -> dict[int, Path]:
-    found = {}
-    for path in folder.glob(pattern):
-        match = _SAVED.search(path.stem) or re.search(r"-e(\d+)$", path.stem)
-        if match and path.stat().st_size:
-            found[int(match[1])] = path
-    return dict(sorted(found.items()))
-
-
-def _steps(path: Path) -> int:
-    match = _SAVED.search(path.stem)
-    return int(match[2]) if match else 0
-
-
-def _kept(epochs: int, every: int) -> list[int]:
-    return sorted({*range(every, epochs + 1, every), epochs})
-
-
-def _repeated(clips: int) -> int:
-    return clips * max(2, REPEATED_TO // clips) if clips < REPEATED_TO else clips

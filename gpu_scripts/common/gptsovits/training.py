@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +13,15 @@ import numpy as np
 
 from common import audio, recognition, script_io
 from common.script_io import ScriptError
-from common.training import children, dataset, publishing, transcripts
+from common.training import dataset, publishing, transcripts
 from common.training.dataset import Clip
+from common.training.interpreter import Interpreter, with_a_batch_that_fits
 from common.training.report import MIN_CLIPS, Report, look_at_files, look_at_speakers, look_at_texts
 from common.training.tell import Progress, Teller
 from common.training.work import Work, remove, require_free, sha256, write_json
 
-from . import finetuning, selection
-from .finetuning import PACKAGES, Bases, FineTuning
+from . import checkpoints, finetuning, selection
+from .finetuning import Bases, FineTuning
 from .references import MAX_REFERENCE_SECONDS, MIN_REFERENCE_SECONDS, best_reference, store_reference
 
 SHARES = {
@@ -37,12 +34,9 @@ SHARES = {
     "evaluate": 0.19,
     "publish": 0.01,
 }
-UNTIL = ("check", "prepare", "train", "select", "publish")
-STEPS = Path(dataset.__file__).with_name("steps.py")
 MARKER = "GPT_SoVITS/s2_train.py"
 CPU_BATCH, MAX_BATCH = 2, 16
 LEAST_BATCHES = 8  # of an epoch
-MANY_PAIRS_ON_A_CPU = 100  # sentences to be spoken
 
 
 class Training:
@@ -60,33 +54,32 @@ class Training:
         if not (self.root / MARKER).is_file():
             raise ScriptError(script_io.BAD_ARGUMENTS, f"{self.root} is not the root of a GPT-SoVITS (no {MARKER})")
         publishing.check_output(arguments.output, arguments.model_id)
-        found, unusable = dataset.sources(arguments.dataset)
+        self.found, unusable = dataset.sources(arguments.dataset)
         self.asr = recognition.find_model(arguments.asr_model, self.root)
         self.work = Work(self.folder)
-        for name in ("orders", "stubs"):
-            (self.folder / name).mkdir(exist_ok=True)
         bases = Bases.of(self.root, arguments.version)
-        self.device, self.cuda, self.gpu_bytes = self.probe()
+        self.python = Interpreter(
+            self.folder, arguments.device, arguments.threads, finetuning.PACKAGES, ["ffmpeg"], teller
+        )
+        self.device = self.python.device
         require_free(self.folder, bases.training_bytes(arguments.sovits_epochs, arguments.gpt_epochs))
         self.tuning = FineTuning(
             self.root,
-            self.folder,
             arguments.version,
             bases,
+            self.python,
             teller,
-            cuda=self.cuda,
             is_half=arguments.is_half,
             seed=arguments.seed,
-            threads=arguments.threads,
             segment_size=arguments.segment_size,
         )
         self.bases = bases
         teller.progress("check", 0)
-        self.check(found, unusable)
+        self.check(unusable)
         if arguments.until == "check":
             return
         self.slice()
-        self.transcribe(found)
+        self.transcribe()
         self.features()
         if arguments.until == "prepare":
             return
@@ -98,77 +91,9 @@ class Training:
             return
         self.publish(chosen)
 
-    # --- what is needed -------------------------------------------------------------------------------------
-
-    def step(self, step: str, order: dict[str, Any], progress: Progress | None = None, cpu: bool = False) -> Any:
-        """Runs one of common/training/steps.py; its answer. Raises ScriptError: the step's own, or as a child's."""
-        paths = [self.folder / "orders" / f"{step}{suffix}.json" for suffix in ("", "-answer")]
-        remove(paths[1])
-        write_json(paths[0], order)
-        environment = {"CUDA_VISIBLE_DEVICES": "" if cpu else (self.cuda or "")} | {
-            name: value
-            for name, value in getattr(self, "tuning_environment", lambda: {})().items()
-            if not name.endswith("CUDA_VISIBLE_DEVICES") and name != "PYTHONPATH"
-        }
-
-        def on_line(line: str) -> None:
-            if progress is not None and (match := re.fullmatch(r"DONE (\d+) (\d+)", line)):
-                progress(int(match[1]) / max(1, int(match[2])))
-
-        child = children.run(
-            step,
-            [sys.executable, STEPS, step, *paths],
-            cwd=self.folder,
-            log=self.folder / "logs" / f"{step}.log",
-            environment=environment,
-            on_line=on_line,
-        )
-        if child.code == 0 and paths[1].is_file():
-            return json.loads(paths[1].read_text("utf-8"))
-        if 2 <= child.code <= script_io.DISK_FULL and child.lines:
-            raise ScriptError(child.code, child.lines[-1])
-        raise child.failure(self.folder)
-
-    def tuning_environment(self) -> dict[str, str]:
-        return self.tuning.environment if hasattr(self, "tuning") else {"PYTHONDONTWRITEBYTECODE": "1"}
-
-    def probe(self) -> tuple[str, str | None, int]:
-        """(`cuda` or `cpu`, the number of the GPU, its bytes). Raises ScriptError: 8, 14."""
-        asked = self.arguments.device
-        match = re.fullmatch(r"cpu|auto|cuda(?::(\d+))?", asked)
-        if not match:
-            raise ScriptError(script_io.BAD_ARGUMENTS, f"--device must be cpu, cuda, cuda:N or auto, not {asked}")
-        if shutil.which("ffmpeg") is None:
-            raise ScriptError(script_io.MISSING_PACKAGE, "GPT-SoVITS reads its clips by ffmpeg, which is not on PATH")
-        visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        number = int(match[1] or 0)
-        if visible and number >= len(visible):
-            raise ScriptError(script_io.NO_CUDA, f"there is no GPU {number}: {len(visible)} are visible")
-        self.cuda = None if asked == "cpu" else visible[number] if visible else str(number)
-        if "CUDA_VISIBLE_DEVICES" in os.environ and not visible:
-            self.cuda = None
-        if self.cuda and not self.cuda.isdigit():
-            raise ScriptError(
-                script_io.BAD_ARGUMENTS,
-                f"CUDA_VISIBLE_DEVICES names a GPU as {self.cuda}; GPT-SoVITS's training understands numbers alone",
-            )
-        answer = self.step("probe", {"packages": PACKAGES})
-        if answer["missing"]:
-            raise ScriptError(
-                script_io.MISSING_PACKAGE, f"{sys.executable} lacks {', '.join(answer['missing'])}, needed for training"
-            )
-        self.torch = answer["torch"]
-        if answer["cuda"]:
-            return "cuda", self.cuda, int(answer["gpu_bytes"])
-        if asked not in ("cpu", "auto"):
-            raise ScriptError(script_io.NO_CUDA, f"torch finds no GPU for --device {asked}; a CPU takes days")
-        if asked == "auto":
-            self.teller.warn("cpu", "There is no GPU: training on the CPU takes days for more than a trial.")
-        return "cpu", None, 0
-
     # --- preparation ----------------------------------------------------------------------------------------
 
-    def check(self, found: list[dataset.Source], unusable: list[dataset.Dropped]) -> None:
+    def check(self, unusable: list[dataset.Dropped]) -> None:
         arguments = self.arguments
         self.report = Report(language=arguments.language)
         progress = self.teller.within("check", 0, 0.5)
@@ -176,7 +101,7 @@ class Training:
         def work() -> dict[str, Any]:
             report = self.report
             report.drop(unusable)
-            files, clips, dropped = dataset.measure_all(found, arguments.max_seconds, progress)
+            files, clips, dropped = dataset.measure_all(self.found, arguments.max_seconds, progress)
             report.drop(dropped)
             look_at_files(report, files)
             clips = look_at_texts(report, clips, files, arguments.language)
@@ -184,7 +109,7 @@ class Training:
             clips, vectors = look_at_speakers(report, clips, vectors)
             if not report.problems:
                 report.count(clips)
-            self.warn_of_length()
+            report.look_at_length()
             report.finish(self.folder / "report.json", lambda code, sentence: None)
             speaker = vectors.mean(axis=0).tolist() if vectors is not None else None
             return {
@@ -193,24 +118,15 @@ class Training:
                 "report": vars(report),
             }
 
-        made_from = [dataset.digest(found), arguments.max_seconds, arguments.language, self.bases.sv is not None]
+        made_from = [dataset.digest(self.found), arguments.max_seconds, arguments.language, self.bases.sv is not None]
         try:
             outcome = self.work.run("check", made_from, work, ["report.json"])
         finally:
             for known in self.report.warnings:
                 self.teller.warn(known["code"], known["message"])
-        self.report = Report(**outcome["report"])
-        self.clips = [Clip(**clip) for clip in outcome["clips"]]
+        self.take(outcome)
         self.speaker: list[float] | None = outcome["speaker"]
         self.teller.progress("check", 1)
-
-    def warn_of_length(self) -> None:
-        from common.training.report import FEW_SECONDS, MANY_SECONDS
-
-        if self.report.usable_seconds < FEW_SECONDS:
-            self.report.warn("short", "Less than three minutes of speech: more makes a better voice.")
-        elif self.report.usable_seconds > MANY_SECONDS:
-            self.report.warn("long", "More than 40 minutes of speech: take fewer epochs, or the best part of it.")
 
     def embeddings(self, clips: list[Clip]) -> np.ndarray | None:
         if self.bases.sv is None:
@@ -224,7 +140,7 @@ class Training:
             "device": "cpu",
             "parts": [[clip.file, clip.start, clip.end] for clip in clips],
         }
-        answer = self.step("embed", order, self.teller.within("check", 0.5, 1), cpu=True)
+        answer = self.python.step("embed", order, self.teller.within("check", 0.5, 1), cpu=True)
         return np.array(answer["embeddings"], np.float64)
 
     def slice(self) -> None:
@@ -239,11 +155,9 @@ class Training:
                 progress((number + 1) / len(self.clips))
 
         self.work.run("slice", None, work, ["clips"])
-        for clip in self.clips:
-            clip.path = str(self.folder / "clips" / f"{clip.name}.wav")
         self.teller.progress("slice", 1)
 
-    def transcribe(self, found: list[dataset.Source]) -> None:
+    def transcribe(self) -> None:
         progress = self.teller.within("transcribe")
 
         def work() -> dict[str, Any]:
@@ -257,8 +171,8 @@ class Training:
                     "language": language if language in dataset.LANGUAGES else "",
                     "clips": [[clip.name, clip.path] for clip in self.clips],
                 }
-                heard = self.step("transcribe", order, progress)
-            clips = transcripts.complete(self.report, self.clips, found, heard)
+                heard = self.python.step("transcribe", order, progress)
+            clips = transcripts.complete(self.report, self.clips, self.found, heard)
             self.enough(clips)
             return {"clips": [clip.as_json() for clip in clips], "report": vars(self.report)}
 
@@ -273,8 +187,12 @@ class Training:
         self.report.finish(self.folder / "report.json", self.teller.warn)
 
     def take(self, outcome: dict[str, Any]) -> None:
+        """What a stage left, here: an earlier run of it may have been in other folders."""
         self.report = Report(**outcome["report"])
         self.clips = [Clip(**clip) for clip in outcome["clips"]]
+        for clip in self.clips:
+            clip.file = str(self.found[clip.source].path)
+            clip.path = str(self.folder / "clips" / f"{clip.name}.wav")
 
     def held_out(self) -> list[Clip]:
         """The clips that are only spoken afterwards: of middle length, spread over the recordings."""
@@ -316,7 +234,7 @@ class Training:
             left &= set(outcome["made"])
         for clip in clips:
             rate = rates.get(clip.name, 0) / clip.seconds
-            if clip.name in left and not finetuning.LEAST_PHONES < rate < finetuning.MOST_PHONES:
+            if clip.name in left and not checkpoints.LEAST_PHONES < rate < checkpoints.MOST_PHONES:
                 lost[clip.name] = f"odd rate: {rate:.1f} phonemes a second"
                 left.discard(clip.name)
         self.training = [clip for clip in clips if clip.name in left]
@@ -329,11 +247,10 @@ class Training:
         )
         if lost:
             if len(self.training) + len(self.held) < MIN_CLIPS:
-                log = self.folder / "logs"
                 raise ScriptError(
                     script_io.ENGINE_FAILED,
-                    f"GPT-SoVITS could prepare {len(self.training)} of {len(clips)} clips only ({next(iter(lost.values()))}); "
-                    f"see {log}",
+                    f"GPT-SoVITS could prepare {len(self.training)} of {len(clips)} clips only: "
+                    f"{next(iter(lost.values()))}; see {self.folder / 'logs'}",
                 )
             self.enough(self.training + self.held)
         tuning.keep(self.training)
@@ -344,10 +261,10 @@ class Training:
     def batch(self) -> int:
         if self.arguments.batch:
             return int(self.arguments.batch)
-        if not self.gpu_bytes:
+        if not self.python.gpu_bytes:
             return CPU_BATCH
-        most = max(1, round(self.gpu_bytes / 2**30) // (2 if self.tuning.is_half else 4))
-        return min(most, MAX_BATCH, max(1, finetuning._repeated(len(self.training)) // LEAST_BATCHES))
+        most = max(1, round(self.python.gpu_bytes / 2**30) // (2 if self.tuning.is_half else 4))
+        return min(most, MAX_BATCH, max(1, checkpoints.repeated(len(self.training)) // LEAST_BATCHES))
 
     def train(self) -> None:
         arguments, tuning = self.arguments, self.tuning
@@ -379,24 +296,12 @@ class Training:
         """Trains with the batch, or with half of it as long as memory does not do. Raises ScriptError (7, 17, ...)."""
 
         def work() -> dict[str, Any]:
-            batch = first = self.batch()
-            while True:
-                try:
-                    files = train(batch, self.teller.within(stage, 0, 0.98))
-                    break
-                except ScriptError as error:
-                    if error.exit_code != script_io.OUT_OF_MEMORY:
-                        raise
-                    if batch == 1:
-                        raise ScriptError(
-                            script_io.OUT_OF_MEMORY,
-                            f"out of memory in {stage}, even with batch 1 and clips of at most "
-                            f"{self.arguments.max_seconds:g} s: take shorter clips (--max-seconds)",
-                        ) from error
-                    batch //= 2
-            if batch < first:
-                self.teller.warn("batch_halved", f"Out of memory in {stage} with batch {first}; batch {batch} fits.")
-            self.inspect(files, base)
+            progress = self.teller.within(stage, 0, 0.98)
+            hint = f"take clips shorter than {self.arguments.max_seconds:g} s (--max-seconds)"
+            files, batch = with_a_batch_that_fits(
+                lambda size: train(size, progress), self.batch(), stage, self.teller, hint
+            )
+            self.python.inspect(files, base, [self.root, self.root / "GPT_SoVITS"])
             for state in (self.folder / "features").glob(f"logs_s?_{self.arguments.version}/**/*"):
                 if state.suffix in (".pth", ".ckpt"):  # gigabytes that are needed no more
                     state.unlink()
@@ -406,28 +311,13 @@ class Training:
         self.teller.progress(stage, 1)
         return [self.folder / name for name in outcome["files"]]
 
-    def inspect(self, files: list[Path], base: Path) -> None:
-        """Raises ScriptError: 11 a file cannot be loaded or is the base, 17 it holds what is no number."""
-        order = {
-            "files": [[str(path), str(base)] for path in files],
-            "path": [str(self.root), str(self.root / "GPT_SoVITS")],
-        }
-        for path, facts in self.step("inspect", order, cpu=True).items():
-            name = Path(path).name
-            if "error" in facts:
-                raise ScriptError(script_io.ENGINE_FAILED, f"{name} cannot be loaded: {facts['error']}")
-            if not facts["finite"]:
-                raise ScriptError(script_io.NOT_FINITE, f"{name} holds weights that are no numbers")
-            if not facts["changed"]:
-                raise ScriptError(script_io.ENGINE_FAILED, f"{name} is the base unchanged: nothing was trained")
-
     # --- the choice -----------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, Any]:
         """The chosen pair and the table. Raises ScriptError (16)."""
 
         def epoch(path: Path) -> int:
-            found = finetuning._epochs(path.parent, f"*{path.suffix}")
+            found = checkpoints.epochs_in(path.parent, f"*{path.suffix}")
             return next((number for number, own in found.items() if own == path), 0)
 
         pairs = [(self.bases.gpt, self.bases.sovits), *itertools.product(self.gpt, self.sovits)]
@@ -457,7 +347,7 @@ class Training:
                 "reference_language": language,
                 "folder": str(folder),
             }
-            answer = self.step("speak", order, self.teller.within("evaluate"))["pairs"]
+            answer = self.python.step("speak", order, self.teller.within("evaluate"))["pairs"]
             seconds = [clip.seconds for clip in self.held]
             rows = [
                 selection.row(
@@ -504,8 +394,8 @@ class Training:
 
     def publish(self, outcome: dict[str, Any]) -> None:
         chosen = outcome["chosen"]
-        gpt = finetuning._epochs(self.folder / "gpt", "*.ckpt")[chosen["gpt_epoch"]]
-        sovits = finetuning._epochs(self.folder / "sovits", "*.pth")[chosen["sovits_epoch"]]
+        gpt = checkpoints.epochs_in(self.folder / "gpt", "*.ckpt")[chosen["gpt_epoch"]]
+        sovits = checkpoints.epochs_in(self.folder / "sovits", "*.pth")[chosen["sovits_epoch"]]
         reference, text, language = outcome["reference"]
         with publishing.output_folder(self.arguments.output) as folder:
             shutil.copyfile(gpt, folder / "gpt.ckpt")
@@ -528,7 +418,7 @@ class Training:
                     "sovits_epochs": self.arguments.sovits_epochs,
                     "gpt_epochs": self.arguments.gpt_epochs,
                     "device": self.device,
-                    "torch": self.torch,
+                    "torch": self.python.torch,
                 },
                 "evaluation": outcome["table"],
                 "seed": self.arguments.seed,

@@ -43,9 +43,10 @@ class Source:
 
 @dataclass
 class Clip:
-    """A part of a source: seconds of it. name: without a suffix, of this training alone."""
+    """A part of a source (its place in the list of them): seconds of it. name: of this training alone."""
 
     name: str
+    source: int
     file: str
     start: float
     end: float
@@ -213,6 +214,7 @@ def measure(source: Source, max_seconds: float, number: int) -> tuple[File, list
                 clips.append(
                     Clip(
                         f"f{number:04d}c{len(clips):04d}",
+                        number,
                         str(source.path),
                         round(first, 3),
                         round(last, 3),

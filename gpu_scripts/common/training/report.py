@@ -80,6 +80,12 @@ class Report:
         reasons = Counter(re.sub(r":.*| as .*", "", str(one["reason"])) for one in self.dropped)
         return f" (left out: {', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))})" if reasons else ""
 
+    def look_at_length(self) -> None:
+        if self.usable_seconds < FEW_SECONDS:
+            self.warn("short", "Less than three minutes of speech: more makes a better voice.")
+        elif self.usable_seconds > MANY_SECONDS:
+            self.warn("long", "More than 40 minutes of speech: take fewer epochs, or the best part of it.")
+
     def finish(self, path: Path, tell: Callable[[str, str], None]) -> None:
         """Writes it and tells its warnings. Raises ScriptError (15): the dataset is refused."""
         if self.dropped:

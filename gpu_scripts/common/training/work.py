@@ -14,13 +14,15 @@ from typing import Any
 from common import script_io
 from common.script_io import ScriptError
 
+FORMAT = 1  # of the stages' outcomes; what another release left is made anew
+
 
 class Work:
     """The folder WORK, held by this process alone. Raises ScriptError (6): it cannot be made, or another training is
     at work in it.
 
-    state.json: {"stages": {stage: {"key": hash of what it was made from, "done": bool, "outcome": {...}}}}, replaced
-    as a whole. A stage whose key is another than before begins anew, and so does all that comes after it.
+    state.json: {"format": FORMAT, "stages": {stage: {"key": hash of what it was made from, "done": bool, "outcome":
+    {...}}}}, replaced as a whole. A stage whose key is another than before begins anew, and so does all that comes after it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +37,8 @@ class Work:
         except OSError as error:
             raise ScriptError(script_io.UNWRITABLE, f"another training is at work in {folder}") from error
         try:
-            self._stages: dict[str, dict[str, Any]] = json.loads((folder / "state.json").read_text("utf-8"))["stages"]
+            state = json.loads((folder / "state.json").read_text("utf-8"))
+            self._stages: dict[str, dict[str, Any]] = state["stages"] if state["format"] == FORMAT else {}
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             self._stages = {}
         self._key = ""
@@ -72,7 +75,7 @@ class Work:
         return outcome
 
     def _save(self) -> None:
-        write_json(self.folder / "state.json", {"stages": self._stages})
+        write_json(self.folder / "state.json", {"format": FORMAT, "stages": self._stages})
 
 
 def remove(path: Path) -> None:
