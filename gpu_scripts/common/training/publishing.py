@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,11 @@ from common.script_io import ScriptError
 from .work import remove
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """torch saves zip files, whose table stands at their end."""
+    return zipfile.is_zipfile(checkpoint)
 
 
 def check_output(output: Path, model_id: str) -> None:

@@ -22,7 +22,8 @@ class Work:
     at work in it.
 
     state.json: {"format": FORMAT, "stages": {stage: {"key": hash of what it was made from, "done": bool, "outcome":
-    {...}}}}, replaced as a whole. A stage whose key is another than before begins anew, and so does all that comes after it.
+    {...}}}}, replaced as a whole. A stage whose key is another than before begins anew, and so does all that comes
+    after it.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -8,7 +8,7 @@ LOAD, and changes nothing in an epoch of less than five batches.
 
 A voice is trained by its pitch: that of the clips, more nearly with each epoch. The mood (state.py) says what else goes
 wrong: `text`: names of clips that no phonemes are made of; `hubert`: "oom"; `s2`: "nan" | "enospc" | "mismatch" |
-"nan_weights" | "unsaved" | "no_change" | "worse" | "port" (once for each file of that name in the working folder) | "lost_gpu";
+"nan_weights" | "unsaved" | "no_change" | "worse" | "lost_gpu" | "port" (once in a working folder);
 `s2_fits`: the largest batch that memory does for; `s2_stop`: after this epoch it waits; `s1`: "nan" | "oom"; `s1_stop`.
 """
 
