@@ -203,13 +203,14 @@ class Training:
                 self.report.warn(
                     "left_out_by_engine", f"RVC prepared {least} of {max(counts.values())} pieces; see WORK/logs."
                 )
-            project.finish_preparation(self.experiment)
+            project.finish_preparation(self.experiment)  # also below: WORK may lie elsewhere by then
             if not foreign.is_filled(self.experiment / "filelist.txt"):
                 raise ScriptError(script_io.ENGINE_FAILED, "the list of what is trained on was not written")
             return {"pieces": least}
 
         made_from = [arguments.engine, arguments.f0, arguments.sample_rate]
         outcome = self.work.run("features", made_from, work, [f"cwd/logs/{NAME}"])
+        project.finish_preparation(self.experiment)
         self.pieces = int(outcome["pieces"])
         for known in self.report.warnings:
             self.teller.warn(known["code"], known["message"])
