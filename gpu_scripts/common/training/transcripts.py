@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from common.script_io import ScriptError
 from .dataset import LANGUAGES, Clip, Dropped, Source
 from .report import Report, text_fault
 
+_MARK = re.compile(r"[,.;:!?…，。；：！？、]+")
 MAX_ERRORS = 0.2  # of the characters, against the recogniser; more only where all texts differ that much
 HOPELESS_ERRORS = 0.6
 
@@ -149,13 +151,15 @@ def _lay(clips: Sequence[Clip], texts: Mapping[str, str | None], heard: Mapping[
         known = [number for number, clip_number in enumerate(owner) if clip_number is not None]
         if not known:
             continue
-        for number in range(len(own)):
+        begin = 0
+        for number, clip in enumerate(own):
             mine = [at for at in known if owner[at] == number]
             if not mine:
                 continue
-            first, last = mine[0], mine[-1]
-            # Words that nobody heard belong to the clip of their left neighbour, those at the begin to the first.
-            first = 0 if first == known[0] else first
-            following = [at for at in known if at > last]
+            following = [at for at in known if at > mine[-1]]
             end = starts[following[0]] if following else len(text)
-            own[number].text = text[starts[first] if first else 0 : end].strip()
+            # Words that nobody heard stand between two clips: a mark of the text parts them.
+            marks = [match.end() for match in _MARK.finditer(text, starts[mine[-1]], end)]
+            end = marks[-1] if marks and following else end
+            clip.text = text[begin:end].strip()
+            begin = end
