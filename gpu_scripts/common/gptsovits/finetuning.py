@@ -396,7 +396,7 @@ class FineTuning:
             "output_dir": str(output),
         }
         path = self.folder / "s1.yaml"
-        path.write_text(json.dumps(config), "utf-8")  # JSON is YAML too
+        path.write_text(yaml.safe_dump(config), "utf-8")
         wanted = kept_epochs(epochs, KEEP_GPT)
         if epochs not in epochs_in(weights, "*.ckpt"):
             for state in states.glob("*.ckpt"):

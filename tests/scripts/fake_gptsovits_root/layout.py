@@ -125,7 +125,7 @@ def add_training(folder: Path, versions: tuple[str, ...] = ("v2",)) -> Path:
     for name in ("s2", "s2v2Pro", "s2v2ProPlus"):
         (engine / "configs" / f"{name}.json").write_text('{"train": {}, "data": {}, "model": {}}')
     (engine / "configs" / "s1longer-v2.yaml").write_text(
-        '{"train": {"precision": "16-mixed"}, "model": {"n_layer": 24}}'
+        '{"train": {"precision": "16-mixed"}, "model": {"n_layer": 24}, "optimizer": {"lr_init": 0.00001}}'
     )
     root = folder / PRETRAINED
     for name in ("chinese-roberta-wwm-ext-large", "chinese-hubert-base"):

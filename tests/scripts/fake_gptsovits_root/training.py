@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import soundfile as sf
+import yaml
 
 from .speaking import HEADS
 from .state import log, mood
@@ -220,7 +221,8 @@ def _save_zip(content: dict[str, Any], path: Path) -> None:
 
 
 def s1_train() -> None:
-    config = json.loads(Path(sys.argv[sys.argv.index("--config_file") + 1]).read_text())
+    config = yaml.safe_load(Path(sys.argv[sys.argv.index("--config_file") + 1]).read_text())
+    assert isinstance(config["optimizer"]["lr_init"], float)  # 1e-05 is a word to YAML
     train, output = config["train"], Path(config["output_dir"])
     log("s1", batch=train["batch_size"], epochs=train["epochs"], hz=os.environ["hz"], precision=train["precision"])
     states = output / "ckpt"
