@@ -35,6 +35,7 @@ SHARES = {
     "publish": 0.01,
 }
 MARKER = "GPT_SoVITS/s2_train.py"
+STEPS = Path(__file__).with_name("steps.py")
 CPU_BATCH, MAX_BATCH = 2, 16
 LEAST_BATCHES = 8  # of an epoch
 
@@ -140,7 +141,7 @@ class Training:
             "device": "cpu",
             "parts": [[clip.file, clip.start, clip.end] for clip in clips],
         }
-        answer = self.python.step("embed", order, self.teller.within("check", 0.5, 1), cpu=True)
+        answer = self.python.step("embed", order, self.teller.within("check", 0.5, 1), cpu=True, program=STEPS)
         return np.array(answer["embeddings"], np.float64)
 
     def slice(self) -> None:
@@ -347,7 +348,7 @@ class Training:
                 "reference_language": language,
                 "folder": str(folder),
             }
-            answer = self.python.step("speak", order, self.teller.within("evaluate"))["pairs"]
+            answer = self.python.step("speak", order, self.teller.within("evaluate"), program=STEPS)["pairs"]
             seconds = [clip.seconds for clip in self.held]
             rows = [
                 selection.row(

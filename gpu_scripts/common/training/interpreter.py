@@ -75,8 +75,16 @@ class Interpreter:
             "TRITON_CACHE_DIR": str(cache / "triton"),
         }
 
-    def step(self, step: str, order: dict[str, Any], progress: Progress | None = None, cpu: bool = False) -> Any:
-        """The answer of one of steps.py. Raises ScriptError: the step's own, or as a child's."""
+    def step(
+        self,
+        step: str,
+        order: dict[str, Any],
+        progress: Progress | None = None,
+        *,
+        cpu: bool = False,
+        program: Path = STEPS,
+    ) -> Any:
+        """The answer of a step of `program`. Raises ScriptError: the step's own, or as a child's."""
         paths = [self.folder / "orders" / f"{step}{suffix}.json" for suffix in ("", "-answer")]
         remove(paths[1])
         write_json(paths[0], order)
@@ -87,7 +95,7 @@ class Interpreter:
 
         child = children.run(
             step,
-            [sys.executable, STEPS, step, *paths],
+            [sys.executable, program, step, *paths],
             cwd=self.folder,
             log=self.folder / "logs" / f"{step}.log",
             environment=self.environment | ({"CUDA_VISIBLE_DEVICES": ""} if cpu else {}),
