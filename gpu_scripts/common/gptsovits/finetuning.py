@@ -173,7 +173,8 @@ class FineTuning:
 
     def write_list(self, clips: Sequence[Clip]) -> Path:
         path = self.folder / "train.list"
-        lines = [f"{clip.path}|speaker|{clip.language}|{' '.join((clip.text or '').split())}" for clip in clips]
+        texts = [" ".join((clip.text or "").replace("|", " ").split()) for clip in clips]
+        lines = [f"{clip.path}|speaker|{clip.language}|{text}" for clip, text in zip(clips, texts, strict=True)]
         path.write_text("\n".join(lines) + "\n", "utf-8")
         return path
 
@@ -348,10 +349,7 @@ class FineTuning:
         if child.code:
             raise child.failure(self.folder)
         if watcher.unsaved:
-            raise ScriptError(
-                script_io.DISK_FULL if child.said(children.NO_SPACE) else script_io.ENGINE_FAILED,
-                f"SoVITS could not save its weights: {child.reason}",
-            )
+            raise child.failure(self.folder)
         if not resumes and watcher.loaded < 2:
             raise ScriptError(script_io.NO_WEIGHTS, "SoVITS did not load the whole base: its keys do not match")
         if resumes and not watcher.resumed:

@@ -15,9 +15,9 @@ HERE = Path(__file__).resolve()
 # Its own folder is no place for imports: an engine's modules have such names too.
 sys.path[:] = [str(HERE.parents[2]), *(path for path in sys.path if path != str(HERE.parent))]
 
-from common import script_io
-from common.script_io import ScriptError
-from common.training.steps import serve, told
+from common import script_io  # noqa: E402
+from common.script_io import ScriptError  # noqa: E402
+from common.training.steps import serve, told  # noqa: E402
 
 
 def embed(order: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve()
 # Its own folder is no place for imports: an engine's modules have such names too.
 sys.path[:] = [str(HERE.parents[2]), *(path for path in sys.path if path != str(HERE.parent))]
 
-from common import script_io
+from common import script_io  # noqa: E402
 
 Step = Callable[[dict[str, Any]], Any]
 
