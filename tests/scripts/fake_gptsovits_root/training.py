@@ -132,8 +132,8 @@ def s2_train() -> None:
         Path("port").touch()
         raise RuntimeError("The server socket has failed to listen on any local network address. EADDRINUSE")
     context = multiprocessing.get_context("spawn")
-    context.Semaphore()  # its name stays in /dev/shm while the process lives
-    child = context.Process(target=_train_sovits, args=(config, context.Semaphore()))
+    semaphore = context.Semaphore()  # its name stays in /dev/shm while the process lives
+    child = context.Process(target=_train_sovits, args=(config, semaphore))
     child.start()
     child.join()
     if child.exitcode:
