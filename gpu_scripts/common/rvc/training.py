@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -325,7 +326,10 @@ class Training:
         command += ["--pitch", "0", "--weights", weights, "--index", index, "--f0-method", self.arguments.f0]
         command += ["--device", self.python.device, "--is-half", str(self.is_half), "--seed", str(self.arguments.seed)]
         log = self.folder / "logs" / "infer.log"
-        child = children.run("infer", command, cwd=self.folder, log=log, environment=self.python.environment)
+        environment = self.python.environment
+        if "trained" in environment["TMPDIR"]:  # both projects take that word in an index's path for another file's
+            environment["TMPDIR"] = tempfile.gettempdir()
+        child = children.run("infer", command, cwd=self.folder, log=log, environment=environment)
         if child.code:
             known = child.lines and script_io.BAD_ARGUMENTS <= child.code <= script_io.DISK_FULL
             raise ScriptError(child.code, child.lines[-1]) if known else child.failure(self.folder)
