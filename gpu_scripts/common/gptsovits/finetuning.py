@@ -374,7 +374,7 @@ class FineTuning:
         for folder in (weights, states):
             folder.mkdir(parents=True, exist_ok=True)
         config: dict[str, Any] = yaml.safe_load((self.root / "GPT_SoVITS/configs/s1longer-v2.yaml").read_text("utf-8"))
-        config["model"] |= self._gpt_size(yaml)
+        config["model"] |= self._gpt_size()
         config["train"] |= {
             "precision": config["train"]["precision"] if self.is_half else "32",
             "batch_size": min(batch, max(1, repeated(clips) // GPT_BATCHES)),
@@ -423,7 +423,7 @@ class FineTuning:
             raise ScriptError(script_io.ENGINE_FAILED, f"the GPT saved no weights of epoch {lacking[0]}")
         return [made[epoch] for epoch in wanted]
 
-    def _gpt_size(self, yaml: Any) -> dict[str, Any]:
+    def _gpt_size(self) -> dict[str, Any]:
         """The number of layers of the base, where it says so and differs: `n_layer` alone, for small trials."""
         try:
             with zipfile.ZipFile(self.bases.gpt) as file:

@@ -276,8 +276,8 @@ class Training:
         """Up to four of the second half, the last one among them."""
         made = {epoch: path for epoch, path in self.saved().items() if epoch * 2 >= self.arguments.epochs}
         epochs = list(made)
-        chosen = {epochs[-1 - number * len(epochs) // CANDIDATES] for number in range(min(CANDIDATES, len(epochs)))}
-        return [made[epoch] for epoch in sorted(chosen)]
+        count = min(CANDIDATES, len(epochs))
+        return [made[epochs[(number + 1) * len(epochs) // count - 1]] for number in range(count)]
 
     def make_index(self) -> None:
         for path in self.experiment.glob("*.index"):
