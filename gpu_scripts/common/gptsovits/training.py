@@ -185,6 +185,9 @@ class Training:
         """Writes the report again. Raises ScriptError (15)."""
         if not self.report.problems:
             self.report.count(clips)
+        if clips and max(clip.seconds for clip in clips) < MIN_REFERENCE_SECONDS:
+            message = f"No clip lasts {MIN_REFERENCE_SECONDS} s, which the voice needs as its reference."
+            self.report.problem("no_reference", message)
         self.report.finish(self.folder / "report.json", self.teller.warn)
 
     def take(self, outcome: dict[str, Any]) -> None:
@@ -329,7 +332,7 @@ class Training:
             if not self.held:
                 self.teller.warn("not_scored", "No clips are held out: the last epochs are taken unheard.")
                 pair = {"gpt_epoch": epoch(self.gpt[-1]), "sovits_epoch": epoch(self.sovits[-1])}
-                return {"chosen": pair, "table": [], "reference": [str(path), text, language]}
+                return {"chosen": pair, "table": [], "reference": [path.name, text, language]}
             folder = self.folder / "speech"
             remove(folder)
             folder.mkdir()
@@ -366,7 +369,7 @@ class Training:
             table = [one.as_json() for one in (rows[0], *judged)]
             write_json(self.folder / "evaluation.json", table)
             chosen = {"gpt_epoch": best.gpt_epoch, "sovits_epoch": best.sovits_epoch} if best else None
-            return {"chosen": chosen, "table": table, "reference": [str(path), text, language]}
+            return {"chosen": chosen, "table": table, "reference": [path.name, text, language]}
 
         outcome = self.work.run("evaluate", [seeds, str(self.asr) if self.asr else None], work, ["reference"])
         if outcome["chosen"] is None:
@@ -397,7 +400,8 @@ class Training:
         chosen = outcome["chosen"]
         gpt = checkpoints.epochs_in(self.folder / "gpt", "*.ckpt")[chosen["gpt_epoch"]]
         sovits = checkpoints.epochs_in(self.folder / "sovits", "*.pth")[chosen["sovits_epoch"]]
-        reference, text, language = outcome["reference"]
+        name, text, language = outcome["reference"]
+        reference = self.folder / "reference" / name
         with publishing.output_folder(self.arguments.output) as folder:
             shutil.copyfile(gpt, folder / "gpt.ckpt")
             shutil.copyfile(sovits, folder / "sovits.pth")
