@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,24 @@ def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-id", default="")
     pitch = within(-MAX_SEMITONES, MAX_SEMITONES, int)
     parser.add_argument("--pitch", type=pitch, required=True, help="semitones, a whole number from -24 to 24")
+
+
+def batch(text: str) -> int:
+    """The type of `--batch auto|N`; 0 is auto."""
+    return 0 if text == "auto" else int(within(1, 128, int)(text))
+
+
+def check_training(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Of the scripts that train: a plain --model-id, and folders that are not in each other's way, made absolute."""
+    if not is_plain_name(arguments.model_id):
+        parser.error("--model-id must be a plain name")
+    for name in ("project_root", "dataset", "work", "output"):
+        setattr(arguments, name, Path(os.path.abspath(getattr(arguments, name))))
+    places = {arguments.work, arguments.output}
+    if len(places) < 2 or arguments.work in arguments.output.parents or arguments.output in arguments.work.parents:
+        parser.error("--work and --output must not lie in each other")
+    if arguments.project_root in places:
+        parser.error("--work and --output must be other folders than --project-root")
 
 
 def add_separate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ Only the standard library is imported here, so that a script can call `limit_thr
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import json
 import os
@@ -35,6 +36,11 @@ ENGINE_FAILED = 11
 UNSPEAKABLE = 12
 NO_LYRICS = 13  # no recogniser, and no lyrics either
 MISSING_PACKAGE = 14  # of this interpreter
+# Of the scripts that train.
+DATASET_REFUSED = 15
+NONE_BETTER = 16  # no checkpoint is better than the base
+NOT_FINITE = 17  # the loss, or the weights
+DISK_FULL = 18
 
 SERVE = "--serve"
 
@@ -62,6 +68,15 @@ def limit_threads(arguments: list[str], default: int = 2) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ[name] = str(threads)
     return threads
+
+
+def require_packages(*names: str) -> None:
+    """Raises ScriptError (14)."""
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError as error:
+            raise ScriptError(MISSING_PACKAGE, f"{sys.executable} cannot import {name}: {error}") from error
 
 
 class Progress:
@@ -156,6 +171,8 @@ def _run_job(main: Callable[[list[str]], None], argv: list[str]) -> tuple[int, s
     except ScriptError as error:
         return error.exit_code, _one_line(error), error.exit_code != OUT_OF_MEMORY
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DISK_FULL, f"the disk is full{f': {error.filename}' if error.filename else ''}", False
         if isinstance(error, MemoryError) or re.search(r"OutOfMemory|out of memory", f"{type(error)} {error}"):
             return OUT_OF_MEMORY, "out of memory" if not str(error) else f"out of memory: {_one_line(error)}", False
         traceback.print_exc()

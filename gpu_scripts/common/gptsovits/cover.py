@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import audio, script_io, sung_speech
+from common import audio, recognition, script_io, sung_speech
+from common.recognition import Recogniser
 from common.script_io import Progress, ScriptError
 from common.sung_speech import Frames, Phrase, Song, Span, Take, lyrics
-from common.sung_speech.lyrics import Recogniser
 
 from .references import best_reference, reference_seconds, store_reference
 from .runtime import Runtime
@@ -68,7 +68,7 @@ class Cover:
             if recogniser is None:
                 return ()
             heard, _ = recogniser.hear(sung_speech.resample(take.samples, take.rate, sung_speech.RATE))
-            return lyrics.spans(lyrics.units(phrase.text), heard)
+            return lyrics.spans(recognition.units(phrase.text), heard)
 
         try:
             if self.guessed and len(song.windows) > 1:
@@ -104,14 +104,14 @@ class Cover:
         if arguments.lyrics and not lines:
             script_io.warn("There are no words in the lyrics; they are left aside.")
         try:
-            folder = lyrics.find_model(arguments.asr_model, arguments.project_root)
+            folder = recognition.find_model(arguments.asr_model, arguments.project_root)
             if folder is None:
-                where = arguments.project_root / lyrics.WHERE_THE_ENGINE_KEEPS_MODELS
+                where = arguments.project_root / recognition.WHERE_THE_ENGINE_KEEPS_MODELS
                 raise ScriptError(script_io.NO_LYRICS, f"there is no faster-whisper model in {where}")
             key = (str(folder), arguments.device, self.is_half)
             if key not in _recognisers:
                 _recognisers.clear()
-                _recognisers[key] = lyrics.Recogniser(folder, arguments.device, self.is_half)
+                _recognisers[key] = Recogniser(folder, arguments.device, self.is_half)
             return lines, _recognisers[key]
         except ScriptError as error:
             if not lines or arguments.asr_model or error.exit_code != script_io.NO_LYRICS:

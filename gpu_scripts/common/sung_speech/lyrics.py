@@ -1,8 +1,7 @@
 """What is sung, and when: phrases with times, from lyrics, from a recogniser, or from both.
 
 With lyrics and a recogniser the lyrics say the words and the recogniser the times. With lyrics alone their lines are
-laid on the vocal's phrases by its pauses and by length. The recogniser is faster-whisper with a model in a folder of
-this machine; nothing is ever fetched.
+laid on the vocal's phrases by its pauses and by length.
 """
 
 from __future__ import annotations
@@ -10,23 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from common import script_io
-from common.failures import OUT_OF_MEMORY
-from common.script_io import ScriptError
+from common.recognition import Heard, units
 
 from .frames import FRAME_SECONDS, SUNG_TRIM_DB, Frames, Phrase, Span, closed, runs
-
-MODEL_FILES = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json")
-WHERE_THE_ENGINE_KEEPS_MODELS = "tools/asr/models"
 
 PHRASE_GAP_SECONDS = 0.35
 LONG_PHRASE_SECONDS = 8.0
@@ -35,26 +26,9 @@ MAX_UNITS = 24
 PAUSE_SECONDS = 0.18
 SEGMENT_SECONDS = 0.12
 
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_UNIT = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}])[^\W_])+(?:['’](?:(?![{_CJK}])[^\W_])+)*")
 _VOWELS = re.compile(r"[aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ]+")
 _SECTION = re.compile(r"^\s*(\[[^\]]*\]|\([^)]*\))\s*$")
 _LRC = re.compile(r"\[\d+:\d+(?:[.:]\d+)?\]")
-
-
-@dataclass(frozen=True)
-class Heard:
-    """One recognised word: seconds of the audio. gap: it begins a segment of the recogniser."""
-
-    text: str
-    start: float
-    end: float
-    gap: bool = False
-
-
-def units(text: str) -> list[str]:
-    """The words of a text, lower case; of Chinese and Japanese each character."""
-    return [unit.lower().replace("’", "'") for unit in _UNIT.findall(text)]
 
 
 def lines_of(text: str) -> list[str]:
@@ -71,74 +45,6 @@ def syllables(text: str) -> int:
 def _of_word(word: str) -> int:
     count = len(_VOWELS.findall(word))
     return max(1, count - (count > 1 and word.endswith("e") and not word.endswith("le")))
-
-
-# --- the recogniser -------------------------------------------------------------------------------------------
-
-
-def find_model(named: Path | None, project_root: Path) -> Path | None:
-    """The folder of the recogniser: the one that is named, else the largest complete one where the engine keeps them.
-
-    Raises ScriptError (2) where the named one is not complete: the library would ask a hub for what is missing.
-    """
-    if named is not None:
-        missing = missing_files(named)
-        if missing:
-            raise ScriptError(script_io.BAD_ARGUMENTS, f"the recogniser's folder {named} has no {', '.join(missing)}")
-        return named
-    kept = [p for p in (project_root / WHERE_THE_ENGINE_KEEPS_MODELS).glob("*whisper*") if not missing_files(p)]
-    return max(kept, key=lambda p: (p / "model.bin").stat().st_size, default=None)
-
-
-def missing_files(folder: Path) -> list[str]:
-    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
-    return missing + ([] if any(folder.glob("vocabulary.*")) else ["vocabulary.*"])
-
-
-class Recogniser:
-    """faster-whisper on a local folder. Raises ScriptError: 13 the package is not there, 7, 11 it cannot be loaded."""
-
-    def __init__(self, folder: Path, device: str, is_half: bool) -> None:
-        try:
-            from faster_whisper import WhisperModel
-        except ImportError as error:
-            raise ScriptError(script_io.NO_LYRICS, "this interpreter has no faster_whisper") from error
-        kind, _, number = device.partition(":")
-        compute = "int8" if kind == "cpu" else "float16" if is_half else "float32"
-        try:
-            self._model: Any = WhisperModel(
-                str(folder), device=kind, device_index=int(number or 0), compute_type=compute, local_files_only=True
-            )
-        except Exception as error:
-            raise _failed(error, "the recogniser cannot be loaded") from error
-
-    def hear(self, samples: NDArray[np.float32], language: str | None = None) -> tuple[list[Heard], str]:
-        """Words in 16 kHz mono audio (n,), and the language: `en`, `zh`, ... Raises ScriptError: 7, 11."""
-        words: list[Heard] = []
-        try:
-            # Its voice detection has erased sung tracks, and earlier text makes it repeat itself.
-            segments, info = self._model.transcribe(
-                samples,
-                language=language,
-                word_timestamps=True,
-                vad_filter=False,
-                condition_on_previous_text=False,
-            )
-            for segment in segments:
-                first = True
-                for word in segment.words or ():
-                    if units(word.word) and word.end > word.start:
-                        words.append(Heard(word.word, float(word.start), float(word.end), first))
-                        first = False
-        except Exception as error:
-            raise _failed(error, "the recogniser failed") from error
-        return words, str(info.language)
-
-
-def _failed(error: Exception, doing: str) -> ScriptError:
-    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
-        return ScriptError(script_io.OUT_OF_MEMORY, f"{doing}: out of memory")
-    return ScriptError(script_io.ENGINE_FAILED, f"{doing}: {type(error).__name__}")
 
 
 def spans(wanted: Sequence[str], heard: Sequence[Heard]) -> tuple[Span | None, ...]:

@@ -29,7 +29,17 @@ looked at again in each call:
 `separate`) and its facts.
 """
 
-from .layout import UVR_MODELS, add_trained, build, write_gpt, write_sovits
+from .layout import UVR_MODELS, add_trained, add_training, build, write_gpt, write_sovits
 from .state import calls, clear_calls, set_mood
 
-__all__ = ["UVR_MODELS", "add_trained", "build", "calls", "clear_calls", "set_mood", "write_gpt", "write_sovits"]
+__all__ = [
+    "UVR_MODELS",
+    "add_trained",
+    "add_training",
+    "build",
+    "calls",
+    "clear_calls",
+    "set_mood",
+    "write_gpt",
+    "write_sovits",
+]

@@ -17,7 +17,7 @@ _MODULES = {
     "torch/__init__.py": """
         from tests.scripts.fake_gptsovits_root.state import mood
         __version__ = "2.0.0+fake"
-        class Tensor: pass
+        from tests.scripts.fake_gptsovits_root.tensors import Tensor, equal, from_numpy, isfinite, load, no_grad
         class OutOfMemoryError(RuntimeError): pass
         class cuda:
             OutOfMemoryError = OutOfMemoryError
@@ -31,6 +31,8 @@ _MODULES = {
             def empty_cache(): pass
             @staticmethod
             def get_device_name(index=0): return "Fake"
+            @staticmethod
+            def get_device_properties(index): return type("Properties", (), {"total_memory": 8 * 2**30})
     """,
     "GPT_SoVITS/process_ckpt.py": """
         from tests.scripts.fake_gptsovits_root.speaking import get_sovits_version_from_path_fast
@@ -98,6 +100,56 @@ def build(folder: Path, versions: tuple[str, ...] = ("v2",), uvr: tuple[str, ...
     for name in uvr:
         (weights / f"{name}.pth").write_text("{}")
     return folder.resolve()
+
+
+_PREPARATION = {"1-get-text": "text", "2-get-hubert-wav32k": "hubert", "2-get-sv": "sv", "3-get-semantic": "semantic"}
+_TRAINING_PACKAGES = (
+    "torchaudio",
+    "transformers",
+    "pytorch_lightning",
+    "tensorboard",
+    "pandas",
+    "librosa",
+    "ffmpeg",
+    "tqdm",
+)
+
+
+def add_training(folder: Path, versions: tuple[str, ...] = ("v2",)) -> Path:
+    """The scripts of the fine-tuning, what they start from, and a folder with the packages that they want."""
+    engine = folder / "GPT_SoVITS"
+    head = f"import sys\nsys.path.append({str(REPOSITORY)!r})\n"
+    module = "tests.scripts.fake_gptsovits_root.training"
+    scripts = {f"prepare_datasets/{name}": f"get_{kind}" for name, kind in _PREPARATION.items()}
+    for name, function in {**scripts, "s2_train": "s2_train", "s1_train": "s1_train"}.items():
+        path = engine / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        lines = ["import tools.my_utils", f"from {module} import {function}", 'if __name__ == "__main__":']
+        path.write_text(head + "\n".join(lines) + f"\n    {function}()\n")
+    (folder / "tools" / "my_utils.py").write_text("import gradio\nimport pandas\n")
+    (engine / "eres2net").mkdir()
+    source = head + "from tests.scripts.fake_gptsovits_root.tensors import Embedding as ERes2NetV2\n"
+    (engine / "eres2net" / "ERes2NetV2.py").write_text(source)
+    source = head + "from tests.scripts.fake_gptsovits_root.tensors import fbank\n"
+    (engine / "eres2net" / "kaldi.py").write_text(source)
+    for name in ("s2", "s2v2Pro", "s2v2ProPlus"):
+        (engine / "configs" / f"{name}.json").write_text('{"train": {}, "data": {}, "model": {}}')
+    (engine / "configs" / "s1longer-v2.yaml").write_text(
+        '{"train": {"precision": "16-mixed"}, "model": {"n_layer": 24}, "optimizer": {"lr_init": 0.00001}}'
+    )
+    root = folder / PRETRAINED
+    for name in ("chinese-roberta-wwm-ext-large", "chinese-hubert-base"):
+        (root / name / "config.json").write_text("{}")
+    (root / "sv").mkdir(exist_ok=True)
+    (root / "sv" / "pretrained_eres2netv2w24s4ep4.ckpt").write_text("PK{}")
+    for version in versions:
+        path = root / SOVITS[version]
+        write_sovits(path.with_name(path.name.replace("s2G", "s2D")), version)
+    packages = folder.parent / f"{folder.name}-packages"
+    for name in _TRAINING_PACKAGES:
+        (packages / name).mkdir(parents=True)
+        (packages / name / "__init__.py").touch()
+    return packages
 
 
 def add_trained(folder: Path, name: str, *, version: str = "v2", epoch: int = 8, **voice: Any) -> tuple[Path, Path]:

@@ -32,6 +32,7 @@ SOVITS = {
 }
 HEADS = {"v1": b"00", "v2": b"01", "v3": b"02", "v4": b"04", "v2Pro": b"05", "v2ProPlus": b"06"}
 _VERSION_OF_HEAD = {
+    b"PK": ("v2", "v2", False),  # told by its size
     b"00": ("v1", "v1", False),
     b"01": ("v2", "v2", False),
     b"02": ("v2", "v3", False),
@@ -229,7 +230,8 @@ class TTS:
             return rate, np.zeros(rate * 2, np.int16)
         voice = self.prompt_cache["prompt_semantic"]
         if mood().get("tone"):
-            samples = np.sin(np.arange(round(rate * 0.06 * len(text) / speed)) * 0.04).astype(np.float32)
+            pitch = 0.04 * voice["pitch"]
+            samples = np.sin(np.arange(round(rate * 0.06 * len(text) / speed)) * pitch).astype(np.float32)
         else:
             samples = _say(text, voice["voice"], voice["pitch"], speed, inputs.get("temperature", 1), generator, rate)
         samples *= self.prompt_cache["refer_spec"][0] / np.abs(samples).max()

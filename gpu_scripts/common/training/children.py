@@ -1,0 +1,165 @@
+"""Programs of an engine as child processes: watched, logged, and ended with all that they started."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common import script_io
+from common.failures import BROKEN_CUDA, OUT_OF_MEMORY
+from common.script_io import ScriptError
+
+from .work import free_bytes
+
+GUARD = Path(__file__).with_name("guard.py")
+NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos \d+ vs")
+NO_PORT = re.compile(r"EADDRINUSE|address already in use|errno: 98", re.IGNORECASE)
+FULL_DISK_BYTES = 64 * 1024 * 1024
+LAST_LINE = re.compile(r"^\s*(\w+(?:\.\w+)*(?:Error|Exception|Interrupt)\b.*)")
+
+
+class Ended(Exception):
+    """A watcher of the lines wants the program's end. It becomes a ScriptError with the exit code."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass
+class Child:
+    """A program that has ended: its status, and what it said."""
+
+    name: str
+    code: int
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=4000))
+
+    def said(self, pattern: str | re.Pattern[str]) -> bool:
+        return any(re.search(pattern, line) for line in self.lines)
+
+    @property
+    def reason(self) -> str:
+        """The last exception that it printed, or its last line."""
+        errors = [match[1] for line in self.lines if (match := LAST_LINE.match(line))]
+        said = errors[-1] if errors else (self.lines[-1] if self.lines else "it said nothing")
+        return " ".join(said.split())[:300]
+
+    def out_of_memory(self) -> bool:
+        """-9 without our doing is the kernel's killer at work."""
+        return self.said(OUT_OF_MEMORY) or (self.code in (128 + 9, -9)) or self.said("signal SIGKILL")
+
+    def failure(self, folder: Path) -> ScriptError:
+        """Why it failed: 18 the disk of `folder` is full, 7 memory, 8 the GPU was lost, 14 a package is missing, 11."""
+        if self.said(NO_SPACE) or free_bytes(folder) < FULL_DISK_BYTES:
+            return ScriptError(script_io.DISK_FULL, f"the disk of {folder} is full ({self.name})")
+        if self.out_of_memory():
+            return ScriptError(script_io.OUT_OF_MEMORY, f"out of memory in {self.name}")
+        if self.said(BROKEN_CUDA):
+            return ScriptError(script_io.NO_CUDA, f"the GPU was lost in {self.name}: {self.reason}")
+        if self.said(r"ModuleNotFoundError"):
+            return ScriptError(script_io.MISSING_PACKAGE, f"{sys.executable} lacks a package: {self.reason}")
+        return ScriptError(script_io.ENGINE_FAILED, f"{self.name} failed (status {self.code}): {self.reason}")
+
+
+def run(
+    name: str,
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path,
+    log: Path,
+    environment: Mapping[str, str],
+    on_line: Callable[[str], None] | None = None,
+    on_look: Callable[[], None] | None = None,
+) -> Child:
+    """Runs a program to its end, whatever its status, with this interpreter's environment and `environment`.
+
+    What it says goes to `log` (appended), and line by line to `on_line` (bars that are drawn with \\r too); `on_look`
+    is called about once a second. What either raises ends the program first: `Ended` becomes a ScriptError. So does
+    whatever ends this process: the guard sees the pipe between them close.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lifeline, ours = os.pipe()
+    command = [sys.executable, "-I", "-S", str(GUARD), str(lifeline), *map(str, argv)]
+    child = Child(name, -1)
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lifeline,),
+            start_new_session=True,  # a signal to our group is not for the guard: it sees the pipe close
+        )
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(lifeline)
+    try:
+        with open(log, "ab") as file:
+            _listen(process, child, file, on_line, on_look)
+        child.code = process.wait()
+    except Ended as error:
+        raise ScriptError(error.exit_code, str(error)) from error
+    finally:
+        os.close(ours)
+        _wait_for(process)
+    return child
+
+
+def _listen(
+    process: subprocess.Popen[bytes],
+    child: Child,
+    log: object,
+    on_line: Callable[[str], None] | None,
+    on_look: Callable[[], None] | None,
+) -> None:
+    assert process.stdout is not None
+    rest = b""
+    looked = time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            block = None
+            if selector.select(0.5):
+                block = os.read(process.stdout.fileno(), 65536)
+            elif process.poll() is not None:
+                block = b""  # a stray holds the pipe, which is no reason to wait
+            if on_look is not None and time.monotonic() - looked > 1:
+                looked = time.monotonic()
+                on_look()
+            if block is None:
+                continue
+            log.write(block)  # type: ignore[attr-defined]
+            *whole, rest = re.split(rb"[\r\n]+", rest + block)
+            rest = rest[-65536:]
+            for raw in whole if block else [*whole, rest]:
+                line = raw.decode("utf-8", "replace").strip()
+                if line:
+                    child.lines.append(line)
+                    if on_line is not None:
+                        on_line(line)
+            if not block:
+                return
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> None:
+    """The guard ends by itself once the lifeline is closed."""
+    try:
+        process.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
