@@ -217,10 +217,10 @@ def extract_vocal(
     else:
         left, right = filters.wiener(left, right, mask, band, voice)
     same = slice(margin // spectra.HOP, None, place.HOP // spectra.HOP)
-    got, whole = (left[same], right[same]), [side[same] for side in mixed]
+    got, whole = [left[same], right[same]], [side[same] for side in mixed]
     if not (mono or lead.spread or lead.second is not None):
         # The lead is in the middle: what is missing at the sides is the band's.
-        got, whole = (got[0] + got[1],), [whole[0] + whole[1]]
+        got, whole = [got[0] + got[1]], [whole[0] + whole[1]]
     left_behind = evidence.left_behind(got, whole)
     del mixed, mask, repeating, magnitude
     if not mono:

@@ -322,7 +322,16 @@ class Training:
         made = folder / f"{number}_{clip.name}.wav"
         index = self.index()
         assert index is not None
-        command = [sys.executable, INFER, "--project-root", self.root, "--input", source, "--output", made]
+        command: list[str | Path] = [
+            sys.executable,
+            INFER,
+            "--project-root",
+            self.root,
+            "--input",
+            source,
+            "--output",
+            made,
+        ]
         command += ["--pitch", "0", "--weights", weights, "--index", index, "--f0-method", self.arguments.f0]
         command += ["--device", self.python.device, "--is-half", str(self.is_half), "--seed", str(self.arguments.seed)]
         log = self.folder / "logs" / "infer.log"

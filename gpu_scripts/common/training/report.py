@@ -105,7 +105,7 @@ class Report:
 
 def script_of(text: str) -> str:
     """`ja`, `ko`, `zh` or `en` by the letters that a text is written in, "" where it has none of them."""
-    counts = {language: len(pattern.findall(text)) for language, pattern in _SCRIPTS.items()}
+    counts: dict[str, float] = {language: len(pattern.findall(text)) for language, pattern in _SCRIPTS.items()}
     if counts["ja"] and counts["ja"] >= 0.1 * counts["zh"]:
         return "ja"
     counts["en"] /= 4  # letters against syllables
