@@ -229,7 +229,7 @@ def test_a_broken_checkpoint_is_told_and_trained_anew(further: Place) -> None:
 def test_other_recordings_undo_what_was_made_of_the_former(place: Place, prepared: Place) -> None:
     shutil.copytree(prepared.work, place.work, symlinks=True)
     place.dataset = shutil.copytree(place.dataset, place.folder / "changed")
-    (place.dataset / "line00.txt").write_text("Something else is said in the first line, in as many words.")
+    (place.dataset / "line01.txt").write_text("Something else is said in the first line, in as many words.")
     assert place.run("--until", "prepare").returncode == 0
     assert len(place.calls("prepare")) == 6  # of both runs
     assert "Something else" in (place.work / "features" / "2-name2text.txt").read_text()

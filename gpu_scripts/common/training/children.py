@@ -107,7 +107,7 @@ def run(
     finally:
         os.close(lifeline)
     try:
-        with open(log, "ab") as file:
+        with open(log, "ab", buffering=0) as file:  # a killed script leaves all that was said
             _listen(process, child, file, on_line, on_look)
         child.code = process.wait()
     except Ended as error:
