@@ -25,6 +25,8 @@ from voiceproject.jobs import attempt
 from voiceproject.jobs.attempt import StageFailed
 from voiceproject.jobs.heartbeat import Heartbeat
 from voiceproject.media import audio
+from voices.library.models import Voice
+from voices.speech import registry
 
 SAMPLE_RATE = 44_100
 
@@ -39,6 +41,12 @@ def template(kind: str) -> CommandTemplate:
     if kind == "separate":
         return CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
     return CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
+
+
+def model_of_voice(voice: Voice) -> str:
+    """The id of the model that was trained for a saved voice, where the cover engine can sing with it."""
+    weights = sorted({"gpt_weights", "voice_weights"} & template("infer").placeholders)
+    return registry.of_voice(voice.pk, voice.tenant_id, weights) if weights else ""
 
 
 def stems_key(job: CoverJob) -> str:

@@ -270,6 +270,7 @@ class _Cover:
         for name, text in (("reference_text", self.job.reference_text), ("lyrics", self.job.lyrics)):
             (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
         model = self.model()
+        self.patiently(model.fetch)
         if model.id != "default" and not MODEL_PLACEHOLDERS & template("infer").placeholders:
             self.warn("model_unused", "The cover engine of this server makes no use of model_id.")
         self.command(
@@ -375,7 +376,7 @@ class _Cover:
     def model(self) -> Model:
         """What the job's model_id names now: an operator may have taken it away since the job was submitted."""
         try:
-            return self.patiently(lambda: registry.for_cover(self.job.model_id)) or Model("default")
+            return self.patiently(lambda: registry.for_cover(self.job.model_id, self.job.tenant_id)) or Model("default")
         except PublicError as error:
             message = f"The model {self.job.model_id or 'default'} is not offered any more."
             raise StageFailed("inference_failed", message, detail=str(error)) from error

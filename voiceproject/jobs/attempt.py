@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -45,7 +45,7 @@ class NotOurs(Exception):
 class Progress(Heartbeat):
     """A heartbeat that knows the stages of a job. starts: where each begins on the scale of 0 to 100, and `end`."""
 
-    starts: ClassVar[Mapping[str, int]]
+    starts: Mapping[str, int]
 
     def __init__(self, job: Job, stopping: threading.Event) -> None:
         super().__init__(job, stopping)
@@ -166,10 +166,8 @@ def run_command(
             cwd=folder,
             env=child_environment(folder, identity(job.log_ids(), tracing.traceparent())),
             should_stop=heartbeat.gone,
-            poll_seconds=0.1,
-            stop_every_seconds=0.1,
             grace_seconds=0.8,
-            **limits,
+            **{"poll_seconds": 0.1, "stop_every_seconds": 0.1, **limits},
         )
     except runner.CommandStopped as error:
         raise NotOurs from error

@@ -122,7 +122,7 @@ class SpeechView(OpenAIView):
         format = asked["response_format"]
         speed, clamped = clamp_speed(asked["speed"])
         speaker = speakers.find(tenant, asked["voice"])
-        fields: dict[str, Any] = {"text": asked["input"], "speed": speed, "model_id": model_id(asked["model"])}
+        fields: dict[str, Any] = {"text": asked["input"], "speed": speed, "model_id": model_id(asked["model"], tenant)}
         if isinstance(speaker, Voice):
             fields["voice_id"] = str(speaker.pk)
         output = Output(format, PCM_RATE if format == "pcm" else None)
@@ -170,8 +170,8 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "voiceproject"}
 
 
-def _model_names() -> list[str]:
-    own = [model["id"] for model in registry.models() if "synthesis" in model["uses"]]
+def _model_names(tenant: Any) -> list[str]:
+    own = [model["id"] for model in registry.models(tenant and tenant.pk) if "synthesis" in model["uses"]]
     return list(dict.fromkeys([*own, *MODELS]))
 
 
@@ -182,7 +182,7 @@ class ModelsView(OpenAIView):
     required_scope = None
 
     def get(self, request: Request, name: str | None = None) -> Response:
-        names = _model_names()
+        names = _model_names(request.user)
         if name is None:
             return Response({"object": "list", "data": [_model(known) for known in names]})
         if name not in names:
@@ -237,7 +237,7 @@ class AudioModelsView(OpenlyListed):
     required_scope = None
 
     def get(self, request: Request) -> Response:
-        return Response({"models": [{"id": name, "name": name} for name in _model_names()]})
+        return Response({"models": [{"id": name, "name": name} for name in _model_names(self.owner(request))]})
 
 
 @extend_schema(exclude=True)

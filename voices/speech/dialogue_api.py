@@ -148,7 +148,7 @@ class DialogueSerializer(StrictSerializer):
         if fields["stream"] and fields["response_format"] not in STREAMED_FORMATS:
             message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
             raise serializers.ValidationError({"response_format": [message]})
-        fields["model"] = registry.for_synthesis(fields["model_id"])
+        fields["model"] = registry.for_synthesis(fields["model_id"], self.context.get("tenant"))
         return fields
 
 
@@ -236,8 +236,10 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool) -> Prepare
             "reference_language": reference.language,
             "lexicon": lexicon.as_json(),
         }
+        registry.use_model_of(by := {**checked, "model_id": fields["model_id"]}, turn.get("voice_id"), tenant.pk)
+        stored["model_id"] = by["model_id"]
         kept.append(stored)
-        lines.append(line_of(stored, reference, fields["model_id"], fields["model"], str(tenant.pk), early=early))
+        lines.append(line_of(stored, reference, by["model_id"], by["model"], str(tenant.pk), early=early))
     job = Synthesis(
         tenant=tenant,
         api_key=key,
@@ -335,7 +337,7 @@ class DialogueView(BodyLimitMixin, APIView):
                 return accepted(request, earlier, replayed=True)
         else:
             refuse_key(request)
-        serializer = DialogueSerializer(data=request.data)
+        serializer = DialogueSerializer(data=request.data, context={"tenant": request.user.pk})
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         check_background(fields, background)

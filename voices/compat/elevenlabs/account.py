@@ -40,7 +40,7 @@ class ModelsView(ElevenLabsView):
              "maximum_text_length_per_request": MAX_TEXT_CHARACTERS,
              "languages": [{"language_id": code, "name": LANGUAGE_NAMES.get(code, code)}
                            for code in model["languages"]]}
-            for model in registry.models()
+            for model in registry.models(request.user.pk)
         ])  # fmt: skip
 
 
