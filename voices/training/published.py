@@ -36,7 +36,7 @@ REFERENCE_SECONDS = 30.0
 def publish(job: Training, output: Path, dataset: Path, warnings: list[dict[str, str]]) -> None:
     """Ends the job with its model, in the storage and in the registry. Safe to repeat.
 
-    Raises NotOurs where the job has ended otherwise, PublicError quota_exceeded and not_found, OSError for a missing file.
+    Raises NotOurs where the job has ended otherwise, PublicError quota_exceeded, not_found, and OSError.
     """
     assert job.voice_id is not None
     if Training.objects.filter(pk=job.pk, status=JobStatus.SUCCEEDED, model_id=job.new_model_id).exists():
