@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import time
+import wave
 from pathlib import Path
 
 STAGES = {"check": ["check"], "prepare": ["slice", "transcribe", "features"], "train": ["train_sovits", "train_gpt"],
@@ -69,7 +70,9 @@ def publish(reference: Path, work: Path, output: Path, model_id: str, rvc: bool)
     else:
         (part / "sovits.pth").write_bytes(b"sovits")
         shutil.copyfile(work / "gpt.ckpt", part / "gpt.ckpt")
-        shutil.copyfile(reference, part / "reference.wav")
+        with wave.open(str(reference)) as source, wave.open(str(part / "reference.wav"), "wb") as target:
+            target.setparams(source.getparams())
+            target.writeframes(source.readframes(8 * source.getframerate()))
         (part / "reference.txt").write_text("The birch canoe slid on the smooth planks.")
     table = [{"gpt_epoch": 0, "likeness": 0.5}, {"gpt_epoch": 15, "likeness": 0.8, "taken": True}]
     (part / "model.json").write_text(json.dumps({"model_id": model_id, "evaluation": table}))

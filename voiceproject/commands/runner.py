@@ -230,10 +230,13 @@ class Watch:
     def left_seconds(self) -> float:
         return self.started + self.deadline_seconds - time.monotonic()
 
-    def report_progress(self, output: Output) -> None:
+    def report_stages(self, output: Output) -> None:
         while self.on_stage is not None and self._stages < len(output.stages):
             self._stages += 1
             self.on_stage(output.stages[self._stages - 1])
+
+    def report_progress(self, output: Output) -> None:
+        self.report_stages(output)
         if self.on_progress is not None and output.progress > self._reported:
             self._reported = output.progress
             self.on_progress(self._reported)
@@ -328,6 +331,8 @@ def run(
     if failure is not None:
         failure.returncode = returncode if failure.returncode is None else failure.returncode
         failure.stderr_tail = output.tail()
+        if isinstance(failure, CommandFailed):
+            watch.report_stages(output)  # It may have ended in another than was seen last.
         raise failure
     watch.report_progress(output)
     return CommandResult(returncode, output.tail(), seconds, peak_rss_bytes, tuple(output.warnings), output.separation)

@@ -118,7 +118,7 @@ def look(
     for number, recording in enumerate(recordings):
         check()
         try:
-            seconds += _decode(recording, folder / f"{recording.name}.wav", max_seconds - seconds)
+            length, told = _decode(recording, folder / f"{recording.name}.wav", max_seconds - seconds)
         except PublicError as error:
             (folder / f"{recording.name}.wav").unlink(missing_ok=True)
             reason = str(error.details.get("reason", ""))
@@ -131,6 +131,9 @@ def look(
                 return report
             report.drop(recording.label, _BROKEN.get(reason, "it cannot be read"))
             continue
+        seconds += length
+        for message in told:
+            report.warn("upload", message.replace("recordings", recording.label, 1))
         heard.append(_listen(recording, folder / f"{recording.name}.wav"))
         progress((number + 1) / len(recordings))
     usable = [one for one in heard if _is_usable(one, report)]
@@ -149,8 +152,8 @@ def look(
     return report
 
 
-def _decode(recording: Recording, wav: Path, max_seconds: float) -> float:
-    """The recording as mono WAV of 16 bits; how long it is. Raises PublicError."""
+def _decode(recording: Recording, wav: Path, max_seconds: float) -> tuple[float, list[str]]:
+    """The recording as mono WAV of 16 bits; how long it is, and what may be missing of it. Raises PublicError."""
     bounds = Bounds("recordings", MIN_SECONDS, max(max_seconds, 0.0))
     for left_only in (False, True):
         energy = sides = 0.0
@@ -168,7 +171,7 @@ def _decode(recording: Recording, wav: Path, max_seconds: float) -> float:
             bounds.check_loudness(source.loudest)
         if energy >= 0.02 * sides:
             break  # Otherwise one side is the other's inverse: one of them is taken.
-    return frames / SAMPLE_RATE
+    return frames / SAMPLE_RATE, source.warnings
 
 
 def _listen(recording: Recording, wav: Path) -> _Heard:
