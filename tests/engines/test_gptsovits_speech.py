@@ -60,6 +60,13 @@ def test_it_gets_the_words_that_the_built_in_engine_says(fake: FakeGptSovits, en
     assert sent[1] == ("邮编五一八零零一，共二点五元。", "zh")
 
 
+def test_a_text_that_was_read_when_it_was_checked_is_not_read_again(fake: FakeGptSovits, engine_for: Engines) -> None:
+    engine = engine_for(fake.url)
+    reading = engine.check("Said instead.", "en", None, "en", None)
+    speak(engine, ask("Not looked at.", language="en", reading=reading))
+    assert [call["body"]["text"] for call in fake.log] == ["Said instead."]
+
+
 @pytest.mark.parametrize(("text", "language"), [("?!… 🎉🎉", "auto"), ("Добрый день, друзья.", "auto"), (TEXT, "de")])
 def test_what_it_cannot_speak_never_reaches_the_server(
     fake: FakeGptSovits, engine_for: Engines, text: str, language: str

@@ -35,7 +35,9 @@ class FakeEngine:
             tone = (0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32)
             yield Piece(tone, self.sample_rate, sentence.text, sentence.pause_seconds)
 
-    def check(self, text: str, language: str, *reference: object, lexicon: Lexicon | None = None) -> Reading:
+    def check(
+        self, text: str, language: str, *reference: object, early: bool = False, lexicon: Lexicon | None = None
+    ) -> Reading:
         return read(text, language, self.languages, lexicon=lexicon)
 
     def health(self) -> EngineHealth:

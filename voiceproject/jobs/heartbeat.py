@@ -1,12 +1,13 @@
-"""The heartbeat of a job that this process works on, in a thread of its own."""
+"""The heartbeats of the jobs that this process works on, all in one thread."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import os
 import threading
 import time
-from collections import deque
 
 from django.conf import settings
 from django.db import close_old_connections, connection
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5
 
 
-class Heartbeat(threading.Thread):
+class Heartbeat:
     """Beats for a job until the `with` block is left; writes the stage and progress that its owner sets.
 
     `gone()`: the job was canceled, deleted or taken over, `stopping` was set, or the client that waits for it
@@ -32,62 +33,49 @@ class Heartbeat(threading.Thread):
     def __init__(
         self, job: Job, stopping: threading.Event | None = None, client: threading.Event | None = None
     ) -> None:
-        super().__init__(name=f"heartbeat-{job.pk}", daemon=True)
         self.job = job
         self.stopping = stopping or threading.Event()
         self.lost = threading.Event()
         self.client_left = client or threading.Event()
-        self.left = threading.Event()
         self.stage = job.stage
         self.progress = 0
-        self._soon = threading.Event()
-        self._starting = threading.Lock()
+        self.due = 0.0  # of the next beat, in time.monotonic()
+        self._left = False
+        self._beating = threading.Lock()
         self.cut_off_seconds = 2.0 * settings.WORKER_HEARTBEAT_TIMEOUT_SECONDS
         self.heard_at = time.monotonic()
 
     def __enter__(self) -> Heartbeat:
-        # Not at once: what is done before the first beat costs no thread, no connection and no write.
-        _later.start(self)
+        # Not at once: most syntheses end before their first beat, which then costs nothing.
+        _beats.plan(self, BEAT_SECONDS)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with self._starting:
-            self.left.set()
-        self._soon.set()
-        if self.ident is not None:
-            self.join()
+        with self._beating:
+            self._left = True
 
     def tell(self) -> None:
         """Beats now: whoever watches the job shall see its new stage."""
-        self._soon.set()
-        self.begin()
+        _beats.plan(self, 0.0)
 
-    def begin(self) -> None:
-        """Starts the thread, with a beat, if it does not run and there is still something to beat for."""
-        with self._starting:
-            if self.ident is None and not self.left.is_set():
-                self._soon.set()
-                self.start()
-
-    def run(self) -> None:
-        while True:
-            self._soon.wait(BEAT_SECONDS)
-            self._soon.clear()
-            if self.left.is_set():
-                break
+    def beat(self) -> bool:
+        """Called when it is due; whether there is a next one."""
+        with self._beating:
+            if self._left:
+                return False
             try:
                 close_old_connections()
                 asked_at = time.monotonic()
                 if not self.job.beat(self.stage, self.progress):
                     self.lost.set()
-                    break
+                    return False
                 self.heard_at = asked_at
                 return_connection()
             except Exception:
                 # A database that is away for a moment loses no job: the heartbeat has a time-out for that.
-                log.warning("a heartbeat failed", exc_info=True)
+                log.warning("a heartbeat failed", exc_info=True, extra={"job": str(self.job.pk)})
                 connection.close()
-        connection.close()
+            return True
 
     def cut_off(self) -> bool:
         return time.monotonic() - self.heard_at > self.cut_off_seconds
@@ -96,43 +84,54 @@ class Heartbeat(threading.Thread):
         return self.cut_off() or self.lost.is_set() or self.stopping.is_set() or self.client_left.is_set()
 
 
-class _Later:
-    """Begins pulses when their first beat is due, all of a process in one thread: most syntheses end before."""
+class _Beats:
+    """One thread for all of a process: a thread and a connection for each cost as much as half a synthesis."""
 
     def __init__(self) -> None:
-        self._due: deque[tuple[float, Heartbeat]] = deque()
-        self._more = threading.Semaphore(0)
-        self._start = threading.Lock()
+        self._planned: list[tuple[float, int, Heartbeat]] = []
+        self._number = itertools.count()
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def start(self, heartbeat: Heartbeat) -> None:
-        self._due.append((time.monotonic() + BEAT_SECONDS, heartbeat))
-        self._more.release()
-        with self._start:
+    def plan(self, heartbeat: Heartbeat, seconds: float) -> None:
+        """In place of what was planned for it before."""
+        with self._changed:
+            heartbeat.due = time.monotonic() + seconds
+            heapq.heappush(self._planned, (heartbeat.due, next(self._number), heartbeat))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="pulses", daemon=True)
                 self._thread.start()
+            elif self._planned[0][2] is heartbeat:
+                self._changed.notify()
 
     def _run(self) -> None:
         while True:
-            self._more.acquire()
-            at, heartbeat = self._due.popleft()
-            while not heartbeat.left.is_set() and (seconds := at - time.monotonic()) > 0:
-                time.sleep(seconds)
-            try:
-                heartbeat.begin()
-            except RuntimeError:
-                # No thread to be had: without a beat the job would be taken over while it is worked on.
-                log.exception("a heartbeat cannot be started")
-                heartbeat.lost.set()
+            due, heartbeat = self._next()
+            goes_on = heartbeat.beat()
+            with self._changed:
+                if goes_on and heartbeat.due == due:  # Otherwise it was told something meanwhile.
+                    self.plan(heartbeat, BEAT_SECONDS)
+
+    def _next(self) -> tuple[float, Heartbeat]:
+        with self._changed:
+            while True:
+                while self._planned and self._planned[0][0] != self._planned[0][2].due:
+                    heapq.heappop(self._planned)
+                if not self._planned:
+                    connection.close()
+                pause = self._planned[0][0] - time.monotonic() if self._planned else None
+                if pause is not None and pause <= 0:
+                    due, _, heartbeat = heapq.heappop(self._planned)
+                    return due, heartbeat
+                self._changed.wait(pause)
 
 
-_later = _Later()
+_beats = _Beats()
 
 
 def _forked() -> None:
-    global _later
-    _later = _Later()  # Its thread is the parent's.
+    global _beats
+    _beats = _Beats()  # Its thread is the parent's.
 
 
 os.register_at_fork(after_in_child=_forked)

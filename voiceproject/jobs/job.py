@@ -34,7 +34,7 @@ from voiceproject.jobs import signals
 from voiceproject.jobs.files import JobFiles, delete_folder
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.jobs.queue import QueuedJob
-from voiceproject.jobs.statements import end_job, insert_job
+from voiceproject.jobs.statements import beat_job, end_job, insert_job
 from voiceproject.jobs.status import ERROR_MESSAGES, LIVE, JobStatus, revoked
 from voiceproject.media.storage import is_passing
 from voiceproject.telemetry import metrics, tracing
@@ -251,8 +251,9 @@ class Job(QueuedJob, JobFiles):
             changes["marks"] = self.marks
         if progress is not None and progress > self.progress:
             changes["progress"] = self.progress = min(progress, 100)
-        if len(changes) > 1:
-            changes |= {"updated_at": Now(), "revision": F("revision") + 1}
+        if len(changes) == 1:
+            return bool(beat_job(type(self))(_pk=self.pk, _attempt=self.attempt, _worker=self.worker))
+        changes |= {"updated_at": Now(), "revision": F("revision") + 1}
         return bool(self._mine().update(**changes))
 
     def note(self, **fields: Any) -> bool:

@@ -123,8 +123,8 @@ class Exchange:
     def __init__(self, handler: Application, scope: Any, receive: Any, send: Any) -> None:
         self._handler = handler
         self._receive = receive
-        self._send = Sender(send)
         self._connection = scope.get("extensions", {}).get(EXTENSION)
+        self._send = Sender(send, self._connection)
         self._gone = threading.Event()
         self._body = Body(scope, receive)
         self._request = Request(scope, self._gone)
@@ -328,8 +328,9 @@ class Sender:
     GRACE_SECONDS = 30.0
     MIN_BYTES_A_SECOND = 8 * 1024
 
-    def __init__(self, send: Any) -> None:
+    def __init__(self, send: Any, connection: Any = None) -> None:
         self._send = send
+        self._flow = getattr(connection, "flow", None)
         self._waited = 0.0
         self.sent = 0  # bytes of the body
 
@@ -353,7 +354,11 @@ class Sender:
         await self._timed({"type": "http.response.body"}, 0)
 
     async def _timed(self, message: dict[str, Any], count: int) -> None:
-        allowed = self.GRACE_SECONDS + self.sent / self.MIN_BYTES_A_SECOND - self._waited
+        self.sent += count
+        if self._flow is not None and not self._flow.write_paused:
+            await self._send(message)  # Then it waits for nobody, and a timer for each block is dear.
+            return
+        allowed = self.GRACE_SECONDS + (self.sent - count) / self.MIN_BYTES_A_SECOND - self._waited
         started = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, min(self.IDLE_SECONDS, allowed))):
@@ -361,4 +366,3 @@ class Sender:
         except TimeoutError:
             raise TooSlow from None
         self._waited += time.monotonic() - started
-        self.sent += count

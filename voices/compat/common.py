@@ -129,7 +129,7 @@ class Speaking:
         else:
             reference = selection.choose(voice, engine).reference
         lexicon = for_text(checked["text"], tenant, [*lexicons, *named(checked)], voice.lexicon_id if voice else None)
-        warnings = check_text(checked, reference.transcript or "", reference.language, lexicon)
+        reading, warnings = check_text(checked, reference.transcript or "", reference.language, lexicon, early=streamed)
         if (find_window := getattr(engine, "reference_window", None)) is not None:
             find_window(reference)  # It refuses what is too short.
         seed = checked.get("seed")
@@ -157,7 +157,9 @@ class Speaking:
         synthesis.start(self.job)
         selection.check_still_there(self.job)
         self._gone = client_gone(request)
-        self._order: SynthesisRequest = synthesis.request_for(self.job, reference, checked["model"], early=streamed)
+        self._order: SynthesisRequest = synthesis.request_for(
+            self.job, reference, checked["model"], early=streamed, reading=reading
+        )
 
     @property
     def headers(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voices.text.lexicon import Lexicon
+from voices.text.reading import Reading
 
 
 class Kept(Protocol):
@@ -133,7 +134,8 @@ class SynthesisRequest:
     text: as the client sent it; engines speak what voices.text.reading makes of it.
     early: somebody listens already, so a long first sentence is cut at a clause (voices.text.sentences.split).
     model: what the registry has under model_id, None for the engine's own default; tenant: any name of who asks, since
-    engines that have a line serve tenants by turns; lexicon: how words of the text are said.
+    engines that have a line serve tenants by turns; lexicon: how words of the text are said; reading: what the engine's
+    `check` made of all this, where it was asked before.
     """
 
     text: str
@@ -147,6 +149,7 @@ class SynthesisRequest:
     tenant: str = ""
     model: Model | None = None
     lexicon: Lexicon = field(default_factory=Lexicon)
+    reading: Reading | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from voiceproject.errors import PublicError
 from voices.engines.interface import Engine, Model, Piece, Reference, SynthesisRequest, pause_of
 from voices.speech.loudness import block_powers, loudness
 from voices.text.lexicon import Lexicon
+from voices.text.reading import Reading
 
 TARGET_LUFS = -20.0  # as loud as most speech is published, with room for its peaks
 MAX_GAIN_DB = 15.0
@@ -36,9 +37,16 @@ class Line:
 
 
 def line_of(
-    turn: dict[str, Any], reference: Reference, model_id: str, model: Model | None, tenant: str, *, early: bool
+    turn: dict[str, Any],
+    reference: Reference,
+    model_id: str,
+    model: Model | None,
+    tenant: str,
+    *,
+    early: bool,
+    reading: Reading | None = None,
 ) -> Line:
-    """turn: as `Synthesis.turns` keeps it."""
+    """turn: as `Synthesis.turns` keeps it; early, reading: as in SynthesisRequest."""
     request = SynthesisRequest(
         turn["text"],
         turn["language"],
@@ -51,6 +59,7 @@ def line_of(
         tenant=tenant,
         model=model,
         lexicon=Lexicon.of_json(turn.get("lexicon") or []),
+        reading=reading,
     )
     return Line(request, turn["voice_id"] or f"preset:{turn['preset']}", turn["pause_seconds"])
 

@@ -215,11 +215,14 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool) -> Prepare
             if speaker not in references:
                 references[speaker] = _reference(tenant, turn, files)
             reference = references[speaker]
-            checked = {"text": turn["text"], "language": turn["language"], "model": fields["model"]}
             voice_id = turn.get("voice_id")
+            chosen = {"model_id": fields["model_id"], "model": fields["model"]}
+            registry.use_model_of(chosen, voice_id, tenant.pk)
+            checked = {"text": turn["text"], "language": turn["language"], **chosen}
             of_voice = Voice.objects.filter(pk=voice_id).values_list("lexicon_id", flat=True).first()
             lexicon = for_text(turn["text"], tenant, voice_lexicon=of_voice)
-            for warning in check_text(checked, reference.transcript or "", reference.language, lexicon):
+            reading, told = check_text(checked, reference.transcript or "", reference.language, lexicon, early=early)
+            for warning in told:
                 warnings.append({**warning, "message": f"Turn {number + 1}: {warning['message']}"})
         pause = turn.get("pause_seconds")
         stored = {
@@ -235,11 +238,11 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool) -> Prepare
             "reference_text": reference.transcript or "",
             "reference_language": reference.language,
             "lexicon": lexicon.as_json(),
+            "model_id": chosen["model_id"],
         }
-        registry.use_model_of(by := {**checked, "model_id": fields["model_id"]}, turn.get("voice_id"), tenant.pk)
-        stored["model_id"] = by["model_id"]
         kept.append(stored)
-        lines.append(line_of(stored, reference, by["model_id"], by["model"], str(tenant.pk), early=early))
+        line = stored, reference, chosen["model_id"], chosen["model"], str(tenant.pk)
+        lines.append(line_of(*line, early=early, reading=reading))
     job = Synthesis(
         tenant=tenant,
         api_key=key,

@@ -28,6 +28,7 @@ from voices.speech import registry
 from voices.speech.models import Synthesis
 from voices.text.languages import has_speech
 from voices.text.lexicon import Lexicon
+from voices.text.reading import Reading
 
 FORMATS = ("wav", "mp3", "flac", "opus", "pcm")
 MAX_TEXT_CHARACTERS = 5000
@@ -167,19 +168,21 @@ class SpeakTextSerializer(SynthesizeSerializer):
 
 
 def check_text(
-    fields: dict[str, Any], transcript: str, reference_language: str, lexicon: Lexicon
-) -> list[dict[str, str]]:
-    """What is to be said of the text of a SynthesizeSerializer's fields, as `Synthesis.warnings` has it.
+    fields: dict[str, Any], transcript: str, reference_language: str, lexicon: Lexicon, *, early: bool = False
+) -> tuple[Reading | None, list[dict[str, str]]]:
+    """What is spoken of the text of a SynthesizeSerializer's fields, None where the engine does not tell before it
+    speaks; and what is to be said of it, as `Synthesis.warnings` has it. early: as in SynthesisRequest.
 
     Raises PublicError where the engine cannot speak it with such a reference.
     """
     check = getattr(configured.get_engine(), "check", None)
     if check is None:
-        return []
-    reading = check(
-        fields["text"], fields["language"], transcript, reference_language, fields["model"], lexicon=lexicon
-    )
-    return [{"code": notice.code, "message": notice.message} for notice in reading.notices]
+        return None, []
+    reading: Reading = check(
+        fields["text"], fields["language"], transcript, reference_language, fields["model"],
+        early=early, lexicon=lexicon,
+    )  # fmt: skip
+    return reading, [{"code": notice.code, "message": notice.message} for notice in reading.notices]
 
 
 class QueueSerializer(serializers.ModelSerializer):

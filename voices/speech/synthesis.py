@@ -31,6 +31,7 @@ from voices.engines.configured import get_engine
 from voices.engines.interface import Model, Reference, SynthesisRequest
 from voices.speech.dialogue import Dialogue, speak
 from voices.speech.models import Synthesis
+from voices.text.reading import Reading
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,14 @@ def start(synthesis: Synthesis) -> None:
 
 
 def request_for(
-    synthesis: Synthesis, reference: Reference, model: Model | None, *, early: bool = False
+    synthesis: Synthesis,
+    reference: Reference,
+    model: Model | None,
+    *,
+    early: bool = False,
+    reading: Reading | None = None,
 ) -> SynthesisRequest:
-    """The engine's request for a row."""
+    """The engine's request for a row. early, reading: as there."""
     return SynthesisRequest(
         synthesis.text,
         synthesis.language,
@@ -70,6 +76,7 @@ def request_for(
         tenant=str(synthesis.tenant_id),
         model=model,
         lexicon=synthesis.pronunciations,
+        reading=reading,
     )
 
 

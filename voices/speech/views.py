@@ -148,9 +148,11 @@ class SynthesizeView(BodyLimitMixin, APIView):
         if voice is not None:
             chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])
             reference, file = chosen.reference, chosen.file
-            warnings = check_text(fields, reference.transcript or "", reference.language, lexicon)
+            spoken_by = reference.transcript or "", reference.language
         else:
-            warnings = check_text(fields, fields["reference_text"], fields["reference_language"], lexicon)
+            spoken_by = fields["reference_text"], fields["reference_language"]
+        reading, warnings = check_text(fields, *spoken_by, lexicon, early=fields["stream"])
+        if voice is None:
             file = uploads.upload_path(fields["reference_audio"])
             reference = references.reference(
                 file,
@@ -191,7 +193,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
             return self._submit(request, submission, job, file)
         synthesis.start(job)
         selection.check_still_there(job)
-        spoken = synthesis.request_for(job, reference, fields["model"], early=fields["stream"])
+        spoken = synthesis.request_for(job, reference, fields["model"], early=fields["stream"], reading=reading)
         return answer(request, job, spoken, fields["stream"], window)
 
     def _submit(

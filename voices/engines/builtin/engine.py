@@ -75,7 +75,7 @@ class BuiltinEngine:
         EngineUnavailable.
         """
         reference = request.reference
-        reading = self.check(
+        reading = request.reading or self.check(
             request.text, request.language, reference.transcript, reference.language,
             early=request.early, lexicon=request.lexicon,
         )  # fmt: skip

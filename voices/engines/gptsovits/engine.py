@@ -85,7 +85,7 @@ class GptSovitsEngine:
         transcript) and as `check` does.
         """
         reference = request.reference
-        reading = check(
+        reading = request.reading or check(
             request.text, request.language, reference.transcript, reference.language, request.model, request.early,
             request.lexicon,
         )  # fmt: skip

@@ -68,7 +68,7 @@ class Command(JobCommand):
                     samples, rate, audio.sha256_file(path), fields["reference_text"] or None,
                     fields["reference_language"],
                 )  # fmt: skip
-            warnings = check_text(fields, reference.transcript or "", reference.language, lexicon)
+            _, warnings = check_text(fields, reference.transcript or "", reference.language, lexicon)
         for message in [*told, *(warning["message"] for warning in warnings)]:
             self.stderr.write(message)
         seed = fields.get("seed")
