@@ -17,13 +17,16 @@ import soundfile as sf
 from django.conf import settings
 
 from covers import separation
-from covers.failures import NotOurs, StageFailed, code_of_stage
+from covers.failures import code_of_stage
 from covers.models import CoverJob
 from voiceproject.commands import resident, runner
-from voiceproject.commands.template import CommandTemplate, child_environment, identity
+from voiceproject.commands.template import CommandTemplate
+from voiceproject.jobs import attempt
+from voiceproject.jobs.attempt import StageFailed
 from voiceproject.jobs.heartbeat import Heartbeat
 from voiceproject.media import audio
-from voiceproject.telemetry import tracing
+from voices.library.models import Voice
+from voices.speech import registry
 
 SAMPLE_RATE = 44_100
 
@@ -38,6 +41,12 @@ def template(kind: str) -> CommandTemplate:
     if kind == "separate":
         return CommandTemplate(settings.COVER_SEPARATE_CMD_TEMPLATE, settings.COVER_SEPARATE_PLACEHOLDERS)
     return CommandTemplate(settings.COVER_INFER_CMD_TEMPLATE, settings.COVER_INFER_PLACEHOLDERS)
+
+
+def model_of_voice(voice: Voice) -> str:
+    """The id of the model that was trained for a saved voice, where the cover engine can sing with it."""
+    weights = sorted({"gpt_weights", "voice_weights"} & template("infer").placeholders)
+    return registry.of_voice(voice.pk, voice.tenant_id, weights) if weights else ""
 
 
 def stems_key(job: CoverJob) -> str:
@@ -79,7 +88,6 @@ def run_command(
     values: for the placeholders of its template. deadline: a time.monotonic() value. The seconds that it took are added
     to job.engine_seconds. Raises NotOurs, StageFailed.
     """
-    code = code_of_stage(kind)
     lasting = {
         "python_exec": settings.GPT_SOVITS_PYTHON,
         "project_root": str(settings.GPT_SOVITS_PROJECT_ROOT),
@@ -90,36 +98,18 @@ def run_command(
     if settings.COVER_RESIDENT:
         serving = template(kind).serving(lasting | values, frozenset(lasting))
         run = functools.partial(residents().run, serving=serving)
-    started = time.monotonic()
-    try:
-        result = run(
-            argv,
-            cwd=folder,
-            env=child_environment(folder, identity(job.log_ids(), tracing.traceparent())),
-            deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, deadline - time.monotonic())),
-            on_progress=on_progress,
-            should_stop=heartbeat.gone,
-            poll_seconds=0.1,
-            stop_every_seconds=0.1,
-            grace_seconds=0.8,
-            max_output_bytes=settings.COVER_SCRATCH_MAX_BYTES,
-            log_context={"stage": kind},
-        )
-    except runner.CommandStopped as error:
-        raise NotOurs from error
-    except runner.CommandTimedOut as error:
-        raise StageFailed("timed_out", detail=f"{error}\n{error.stderr_tail}") from error
-    except runner.CommandOutputTooLarge as error:
-        raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
-    except runner.CommandFailed as error:
-        if error.out_of_memory:
-            code = "out_of_memory"
-        elif "No space left on device" in error.stderr_tail:
-            code = "storage_full"
-        raise StageFailed(code, detail=f"{error}\n{error.stderr_tail}") from error
-    finally:
-        job.engine_seconds = (job.engine_seconds or 0.0) + time.monotonic() - started
-    return result
+    return attempt.run_command(
+        argv,
+        job,
+        folder,
+        heartbeat,
+        code_of_stage(kind),
+        run=run,
+        deadline_seconds=min(settings.COVER_STAGE_TIMEOUT_SECONDS, max(1.0, deadline - time.monotonic())),
+        on_progress=on_progress,
+        max_output_bytes=settings.COVER_SCRATCH_MAX_BYTES,
+        log_context={"stage": kind},
+    )
 
 
 def fit_output(path: Path, frames: int, code: str) -> None:

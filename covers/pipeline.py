@@ -7,7 +7,6 @@ the job is still ours; everything stops within two seconds when it is not, or wh
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
@@ -18,18 +17,18 @@ from typing import Any, TypeVar
 import numpy as np
 import soundfile as sf
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import transaction
 from django.db.models.fields.files import FieldFile
 
 from covers import listening, separation
 from covers.commands import MODEL_PLACEHOLDERS, SAMPLE_RATE, fit_output, lengthen, run_command, stems_key, template
-from covers.failures import NotOurs, StageFailed, as_failure
+from covers.failures import code_of_stage
 from covers.models import STAGES, CoverJob
-from voiceproject.commands.scratch import scratch
 from voiceproject.errors import PublicError
-from voiceproject.jobs.heartbeat import Heartbeat
+from voiceproject.jobs import attempt
+from voiceproject.jobs.attempt import NotOurs, Progress, StageFailed, Terms
 from voiceproject.media import audio, storage, transposing
-from voiceproject.media.storage import OUTAGE_SECONDS, is_passing, patiently
+from voiceproject.media.storage import OUTAGE_SECONDS, patiently
 from voiceproject.provenance.manifest import sign_file
 from voiceproject.provenance.marks import cover_landmarks, mark_cover
 from voiceproject.telemetry import metrics, tracing
@@ -47,72 +46,15 @@ STARTS = {"preprocess": 0, "separate": 5, "infer": 45, "mix": 90, "finalize": 97
 
 def run(job: CoverJob, stopping: threading.Event) -> None:
     """Runs a claimed job to its end, whatever that is. Raises nothing that belongs to the job."""
-    ids = job.log_ids()
-    with bind(**ids), tracing.span("cover", job.trace_parent, {**ids, "attempt": job.attempt}) as span:
-        log.info("cover started", extra={"attempt": job.attempt})
-        heartbeat = _Progress(job, stopping)
-        try:
-            with heartbeat, scratch(settings.SCRATCH_DIR, f"cover-{job.pk}-{job.attempt}") as folder:
-                _Cover(job, folder, heartbeat).run()
-        except Exception as error:
-            tracing.mark_failed(span, error.code if isinstance(error, StageFailed) else type(error).__name__)
-            try:
-                patiently(functools.partial(_settle, job, error, heartbeat), stopping.is_set)
-            except DatabaseError as trouble:
-                if not is_passing(trouble):
-                    raise
-                connection.close()
-                log.warning("cover is left to be taken over: %s", trouble)
+    heartbeat = _Progress(job, stopping)
+    terms = Terms(
+        settings.COVER_MAX_ATTEMPTS, settings.COVER_RESULT_TTL_HOURS, code_of_stage, engine_stages=("separate", "infer")
+    )
+    attempt.run(job, heartbeat, terms, lambda folder: _Cover(job, folder, heartbeat).run())
 
 
-def _settle(job: CoverJob, error: Exception, heartbeat: _Progress) -> None:
-    """Writes why an attempt has ended before its time. Safe to repeat when it is not known whether it was written."""
-    if isinstance(error, NotOurs) or (is_passing(error) and heartbeat.stopping.is_set()):
-        if heartbeat.stopping.is_set() and job.hand_back():
-            log.info("cover handed back")
-        elif heartbeat.cut_off() and job.put_back(settings.COVER_MAX_ATTEMPTS):
-            log.warning("cover put back: the database could not be reached")
-        else:
-            log.info("cover is no longer ours")
-        return
-    if is_passing(error) and job.put_back(settings.COVER_MAX_ATTEMPTS):
-        log.warning("cover put back: %s", error, extra={"stage": heartbeat.stage})
-        return
-    if not isinstance(error, StageFailed) and not job.beat():
-        # Canceled or deleted this moment: its files went from under it, and nothing is wrong.
-        log.info("cover is no longer ours")
-        return
-    failure = as_failure(error, heartbeat.stage)
-    if heartbeat.stage in ("separate", "infer"):
-        metrics.engine_failed(heartbeat.stage, failure.code)
-    ttl = settings.COVER_RESULT_TTL_HOURS
-    fields = {"stage": heartbeat.stage, "engine_seconds": job.engine_seconds}
-    if job.fail(failure.code, failure.message, failure.detail, ttl, **fields):
-        log.warning("cover failed: %s", failure.code, extra={"stage": heartbeat.stage})
-
-
-class _Progress(Heartbeat):
-    """A heartbeat that knows the stages of a cover."""
-
-    def check(self) -> None:
-        if self.gone():
-            raise NotOurs
-
-    def enter(self, stage: str) -> None:
-        self.check()
-        self.job.mark(stage)
-        self.stage, self.progress = stage, STARTS[stage]
-        self.tell()
-
-    def within(self, stage: str) -> Callable[[float], None]:
-        """A callback for a stage's own progress of 0..1."""
-        following = list(STARTS)[list(STARTS).index(stage) + 1]
-        start, end = STARTS[stage], STARTS[following]
-
-        def report(fraction: float) -> None:
-            self.progress = int(start + (end - start) * min(max(fraction, 0.0), 1.0))
-
-        return report
+class _Progress(Progress):
+    starts = STARTS
 
 
 class _Cover:
@@ -335,6 +277,7 @@ class _Cover:
         for name, text in (("reference_text", self.job.reference_text), ("lyrics", self.job.lyrics)):
             (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
         model = self.model()
+        self.patiently(model.fetch)
         if model.id != "default" and not MODEL_PLACEHOLDERS & template("infer").placeholders:
             self.warn("model_unused", "The cover engine of this server makes no use of model_id.")
         self.command(
@@ -440,7 +383,7 @@ class _Cover:
     def model(self) -> Model:
         """What the job's model_id names now: an operator may have taken it away since the job was submitted."""
         try:
-            return self.patiently(lambda: registry.for_cover(self.job.model_id)) or Model("default")
+            return self.patiently(lambda: registry.for_cover(self.job.model_id, self.job.tenant_id)) or Model("default")
         except PublicError as error:
             message = f"The model {self.job.model_id or 'default'} is not offered any more."
             raise StageFailed("inference_failed", message, detail=str(error)) from error

@@ -111,7 +111,7 @@ class CreateCoverSerializer(OneReferenceMixin, StrictSerializer):
 
     def validate_model_id(self, model_id: str) -> str:
         with as_field_error():
-            registry.for_cover(model_id)
+            registry.for_cover(model_id, self.context.get("tenant"))
         return model_id
 
     def validate_lyrics(self, text: str) -> str:

@@ -17,6 +17,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from covers.commands import model_of_voice
 from covers.models import CoverJob
 from covers.tasks import run_covers
 from voiceproject.commands.scratch import scratch
@@ -87,6 +88,7 @@ class SpeechToSpeechView(ElevenLabsView):
                 api_key=key,
                 request_id=current("request_id"),
                 voice_id=voice.pk,
+                model_id=model_of_voice(voice),
                 title=title_of(upload),
                 song_hash=song_hash,
                 duration_seconds=info.duration_seconds,

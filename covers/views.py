@@ -20,7 +20,7 @@ from rest_framework import mixins, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from covers.commands import template
+from covers.commands import model_of_voice, template
 from covers.models import STEMS, CoverJob
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
@@ -102,7 +102,7 @@ class CoverJobViewSet(
         submission = Submission(request, tenant, CoverJob)
         if (earlier := submission.earlier()) is not None:
             return self._accepted(request, earlier, replayed=True)
-        serializer = CreateCoverSerializer(data=request.data)
+        serializer = CreateCoverSerializer(data=request.data, context={"tenant": tenant.pk})
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         textfilter.check(request, fields["lyrics"], "cover", "lyrics")
@@ -116,6 +116,7 @@ class CoverJobViewSet(
             reference = voice.reference
             if not fields["reference_text"] and "reference_text_file" in template("infer").placeholders:
                 fields["reference_text"] = voice.reference_transcript
+            fields["model_id"] = fields["model_id"] or model_of_voice(voice)
         else:
             reference = upload_path(fields.pop("reference_voice"))
         fields["pitch_auto"] = fields["pitch_shift"] is None

@@ -399,6 +399,39 @@ COVER_RESIDENT_JOBS = env.number("COVER_RESIDENT_JOBS", 20)
 COVER_RESIDENT_IDLE_SECONDS = env.number("COVER_RESIDENT_IDLE_SECONDS", 600, maximum=MAX_SECONDS)
 COVER_SCRATCH_MAX_BYTES = env.number("COVER_SCRATCH_MAX_BYTES", 8 * 1024**3)
 
+# --- Training --------------------------------------------------------------------------------------------------------
+
+TRAINING_PLACEHOLDERS = frozenset(
+    {"python_exec", "project_root", "dataset", "work", "output", "model_id", "version", "language", "sovits_epochs",
+     "gpt_epochs", "epochs", "batch", "seed"}
+)  # fmt: skip
+TRAINING_GPTSOVITS_CMD_TEMPLATE = env.text("TRAINING_GPTSOVITS_CMD_TEMPLATE")
+TRAINING_RVC_CMD_TEMPLATE = env.text("TRAINING_RVC_CMD_TEMPLATE")
+for _name, _template in (
+    ("TRAINING_GPTSOVITS_CMD_TEMPLATE", TRAINING_GPTSOVITS_CMD_TEMPLATE),
+    ("TRAINING_RVC_CMD_TEMPLATE", TRAINING_RVC_CMD_TEMPLATE),
+):
+    for _problem in CommandTemplate(_template, TRAINING_PLACEHOLDERS).problems if _template else ():
+        raise BadSetting(_name, _problem)
+TRAINING_GPTSOVITS_VERSIONS = env.words("TRAINING_GPTSOVITS_VERSIONS", ["v2Pro"])
+if not TRAINING_GPTSOVITS_VERSIONS or set(TRAINING_GPTSOVITS_VERSIONS) - {"v2", "v2Pro", "v2ProPlus"}:
+    raise BadSetting("TRAINING_GPTSOVITS_VERSIONS", "must be some of v2, v2Pro, v2ProPlus")
+TRAINING_CONCURRENCY = env.number("TRAINING_CONCURRENCY", 0, minimum=0, maximum=64)
+TRAINING_MAX_UPLOAD_SIZE = env.number("TRAINING_MAX_UPLOAD_SIZE", 1024**3)
+TRAINING_MAX_FILES = env.number("TRAINING_MAX_FILES", 100, maximum=2000)
+TRAINING_MAX_MINUTES = env.number("TRAINING_MAX_MINUTES", 90, maximum=1440)
+TRAINING_TIMEOUT_SECONDS = env.number("TRAINING_TIMEOUT_SECONDS", 86_400, maximum=MAX_SECONDS)
+TRAINING_CHECKPOINT_SECONDS = env.number("TRAINING_CHECKPOINT_SECONDS", 600, minimum=5, maximum=MAX_SECONDS)
+TRAINING_MAX_ATTEMPTS = env.number("TRAINING_MAX_ATTEMPTS", 3)
+TRAINING_MAX_QUEUED = env.number("TRAINING_MAX_QUEUED", 10)
+TRAINING_MAX_RUNNING = env.number("TRAINING_MAX_RUNNING", 1)
+TRAINING_TTL_HOURS = env.number("TRAINING_TTL_HOURS", 168, maximum=MAX_HOURS)
+TRAINING_SCRATCH_MAX_BYTES = env.number("TRAINING_SCRATCH_MAX_BYTES", 64 * 1024**3)
+TRAINING_WEIGHTS_DOWNLOAD = env.flag("TRAINING_WEIGHTS_DOWNLOAD", False)
+MODEL_CACHE_DIR = env.path("MODEL_CACHE_DIR", DATA_DIR / "models")
+MODEL_CACHE_DIR_ON_SERVER = env.text("MODEL_CACHE_DIR_ON_SERVER", str(MODEL_CACHE_DIR))
+MODEL_CACHE_MAX_BYTES = env.number("MODEL_CACHE_MAX_BYTES", 20 * 1024**3)
+
 # --- Webhooks --------------------------------------------------------------------------------------------------------
 
 PUBLIC_URL = env.url("PUBLIC_URL", "", ("https", "http"))

@@ -35,6 +35,7 @@ from voices.speech.dialogue_api import DialogueView
 from voices.speech.history import HistoryView
 from voices.speech.normalize import NormalizeView
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
+from voices.training.api import TrainedModelViewSet, TrainingViewSet
 
 API = "api/v1"
 
@@ -106,6 +107,30 @@ urlpatterns = [
     path(f"{API}/voice/aliases/<str:alias>", AliasView.as_view(), name="voice-alias"),
     path(f"{API}/voice/consent", StandingConsentView.as_view(), name="standing-consent"),
     path(f"{API}/voice/quality", QualityView.as_view(), name="quality"),
+    path(f"{API}/voice/trainings", TrainingViewSet.as_view({"get": "list", "post": "create"}), name="trainings"),
+    path(
+        f"{API}/voice/trainings/<uuid:pk>",
+        TrainingViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+        name="training",
+    ),
+    *(
+        path(
+            f"{API}/voice/trainings/<uuid:pk>/{action}",
+            TrainingViewSet.as_view({method: action}),
+            name=f"training-{action}",
+        )
+        for method, action in (("post", "cancel"), ("post", "retry"), ("get", "events"))
+    ),
+    path(
+        f"{API}/voice/models/<str:model_id>",
+        TrainedModelViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+        name="model",
+    ),
+    path(
+        f"{API}/voice/models/<str:model_id>/weights/<str:kind>",
+        TrainedModelViewSet.as_view({"get": "weights"}),
+        name="model-weights",
+    ),
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
     path(
         f"{API}/cover/jobs/<uuid:pk>",

@@ -33,6 +33,7 @@ from voices.library.models import Consent, Voice
 from voices.speech import registry
 from voices.speech.forms import LanguagesField
 from voices.speech.models import DEFAULT_MODEL, EngineModel, Synthesis
+from voices.training.models import STAGES, Training
 
 SHOWN_ENTRIES = 50  # of a lexicon
 
@@ -146,23 +147,33 @@ class ApiKeyAdmin(ConsoleAdmin):
 
 @admin.register(EngineModel)
 class EngineModelAdmin(ConsoleAdmin):
-    list_display = ("model_id", "name", "engine", "version", "speaks", "enabled")
-    list_filter = ("engine", "enabled")
-    search_fields = ("model_id", "name")
-    fieldsets = (
+    list_display = ("model_id", "name", "owner", "engine", "version", "speaks", "enabled")
+    list_filter = ("engine", "enabled", ("owner", admin.EmptyFieldListFilter))
+    list_select_related = ("owner",)
+    search_fields = ("model_id", "name", "=owner__username")
+    fieldsets: Any = (
         (None, {"fields": ("model_id", "name", "engine", "enabled")}),
         ("GPT-SoVITS", {"fields": ("gpt_weights", "sovits_weights", "version", "languages")}),
         ("RVC", {"fields": ("voice_weights", "voice_index")}),
     )
     actions = ("enable", "disable")
 
-    readonly_fields = ("language_names",)
+    readonly_fields = ("language_names", "owner", "voice_id", "training_id", "scores")
+
+    @admin.display(description=_("evaluation"))
+    def scores(self, model: EngineModel) -> SafeString:
+        rows = ((", ".join(f"{name} {value}" for name, value in row.items()),) for row in model.evaluation)
+        return format_html_join("", "<p>{}</p>", rows)
 
     @admin.display(description=_("languages"))
     def language_names(self, model: EngineModel) -> str:
         return ", ".join(model.languages)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is not None and obj.owner_id is not None:
+            # Its weights are the storage's, and an id that is known.
+            own = ("name", "engine", "version", "enabled", "owner", "voice_id", "training_id", "scores")
+            return ((None, {"fields": own}),)
         if self.has_change_permission(request, obj):
             return self.fieldsets
         shown = ("gpt_weights", "sovits_weights", "version", "language_names")
@@ -180,11 +191,23 @@ class EngineModelAdmin(ConsoleAdmin):
 
     @admin.display(description=_("can speak here"), boolean=True)
     def speaks(self, model: EngineModel) -> bool:
-        return registry.speaks(model.model_id)
+        return registry.speaks(model.model_id, model.owner_id)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        owned = obj is not None and obj.owner_id is not None
+        return (*self.readonly_fields, *(("engine", "version") if owned else ()))
+
+    def delete_model(self, request: HttpRequest, obj: EngineModel) -> None:
+        obj.remove()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[EngineModel]) -> None:
+        for model in queryset:
+            model.remove()
 
     def save_model(self, request: HttpRequest, obj: EngineModel, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        if obj.enabled and obj.engine == EngineModel.Engine.GPTSOVITS and not registry.speaks(obj.model_id):
+        of_engine = obj.enabled and obj.engine == EngineModel.Engine.GPTSOVITS
+        if of_engine and not registry.speaks(obj.model_id, obj.owner_id):
             message = _(
                 "%(model)s can be used for covers only. To speak with it, the server has to be told its weights, and "
                 "the model %(default)s needs weights too, so that its own can be brought back; or pin a server to it "
@@ -313,3 +336,31 @@ class ConsentAdmin(TakedownAdmin):
 class SynthesisAdmin(JobAdmin):
     list_display = ("short_id", "tenant", "badge", "error", "engine", "language", "length", "created")
     players = {"reference_audio": _("Reference"), "audio": _("Result")}
+
+
+@admin.register(Training)
+class TrainingAdmin(JobAdmin):
+    list_display = (
+        "short_id", "tenant", "badge", "stage_name", "progress_bar", "error", "engine", "attempt", "length", "created",
+        "host",
+    )  # fmt: skip
+    stages = STAGES
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [*super().get_fields(request, obj), "problems", "recordings_sent", "scores"]
+
+    @admin.display(description=_("report"))
+    def problems(self, job: Training) -> SafeString:
+        told = [*job.report.get("problems", ()), *job.report.get("dropped", ())]
+        rows = ((one.get("file", ""), one.get("message") or one.get("reason", "")) for one in told)
+        return format_html_join("", "<p>{} {}</p>", rows)
+
+    @admin.display(description=_("recordings"))
+    def recordings_sent(self, job: Training) -> SafeString:
+        rows = ((one.label, one.audio_bytes) for one in job.recordings.all())
+        return format_html_join("", "<p>{}: {} bytes</p>", rows)
+
+    @admin.display(description=_("evaluation"))
+    def scores(self, job: Training) -> SafeString:
+        rows = ((", ".join(f"{name} {value}" for name, value in row.items()),) for row in job.evaluation)
+        return format_html_join("", "<p>{}</p>", rows)

@@ -12,6 +12,8 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connection
 
 from voices.speech.models import DEFAULT_MODEL, EngineModel
+from voices.training.pipeline import template
+from voices.training.serializers import offered
 
 # What the built-in engine imports, by the name of the package that brings it.
 BUILTIN_PACKAGES = {
@@ -61,6 +63,24 @@ def gptsovits_servers(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register()
+def training_templates(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """The commands that train, and what they need on this host's disk where it trains."""
+    problems: list[CheckMessage] = []
+    known = {"python_exec": settings.GPT_SOVITS_PYTHON, "project_root": str(settings.GPT_SOVITS_PROJECT_ROOT)}
+    for engine in offered():
+        name = f"TRAINING_{engine.upper()}_CMD_TEMPLATE"
+        if missing := {"dataset", "work", "output", "model_id"} - template(engine).placeholders:
+            names = ", ".join(f"{{{placeholder}}}" for placeholder in sorted(missing))
+            problems.append(Error(f"{name} has no {names}.", id="voiceproject.E012"))
+        if settings.TRAINING_CONCURRENCY:
+            problems += [
+                Warning(f"{name}: {problem}", hint="Trainings fail on this host.", id="voiceproject.W016")
+                for problem in template(engine).check(known)
+            ]
+    return problems
 
 
 @register(Tags.database)

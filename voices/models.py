@@ -3,7 +3,8 @@
 from voices.keys.models import ApiKey, all_scopes
 from voices.lexicons.models import Lexicon, LexiconVersion
 from voices.library.models import Consent, EngineData, RecordedConsent, StandingConsent, Voice, VoiceAlias, VoiceSample
-from voices.speech.models import DialogueSpeaker, EngineModel, Synthesis
+from voices.speech.models import DialogueSpeaker, EngineModel, Synthesis, WeightsFile
+from voices.training.models import Training, TrainingRecording
 
 # Migrations name voices.models.all_scopes.
 __all__ = [
@@ -17,8 +18,11 @@ __all__ = [
     "RecordedConsent",
     "StandingConsent",
     "Synthesis",
+    "Training",
+    "TrainingRecording",
     "Voice",
     "VoiceAlias",
     "VoiceSample",
+    "WeightsFile",
     "all_scopes",
 ]

@@ -41,7 +41,8 @@ from voices.account import exported, personal_data
 from voices.keys.models import ApiKey
 from voices.lexicons.models import Lexicon
 from voices.library.models import Consent, Voice
-from voices.speech.models import Synthesis
+from voices.speech.models import EngineModel, Synthesis
+from voices.training.models import Training
 
 pytestmark = pytest.mark.django_db(transaction=True)
 EXPORT, ERASE = "/api/v1/me/export", "/api/v1/me/erase"
@@ -91,7 +92,8 @@ def holders() -> dict[str, type[models.Model]]:
             continue
         names = {field.name for field in model._meta.concrete_fields}
         users = [field for field in model._meta.concrete_fields if field.related_model is User]
-        owned = {field.name for field in model._meta.concrete_fields if field.related_model in (Lexicon, Voice)}
+        owners = (Lexicon, Voice, Training, EngineModel)
+        owned = {field.name for field in model._meta.concrete_fields if field.related_model in owners}
         if users or names & {"tenant", "tenant_id"} or owned:
             found[model._meta.label] = model
     return found

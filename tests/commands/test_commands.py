@@ -158,6 +158,15 @@ def test_progress_is_reported_in_order_and_within_bounds(bench: Bench) -> None:
     assert result.peak_rss_bytes > 1_000_000
 
 
+def test_a_word_behind_the_progress_names_the_stage_and_warnings_may_stand_beside_it(bench: Bench) -> None:
+    stages: list[str] = []
+    code = "for line in ['PROGRESS 0.1 slice', 'WARNING cpu It is slow.', 'PROGRESS 0.2 train_gpt']:\n"
+    code += "    print(line, flush=True); time.sleep(0.5)"
+    result = bench.run(code, on_stage=stages.append)
+    assert stages == ["slice", "train_gpt"]
+    assert result.warnings == ("cpu It is slow.",)
+
+
 def test_the_last_progress_counts_without_a_newline(bench: Bench) -> None:
     seen: list[float] = []
     bench.run("print('PROGRESS 0.5', end='')", on_progress=seen.append)

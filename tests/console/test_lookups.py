@@ -31,11 +31,12 @@ ALLOWED: dict[str, set[str]] = {
     "voiceproject.WebhookDelivery": {"status__exact", "status__isnull", *SINCE},
     "voiceproject.AuditEntry": {"target_type", "target_id", "area", *SINCE},
     "voices.ApiKey": {"revoked_at__isempty"},
-    "voices.EngineModel": {"engine__exact", "engine__isnull", "enabled__exact", "enabled__isnull"},
+    "voices.EngineModel": {"engine__exact", "engine__isnull", "enabled__exact", "enabled__isnull", "owner__isempty"},
     "voices.Voice": {"taken_down_at__isempty", *SINCE},
     "voices.Lexicon": {"is_default__exact", "is_default__isnull", *SINCE},
     "voices.Consent": SINCE,
     "voices.Synthesis": JOBS,
+    "voices.Training": JOBS,
     "covers.CoverJob": JOBS,
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from voiceproject.console.site import navigation
 from voiceproject.console.timeline import stage_label
 from voiceproject.registry import registry
 from voices.speech.models import Synthesis
+from voices.training.models import Training
 
 FOLDER = Path(panels.__file__).parent
 
@@ -56,7 +57,7 @@ def test_the_console_imports_no_app() -> None:
 
 
 def test_every_kind_of_job_that_runs_is_shown_covers_first() -> None:
-    assert [kind.model for kind in panels.job_kinds()] == [CoverJob, Synthesis]
+    assert [kind.model for kind in panels.job_kinds()] == [CoverJob, Synthesis, Training]
     assert {kind.model for kind in panels.job_kinds()} == set(registry.job_models())
 
 
@@ -71,7 +72,7 @@ def test_every_stage_of_a_cover_has_a_label_in_the_order_of_the_pipeline() -> No
 def test_the_side_bar_stands_in_its_order_whichever_app_registered_first() -> None:
     assert side_bar(User.objects.create_superuser("root")) == {
         "": ["Dashboard"],
-        "Jobs": ["Covers", "Syntheses", "Webhooks"],
+        "Jobs": ["Covers", "Syntheses", "Trainings", "Webhooks"],
         "Voices and models": ["Voices", "Consents", "Lexicons", "Models"],
         "Tenants": ["Users", "Limits", "API keys"],
         "Machines": ["Hosts", "Audit log"],
@@ -89,7 +90,7 @@ def test_an_entry_is_shown_to_whoever_may_view_its_rows(registered: None) -> Non
     viewer = User.objects.create(username="viewer", is_staff=True)
     viewer.groups.add(Group.objects.get(name="viewer"))
     seen = side_bar(viewer)
-    assert seen["Jobs"] == ["Songs", "Syntheses", "Webhooks"]
+    assert seen["Jobs"] == ["Songs", "Syntheses", "Trainings", "Webhooks"]
     assert "Groups" not in seen
 
 

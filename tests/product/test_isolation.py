@@ -36,6 +36,8 @@ from tests.support.owned import (
     path_of,
     recorded_consent,
     synthesis,
+    trained_model,
+    training,
     voice,
 )
 from tests.support.tenants import Tenant
@@ -105,6 +107,13 @@ API = {
     "voice/voices/<uuid:pk>/sample": Api("voices", "GET", voice, file=True),
     "voice/voices/<uuid:pk>/samples": Api("voices", "POST", voice),
     "voice/voices/<uuid:pk>/samples/<uuid:sample_id>": Api("voices", "DELETE", voice),
+    "voice/trainings": Api("voices", "GET POST"),
+    "voice/trainings/<uuid:pk>": Api("voices", "GET DELETE", training),
+    "voice/trainings/<uuid:pk>/cancel": Api("voices", "POST", training),
+    "voice/trainings/<uuid:pk>/retry": Api("voices", "POST", training),
+    "voice/trainings/<uuid:pk>/events": Api("voices", "GET", training),
+    "voice/models/<str:model_id>": Api("voices", "GET DELETE", trained_model),
+    "voice/models/<str:model_id>/weights/<str:kind>": Api("voices", "GET", trained_model),
     "voice/lexicons": Api("voices", "GET POST"),
     "voice/lexicons/<uuid:pk>": Api("voices", "GET PATCH DELETE", lexicon),
     "voice/lexicons/<uuid:pk>/pls": Api("voices", "GET", lexicon),

@@ -30,6 +30,7 @@ from voices.keys.models import ApiKey
 from voices.lexicons.models import Lexicon
 from voices.library.models import Consent, Voice
 from voices.speech.models import EngineModel, Synthesis
+from voices.training.models import Training
 
 CHINESE = {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.5"}
 PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[-+ 0#]*\d*(?:\.\d+)?[a-zA-Z%]|\{\w*\}")
@@ -176,6 +177,17 @@ def rows(operator: Client) -> dict[type, Any]:
         CoverJob: job,
         Synthesis: baker.make(
             Synthesis, tenant=user, status="running", text="x1", audio="x1", engine="builtin", reference_hash="0" * 64
+        ),
+        Training: baker.make(
+            Training,
+            tenant=user,
+            status="running",
+            stage="train_gpt",
+            name="x1",
+            engine="rvc",
+            model_id="x1",
+            report={"problems": [{"code": "x1", "message": "x1"}]},
+            evaluation=[{"x1": 1}],
         ),
         WebhookDelivery: baker.make(WebhookDelivery, tenant=user, type="cover.succeeded", url="x1", payload="x1"),
         Voice: voice,

@@ -101,7 +101,7 @@ def test_enabled_models_are_listed_with_what_they_can_be_used_for(
     models = {entry["id"]: entry for entry in api.get(MODELS).json()["models"]}
     assert models["anna"] == {
         "id": "anna", "name": "Anna", "description": "", "engine": "gptsovits", "version": "v2Pro",
-        "languages": ["en", "ja"], "uses": ["synthesis", "covers"],
+        "languages": ["en", "ja"], "uses": ["synthesis", "covers"], "voice_id": None, "owned": False,
     }  # fmt: skip
     assert models["default"]["version"] == "v2" and models["default"]["uses"] == ["synthesis", "covers"]
     assert models["old"]["languages"] == ["en", "ja", "zh"]
@@ -141,7 +141,7 @@ def test_a_model_that_the_engine_brings_along_is_listed_and_refused_for_covers(
     assert [entry["id"] for entry in api.get(MODELS).json()["models"]] == ["default", "builtin-clear", "anna"]
     assert api.get(MODELS).json()["models"][1] == {
         "id": "builtin-clear", "name": CLEAR.name, "description": CLEAR.description, "engine": "builtin", "version": "",
-        "languages": ["en", "ja", "zh"], "uses": ["synthesis"],
+        "languages": ["en", "ja", "zh"], "uses": ["synthesis"], "voice_id": None, "owned": False,
     }  # fmt: skip
     assert refusal(submit(model_id="builtin-clear")) == (
         "model_id: There is no model builtin-clear for covers; there are: default, anna."

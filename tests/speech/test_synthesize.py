@@ -397,6 +397,7 @@ def test_models_and_the_engines_state_are_told(api: APIClient, engine: FakeEngin
         {
             "id": "default", "name": "builtin's default voice model", "description": "", "engine": "builtin",
             "version": "", "languages": ["en", "ja", "zh"], "uses": ["synthesis", "covers"],
+            "voice_id": None, "owned": False,
         }
     ]  # fmt: skip
     state = api.get("/api/v1/voice/health").json()

@@ -21,7 +21,8 @@ from voices.keys.models import ApiKey
 from voices.lexicons.models import Lexicon, LexiconVersion
 from voices.library import quality
 from voices.library.models import RecordedConsent, Voice, VoiceAlias, VoiceSample
-from voices.speech.models import Synthesis
+from voices.speech.models import EngineModel, Synthesis, WeightsFile
+from voices.training.models import Training, TrainingRecording
 
 REPORT = quality.measure(speech_like(), 16_000)
 
@@ -40,6 +41,20 @@ def cover(owner: User) -> dict[str, Any]:
         setattr(made, name, stored)
     made.save()
     return {"pk": made.pk, "stem": "converted"}
+
+
+def training(owner: User) -> dict[str, Any]:
+    made = baker.make(Training, tenant=owner, status="failed", engine="gptsovits", name="Jane", voice_id=uuid.uuid4())
+    stored = default_storage.save(f"{made.folder}/0-recording-0000", ContentFile(b"RIFF of one tenant"))
+    baker.make(TrainingRecording, training=made, audio=stored, audio_bytes=18)
+    return {"pk": made.pk}
+
+
+def trained_model(owner: User) -> dict[str, Any]:
+    made = baker.make(EngineModel, model_id=f"tuned-{uuid.uuid4().hex[:20]}", owner=owner, engine="gptsovits")
+    stored = default_storage.save(f"{made.folder}/gpt.ckpt", ContentFile(b"weights of one tenant"))
+    baker.make(WeightsFile, model=made, kind="gpt_weights", file=stored, sha256="0" * 64, bytes=21)
+    return {"pk": made.model_id, "model_id": made.model_id, "kind": "gpt_weights"}
 
 
 def key(owner: User) -> dict[str, Any]:

@@ -38,19 +38,20 @@ class Output(threading.Thread):
     """Drains a command's stdout and stderr in a thread of its own, so that nothing the runner does (a slow
     query) blocks the command. Memory is constant, whatever is written."""
 
-    _PROGRESS = re.compile(rb"PROGRESS\s+(\d{0,9}(?:\.\d{0,30})?)\s*")
+    _PROGRESS = re.compile(rb"PROGRESS\s+(\d{0,9}(?:\.\d{0,30})?)(?:\s+([a-z_]{1,32}))?\s*")
     _WARNING = re.compile(rb"WARNING:? (.+?)\s*")
-    _MAX_WARNINGS = 20
+    _MAX_WARNINGS, _MAX_STAGES = 20, 1000
     _READ_BYTES = 65536
 
     def __init__(self, stdout: IO[bytes], stderr: IO[bytes], tail_bytes: int, line_bytes: int = 256) -> None:
         super().__init__(name="command-output", daemon=True)
         self.progress = 0.0
+        self.stages: list[str] = []  # the words behind progress, each time that there was another one
         self.last_heard = time.monotonic()
         self.warnings: list[str] = []
         self.separation: dict[str, Any] = {}
         self._stdout, self._stderr = stdout, stderr
-        self._stdout_lines, self._stderr_lines = Lines(line_bytes), Lines(1024)
+        self._stdout_lines, self._stderr_lines = Lines(max(line_bytes, 1024)), Lines(1024)
         self._tail_bytes = tail_bytes
         self._tail = bytearray()
         self._lock = threading.RLock()
@@ -86,6 +87,11 @@ class Output(threading.Thread):
             if line.startswith(b"PROGRESS") and (match := self._PROGRESS.fullmatch(line)):
                 with contextlib.suppress(ValueError):
                     self.progress = max(self.progress, min(1.0, float(match[1])))
+                    stage = (match[2] or b"").decode()
+                    if stage and stage != (self.stages or [""])[-1] and len(self.stages) < self._MAX_STAGES:
+                        self.stages.append(stage)
+            elif line.startswith(b"WARNING") and (match := self._WARNING.fullmatch(line)):
+                self._warn(printable(match[1]))
             elif line.startswith(b"SEPARATION {"):
                 with contextlib.suppress(ValueError, RecursionError):
                     self.separation = json.loads(line.removeprefix(b"SEPARATION "))

@@ -79,7 +79,7 @@ class CommandResult:
     stderr_tail: str
     seconds: float
     peak_rss_bytes: int  # of the largest process of the tree
-    warnings: tuple[str, ...] = ()  # its lines `WARNING text` on stderr: the first 20, printable text
+    warnings: tuple[str, ...] = ()  # its lines `WARNING text`: the first 20, printable text
     separation: dict[str, Any] = field(default_factory=dict)  # of its line `SEPARATION {json}`, not checked
 
 
@@ -211,6 +211,7 @@ class Watch:
         *,
         deadline_seconds: float,
         on_progress: Callable[[float], None] | None = None,
+        on_stage: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         poll_seconds: float = 0.25,
         stop_every_seconds: float = 0.5,
@@ -220,16 +221,22 @@ class Watch:
         self.folders = folders
         self.started = time.monotonic()
         self.deadline_seconds = deadline_seconds
-        self.on_progress, self.should_stop = on_progress, should_stop
+        self.on_progress, self.on_stage, self.should_stop = on_progress, on_stage, should_stop
         self.poll_seconds, self.stop_every_seconds = poll_seconds, stop_every_seconds
         self.max_output_bytes, self.stall_seconds = max_output_bytes, stall_seconds
-        self._reported = 0.0
+        self._reported, self._stages = 0.0, 0
         self._next_stop = self.started if should_stop is not None else math.inf
 
     def left_seconds(self) -> float:
         return self.started + self.deadline_seconds - time.monotonic()
 
+    def report_stages(self, output: Output) -> None:
+        while self.on_stage is not None and self._stages < len(output.stages):
+            self._stages += 1
+            self.on_stage(output.stages[self._stages - 1])
+
     def report_progress(self, output: Output) -> None:
+        self.report_stages(output)
         if self.on_progress is not None and output.progress > self._reported:
             self._reported = output.progress
             self.on_progress(self._reported)
@@ -269,6 +276,7 @@ def run(
     env: Mapping[str, str],
     deadline_seconds: float,
     on_progress: Callable[[float], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     poll_seconds: float = 0.25,
     stop_every_seconds: float = 0.5,
@@ -284,7 +292,7 @@ def run(
 
     argv: program and arguments; a program without a slash is looked for on env's PATH.
     on_progress: called from this thread with each new greatest value of the lines `PROGRESS 0.42` on stdout,
-        within 0..1; other lines on stdout are dropped.
+        within 0..1; other lines on stdout are dropped. on_stage: called with each new word behind that number.
     should_stop: called from this thread, at once and every stop_every_seconds; it may query a database. A
         command is gone within stop_every_seconds + grace_seconds + 0.5 of the first yes, so in 2 s at most.
     grace_seconds: between SIGTERM and SIGKILL.
@@ -300,6 +308,7 @@ def run(
         [cwd if scratch_dir is None else scratch_dir],
         deadline_seconds=deadline_seconds,
         on_progress=on_progress,
+        on_stage=on_stage,
         should_stop=should_stop,
         poll_seconds=poll_seconds,
         stop_every_seconds=stop_every_seconds,
@@ -322,6 +331,8 @@ def run(
     if failure is not None:
         failure.returncode = returncode if failure.returncode is None else failure.returncode
         failure.stderr_tail = output.tail()
+        if isinstance(failure, CommandFailed):
+            watch.report_stages(output)  # It may have ended in another than was seen last.
         raise failure
     watch.report_progress(output)
     return CommandResult(returncode, output.tail(), seconds, peak_rss_bytes, tuple(output.warnings), output.separation)

@@ -37,6 +37,27 @@ def delete_folder(folder: str) -> None:
         pass  # Somebody has put a file there this moment; the sweep of orphans finds it.
 
 
+def sweep_folders(root: str, known: Callable[[str], bool], older_than_seconds: float) -> int:
+    """Deletes the folders below `root` of the storage that are not `known` by their names, once all of their files are
+    so old; how many."""
+    try:
+        folders, _ = default_storage.listdir(root)
+    except FileNotFoundError:
+        return 0
+    limit = timezone.now() - timedelta(seconds=older_than_seconds)
+    count = 0
+    for name in folders:
+        if known(name):
+            continue  # Asked first: a bucket takes a request for each file's age.
+        folder = f"{root}/{name}"
+        _, files = default_storage.listdir(folder)
+        young = any(default_storage.get_modified_time(f"{folder}/{file}") > limit for file in files)
+        if not young and not known(name):
+            delete_folder(folder)
+            count += 1
+    return count
+
+
 class JobFiles(models.Model):
     """The part of a job that is about its files. Names in the storage are `<folder>/<attempt>-<name>`."""
 
@@ -87,11 +108,23 @@ class JobFiles(models.Model):
     @property
     def folder(self) -> str:
         """Where the job's files stand in the storage."""
-        return f"{self._meta.app_label}/{self.pk}"
+        return f"{self.storage_folder()}/{self.pk}"
+
+    @classmethod
+    def storage_folder(cls) -> str:
+        """Where the folders of this kind stand. Each kind has its own: what has no row there is swept."""
+        return cls._meta.app_label
 
     def with_output(self, size: int, **fields: Any) -> dict[str, Any]:
         """`fields` for `note` or `succeed` that name one more file of `size` bytes."""
         return {**fields, "output_bytes": self.output_bytes + size}
+
+    def delete_all(self) -> None:
+        """Deletes everything that was sent and made."""
+        self.delete_files(self.file_fields())
+        rows: Any = type(self)._default_manager
+        rows.filter(pk=self.pk).update(input_bytes=0)
+        self.input_bytes = 0
 
     def delete_files(self, fields: list[str], **condition: Any) -> None:
         """Empties these file fields in the row, then deletes what they named; nothing where `condition` is not so."""
@@ -99,8 +132,6 @@ class JobFiles(models.Model):
         if stored:
             signals.deleting_files.send(sender=type(self), folder=self.folder)
         emptied: dict[str, Any] = dict.fromkeys(fields, "") | {"output_bytes": 0}
-        if set(fields) >= set(self.file_fields()):
-            emptied["input_bytes"] = 0
         if not type(self)._default_manager.filter(pk=self.pk, **condition).update(**emptied):
             return
         for name, value in emptied.items():
@@ -123,22 +154,8 @@ class JobFiles(models.Model):
         """Deletes the folders of jobs that have no row, or whose files have expired, left by a process that was killed
         between the two, or by a bucket that was away; how many."""
         rows: Any = cls._default_manager
-        count = 0
-        try:
-            folders, _ = default_storage.listdir(cls._meta.app_label)
-        except FileNotFoundError:
-            return 0
-        limit = timezone.now() - timedelta(seconds=older_than_seconds)
-        for name in folders:
-            if rows.filter(pk=name, files_expired=False).exists():
-                continue  # Asked first: a bucket takes a request for each file's age.
-            folder = f"{cls._meta.app_label}/{name}"
-            _, files = default_storage.listdir(folder)
-            young = any(default_storage.get_modified_time(f"{folder}/{file}") > limit for file in files)
-            if not young and not rows.filter(pk=name, files_expired=False).exists():
-                delete_folder(folder)
-                count += 1
-        return count
+        kept = rows.filter(files_expired=False)
+        return sweep_folders(cls.storage_folder(), lambda name: kept.filter(pk=name).exists(), older_than_seconds)
 
     @classmethod
     def expire(cls) -> int:
@@ -148,7 +165,7 @@ class JobFiles(models.Model):
         count = 0
         for job in ended.filter(expires_at__lt=Now())[:100]:
             if ended.filter(pk=job.pk).update(files_expired=True):
-                job.delete_files(cls.file_fields())
+                job.delete_all()
                 delete_folder(job.folder)
                 count += 1
         return count

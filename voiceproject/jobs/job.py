@@ -317,7 +317,7 @@ class Job(QueuedJob, JobFiles):
         except type(self).DoesNotExist:
             return False
         # Again where it was revoked before: what was in the way of the files then may be gone.
-        self.delete_files(self.file_fields())
+        self.delete_all()
         delete_folder(self.folder)
         return bool(revoked)
 

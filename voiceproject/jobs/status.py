@@ -21,6 +21,12 @@ ERROR_MESSAGES = {
     "worker_lost": gettext_noop("The worker was lost each time that this job was tried."),
     "storage_full": gettext_noop("The server's storage is full. Try again later."),
     "engine_error": gettext_noop("The speech engine could not make this audio."),
+    "dataset_refused": gettext_noop("No voice can be trained on these recordings. See the report."),
+    "training_failed": gettext_noop("The training broke off. Try again; operators can see why."),
+    "not_better": gettext_noop(
+        "Nothing that was trained speaks better than the untrained model, so nothing is kept. Send more, or cleaner, "
+        "speech."
+    ),
 }
 
 

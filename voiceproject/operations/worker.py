@@ -104,7 +104,7 @@ def sweep_files() -> None:
 
 def check_threads(count: int) -> None:
     """One queue waits for another where jobs may hold all threads of a worker."""
-    held = settings.COVER_CONCURRENCY + settings.SYNTHESIS_CONCURRENCY
+    held = settings.COVER_CONCURRENCY + settings.SYNTHESIS_CONCURRENCY + settings.TRAINING_CONCURRENCY
     if count <= held:
         advice = f"start dramatiq with --threads {held + 2}"
         log.warning("%d threads, and %d jobs may hold one each: %s", count, held, advice)

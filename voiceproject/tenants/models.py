@@ -23,6 +23,9 @@ class Tenant(models.Model):
     synthesis_served_at = models.DateTimeField(
         _("synthesis served at"), null=True, help_text=_("When a worker last took a synthesis of it")
     )
+    training_served_at = models.DateTimeField(
+        _("training served at"), null=True, help_text=_("When a worker last took a training of it")
+    )
     # None: the default of all tenants, COVER_MAX_RUNNING and COVER_MAX_QUEUED.
     max_running = models.PositiveIntegerField(
         _("max running"), null=True, blank=True, help_text=_("Covers that may run at a time")

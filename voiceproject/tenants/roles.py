@@ -31,12 +31,12 @@ LABELS = {VIEWER: _("viewer"), OPERATOR: _("operator"), ADMIN: _("admin")}
 
 # Permissions as `app_label.codename`. Those of models that an installation lacks are passed over.
 SEEN = (
-    "covers.coverjob", "voices.synthesis", "voices.apikey", "voices.enginemodel", "voices.voice",
+    "covers.coverjob", "voices.synthesis", "voices.training", "voices.apikey", "voices.enginemodel", "voices.voice",
     "voices.consent", "voices.lexicon", "voiceproject.tenant", "voiceproject.workerhost",
     "voiceproject.webhookdelivery", "voiceproject.auditentry", "auth.user",
 )  # fmt: skip
-ACTED_ON = ("covers.coverjob", "voices.synthesis", "voices.voice", "voices.consent", "voiceproject.workerhost",
-            "voiceproject.webhookdelivery")  # fmt: skip
+ACTED_ON = ("covers.coverjob", "voices.synthesis", "voices.training", "voices.voice", "voices.consent",
+            "voiceproject.workerhost", "voiceproject.webhookdelivery")  # fmt: skip
 MANAGED = {
     "voices.apikey": ("add", "change"),
     "voiceproject.tenant": ("add", "change"),

@@ -67,7 +67,8 @@ class MultiPartParser(BaseParser):
         boundary = parse_options_header(media_type or "")[1].get(b"boundary", b"")
         if not re.fullmatch(rb"[ -~]{0,199}[!-~]", boundary):
             raise ParseError("Multipart form parse error - Invalid boundary in multipart")
-        form = _Form(request.upload_handlers)
+        limit = getattr(parser_context.get("view"), "max_files", None) or settings.DATA_UPLOAD_MAX_NUMBER_FILES
+        form = _Form(request.upload_handlers, limit)
         parser = MultipartParser(boundary, form.callbacks(), max_header_size=MAX_HEADER_BYTES)
         try:
             while block := stream.read(BLOCK_BYTES):
@@ -88,7 +89,8 @@ class MultiPartParser(BaseParser):
 class _Form:
     """The parts of one form, as they are found."""
 
-    def __init__(self, handlers: Any) -> None:
+    def __init__(self, handlers: Any, max_files: int) -> None:
+        self._max_files = max_files
         self.fields: Any = QueryDict(mutable=True)
         self.files: MultiValueDict[str, Any] = MultiValueDict()
         self.whole = False
@@ -178,7 +180,7 @@ class _Form:
 
     def _open(self, part: _Part) -> None:
         self._files += 1
-        if self._files > settings.DATA_UPLOAD_MAX_NUMBER_FILES:
+        if self._files > self._max_files:
             raise TooManyFilesSent("The number of files exceeded settings.DATA_UPLOAD_MAX_NUMBER_FILES.")
         part.counters = [0] * len(self._handlers)
         for handler in self._handlers:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.conf import settings
 from django.db import models
 
 Values = dict[str, Any]
@@ -20,13 +21,15 @@ Values = dict[str, Any]
 @dataclass(frozen=True)
 class Part:
     """Rows of one model. owner: the lookup of the tenant's id; keys: names of foreign keys to an API key, which is told
-    by its public id; told: takes the row, the tenant's id and the values, and gives those that are told."""
+    by its public id; files_too: whether the files that its rows name are given out; told: takes the row, the tenant's
+    id and the values, and gives those that are told."""
 
     name: str
     owner: str
     fields: tuple[str, ...]
     withheld: frozenset[str] = frozenset()
     keys: tuple[str, ...] = ()
+    files_too: Callable[[], bool] = lambda: True
     told: Callable[[Any, int, Values], Values] = field(default=lambda row, tenant_id, values: values)
 
     def values(self, row: models.Model, tenant_id: int) -> Values:
@@ -75,7 +78,7 @@ ACCOUNT_FIELDS = ("username", "email", "first_name", "last_name", "date_joined")
 PARTS = {
     "voiceproject.Tenant": Part(
         "limits", "user",
-        ("served_at", "synthesis_served_at", "max_running", "max_queued", "requests_per_minute",
+        ("served_at", "synthesis_served_at", "training_served_at", "max_running", "max_queued", "requests_per_minute",
          "monthly_audio_seconds", "max_storage_bytes", "erase_requested_at"),
         withheld=frozenset({"user"}),
     ),
@@ -101,6 +104,27 @@ PARTS = {
          "duration_seconds", "warning", "warnings", "details", "vocals", "instrumental", "converted", "result",
          "result_flac", "result_mp3"),
         withheld=_OPERATORS | {"stems_key"}, keys=("api_key",), told=_job,
+    ),
+    "voices.Training": Part(
+        "trainings", "tenant",
+        (*_JOB, "name", "language", "engine", "base", "options", "makes_voice", "duration_seconds", "warnings",
+         "report", "evaluation", "model_id"),
+        # Checkpoints are gigabytes, and there while it is under way.
+        withheld=_OPERATORS | {"prepared", "trained", "evaluated"}, keys=("api_key",), told=_job,
+    ),
+    "voices.TrainingRecording": Part(
+        "training_recordings", "training__tenant",
+        ("id", "training", "number", "name", "audio", "audio_bytes", "uploaded_hash", "transcript"),
+    ),
+    "voices.EngineModel": Part(
+        "models", "owner",
+        ("model_id", "name", "engine", "version", "languages", "enabled", "voice_id", "training_id", "evaluation",
+         "created_at"),
+        withheld=frozenset({"id", "owner", "gpt_weights", "sovits_weights", "voice_weights", "voice_index"}),
+    ),
+    "voices.WeightsFile": Part(
+        "model_weights", "model__owner", ("kind", "file", "sha256", "bytes"),
+        withheld=frozenset({"id", "model"}), files_too=lambda: settings.TRAINING_WEIGHTS_DOWNLOAD,
     ),
     "voices.Voice": Part(
         "voices", "tenant",

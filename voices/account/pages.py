@@ -43,7 +43,12 @@ from voices.library import quality, saved, selection
 from voices.library.models import Voice
 
 TEMPLATES = "voiceproject/account"
-OPERATIONS = {"cover": _("cover"), "remix": _("remix"), "synthesis": _("synthesis")}  # as the ledger has them
+OPERATIONS = {
+    "cover": _("cover"),
+    "remix": _("remix"),
+    "synthesis": _("synthesis"),
+    "training": _("training"),
+}  # as the ledger has them
 
 
 @method_decorator(never_cache, name="dispatch")

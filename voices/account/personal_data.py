@@ -34,6 +34,7 @@ from voices.keys.models import ApiKey
 from voices.lexicons.models import Lexicon
 from voices.library import saved
 from voices.library.models import Consent, RecordedConsent, StandingConsent, Voice, VoiceAlias
+from voices.speech.models import EngineModel
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def archive(user: User) -> Iterator[bytes]:
                     if len(pipe.data) > BLOCK_BYTES:
                         yield pipe.take()
                 member.write(b"\n]\n" if counts[part.name] else b"[]\n")
-            for row in _rows(model, part, user.pk) if files else ():
+            for row in _rows(model, part, user.pk) if files and part.files_too() else ():
                 for stored in (getattr(row, name) for name in files):
                     if stored:
                         yield from _copy(file, pipe, stored, now, missing)
@@ -209,6 +210,8 @@ def erase(user: User, deadline: float) -> bool:
             if time.monotonic() > deadline:
                 return False
             job.remove()
+    for model in EngineModel.objects.filter(owner=user):
+        model.remove()
     for voice in Voice.objects.filter(tenant=user):
         saved.delete(voice)
     Lexicon.objects.filter(tenant=user).delete()
@@ -227,7 +230,8 @@ def erase(user: User, deadline: float) -> bool:
         if tenant is None:
             return False  # Another host was faster.
         kinds: list[type[models.Model]] = [*Job.__subclasses__(), Voice]
-        if any(kind._default_manager.filter(tenant=user).exists() for kind in kinds):
+        own_models = EngineModel.objects.filter(owner=user).exists()
+        if own_models or any(kind._default_manager.filter(tenant=user).exists() for kind in kinds):
             return False  # The next look goes on.
         ApiKey.objects.filter(user=user).delete()
         audit.record("account.erased", tenant_id=user.pk, target_type="user", details={"kept": _is_operator(user)})

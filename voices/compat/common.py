@@ -122,9 +122,9 @@ def find_own(request: Request, name: str) -> Voice:
     return voice
 
 
-def model_id(name: str) -> str:
+def model_id(name: str, tenant: Any) -> str:
     """One of ours, or the default for any name of another service."""
-    return name if name and registry.speaks(name) else ""
+    return name if name and registry.speaks(name, tenant.pk) else ""
 
 
 class Speaking:
@@ -147,9 +147,10 @@ class Speaking:
     ) -> None:
         tenant, key = credentials(request)
         voice = speaker if isinstance(speaker, Voice) else None
-        serializer = SpeakTextSerializer(data=fields)
+        serializer = SpeakTextSerializer(data=fields, context={"tenant": tenant.pk})
         serializer.is_valid(raise_exception=True)
         checked = serializer.validated_data
+        registry.use_model_of(checked, voice.pk if voice else None, tenant.pk)
         textfilter.check(request, checked["text"], "synthesis", "text")
         engine = configured.get_engine()
         if voice is None:

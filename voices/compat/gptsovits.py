@@ -228,7 +228,7 @@ class ChangeReferenceView(ChooseReferenceView):
 # --- the model ---
 
 
-def model_of(weights_path: str, field: str, current: str) -> str:
+def model_of(weights_path: str, field: str, current: str, tenant: Any) -> str:
     """The id of the model that has these weights, empty for the default. field: of EngineModel.
 
     A model is known by its paths there, by a file's name, or by its own id. Where several have the weights, the one
@@ -236,8 +236,8 @@ def model_of(weights_path: str, field: str, current: str) -> str:
     """
     last = re.split(r"[/\\]", weights_path.strip())[-1]
     stem = last.rpartition(".")[0] or last
-    offered = [model["id"] for model in registry.models() if "synthesis" in model["uses"]]
-    rows = EngineModel.objects.filter(engine=configured.get_engine().name, enabled=True)
+    offered = [model["id"] for model in registry.models(tenant.pk) if "synthesis" in model["uses"]]
+    rows = EngineModel.objects.for_tenant(tenant.pk).filter(engine=configured.get_engine().name, enabled=True)
     found = [
         row.model_id
         for row in rows
@@ -265,11 +265,11 @@ class ChooseModelView(GptSovitsView):
         parameters=[query("weights_path", "A path, file or id that the console has for a model", required=True)],
     )  # fmt: skip
     def get(self, request: Request, **kwargs: Any) -> Response:
-        _, key = credentials(request)
+        tenant, key = credentials(request)
         path = text_of(self.asked(request), ("weights_path",))
         if not path:
             raise refused("", f"{self.what} weight path is required")
-        chosen = model_of(path, self.field, key.chosen_model)
+        chosen = model_of(path, self.field, key.chosen_model, tenant)
         ApiKey.objects.filter(pk=key.pk).update(chosen_model=chosen)
         return Response({"message": "success"})
 
@@ -293,14 +293,14 @@ class SetModelView(GptSovitsView):
         parameters=[query(name, "A path or file that the console has for a model", required=True) for name in WEIGHTS],
     )  # fmt: skip
     def get(self, request: Request, **kwargs: Any) -> Response:
-        _, key = credentials(request)
+        tenant, key = credentials(request)
         asked = self.asked(request)
         chosen = key.chosen_model
         for name, field in WEIGHTS.items():
             path = text_of(asked, (name,))
             if not path:
                 raise refused(name, "Is required.")
-            chosen = model_of(path, field, chosen)
+            chosen = model_of(path, field, chosen, tenant)
         ApiKey.objects.filter(pk=key.pk).update(chosen_model=chosen)
         return Response({"code": 0, "message": "Success"})
 
@@ -341,7 +341,7 @@ def streams(asked: dict[str, Any]) -> bool:
     return streamed
 
 
-def fields_of(asked: dict[str, Any], speaker: str | Voice, chosen_model: str) -> dict[str, Any]:
+def fields_of(asked: dict[str, Any], speaker: str | Voice, chosen_model: str, tenant: Any) -> dict[str, Any]:
     """A request in our terms, as Speaking takes them. Raises PublicError."""
     name, _ = first(asked, LANGUAGE)
     text = text_of(asked, TEXT)
@@ -350,7 +350,7 @@ def fields_of(asked: dict[str, Any], speaker: str | Voice, chosen_model: str) ->
     fields: dict[str, Any] = {
         "text": text,
         "language": language_of(text_of(asked, LANGUAGE), name),
-        "model_id": chosen_model and (model_id(chosen_model) or chosen_model),
+        "model_id": chosen_model and (model_id(chosen_model, tenant) or chosen_model),
     }
     if isinstance(speaker, Voice):
         fields["voice_id"] = str(speaker.pk)
@@ -421,7 +421,7 @@ class SpeechView(GptSovitsView):
             raise refused("", "text is required")
         media_type, streamed = media_type_of(asked), streams(asked)
         speaker = speaker_of(tenant, given, name)
-        fields = fields_of(asked, speaker, key.chosen_model)
+        fields = fields_of(asked, speaker, key.chosen_model, tenant)
         speaking = Speaking(request, speaker, {**fields, "response_format": "wav"}, streamed=streamed)
         output = OUTPUTS[media_type]
         content_type = TYPES.get(media_type, CONTENT_TYPES[output.format])

@@ -147,7 +147,7 @@ class SpeechView(OpenAIView):
         format = asked["response_format"]
         speed, clamped = clamp_speed(asked["speed"])
         speaker = speakers.find(tenant, asked["voice"])
-        fields: dict[str, Any] = {"text": asked["input"], "speed": speed, "model_id": model_id(asked["model"])}
+        fields: dict[str, Any] = {"text": asked["input"], "speed": speed, "model_id": model_id(asked["model"], tenant)}
         if isinstance(speaker, Voice):
             fields["voice_id"] = str(speaker.pk)
         output = Output(format, PCM_RATE if format == "pcm" else None)
@@ -195,8 +195,8 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "voiceproject"}
 
 
-def _model_names() -> list[str]:
-    own = [model["id"] for model in registry.models() if "synthesis" in model["uses"]]
+def _model_names(tenant: Any) -> list[str]:
+    own = [model["id"] for model in registry.models(tenant and tenant.pk) if "synthesis" in model["uses"]]
     return list(dict.fromkeys([*own, *MODELS]))
 
 
@@ -212,7 +212,7 @@ class ModelsView(OpenAIView):
 
     @extend_schema(summary="The models", responses=shape("Models", object=TEXT, data=listed(MODEL)))
     def get(self, request: Request) -> Response:
-        return Response({"object": "list", "data": [_model(known) for known in _model_names()]})
+        return Response({"object": "list", "data": [_model(known) for known in _model_names(request.user)]})
 
 
 class ModelView(OpenAIView):
@@ -221,7 +221,7 @@ class ModelView(OpenAIView):
 
     @extend_schema(summary="A model", responses=MODEL)
     def get(self, request: Request, name: str) -> Response:
-        if name not in _model_names():
+        if name not in _model_names(request.user):
             raise PublicError("not_found", f"There is no model {name[:100]}.", {"model": name[:100]})
         return Response(_model(name))
 
@@ -282,7 +282,7 @@ class AudioModelsView(OpenlyListed):
         responses=shape("AudioModels", models=listed(NAMED)),
     )
     def get(self, request: Request) -> Response:
-        return Response({"models": [{"id": name, "name": name} for name in _model_names()]})
+        return Response({"models": [{"id": name, "name": name} for name in _model_names(self.owner(request))]})
 
 
 class VoicesView(OpenlyListed):

@@ -101,7 +101,8 @@ class Model:
     """A trained model of the operator's registry (voices.speech.registry).
 
     Paths are as the machine sees them that loads them, empty where there are none; version: of GPT-SoVITS (`v2Pro`),
-    empty if not known; languages: those that it speaks, empty for all of its engine and version.
+    empty if not known; languages: those that it speaks, empty for all of its engine and version. fetch: brings weights
+    that are kept elsewhere to those paths; called before anything loads them. Raises PublicError engine_unavailable.
     """
 
     id: str
@@ -111,6 +112,7 @@ class Model:
     voice_index: str = ""
     version: str = ""
     languages: frozenset[str] = frozenset()
+    fetch: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

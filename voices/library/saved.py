@@ -10,17 +10,16 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
 from django.db import transaction
 from django.db.models.functions import Now
+from django.dispatch import Signal
 from django.utils import timezone
 
 from voiceproject.errors import PublicError
-from voiceproject.jobs.files import delete_folder
+from voiceproject.jobs.files import delete_folder, sweep_folders
 from voiceproject.jobs.job import Job
 from voiceproject.media import audio, memory
 from voiceproject.media.storage import is_passing
@@ -37,6 +36,9 @@ from voices.library.selection import prepare
 
 log = logging.getLogger(__name__)
 
+# voice_ids: of voices that were deleted or taken down, with everything that was made for them alone. Safe to repeat.
+ended = Signal()
+
 MAX_SAMPLES = 10
 RENEWAL_BYTES = round(MAX_SECONDS * BYTES_PER_SECOND)  # what it takes to make a reference of samples
 
@@ -51,12 +53,22 @@ def create(
     language: str = "auto",
     lexicon: Lexicon | None = None,
     engine: Engine | None = None,
+    voice_id: uuid.UUID | None = None,
 ) -> Voice:
     """A new voice of at least one recording with its transcript (or an empty text), and the consents to them.
 
+    statement: empty where the consents are on record already, under the id that the voice is to have.
+
     engine: computes what it needs of the voice now. Raises PublicError invalid_audio where it hears no voice.
     """
-    voice = Voice(tenant=who.tenant, name=name, description=description, language=language, lexicon=lexicon)
+    voice = Voice(
+        id=voice_id or uuid.uuid4(),
+        tenant=who.tenant,
+        name=name,
+        description=description,
+        language=language,
+        lexicon=lexicon,
+    )
     samples = [_sample(voice, recording, transcript) for recording, transcript in recordings]
     try:
         for sample, (recording, _) in zip(samples, recordings, strict=True):
@@ -69,7 +81,7 @@ def create(
             usage.check_storage(who.tenant, voice.reference_bytes + sum(sample.audio_bytes for sample in samples))
             voice.save(force_insert=True)
             VoiceSample.objects.bulk_create(samples)
-            for sample in samples:
+            for sample in samples if statement else ():
                 record_consent(who, voice, sample, statement)
     except BaseException:
         delete_folder(voice.folder)
@@ -141,6 +153,7 @@ def delete(voice: Voice, request: Any = None) -> None:
         if request is not None:
             audit.record("voice.delete", voice, request=request)
         Voice.objects.filter(pk=voice.pk).delete()
+    ended.send(sender=Voice, voice_ids=[voice.pk])
     delete_folder(voice.folder)
     references.forget(*forget)
 
@@ -179,20 +192,7 @@ def _save_sample(sample: VoiceSample, recording: Recording) -> None:
 
 def sweep_orphans(older_than_seconds: float) -> int:
     """Deletes the folders of voices that have no row; how many."""
-    try:
-        folders, _ = default_storage.listdir(VOICES_FOLDER)
-    except FileNotFoundError:
-        return 0
-    limit = timezone.now() - timedelta(seconds=older_than_seconds)
-    count = 0
-    for name in folders:
-        if Voice.objects.filter(pk=name).exists():
-            continue
-        _, files = default_storage.listdir(f"{VOICES_FOLDER}/{name}")
-        if all(default_storage.get_modified_time(f"{VOICES_FOLDER}/{name}/{file}") <= limit for file in files):
-            delete_folder(f"{VOICES_FOLDER}/{name}")
-            count += 1
-    return count
+    return sweep_folders(VOICES_FOLDER, lambda name: Voice.objects.filter(pk=name).exists(), older_than_seconds)
 
 
 # --- the operator -----------------------------------------------------------------------------------------------------
@@ -227,6 +227,8 @@ def finish_takedowns() -> int:
 
 def _revoke_outputs(voice_ids: list[uuid.UUID]) -> int:
     count = 0
+    if voice_ids:
+        ended.send(sender=Voice, voice_ids=voice_ids)
     for model in Job.__subclasses__() if voice_ids else ():
         for job in model._default_manager.filter(model.made_with(voice_ids), revoked_at=None).iterator():
             try:

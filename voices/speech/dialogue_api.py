@@ -152,7 +152,7 @@ class DialogueSerializer(StrictSerializer):
         if fields["stream"] and fields["response_format"] not in STREAMED_FORMATS:
             message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
             raise serializers.ValidationError({"response_format": [message]})
-        fields["model"] = registry.for_synthesis(fields["model_id"])
+        fields["model"] = registry.for_synthesis(fields["model_id"], self.context.get("tenant"))
         return fields
 
 
@@ -224,7 +224,9 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool, lexicons: 
             if speaker not in references:
                 references[speaker] = _reference(tenant, turn, files)
             reference = references[speaker]
-            checked = {"text": turn["text"], "language": turn["language"], "model": fields["model"]}
+            spoken_by = {"model_id": fields["model_id"], "model": fields["model"]}
+            registry.use_model_of(spoken_by, turn.get("voice_id"), tenant.pk)
+            checked = {"text": turn["text"], "language": turn["language"], **spoken_by}
             lexicon = found_in(turn["text"], versions[speaker])
             reading, told = check_text(checked, reference.transcript or "", reference.language, lexicon, early=early)
             for warning in told:
@@ -243,9 +245,10 @@ def prepare(request: Request, fields: dict[str, Any], *, early: bool, lexicons: 
             "reference_text": reference.transcript or "",
             "reference_language": reference.language,
             "lexicon": lexicon.as_json(),
+            "model_id": spoken_by["model_id"],
         }
         kept.append(stored)
-        line = stored, reference, fields["model_id"], fields["model"], str(tenant.pk)
+        line = stored, reference, spoken_by["model_id"], spoken_by["model"], str(tenant.pk)
         lines.append(line_of(*line, early=early, reading=reading))
     job = Synthesis(
         tenant=tenant,
@@ -344,7 +347,7 @@ class DialogueView(BodyLimitMixin, APIView):
                 return accepted(request, earlier, replayed=True)
         else:
             refuse_key(request)
-        serializer = DialogueSerializer(data=request.data)
+        serializer = DialogueSerializer(data=request.data, context={"tenant": request.user.pk})
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         check_background(fields, background)

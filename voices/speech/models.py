@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Collection
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models, transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import JobStatus
 from voices.engines.interface import Model
 from voices.library.references import references
+from voices.speech import weights
 from voices.text.languages import LANGUAGES, speaking_seconds
 from voices.text.lexicon import Lexicon
 
+log = logging.getLogger(__name__)
+
 DEFAULT_MODEL = "default"
+MODELS_FOLDER = "models"  # of the storage
+WEIGHTS = {"gpt_weights": ".ckpt", "sovits_weights": ".pth", "voice_weights": ".pth", "voice_index": ".index"}
 MODEL_LANGUAGES = tuple(LANGUAGES[1:])  # all but `auto`
 
 
+class EngineModelQuerySet(models.QuerySet):
+    def for_tenant(self, tenant_id: Any) -> Self:
+        """What a tenant may name: the operators' models, and its own."""
+        return self.filter(models.Q(owner=None) | models.Q(owner=tenant_id))
+
+
 class EngineModel(models.Model):
-    """A trained model that operators offer; `model_id` of a request names it. See voices.speech.registry."""
+    """A trained model; `model_id` of a request names it. See voices.speech.registry.
+
+    Operators offer those without an owner to all. One that a tenant has trained is that tenant's alone: its weights are
+    rows of WeightsFile, and the four fields name files of this host's cache (voices.speech.weights).
+    """
 
     class Engine(models.TextChoices):
         GPTSOVITS = "gptsovits", "GPT-SoVITS"
@@ -71,7 +89,22 @@ class EngineModel(models.Model):
         _("languages"), default=list, blank=True, help_text=_("What it speaks; none: all of its version")
     )
     enabled = models.BooleanField(_("enabled"), default=True)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("owner"), on_delete=models.CASCADE, null=True, editable=False,
+        related_name="models", help_text=_("The tenant that has trained it; none: offered to all"),
+    )  # fmt: skip
+    # Not foreign keys: both may be deleted.
+    voice_id = models.UUIDField(
+        _("voice id"), null=True, editable=False, db_index=True, help_text=_("The saved voice that speaks with it")
+    )
+    training_id = models.UUIDField(_("training id"), null=True, editable=False, help_text=_("What has made it"))
+    evaluation = models.JSONField(
+        _("evaluation"), default=list, blank=True, db_default=[], editable=False,
+        help_text=_("What each kept checkpoint scored"),
+    )  # fmt: skip
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+
+    objects = EngineModelQuerySet.as_manager()
 
     class Meta:
         ordering = ("model_id",)
@@ -104,16 +137,61 @@ class EngineModel(models.Model):
             return set(self.languages)
         return set(MODEL_LANGUAGES) - ({"yue", "ko"} if self.version == self.Version.V1 else set())
 
-    def as_model(self) -> Model:
+    def as_model(self, *, on_server: bool = True) -> Model:
+        """on_server: with the paths of GPT-SoVITS' weights as its server sees them; else as commands of this host do.
+
+        The operators' are as they stand in the row in both cases.
+        """
+        paths = {name: getattr(self, name) for name in WEIGHTS}
+        if self.owner_id is None:
+            return Model(self.model_id, **paths, version=self.version, languages=frozenset(self.languages))
+        names = [name for name in paths.values() if name]
+        where = weights.engine_path if on_server else weights.local_path
         return Model(
-            id=self.model_id,
-            gpt_weights=self.gpt_weights,
-            sovits_weights=self.sovits_weights,
-            voice_weights=self.voice_weights,
-            voice_index=self.voice_index,
+            self.model_id,
+            **{name: where(path) for name, path in paths.items()},
             version=self.version,
             languages=frozenset(self.languages),
+            fetch=lambda: weights.ensure(names, self.files.all()),
         )
+
+    @property
+    def folder(self) -> str:
+        """Where the weights of a tenant's model stand in the storage."""
+        return f"{MODELS_FOLDER}/{self.model_id}"
+
+    @classmethod
+    def held_bytes(cls, tenant_id: int) -> int:
+        """The bytes that the weights of a tenant's models take."""
+        own = WeightsFile.objects.filter(model__owner=tenant_id).order_by()
+        return int(own.aggregate(n=models.Sum("bytes"))["n"] or 0)
+
+    def remove(self) -> None:
+        """Deletes the model for good, with its weights; copies in caches go with the next sweep of their hosts."""
+        type(self).objects.filter(pk=self.pk).delete()
+        if self.owner_id is not None:
+            delete_folder(self.folder)
+            log.info("a trained model was deleted", extra={"model": self.model_id})
+
+
+class WeightsFile(models.Model):
+    """One file of a tenant's model, in the storage. kind: the field of EngineModel that names its copies."""
+
+    model = models.ForeignKey(EngineModel, on_delete=models.CASCADE, related_name="files")
+    kind = models.CharField(max_length=16, choices=[(name, name) for name in WEIGHTS])
+    file = models.FileField(max_length=200)
+    sha256 = models.CharField(max_length=64)
+    bytes = models.PositiveBigIntegerField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["model", "kind"], name="one_weights_file_a_kind")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.model_id}"
+
+    @property
+    def cached_as(self) -> str:
+        return weights.cache_name(self.model.model_id, self.sha256, WEIGHTS[self.kind])
 
 
 class Synthesis(Job):

@@ -3,16 +3,20 @@
 `default` is always there: the engine's own model, or the row of that name, which says what it is (its version, and the
 weights that bring it back on a GPT-SoVITS server that has spoken with others). A disabled row `default` takes it away.
 So does a row with the id of another model that the engine brings along, and it says instead what that id is.
+
+A row with an owner is that tenant's: nobody else sees it, and `tenant` says throughout who asks (a primary key; None
+for nobody's, so for what all are offered).
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from voiceproject.errors import PublicError
-from voiceproject.prepared import Select
+from voiceproject.prepared import Select, Slot
 from voices.engines import configured
 from voices.engines.interface import Engine, Model, OwnModel
 from voices.speech.models import DEFAULT_MODEL, EngineModel
@@ -71,33 +75,70 @@ class _Registry:
             "engine": row.engine if row else self.engine.name,
             "version": row.version if row else "",
             "languages": sorted(languages),
+            "voice_id": row.voice_id if row else None,
+            "owned": bool(row and row.owner_id),
             "uses": [use for use, can in (("synthesis", self.speaks), ("covers", self.sings)) if can(model_id)],
         }
 
 
-_rows = Select(EngineModel.objects.all())
+_rows = Select(EngineModel.objects.for_tenant(Slot("tenant", EngineModel, "owner")))
 
 
-def _read() -> _Registry:
-    return _Registry(configured.get_engine(), {row.model_id: row for row in _rows()})
+_of_voice = Select(
+    EngineModel.objects.filter(
+        owner=Slot("tenant", EngineModel, "owner"), voice_id=Slot("voice_id", EngineModel), enabled=True
+    ).order_by("-created_at", "-pk")
+)
 
 
-def models() -> list[dict[str, Any]]:
+def _read(tenant: int | None) -> _Registry:
+    return _Registry(configured.get_engine(), {row.model_id: row for row in _rows(tenant=tenant)})
+
+
+def models(tenant: int | None = None) -> list[dict[str, Any]]:
     """The models that `model_id` may name, as `GET /voice/models` lists them."""
-    return _read().listed()
+    return _read(tenant).listed()
 
 
-def speaks(model_id: str) -> bool:
+def speaks(model_id: str, tenant: int | None = None) -> bool:
     """Whether the running engine can speak with this model."""
-    return _read().speaks(model_id)
+    return _read(tenant).speaks(model_id)
 
 
-def for_synthesis(model_id: str) -> Model | None:
+def of_voice(voice_id: uuid.UUID, tenant: int, weights: Sequence[str] = ()) -> str:
+    """The id of the model that was trained for a saved voice last and can be used, empty where there is none.
+
+    weights: fields of EngineModel, of which it has to have one, for a cover's command; none: it has to speak.
+    """
+    registry: _Registry | None = None
+    for row in _of_voice(tenant=tenant, voice_id=voice_id):
+        if weights:
+            if any(getattr(row, name) for name in weights):
+                return row.model_id
+            continue
+        registry = registry or _read(tenant)
+        if registry.speaks(row.model_id):
+            return row.model_id
+    return ""
+
+
+def use_model_of(fields: dict[str, Any], voice_id: uuid.UUID | None, tenant: int) -> None:
+    """Where a request names a saved voice and no model, it gets the one that was trained for it.
+
+    fields: of a SynthesizeSerializer or its like: `model_id` and `model` are set.
+    """
+    if voice_id is None or fields["model_id"]:
+        return
+    if own := of_voice(voice_id, tenant):
+        fields["model_id"], fields["model"] = own, for_synthesis(own, tenant)
+
+
+def for_synthesis(model_id: str, tenant: int | None = None) -> Model | None:
     """The model to speak with, None for the engine's own default; empty means the default.
 
     Raises PublicError validation_error, which lists what there is.
     """
-    registry = _read()
+    registry = _read(tenant)
     _check(registry, model_id, "synthesis")
     if model_id in registry.own:
         return Model(model_id)
@@ -105,12 +146,12 @@ def for_synthesis(model_id: str) -> Model | None:
     return row.as_model() if row else None
 
 
-def for_cover(model_id: str) -> Model | None:
+def for_cover(model_id: str, tenant: int | None = None) -> Model | None:
     """The model to sing with: any enabled one, whatever the speech engine. None and errors as in `for_synthesis`."""
-    registry = _read()
+    registry = _read(tenant)
     _check(registry, model_id, "covers")
     row = registry.rows.get(model_id or DEFAULT_MODEL)
-    return row.as_model() if row else None
+    return row.as_model(on_server=False) if row else None
 
 
 def _check(registry: _Registry, model_id: str, use: str) -> None:

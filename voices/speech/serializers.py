@@ -156,7 +156,7 @@ class SynthesizeSerializer(OneReferenceMixin, StrictSerializer):
         if fields["stream"] and fields["response_format"] not in STREAMED_FORMATS:
             message = f"{fields['response_format']} cannot be streamed: take one of {', '.join(STREAMED_FORMATS)}."
             raise serializers.ValidationError({"response_format": [message]})
-        fields["model"] = registry.for_synthesis(fields["model_id"])
+        fields["model"] = registry.for_synthesis(fields["model_id"], self.context.get("tenant"))
         return fields
 
 
@@ -312,6 +312,8 @@ class ModelSerializer(serializers.Serializer):
     uses = serializers.ListField(
         child=serializers.ChoiceField(("synthesis", "covers")), help_text="What this server takes it for"
     )
+    voice_id = serializers.UUIDField(allow_null=True, help_text="Your saved voice that speaks with it by itself")
+    owned = serializers.BooleanField(help_text="You have trained it; nobody else sees it")
 
 
 class ModelListSerializer(serializers.Serializer):

@@ -172,7 +172,10 @@ def _make(job: Synthesis, heartbeat: Heartbeat) -> None:
 
 def _dialogue(job: Synthesis) -> Dialogue:
     """As `_request`, of a dialogue: each of its voices is read once."""
-    model = registry.for_synthesis(job.model_id)
+    models = {
+        model_id: registry.for_synthesis(model_id, job.tenant_id)
+        for model_id in {turn.get("model_id", job.model_id) for turn in job.turns}
+    }
     voices: dict[str, Reference] = {}
     lines = []
     with scratch(settings.SCRATCH_DIR, f"synthesis-{job.pk}-{job.attempt}") as folder:
@@ -180,7 +183,8 @@ def _dialogue(job: Synthesis) -> Dialogue:
             name = turn["reference"]
             if name not in voices:
                 voices[name] = preset_reference(turn["preset"]) if turn["preset"] else _saved(job, turn, folder)
-            lines.append(line_of(turn, voices[name], job.model_id, model, str(job.tenant_id), early=False))
+            chosen = turn.get("model_id", job.model_id)
+            lines.append(line_of(turn, voices[name], chosen, models[chosen], str(job.tenant_id), early=False))
     return Dialogue(lines, early=False)
 
 
@@ -215,6 +219,6 @@ def _request(job: Synthesis) -> SynthesisRequest:
         job.seed,
         job.model_id or None,
         tenant=str(job.tenant_id),
-        model=registry.for_synthesis(job.model_id),
+        model=registry.for_synthesis(job.model_id, job.tenant_id),
         lexicon=job.pronunciations,
     )

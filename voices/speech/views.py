@@ -133,7 +133,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
                 return accepted(request, earlier, replayed=True)
         else:
             refuse_key(request)
-        serializer = SynthesizeSerializer(data=request.data)
+        serializer = SynthesizeSerializer(data=request.data, context={"tenant": tenant.pk})
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         check_background(fields, background)
@@ -143,6 +143,7 @@ class SynthesizeView(BodyLimitMixin, APIView):
         if name := fields.get("voice"):
             fields["voice_id"] = speakers.find_saved(tenant, name).pk
         voice = selection.find(tenant, fields["voice_id"]) if "voice_id" in fields else None
+        registry.use_model_of(fields, voice.pk if voice else None, tenant.pk)
         lexicon = for_text(fields["text"], tenant, named(fields), voice.lexicon_id if voice else None)
         if voice is not None:
             chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])
@@ -417,7 +418,7 @@ class ModelsView(BodyLimitMixin, APIView):
         operation_id="list_models", summary="What model_id may be", responses=ModelListSerializer, tags=["voice"]
     )
     def get(self, request: Request) -> Response:
-        return Response({"models": registry.models()})
+        return Response({"models": registry.models(request.user.pk)})
 
 
 class EngineStateView(BodyLimitMixin, APIView):
@@ -445,7 +446,7 @@ class EngineStateView(BodyLimitMixin, APIView):
                 "latency_ms": health.latency_ms,
                 "detail": health.detail,
                 "languages": sorted(engine.languages),
-                "models": registry.models(),
+                "models": registry.models(request.user.pk),
                 # An engine that shares its servers with other processes knows the length of its queue.
                 "queue_length": health.extra.get("queue_length", waiting),
                 "expected_wait_seconds": health.extra.get("expected_wait_seconds", round(waiting * mean, 1)),

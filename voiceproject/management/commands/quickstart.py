@@ -178,7 +178,9 @@ def commands(host: str, port: int, worker: bool) -> dict[str, list[str]]:
         ]
     }  # fmt: skip
     if worker:
-        threads = str(settings.COVER_CONCURRENCY + settings.SYNTHESIS_CONCURRENCY + WORKER_THREADS)
+        threads = str(
+            settings.COVER_CONCURRENCY + settings.SYNTHESIS_CONCURRENCY + settings.TRAINING_CONCURRENCY + WORKER_THREADS
+        )
         found["worker"] = [
             sys.executable, "-m", "dramatiq", "voiceproject.worker", "--processes", "1", "--threads", threads,
             "--skip-logging", "--worker-shutdown-timeout", "3000",

@@ -70,7 +70,7 @@ class ModelsView(ElevenLabsView):
 
     @extend_schema(summary="The models", responses=listed(MODEL))
     def get(self, request: Request) -> Response:
-        own = registry.models()
+        own = registry.models(request.user.pk)
         default = next((model for model in own if model["id"] == DEFAULT_MODEL), None)
         what = "The default model of this server."
         theirs = [{**default, "id": name, "name": known, "description": what} for name, known in MODELS.items()

@@ -62,11 +62,11 @@ def dialogue_fields(tenant: Any, asked: dict[str, Any]) -> dict[str, Any]:
         except PublicError as error:
             error.message = f"inputs[{number}]: {error.message}"
             raise
-        common = own_fields({**asked, "text": line["text"], "voice_settings": asked.get("settings")}, speaker)
+        common = own_fields({**asked, "text": line["text"], "voice_settings": asked.get("settings")}, speaker, tenant)
         own: dict[str, Any] = {name: common[name] for name in OF_A_TURN if name in common}
         turns.append(own if isinstance(speaker, Voice) else {**own, "preset": speaker})
     fields: dict[str, Any] = {"turns": turns, **{name: common[name] for name in OF_ALL if name in common}}
-    serializer = dialogue_api.DialogueSerializer(data=fields)
+    serializer = dialogue_api.DialogueSerializer(data=fields, context={"tenant": tenant.pk})
     serializer.is_valid(raise_exception=True)
     valid: dict[str, Any] = serializer.validated_data
     return valid

@@ -82,7 +82,8 @@ class Session:
         """Until the client or the server ends it. Raises SocketClosed, PublicError and ValidationError."""
         self.options = Options.of(QueryDict(self.socket.request.META.get("QUERY_STRING", "")))
         # Whoever asks for a voice that is not there learns it before anything is sent.
-        await self.in_thread(lambda: own_fields({"text": "-", **self.options.asked}, self.speaker(self.socket.tenant)))
+        tenant = self.socket.tenant
+        await self.in_thread(lambda: own_fields({"text": "-", **self.options.asked}, self.speaker(tenant), tenant))
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -391,7 +392,7 @@ class Part:
         request = self._request()
         speaker = session.speaker(request.user)
         asked = {**session.options.asked, "text": self._text, "voice_settings": context.style}
-        fields, output = own_fields(asked, speaker), OUTPUT_NAMES[session.options.output]
+        fields, output = own_fields(asked, speaker, request.user), OUTPUT_NAMES[session.options.output]
         speaking = Speaking(request, speaker, fields, streamed=True, lexicons=context.lexicons, output=output)
         self._stream = speaking.stream()
         sentence, clause = getattr(configured.get_engine(), "pauses", (0.0, 0.0))

@@ -66,12 +66,12 @@ class TextToSpeechSerializer(serializers.Serializer):
     pronunciation_dictionary_locators = LocatorsField()
 
 
-def own_fields(asked: dict[str, Any], speaker: str | Voice) -> dict[str, Any]:
+def own_fields(asked: dict[str, Any], speaker: str | Voice, tenant: Any) -> dict[str, Any]:
     """A TextToSpeechSerializer's fields in our terms, as Speaking takes them. Raises ValidationError."""
     style = {name: value for name, value in (asked.get("voice_settings") or {}).items() if value is not None}
     if isinstance(speaker, Voice):
         style = {**speaker.speaking_style, **style}
-    fields: dict[str, Any] = {"text": asked["text"], "model_id": model_id(asked.get("model_id") or "")}
+    fields: dict[str, Any] = {"text": asked["text"], "model_id": model_id(asked.get("model_id") or "", tenant)}
     if isinstance(speaker, Voice):
         fields["voice_id"] = str(speaker.pk)
     if asked.get("seed") is not None:
@@ -170,7 +170,7 @@ class TextToSpeechView(ElevenLabsView):
         serializer.is_valid(raise_exception=True)
         asked = serializer.validated_data
         speaker = speakers.find(tenant, voice_id)
-        fields = own_fields(asked, speaker)
+        fields = own_fields(asked, speaker, tenant)
         lexicons, name = located(asked.get("pronunciation_dictionary_locators")), OUTPUT_NAMES[output]
         speaking = Speaking(request, speaker, fields, streamed=self.streamed, lexicons=lexicons, output=name)
         response = self._streamed(speaking, output) if self.streamed else self._whole(speaking, output)

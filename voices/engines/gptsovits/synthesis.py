@@ -91,6 +91,8 @@ class GptSovitsSynthesis(Iterator[Piece]):
             if not sentence.words:
                 yield pause_of(sentence.pause_seconds)
                 continue
+            if self._model is not None:
+                self._model.fetch()  # For each sentence: between two, a cache may have let them go.
             piece = self._speak(self._utterance(sentence, reference))
             if piece is None:
                 return

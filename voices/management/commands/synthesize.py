@@ -16,7 +16,7 @@ from voices.engines import configured
 from voices.engines.interface import Reference
 from voices.lexicons.stored import for_text
 from voices.library import selection
-from voices.speech import tasks
+from voices.speech import registry, tasks
 from voices.speech.models import Synthesis
 from voices.speech.serializers import FORMATS, MAX_SEED, SynthesizeSerializer, check_text
 from voices.text.lexicon import Lexicon
@@ -60,6 +60,7 @@ class Command(JobCommand):
                 voice = selection.find_any(options["voice"])
                 chosen = selection.choose(voice, engine, fields["reference_text"], fields["reference_language"])
                 lexicon = for_text(fields["text"], voice.tenant, voice_lexicon=voice.lexicon_id)
+                registry.use_model_of(fields, voice.pk, voice.tenant_id)
                 reference, reference_file = chosen.reference, chosen.file
             else:
                 samples, rate = audio.load_reference(path, field="reference", warnings=told)
