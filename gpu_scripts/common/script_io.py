@@ -172,7 +172,7 @@ def _run_job(main: Callable[[list[str]], None], argv: list[str]) -> tuple[int, s
         return error.exit_code, _one_line(error), error.exit_code != OUT_OF_MEMORY
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return DISK_FULL, f"the disk is full{f': {error.filename}' if error.filename else ''}", False
+            return DISK_FULL, f"the disk is full: {_one_line(error)}", False
         if isinstance(error, MemoryError) or re.search(r"OutOfMemory|out of memory", f"{type(error)} {error}"):
             return OUT_OF_MEMORY, "out of memory" if not str(error) else f"out of memory: {_one_line(error)}", False
         traceback.print_exc()

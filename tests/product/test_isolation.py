@@ -215,6 +215,8 @@ OPEN = {
     "", "health", "favicon.ico", "openapi.json", "docs", "redoc", "language",
     *(f"{tree}/{page}" for tree in ("openai", "elevenlabs", "gptsovits") for page in ("openapi.json", "docs")),
     "openai/<path:rest>", "elevenlabs/<path:rest>", "gptsovits/<path:rest>",  # A 404 in their shape.
+    # They say that these are WebSockets, whoever asks.
+    *(f"elevenlabs/v1/text-to-speech/<str:voice_id>/{kind}" for kind in ("stream-input", "multi-stream-input")),
 }  # fmt: skip
 # By a token of its own, and not there without one.
 TOKEN = {"metrics"}
@@ -385,13 +387,13 @@ def test_a_list_shows_nothing_of_another_tenant(route: str, tenant: Tenant, othe
 def test_what_is_open_shows_nothing_of_a_tenant(route: str, tenant: Tenant) -> None:
     job = synthesis(tenant.user)
     response = Client().get(path_of(route))
-    nowhere = route.endswith("<path:rest>")
-    assert response.status_code in ((404,) if nowhere else (200, 302, 503))
+    nowhere = (404,) if route.endswith("<path:rest>") else (426,) if route.endswith("stream-input") else ()
+    assert response.status_code in (nowhere or (200, 302, 503))
     body = b"".join(response.streaming_content) if response.streaming else response.content  # type: ignore[attr-defined]
     for secret in ("alice", str(job["pk"]), tenant.secret, tenant.key.prefix):
         assert secret.encode() not in body
     for method in ("POST", "PUT", "PATCH", "DELETE"):
-        assert Client().generic(method, path_of(route)).status_code in ((404,) if nowhere else (302, 405))
+        assert Client().generic(method, path_of(route)).status_code in (nowhere or (302, 405))
 
 
 @pytest.mark.parametrize("route", sorted(KEY_IN_PATH | AT_ROOT | CLOSED))
