@@ -55,10 +55,11 @@ def test_queues_say_what_runs_what_waits_and_since_when() -> None:
     # One that was queued again waits since then, not since it was submitted.
     baker.make(CoverJob, status="queued", attempt=1, created_at=now - timedelta(days=3), updated_at=now)
     baker.make(Synthesis, status="failed", created_at=now - timedelta(hours=1))
-    covers, syntheses = numbers.queues()
+    covers, syntheses, trainings = numbers.queues()
     assert (covers["running"], covers["queued"], covers["failed"]) == (2, 2, 0)
     assert covers["oldest"] == now - timedelta(minutes=9)
     assert (syntheses["running"], syntheses["queued"], syntheses["oldest"], syntheses["failed"]) == (0, 0, None, 1)
+    assert (trainings["running"], trainings["queued"], trainings["failed"]) == (0, 0, 0)
 
 
 def test_outcomes_are_counted_by_day_over_both_kinds() -> None:
