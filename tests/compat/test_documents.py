@@ -46,8 +46,10 @@ def test_every_route_is_in_it(name: str) -> None:
     served = {}
     for route in (pattern for pattern in urlpatterns if str(pattern.pattern).split("/")[0] == name):
         pattern = str(route.pattern)
-        if "<path:" in pattern or "<PathKey:" in pattern or pattern.endswith(("/openapi.json", "/docs", "/control")):
-            continue  # Not served, the same again below a key, the document and its page, refused to all.
+        if "<path:" in pattern or "<PathKey:" in pattern or pattern.endswith(
+            ("/openapi.json", "/docs", "/control", "stream-input")
+        ):
+            continue  # Not served, the same again below a key, the document and its page, refused to all, WebSockets.
         view: Any = route.callback
         methods = {method for method in ("get", "post", "put", "patch", "delete") if hasattr(view.cls, method)}
         served["/" + re.sub(r"<\w+:(\w+)>", r"{\1}", pattern)] = methods

@@ -25,8 +25,9 @@ def test_the_call_has_what_the_server_needs(fake: FakeGptSovits, engine_for: Eng
     speak(engine_for(fake.url), ask(reference=reference, speed=1.25, temperature=0.4, seed=7))
     body = dict(fake.log[0]["body"])
     assert Path(body.pop("ref_audio_path")).exists()
+    assert body.pop("prompt_text").lstrip(" ") == "What I say here."  # Spaces tell languages apart, see `_prompt_text`.
     assert body == {
-        "text": TEXT, "text_lang": "en", "prompt_text": "What I say here.", "prompt_lang": "en",
+        "text": TEXT, "text_lang": "en", "prompt_lang": "en",
         "temperature": 0.4, "speed_factor": 1.25, "seed": 7, "text_split_method": "cut0", "batch_size": 1,
         "media_type": "wav", "streaming_mode": False,
     }  # fmt: skip
@@ -67,7 +68,7 @@ def test_a_text_of_every_kind_gets_there_in_the_words_of_its_reference(
 ) -> None:
     """By the last text of each kind; how sentences are cut and where they pause is tested with the readings."""
     of_kinds = {one.kind: one for one in references(language) if one.kind not in ("language", "ssml", *CUT)}
-    assert len(of_kinds) >= 12
+    assert len(of_kinds) >= 10
     engine = engine_for(fake.url)
     for reference in of_kinds.values():
         before = len(fake.log)

@@ -117,7 +117,7 @@ SAME = re.compile(
     r"\b[xX][\w.-]*x\b|\bx[0-9]\b|vck_[\w-]+|\b(?=[0-9a-f-]*\d)[0-9a-f-]{4,}\b|"
     r"\b(?:API|SHA-256|UTC|ID|URL|GPT-SoVITS|GPT|SoVITS|RVC|OpenTelemetry|FLAC|MP3|dB|k?Hz|KB|MB|GB|TB|LDAP|md5|db8|"
     r"V2 Pro(?: Plus)?|English|zh-hans|en|zh|ja|yue|ko|auto|wav|mix|vocals|v[1234]\w*|builtin|gptsovits|default|"
-    r"keep|fail|synthesize|covers|voices|usage|keys|POST|ckpt|pth|index|esc)\b|Webhook|SOVITS_\w+|API_KEY|\w+\*{3,}|curl.*|"
+    r"keep|fail|convert|synthesize|covers|voices|usage|keys|POST|ckpt|pth|index|esc)\b|Webhook|SOVITS_\w+|API_KEY|\w+\*{3,}|curl.*|"
     r"/api/v1/[\w/]*|\b[a-z]+_[a-z_]+\b|\b[A-Za-z]+\.[a-z_]+\b",  # Codes, such as voice.takedown
     re.ASCII,
 )
