@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 
 from tests.fakes.engine import FakeEngine
-from tests.product.test_openapi import CHECKS, EXAMPLES, WITH_A_SCHEMA, schemathesis
+from tests.support.openapi import CHECKS, EXAMPLES, WITH_A_SCHEMA, schemathesis
 from tests.support.owned import synthesis, voice
 from tests.support.tenants import Tenant
 from voiceproject.urls import urlpatterns
@@ -46,8 +46,10 @@ def test_every_route_is_in_it(name: str) -> None:
     served = {}
     for route in (pattern for pattern in urlpatterns if str(pattern.pattern).split("/")[0] == name):
         pattern = str(route.pattern)
-        if "<path:" in pattern or "<PathKey:" in pattern or pattern.endswith(
-            ("/openapi.json", "/docs", "/control", "stream-input")
+        if (
+            "<path:" in pattern
+            or "<PathKey:" in pattern
+            or pattern.endswith(("/openapi.json", "/docs", "/control", "stream-input"))
         ):
             continue  # Not served, the same again below a key, the document and its page, refused to all, WebSockets.
         view: Any = route.callback

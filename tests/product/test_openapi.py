@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,27 +12,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.fakes.engine import FakeEngine
+from tests.support.openapi import CHECKS, EXAMPLES, WITH_A_SCHEMA, schemathesis
 from tests.support.owned import cover, delivery, key, synthesis, voice
 from tests.support.tenants import Tenant
 from voices.keys.models import SCOPES
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import schemathesis
-    from schemathesis import checks
-
-EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "8"))
-checks.load_all_checks()
-# Of an event stream schemathesis holds each event against the schema, and OpenAPI 3.1 has one for the whole only.
-WITH_A_SCHEMA = checks.CHECKS.get_one("response_schema_conformance")
-CHECKS = [
-    checks.CHECKS.get_one(name)
-    for name in (
-        "status_code_conformance",
-        "content_type_conformance",
-        "response_headers_conformance",
-    )
-]
 
 
 def document() -> dict[str, Any]:

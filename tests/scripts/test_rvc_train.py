@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import soundfile as sf
 
-from tests.scripts import fake_rvc_training
+from tests.fakes import rvc_training as fake_rvc_training
 from tests.scripts.script_server import SCRIPTS
 from tests.support.recordings import audio_files
 

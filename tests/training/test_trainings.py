@@ -16,7 +16,6 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from tests.fakes.engine import FakeEngine
-from tests.fixtures.trainings import TRAININGS_URL
 from tests.support.audio import upload
 from tests.support.tenants import MODELS_URL, Tenant
 from tests.support.threads import in_thread
@@ -487,7 +486,7 @@ def test_a_list_is_filtered_and_a_training_is_deleted_with_its_recordings(
     train: Callable[..., Any], api: APIClient
 ) -> None:
     job = done(api, train())
-    assert [one["training_id"] for one in api.get(f"{TRAININGS_URL}?status=succeeded").json()["results"]] == [
+    assert [one["training_id"] for one in api.get("/api/v1/voice/trainings?status=succeeded").json()["results"]] == [
         job["training_id"]
     ]
     assert api.delete(job["links"]["self"]).status_code == 204

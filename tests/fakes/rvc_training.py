@@ -62,7 +62,7 @@ FILES = {
 }
 TORCH = """
 
-from tests.scripts.fake_rvc_training import isfinite, load
+from tests.fakes.rvc_training import isfinite, load
 """
 
 
@@ -72,7 +72,7 @@ def build(folder: Path) -> None:
     head = f"import sys\nsys.path.append({str(REPOSITORY)!r})\n"
     for engine, scripts in SCRIPTS.items():
         for path, function in scripts.items():
-            source = f"{head}from tests.scripts.fake_rvc_training import {function}\n"
+            source = f"{head}from tests.fakes.rvc_training import {function}\n"
             fake_engines.put(folder / engine / path, f'{source}if __name__ == "__main__":\n    {function}()\n')
         for path in FILES[engine]:
             if not (folder / engine / path).exists():
