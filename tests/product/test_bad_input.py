@@ -218,6 +218,7 @@ def test_no_value_in_a_path_is_a_500(site: Site) -> None:
             check(clients[is_page(route)].generic(method, path), method, route, text)
 
 
+@pytest.mark.usefixtures("train_habits")
 @pytest.mark.parametrize("route", [route for route in ROUTES if not is_page(route)])
 def test_no_parameter_of_the_api_is_a_500(route: str, site: Site) -> None:
     path, client = site.path(route), site.api
