@@ -48,6 +48,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TAGS": [
         {"name": "voice", "description": "Text to speech in the voice of a reference."},
         {"name": "voices", "description": "Saved voices: a speaker's samples under an id, and how good they are."},
+        {"name": "trainings", "description": "Train a voice on minutes of speech, and what has come of it."},
         {"name": "lexicons", "description": "How words are said, wherever a text has them."},
         {"name": "cover", "description": "Songs sung again in the voice of a reference."},
         {"name": "provenance", "description": "Whether a recording was made here."},
