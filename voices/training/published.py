@@ -57,7 +57,8 @@ def publish(job: Training, output: Path, dataset: Path, warnings: list[dict[str,
         evaluation=told.get("evaluation") or [],
     )
     paths = {kind: output / name for kind, name in FILES[job.engine].items()}
-    usage.check_storage(job.tenant, sum(path.stat().st_size for path in paths.values()))
+    with transaction.atomic():
+        usage.check_storage(job.tenant, sum(path.stat().st_size for path in paths.values()))
     if not Voice.objects.filter(pk=job.voice_id).exists():
         if not job.makes_voice:
             raise PublicError("not_found", "The voice was deleted while it was trained.")
