@@ -16,11 +16,13 @@ pytest.register_assert_rewrite("tests.fakes", "tests.support")
 
 # They take longest. Begun last, one of them would keep one process busy while the other has nothing left to do.
 LONGEST = (
-    "test_examples", "test_quickstart", "test_builtin_engine", "test_last_release", "test_gptsovits_server",
-    "test_worker", "test_studio", "test_hostile_websockets", "test_gptsovits_infer", "test_builtin_infer", "test_told",
+    "test_gptsovits_train", "test_examples", "test_quickstart", "test_builtin_engine", "test_last_release",
+    "test_gptsovits_server", "test_worker", "test_studio", "test_hostile_websockets", "test_gptsovits_infer",
+    "test_builtin_infer", "test_told",
     "test_covers", "test_isolation", "test_bad_input", "test_japanese_chinese", "test_cover_consumers", "test_audio",
     "test_builtin_separate", "test_settings", "test_lease", "test_checks", "test_conversion", "test_provenance",
-    "test_openapi", "test_edge", "test_slow_clients", "test_hostile_sockets",
+    "test_openapi", "test_edge", "test_slow_clients", "test_hostile_sockets", "test_trainings", "test_rvc_train",
+    "test_documents",
 )  # fmt: skip
 
 
