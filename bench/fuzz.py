@@ -157,8 +157,12 @@ def watch(workers: list[Worker]) -> tuple[collections.Counter[str], list[str]]:
                         print(f"{answers.total()} files in {time.monotonic() - started:.0f} s", flush=True)
                     if "wrong" in told:
                         failures.append(f"file {told['number']}: {told['status']} {told['wrong']}")
+                        print(failures[-1], flush=True)
                     if "mb" in told:
                         worker.memory.append(told["mb"])
+                        print(
+                            f"{told['mb']} MB after {len(worker.memory) * MEASURE_FILES} files of a worker", flush=True
+                        )
                 if data:
                     continue
                 selector.unregister(key.fileobj)

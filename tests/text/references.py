@@ -1,14 +1,15 @@
 """How texts should be read: the written-out references of tests/text/readings, and what a reading is compared by.
 
 A line is a kind, a text (`\\n` and `\\r` stand for line breaks) and the words, with ` | ` between what is right as
-well, ` / ` where a sentence ends, and `(0.5)` for a pause of so many seconds. English is compared by its words, Chinese
-by its characters (of the kind `readings` by its pinyin), Japanese by its pronunciation as the analysis has it (where ハ
-and ワ are one, since a reference in kana has no particles), the kind `language` by
-what the text is taken for, where its language is not said.
+well (in later tables also `{a|b}` within the words), ` / ` where a sentence ends, and `(0.5)` for a pause of so many
+seconds. English is compared by its words, Chinese by its characters (of the kind `readings` by its pinyin), Japanese by
+its pronunciation as the analysis has it (where ハ and ワ are one, since a reference in kana has no particles), the kind
+`language` by what the text is taken for, where its language is not said.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from voices.text.reading import read
 FOLDER = Path(__file__).parent / "readings"
 LANGUAGES = ("en", "zh", "ja")
 # Kinds in which it counts where sentences end.
-CUT = ("abbreviations", "lines", "markup", "uncut")
+CUT = ("abbreviations", "lines", "markup", "quotations", "uncut")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,15 @@ def later_references(name: str = "later.tsv") -> list[Reference]:
     for line in (FOLDER / name).read_text("utf-8").splitlines():
         if not line.startswith("#"):
             language, kind, text, words = line.split("\t")
-            rows.append(Reference(language, kind, text.replace("\\n", "\n"), tuple(words.split(" | "))))
+            ways = tuple(way for words_of_one in words.split(" | ") for way in either(words_of_one))
+            rows.append(Reference(language, kind, text.replace("\\n", "\n"), ways))
     return rows
+
+
+def either(words: str) -> list[str]:
+    """Every way in which words with `{a|b}` in them can be said."""
+    parts = re.split(r"\{([^}]*)\}", words)
+    return ["".join(way) for way in itertools.product(*(part.split("|") for part in parts))]
 
 
 def fold_english(text: str) -> str:
@@ -77,6 +85,25 @@ def fold_japanese(text: str) -> str:
 def pinyin(text: str) -> str:
     han = re.sub("[^一-龥〇]", "", text)
     return " ".join(syllable for word in chinese.syllables(han) for syllable in word)
+
+
+def polyphones() -> list[tuple[str, list[str], list[str]]]:
+    """Chinese texts, how characters of several readings are read in them, and how they should be (`行hang2`)."""
+    rows = []
+    for line in (FOLDER / "polyphones.tsv").read_text("utf-8").splitlines()[1:]:
+        text, wanted = line.split("\t")
+        said = [
+            char + syllable
+            for part in re.findall("[一-龥]+", text)
+            for char, syllable in zip(part, (one for word in chinese.syllables(part) for one in word), strict=True)
+        ]
+        found, position = [], 0
+        for want in wanted.split():
+            position = next(place for place in range(position, len(said)) if said[place][0] == want[0])
+            found.append(said[position])
+            position += 1
+        rows.append((text, found, wanted.split()))
+    return rows
 
 
 FOLDS: dict[str, Callable[[str], str]] = {"en": fold_english, "zh": fold_chinese, "ja": fold_japanese}
@@ -111,7 +138,7 @@ def matches(reference: Reference, parts: list[str], words: str) -> bool:
     if reference.kind == "readings" and reference.language == "zh":
         return fold("".join(parts)) == words
     if reference.kind == "ssml":
-        wanted = [part.strip() for part in re.split(r"(\(\d\.\d\))", words) if part.strip()]
+        wanted = [part.strip() for part in re.split(r"(\(\d\.\d+\))", words) if part.strip()]
         merged: list[str] = []
         for part in parts:
             if merged and not part.startswith("(") and not merged[-1].startswith("("):

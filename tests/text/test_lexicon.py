@@ -114,6 +114,38 @@ def test_a_word_of_a_lexicon_still_says_how_its_neighbour_is_read(text: str, wor
     assert shown(read(text, lexicon=BESIDE).sentences[0].words) == words
 
 
+SHORT = Lexicon(
+    [
+        Entry("Dr", "doc", language="en"), Entry("Dr", "大夫", language="zh"), Entry("Dr", "先生", language="ja"),
+        Entry("Inc", "Ink"),
+        Entry("vs", "against"), Entry("Prof", "ˈpɹɑf", "ipa"), Entry("approx", "roughly"), Entry("Fig", "picture"),
+        Entry("St", "holy"), Entry("Acme", "Ackmee"), Entry("Gen", "general chief"), Entry("etc", "and more"),
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Dr. Smith came.", ["doc Smith came."]),
+        ("I saw the Dr.", ["I saw the doc."]),
+        ("Acme Inc. was sold.", ["Ackmee Ink was sold."]),
+        ("It is cats vs. dogs.", ["It is cats against dogs."]),
+        ("Ask Prof. Lee.", ["Ask /ˈpɹɑf/ Lee."]),
+        ("It is approx. 5 km.", ["It is roughly five kilometers."]),
+        ("See Fig. 3.", ["See picture three."]),
+        ("St. James and Dr. No", ["holy James and doc No"]),
+        ("Gen. Lee, Dr. King, etc. came.", ["general chief Lee, doc King, and more came."]),
+        ("Dr... who?", ["doc... who?"]),
+        ("Buy Acme. It is good.", ["Buy Ackmee.", "It is good."]),
+        ("Dr.王来了。", ["大夫王来了。"]),
+        ("Dr.スミスです。", ["先生スミスです。"]),
+    ],
+)
+def test_the_full_stop_of_an_abbreviation_goes_with_its_word(text: str, words: list[str]) -> None:
+    assert [shown(sentence.words) for sentence in read(text, lexicon=SHORT).sentences] == words
+
+
 def test_korean_particles_do_not_hide_a_word() -> None:
     spoken = ("en", "ko")
     assert [one.words for one in read("서울에서 왔다", spoken=spoken, lexicon=NAMES).sentences] == ["수도에서 왔다"]

@@ -39,7 +39,7 @@ def spoken(text: str, language: str = "en") -> list[str]:
         ("<phoneme ph='x7'>a</phoneme>", "<phoneme>: no sign of the IPA that is known here: 7"),
         ("<phoneme alphabet='x-klingon' ph='a'>a</phoneme>", 'knows no alphabet "x-klingon"; it knows: ipa'),
         ("<phoneme alphabet='pinyin' ph='zhongguo'>中国</phoneme>", "its tones are missing"),
-        ("<voice name='x'>a</voice>", "<voice> cannot be followed"),
+        ("<voice name='x'>a</voice> <voice name='y'>b</voice>", "<voice> cannot be followed"),
         ("<audio src='x'/> a", "<audio> cannot be followed"),
         ("<amazon:effect name='x'>a</amazon:effect>", "<amazon:effect> cannot be followed"),
     ],
@@ -83,6 +83,7 @@ def test_headings_items_and_paragraphs_end_with_a_longer_pause() -> None:
         ("Hello \x07 you", "U+0007"),
         ("abc \u202edef", "right-to-left override"),
         ("你好[笑]", "[笑]"),
+        ("<speak><voice name='en-US-JennyNeural'>Hello</voice></speak>", "<voice>"),
     ],
 )
 def test_what_is_left_out_is_told(text: str, left_out: str) -> None:
@@ -155,7 +156,7 @@ def test_english_and_names_are_not_taken_for_another_language(text: str) -> None
 @pytest.mark.parametrize(
     "unit",
     ["1-", "1 ", "(", "[a ", "[a](", "*a", "<b ", "a.", "U.S. ", "a_", "½", "a\u200d", "http://a.b/", "&amp;", "AAAA ",
-     "v1.1.1 ", "\n", "- ", '"a" ', "我a1"],
+     "v1.1.1 ", "\n", "- ", '"a" ', "我a1", "あA1", "！”", "“好！”他", "1:23.45 ", "日本2-1", "①", "㎡", "<b><i>"],
 )  # fmt: skip
 def test_twice_the_text_takes_about_twice_the_time(unit: str) -> None:
     def seconds(length: int) -> float:

@@ -18,7 +18,17 @@ _CIRCLED = re.compile("(?<![^\\W\\d_])([\u2460-\u249b\u24ea\u24f5-\u24fe\u2776-\
 # Punctuation of Chinese and Japanese, whose pauses are longer than those of the narrow forms.
 _WIDE_MARKS = frozenset("，．：；！？（）［］｛｝＂＇")
 _BETWEEN_DIGITS = re.compile("(?<=[0-9０-９])[．：，](?=[0-9０-９])")
-_SQUARE_UNITS = {"㎡": "m²", "㎥": "m³", "㎞": "km", "㎝": "cm", "㎜": "mm", "㎏": "kg", "㏄": "cc", "㎎": "mg"}
+_SQUARE_UNITS = {
+    "㎡": "m²",
+    "㎥": "m³",
+    "㎞": "km",
+    "㎝": "cm",
+    "㎜": "mm",
+    "㎏": "kg",
+    "㏄": "cc",
+    "㎎": "mg",
+    "∶": ":",
+}
 _INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u061c\ufe0e\ufe0f\u20e3")
 _BREAKS = re.compile(r"\r\n?|[\u2028\u0085\v\f]")
 _BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+\n")

@@ -84,18 +84,20 @@ def script_of(char: str) -> str:
     return OTHER
 
 
+@lru_cache(maxsize=16384)
+def _is_spoken(char: str) -> bool:
+    return bool(script_of(char)) and unicodedata.category(char) != "Lm"
+
+
 def has_speech(text: str) -> bool:
     """Whether there is at least one letter, digit or ideograph: punctuation and pictures alone say nothing."""
-    return any(
-        script_of(char) and unicodedata.category(char) != "Lm"
-        for char in _PICTURED.sub(" ", text)
-        if not char.isspace()
-    )
+    return any(map(_is_spoken, text if text.isascii() else _PICTURED.sub(" ", text)))
 
 
 def speaking_seconds(text: str) -> float:
     """About how long a text takes to speak at its usual speed; rather too long than too short."""
-    wide = sum(char >= "\u1100" for char in text)  # Hangul, kana, Han, and signs as wide as they
+    # Hangul, kana, Han, and signs as wide as they
+    wide = 0 if text.isascii() else sum(char >= "\u1100" for char in text)
     return 0.5 + wide / WIDE_PER_SECOND + (len(text) - wide) / NARROW_PER_SECOND
 
 

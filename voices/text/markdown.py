@@ -20,6 +20,8 @@ _EMPHASIS = re.compile(
     r"(?<![\w*\\])\*(?=[^\s*])([^*\n]+)(?<=[^\s\\])\*(?![\w*])|(?<![\w\\])_(?=[^\s_])([^_\n]+)(?<=[^\s\\])_(?!\w)"
 )
 _STRUCK = re.compile(r"~~(?=\S)([^~\n]+)~~")
+# What comes before the words of a subtitle.
+_CUE = re.compile(r"^(?:WEBVTT\b.*|(?:\d+[ \t]*\n)?[ \t]*[\d:]{5,9}[,.]\d{3} --> .*)$", re.MULTILINE)
 _ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+.!~>|-])")
 
 
@@ -27,6 +29,8 @@ def without_markdown(text: str) -> str:
     """The words of a text that may be Markdown."""
     if not _MAY_HAVE.search(text):
         return text
+    if "-->" in text:
+        text = _CUE.sub("", text)
     lines: list[str] = []
     fenced = False
     for line in text.split("\n"):

@@ -100,6 +100,7 @@ class _Parser:
     stack: list[_Open] = field(default_factory=list)
     silent: str = ""
     paused: float = 0.0
+    voiced: bool = False  # whether one <voice> is over
 
     @property
     def rate(self) -> float:
@@ -131,6 +132,10 @@ class _Parser:
                 self._pause(attributes)
         elif name in _WRAPPERS:
             self._wrapper(closing, name, attributes, rest.rstrip().endswith("/"))
+        elif name == "voice" and not self.voiced:
+            # Around the whole of a text, as some services ask for: the request says who speaks.
+            self.voiced = closing
+            self.ignored += [] if closing else ["<voice>"]
         elif name in _NOT_DONE or ":" in name:
             raise MarkupError(f"The tag <{name}> cannot be followed here: take it out of the text.")
         elif name == "br":

@@ -46,6 +46,7 @@ _NORMALIZERS: dict[str, Callable[[str], str]] = {
 }
 _SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "…", "．", "｡")
 _SPACES = re.compile(r"[^\S\n]+")
+_ABBREVIATED = re.compile(r"\.(?=\s\S|[^\W\d_A-Za-z])")
 _CLOSING = "\"'”’)]」』）】》"
 
 
@@ -181,7 +182,7 @@ class _Words:
         """What is said of a sentence, in several pieces where a lexicon has made it too long for one."""
         text = self.kept.without_phrases(sentence.text)
         names = StandIns(text)
-        matches = [*self._lexicon.matches(text, sentence.language)]
+        matches = [_with_stop(text, *match) for match in self._lexicon.matches(text, sentence.language)]
         if not self._lexicon:
             return [names.resolved(_normalized(self._pronounced(text, sentence.language, names), sentence.language))]
         grown = sum(len(entry.say) - (end - start) for start, end, entry in matches if entry.alphabet == RESPELLING)
@@ -271,6 +272,11 @@ def _occurrences(words: frozenset[str]) -> re.Pattern[str]:
         + ("(?![A-Za-z0-9])" if word[-1:].isascii() else "")
         for word in longest_first
     ))  # fmt: skip
+
+
+def _with_stop(text: str, start: int, end: int, entry: Entry) -> Match:
+    """The match with the full stop behind it that ends no sentence, but an abbreviation."""
+    return start, end + bool(_ABBREVIATED.match(text, end)), entry
 
 
 def _normalized(text: str, language: str) -> str:

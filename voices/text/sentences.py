@@ -21,7 +21,8 @@ from voices.text.languages import (
     script_of,
 )
 from voices.text.pieces import CLOSERS, OPENERS, WORD, early_cut, fit
-from voices.text.spans import ATOM, uncut
+from voices.text.spans import ATOM, MAX_WEIGHT, QUOTES, uncut
+from voices.text.words.terms import words
 
 # A quarter of a minute of speech, about: a Han character or a kana says as much as three or four letters.
 DEFAULT_MAX_CHARS = {"en": 220, "zh": 45, "yue": 45, "ja": 55, "ko": 80, "und": 200}
@@ -36,29 +37,13 @@ SOFT_END_WEIGHT = 24  # `;` `:` `…` end a piece only after this much (Latin le
 _HARD_ENDS = frozenset("。｡！？．!?‼⁇⁈⁉؟।")
 _SOFT_ENDS = frozenset("；：;:…⋯")
 _SIGNS = frozenset("-+−±~〜№")  # before a digit they belong to the number
-_QUOTE_PARTICLES = frozenset("とって、，,はがをにのもで")
 
-# Never the end of a sentence: what they stand before follows.
-_TITLES = frozenset(
-    str.split(
-        "dr mr mrs ms mx prof st sr jr gen col capt lt sgt rev hon gov sen rep pres messrs mme mlle vs e.g i.e cf viz "
-        "al fig figs eq eqs sec ch vol vols p pp ed eds approx apt est dept univ assn bros mt ft ave blvd rd nos "
-        "ph.d m.d b.a m.a"
-    )
-)
 # The end of one only where the next word is one that starts sentences.
-_ABBREVIATIONS = frozenset(
-    str.split(
-        "etc inc ltd co corp llc plc jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri "
-        "a.m p.m min max tel ext hr hrs sq oz lb lbs ie eg"
-    )
-)
-_STARTERS = frozenset(
-    str.split(
-        "the a an it its he she we they you i in on at this that these those there here but and so if when while "
-        "what who where why how my our your his her their after before then now as for with from no not yes most"
-    )
-)
+_ABBREVIATIONS = frozenset(words("last")) | frozenset(words("may end"))
+# Never the end of a sentence: what they stand before follows.
+_TITLES = frozenset(map(str.lower, words("title") | words("abbreviation") | words("goes on"))) - _ABBREVIATIONS - {"no"}
+_STARTERS = frozenset(words("starter"))
+_BEFORE_NUMBERS = frozenset({"no", *words("numbering word")})  # else they are words, which may end a sentence
 _WORD_BEFORE_DOT = re.compile(r"[^\W\d_](?:[^\W\d_]|\.(?=[^\W\d_])|['’](?=\w))*\Z")
 _NUMBERED = re.compile(r"(?:[A-Z]{1,4}-?)?\d")  # "No. 5", "no. KX-250"
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\Z")
@@ -95,7 +80,7 @@ def _dot_ends(text: str, dot: int, after: int, piece_start: int) -> bool:
     before = text[max(piece_start, dot - 24) : dot]
     if not following:
         return True
-    if following[0].islower():
+    if following[0].islower() or following[0] == "&":
         return False
     if before.strip().isdigit() and len(before.strip()) <= 3 and not text[piece_start:dot].strip(" \t0123456789"):
         return False  # "1. First": a list's number stays with its line
@@ -108,10 +93,10 @@ def _dot_ends(text: str, dot: int, after: int, piece_start: int) -> bool:
         return False
     if word in ("sat", "sun") and following[0].isdigit():
         return False
-    if word == "no":
+    if word in _BEFORE_NUMBERS:
         return not _NUMBERED.match(following)
     if word in _ABBREVIATIONS or (_INITIALS.match(word) and word != "i"):
-        if following[0].isdigit():
+        if following.lstrip("'’$€£¥#")[:1].isdigit():
             return False  # "Oct. 3", "the U.S. 7th Fleet"
         if "." not in word and len(word) == 1:
             # "J. Smith", but "plan B. The next": an initial begins a name.
@@ -160,13 +145,13 @@ def _end_at(text: str, position: int, start: int) -> tuple[int, int]:
     next_script = script_of(text[after]) if after < length else NEUTRAL
     wide_next = next_script in (HAN, KANA, HANGUL)
     if any(mark in _HARD_ENDS and not mark.isascii() for mark in run):
-        # A quotation that its sentence goes on from is no end of it.
-        quoted = after > stop and after < length and text[after] in _QUOTE_PARTICLES
+        quoted = after > stop and _goes_on_behind(text, run, stop, after, start)
         bracketed = "）" in text[stop:after] and text.rfind("（", start, stop) > start
         if not quoted and not (bracketed and after < length and script_of(text[after])):
             end = after
     elif "!" in run or "?" in run:
-        goes_on = after > stop and text[after : after + 8].lstrip()[:1].islower()  # "Really?" he said.
+        following = text[after : after + 8].lstrip()[:1]
+        goes_on = (after > stop and following.islower()) or following in set("=≠≈<>≤≥×÷")  # "Really?" he said. 5! = 120
         if (at_gap and not goes_on) or wide_next or (after < length and text[after] in OPENERS):
             end = after
     elif run == ".":
@@ -183,6 +168,16 @@ def _end_at(text: str, position: int, start: int) -> tuple[int, int]:
     ):
         end = after
     return end, after
+
+
+def _goes_on_behind(text: str, run: str, stop: int, after: int, start: int) -> bool:
+    """Whether a sentence goes on behind a quotation: `“好！”他说`, not `他说：“好。”我`. run: the marks inside."""
+    if after >= len(text) or not (script_of(text[after]) or text[after] in "、，,"):
+        return False
+    opener = next((QUOTES[char] for char in text[stop:after] if char in QUOTES), "")
+    place = text.rfind(opener, max(0, stop - MAX_WEIGHT), stop) if opener else -1
+    introduced = "。" in run and place > start and text[place - 1] in "：:"
+    return place >= 0 and not introduced
 
 
 def finished(text: str) -> int:
@@ -313,7 +308,7 @@ def split(
     if max_chars is not None and max_chars < 1:
         raise ValueError("max_chars is at least 1")
     sentences = list(_sentences(_BREAKS.sub("\n", text)))
-    kana = [any(script_of(char) == KANA for char in sentence) for sentence in sentences]
+    kana = [not part.isascii() and any(script_of(char) == KANA for char in part) for part in sentences]
     found: list[tuple[str, str]] = []
     for index, sentence in enumerate(sentences):
         near = japanese or any(kana[max(0, index - 2) : index + 3])

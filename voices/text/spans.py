@@ -15,6 +15,7 @@ ATOM = re.compile(
 )
 _PAIRS = dict(zip("“「『（([【〈《«〔［", "”」』）)]】〉》»〕］", strict=True))
 _CLOSERS = {closer: opener for opener, closer in _PAIRS.items()}
+QUOTES = {closer: _CLOSERS[closer] for closer in "”」』"}
 _MARK = re.compile('["“”「」『』（）()\\[\\]【】〈〉《》«»〔〕［］]|\n[^\\S\n]*\n')
 MAX_WEIGHT = 150  # of a quotation that stays whole: a Latin letter 1, a wide character 3
 

@@ -1,8 +1,11 @@
-"""Addresses of the web and of mail, said part by part."""
+"""Addresses of the web and of mail, said part by part, in front of all that the rules say."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+from voices.text.words.terms import Rule, applied, terms, with_minus
 
 _TLD = "com|org|net|edu|gov|io|ai|co|info|dev|app|uk|us|de|fr|jp|cn|eu|ca|au|me|tv|xyz|tw|hk"
 _EMAIL = re.compile(
@@ -16,18 +19,16 @@ _URL = re.compile(
 )
 
 
-def say_addresses(text: str, marks: dict[str, str], at: str, slash: str) -> str:
-    """`www.example.com/a?x=1` is `example dot com slash a`: the query and the fragment are left out.
-
-    marks: what is said for the marks within a name; at, slash: for those signs.
-    """
+def say_addresses(text: str, language: str) -> str:
+    """`www.example.com/a?x=1` is `example dot com slash a`: the query and the fragment are left out."""
     if "@" not in text and "." not in text and "://" not in text:
         return text
+    marks = terms("mark", language)
 
     def named(part: str) -> str:
         part = re.sub(r"%[0-9A-Fa-f]{2}", " ", part)
-        part = re.sub(r"(?<![^.])\d{3,}(?=\.)", lambda m: " ".join(m[0]), part)  # a name such as 163.com
-        return "".join(marks.get(char, char) for char in part)
+        part = re.sub(r"(?<![^._])\d{3,}(?![^.])", lambda m: " ".join(m[0]), part)  # a name such as 163.com
+        return "".join(f" {marks[char]} " if char in marks else char for char in part)
 
     def address(m: re.Match[str]) -> str:
         written = m[0].rstrip(".,;:!?\"')]>")
@@ -35,9 +36,14 @@ def say_addresses(text: str, marks: dict[str, str], at: str, slash: str) -> str:
         host, _, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
         host = re.sub(r"^(?:[^@/]*@)?(?:www\.)?", "", host, flags=re.IGNORECASE)
         return (
-            " ".join([named(host), *(f"{slash} {named(part)}" for part in path.split("/") if part)])
+            " ".join([named(host), *(f"{marks['/']} {named(part)}" for part in path.split("/") if part)])
             + m[0][len(written) :]
         )
 
-    text = _EMAIL.sub(lambda m: f"{named(m[1])} {at} {named(m[2])}", text)
+    text = _EMAIL.sub(lambda m: f"{named(m[1])} {marks['@']} {named(m[2])}", text)
     return _URL.sub(address, text)
+
+
+def written_out(rules: Iterable[Rule], text: str, language: str) -> str:
+    """The sentence in words: its addresses, then what the rules of its language say; may come back empty."""
+    return applied(rules, say_addresses(with_minus(text), language))

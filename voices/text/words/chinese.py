@@ -11,16 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 from voices.text.words import numbers
-from voices.text.words.addresses import say_addresses
+from voices.text.words.addresses import written_out
 from voices.text.words.han import Han, N
 from voices.text.words.numbers import han_digits
-from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, applied, rule, words
+from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, numeric, rule, words
 
 # What is counted, so that two of it are 两.
-_MEASURES = (
-    "个只本位名张条件次年天周分秒点块元岁倍种层间座台辆颗棵杯瓶碗双对把家户口斤公里米"
-    "吨升万亿半匹头份句段篇支枚艘架套毛角欧美英勺盘碟盒袋罐桶串束朵片粒滴根节堂场笔门"
-)
+_MEASURES = tuple(words("measure zh"))
 _CUES = alternatives(words("cue zh"))
 _H = r"\u4e00-\u9fff"
 
@@ -32,23 +29,27 @@ def _simplifier() -> Any:
     return OpenCC("t2s").convert
 
 
+@lru_cache(maxsize=16384)
+def _is_traditional(char: str) -> bool:
+    return not char.isascii() and _simplifier()(char) != char
+
+
 def _two(said: str) -> str:
     return "两" if said == "二" else re.sub(r"^二(?=[千万亿])", "两", said)
 
 
 _HAN = Han(
     "zh", numbers.chinese, han_digits, _two, r"\s?[-–—~～至]\s?", minus="负", to="到", ratio="比", joint=",", dot="点",
-    hour="点", oh="零", whole="又", of="分之", power="{}的{}次方", per="每", divided="除以", less="减", least="2",
-    slash="斜杠", hex="零x", dotted="digits",
+    hour="点", oh="零", whole="又", of="分之", power="{}的{}次方", per="每", divided="除以", least="2",
+    slash="斜杠", over="比", hex="零x", hours="小时", version="", hyphen="杠",
 )  # fmt: skip
 number, _D = _HAN.number, _HAN.dash
 
 
 def _quantity(m: re.Match[str]) -> str:
     said = _two(number(m[0]))
-    before, following = m.string[m.start() - 1 : m.start()], m.string[m.end() : m.end() + 1]
-    counted = (following and following in _MEASURES) or m.string.startswith("小时", m.end())
-    return "二" if said == "两" and (not counted or before == "第") else said
+    counted = m.string.startswith(_MEASURES, m.end()) and m.string[m.start() - 1 : m.start()] != "第"
+    return "二" if said == "两" and not counted else said
 
 
 def _two_digit_year(m: re.Match[str]) -> str:
@@ -58,79 +59,84 @@ def _two_digit_year(m: re.Match[str]) -> str:
     return han_digits(text)
 
 
-_MARKS = {".": "点", "-": "杠", "_": "下划线", "+": "加"}
 _RULES: list[Rule] = [
     *_HAN.dates(year=han_digits),
-    rule(r"(?<=比分)(\d{1,3})-(?=\d)", r"\1比"),
-    rule(r"(?<![\d/.])(1[0-2]|[1-9])/([12]?\d|3[01])(?=[是（(日号起至到前后])", r"\1月\2日"),
-    rule(rf"(?<!\d)(\d{{4}})(?={_D}\d{{4}}年)", _HAN.first_digits),
-    rule(r"(?<![\d.])(\d0)(?=年代)", lambda m: "零零" if m[1] == "00" else number(m[1])),
-    rule(r"(?<![\d.])(\d{4}|\d{2}(?<=[0-9]{2}))(?=年(?![级前后以内间多来之]))", _two_digit_year),
+    numeric(r"(?<![\d/.])(1[0-2]|[1-9])/([12]?\d|3[01])(?=[是（(日号起至到前后])", r"\1月\2日"),
+    numeric(r"(?<!\d)((?:19|20)\d\d)-(\d\d)(?=赛季|学年|财年|年)", lambda m: f"{han_digits(m[1])}到{han_digits(m[2])}"),
+    numeric(
+        rf"(?<!\d)(?:\d{{4}}(?={_D}\d{{4}}年)|(?:19|20)\d\d(?={_D}(?:19|20)\d\d(?!\d)))"
+        r"|(?<!\d)(?:\d{4,}(?=号)|\d[05](?=后(?![天年来面])))"
+        r"|(?<![\d.])(?:19|20)\d\d(?=财年|学年|赛季|[款届级]|世界杯|奥运|Q[1-4]|H[12])"
+        r"|(?<=[（(〔\[])(?:(?:19|20)\d\d|\d{6})(?=[）)〕\]])|(?<=年[（(])\d{3,4}(?=[）)])|(?<=《)\d{4}(?=》)",
+        _HAN.all_digits,
+    ),
+    numeric(r"(?<![\d.])(\d0)(?=年代)", lambda m: "零零" if m[1] == "00" else number(m[1])),
+    numeric(r"(?<![\d.])(\d{4}|\d{2}(?<=[0-9]{2}))(?=年(?![级前后以内间多来之]))", _two_digit_year),
     rule(
         rf"(?<=[年零一二三四五六七八九日月周期天点时分秒岁元个人])({_D})(?=[\d零一二三四五六七八九]|周|星期|礼拜)",
         _HAN.to,
     ),
-    rule(r"(公元前|西元前)(\d+)(?=年)", lambda m: m[1] + numbers.chinese(int(m[2]))),
     rule(rf"(?<=[{_H}])[-–—](?=[{_H}])", "到"),
-    rule(r"(?<!\d)((?:19|20)\d\d)[-–—~](?=(?:19|20)\d\d(?!\d))", lambda m: f"{han_digits(m[1])}到"),
-    rule(r"(?<=到)(?:19|20)\d\d(?!\d|[元个人万])|(?<=《)\d{4}(?=》)", _HAN.all_digits),
-    rule(r"(?<!\d)(\d[05])(?=后(?![天年来面]))", _HAN.first_digits),
+    numeric(r"(?<=到)(?:19|20)\d\d(?!\d|[元个人万])", _HAN.all_digits),
     # Codes.
-    rule(r"(?<![\d.])\+?\d{1,4}(?:-\d{1,8}){2,5}(?!\d)|(?<![\d.])0\d{2,3}[- ]\d{7,8}(?!\d)", _HAN.all_digits),
-    rule(r"(?<![\d.])\+\d{1,3}(?:[ -]?\d{2,11}){1,4}(?!\d)", _HAN.all_digits),
+    numeric(
+        r"(?<![\d.])(?:\+?\d{1,4}(?:-\d{1,8}){2,5}|0\d{2,3}[- ]\d{3,4} ?\d{4})(?!\d)"
+        r"|(?<=[\d零一二三四五六七八九]转)\d{1,6}(?!\d)|(?<![\d.])\+(?=[\d -]{8})\d{1,3}(?:[ -]?\d{2,11}){1,4}(?!\d)",
+        _HAN.all_digits,
+    ),
     *_HAN.codes(
         _CUES,
-        between=r"(?:号码|号|码|群|是|为|了|请|：|:|电话|房间|热线|\s){0,4}",
+        between=r"(?:号码|号|码|群|是|为|了|请|：|:|电话|房间|热线|[Nn][Oo]\.?|\s){0,4}",
         before="[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼]?",
         not_before="[个次人元块天小分年月米公岁%]",
     ),
-    rule(r"(?<![\d.,])(?:1[3-9]\d{9}|0\d+|\d{17}(?=[Xx]))(?![\d.]*\d)", _HAN.all_digits),
-    rule(r"(?<![\dA-Za-z.])(\d{3,4})(?=房间?(?!间)|号房|室(?!温)|航班|次列车|号楼\d)", _HAN.first_digits),
-    rule(r"([GDCKTZYL])(\d{1,4})(?=次)", lambda m: m[1] + han_digits(m[2])),
-    rule(
-        r"(?<![\d.])(110|119|120|122|114|12345|12306|10086|10010|10000)(?=电话|热线|报警|急救|客服|平台)",
-        _HAN.first_digits,
+    numeric(
+        r"(?<![\d.,])(?:1[3-9]\d{9}|0\d+|\d{17}(?=[Xx]))(?![\d.]*\d)|(?<=[GDCKTZYL])\d{1,4}(?=次)"
+        r"|(?<![\dA-Za-z.])\d{3,4}(?=房间?(?!间)|号房|室(?!温)|航班|次列车|号楼\d|错误|报错|页面)"
+        r"|(?<![\d.])(110|119|120|122|114|12345|12306|10086|10010|10000)(?=电话|热线|报警|急救|客服|平台)"
+        rf"|(?<![\d.,¥$￥第])(520|1314|985|211|996|12306|10086)(?![\d.,%]|{alternatives(words('counter zh'))})"
+        # In chats.
+        r"|(?:^|(?<=[，,。！!~哈啊了\s]))(?:23{2,}|66{2,}|88+)(?=[啊啦了吧呀哦~！!。，,\s]|$)",
+        _HAN.all_digits,
     ),
     *_HAN.sums(),
     # Measures, fractions, per cent.
-    rule(r"(?<=[图表]\d)-(?=\d)", "杠"),
-    rule(r"(?<=\d[元次块个件万人])/(?=[\u4e00-\u9fff])", "每"),
-    rule(r"(?<=\d)(米|秒)(\d{1,2})(?![\d.]|[米秒分厘个次%])", lambda m: m[1] + han_digits(m[2])),
-    rule(r"(\d+(?:\.\d+)?)\s?[wW](?=[\u4e00-\u9fff+])(?!灯|的?灯泡|功率|充电|快充|电|的充电|适配|音响|光)", r"\1万"),
-    rule(r"(?<=[破超过近约达])(\d+(?:\.\d+)?)\s?[wW](?![A-Za-z])", r"\1万"),
-    rule(r"(\d+(?:\.\d+)?)\s?W(?![A-Za-z\d])", r"\1瓦"),
-    rule(rf"({N})\s?%{_D}(?={N}\s?%)", r"\1%到"),
-    rule(rf"({N}){_D}({N})\s?%", lambda m: f"百分之{number(m[1])}到百分之{number(m[2])}"),
-    rule(
-        rf"(?<=[\d%°CF℃℉Kk])({_D})(?=-?\d)(?<!\d - )(?<!\d-)(?![\d]*\s?[=＝])"
+    numeric(r"(满\d+)-(?=\d)", r"\1减"),
+    numeric(r"(?<=\d)M(?=宽带|带宽|网|光纤|流量)", "兆"),
+    numeric(r"(?<=[图表]\d)-(?=\d)", "杠"),
+    numeric(r"(?<=\d)(米|秒)(\d{1,2})(?![\d.]|[米秒分厘个次%])", lambda m: m[1] + han_digits(m[2])),
+    numeric(r"(\d+(?:\.\d+)?)\s?[wW](?=[\u4e00-\u9fff+])(?!灯|的?灯泡|功率|充电|快充|电|的充电|适配|音响|光)", r"\1万"),
+    numeric(r"(?<=[破超过近约达])(\d+(?:\.\d+)?)\s?[wW](?![A-Za-z])", r"\1万"),
+    numeric(rf"({N}){_D}({N})\s?%", lambda m: f"百分之{number(m[1])}到百分之{number(m[2])}"),
+    numeric(
+        rf"(?:(?<=[\d%°℃℉])|(?<=[\d°][CFKk]))({_D})(?<![A-Za-z]\d-)(?=-?\d)(?<!\d - )(?<!\d-)(?![\d]*\s?[=＝])"
         r"|(?<=\d)[-–—](?=\d+(?:[^\d\s=+*/×÷-]|\s*$))",
         _HAN.to,
     ),
-    rule(rf"({N})\s?%", lambda m: f"百分之{number(m[1])}"),
-    rule(rf"({N})\s?‰", lambda m: f"千分之{number(m[1])}"),
+    numeric(rf"({N})\s?([%‰])", lambda m: f"{'百' if m[2] == '%' else '千'}分之{number(m[1])}"),
     *_HAN.measures(),
-    rule(rf"(?<=[{_H}])/(?=[天日年月周时分秒人次])", "每"),
+    rule(
+        rf"(?<=[元次块个件万人])/(?=[{_H}])|(?<=[{_H}])/(?=[天日年月周时分秒人次升克吨亩米]|小时|平方|立方|公|千)", "每"
+    ),
     *_HAN.remaining(rf"{_H}》"),
     rule(
         rf"(?<![A-Za-z0-9])(?![IVXLCDM](?![IVXLCDM]))({ROMAN})(?=[期型世级章部卷类代])",
         lambda m: numbers.chinese(numbers.roman(m[1])),
     ),
-    rule(r"(?<=[A-Za-z])\.(?=[A-Z](?:\.|\b))|(?<=\b[A-Z])\.", ""),
-    rule(r"(?<![A-Za-z\d])No\.?\s?(?=\d)", "第"),
+    rule(rf"(?<=[A-Za-z])\.(?=[A-Z](?:\.|\b)|\s?[{_H}])|(?<=\b[A-Z])\.|(?<=[{_H}])_(?=[{_H}])", ""),
+    numeric(r"(?<![A-Za-z\d])No\.?\s?(?=\d)", "第"),
     rule(r"(?<=[A-Za-z])\.(?=[A-Za-z])", "点"),
-    rule(rf"(?<=[A-Za-z])\.(?=\s?[{_H}])|(?<=[{_H}])_(?=[{_H}])", ""),
     *_HAN.called_signs(),
-    rule(NUMBER, _quantity),
+    numeric(NUMBER, _quantity),
     rule(rf"(?<=[{_H}])\s+(?=[{_H}])", ""),
-    rule(r"\s+", " "),
 ]
 
 
 def spell_out(text: str) -> str:
     """As `normalize`, in the script that it is written in: for Cantonese."""
-    return applied(_RULES, say_addresses(text, _MARKS, "at", "斜杠")).strip()
+    return written_out(_RULES, text, "zh")
 
 
 def normalize(text: str) -> str:
     """The sentence with nothing but Han characters, Latin words and punctuation; may come back empty."""
-    return spell_out(_simplifier()(text))
+    return spell_out(_simplifier()(text) if any(map(_is_traditional, text)) else text)

@@ -9,49 +9,55 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from math import gcd
 
-from voices.text.words.addresses import say_addresses
+from voices.text.words.addresses import written_out
 from voices.text.words.numbers import MAX_DIGITS, cardinal, ordinal, roman, spoken_digits, year
 from voices.text.words.say_as import said_as
-from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, applied, rule, terms, words
+from voices.text.words.terms import COMMON, NUMBER, ROMAN, STANDARD, Rule, alternatives, numeric, rule, terms, words
 
 _N = rf"(?:{NUMBER})"
 _I = re.IGNORECASE
 MONTHS, WEEKDAYS, TITLES, ABBREVIATIONS = map(words, ("month", "weekday", "title", "abbreviation"))
+NUMBERING = words("numbering") | words("numbering word")
 REGNAL, SHOUTED, DOUBLES, SINGLES = map(words, ("regnal", "shouted", "double", "single"))
+WRITTEN = words("written")
 MONEY = {sign: [*names.split(","), "", ""][:4] for sign, names in terms("money", "en").items()}
 UNITS = {sign: [*names.split(","), f"{names}s"][:2] for sign, names in terms("unit", "en").items()}
-SIGNS, GREEK = terms("sign", "en"), terms("greek", "en")
+SIGNS, KEYS = terms("sign", "en") | terms("greek", "en"), terms("key", "en")
 _MONTH = alternatives(MONTHS)
+# Names of days and months that are nothing else where a full stop is behind them.
+_SHORT = {
+    word.title(): name for word, name in (MONTHS | WEEKDAYS).items() if word.lower() != name.lower() and word != "Sun"
+}
 _NUMBERED = alternatives(words("numbered"))
 _UNIT = alternatives(UNITS)
 _FRACTIONED = alternatives(set(UNITS) - {"A", "in", "m", "s", "h", "t"})
+_PER = rf"(?:\s?/\s?(?P<per>{_FRACTIONED})(?!\w))?"
+_ABBREVIATED = r"(?:\.(?=\s[a-z(&]|[,;:)]))?"  # the full stop of a unit that ends no sentence
 _SIGN = alternatives(sign for sign in MONEY if not sign.isalpha())
 _CODE = alternatives(filter(str.isalpha, MONEY))
-_BIG = r"hundred|thousand|million|billion|trillion|[kKmMbB]n?\b"
-_BIGS = {"k": "thousand", "m": "million", "b": "billion", "mn": "million", "bn": "billion"}
+_BIG = r"hundred|thousand|million|billion|trillion|mil\b\.?|[kKmMbB]n?\b"
+_BIGS = {"k": "thousand", "m": "million", "b": "billion", "mn": "million", "bn": "billion", "mil": "million"}
 _DASH = r"\s?[-–—~]\s?"
 _CUES = alternatives(words("cue").values())
+_RULERS = alternatives(words("ruler"))
 _CALLED = {"call", "ring", "dial", "text"}  # of these only short and long numbers are codes: "call 20 people"
-
-
-def _plain(text: str) -> str:
-    return text.replace(",", "")
 
 
 @lru_cache(maxsize=4096)
 def number(text: str) -> str:
     """A number as it is written (1,234.50), as a quantity."""
-    whole, dot, part = _plain(text).partition(".")
+    whole, dot, part = text.replace(",", "").partition(".")
     if len(whole) > MAX_DIGITS or (len(whole) > 1 and whole[0] == "0"):
         said = spoken_digits(whole)
     else:
         said = cardinal(int(whole or "0"))
-    return f"{said} point {spoken_digits(part)}" if dot else said
+    return f"{said if whole else ''} point {spoken_digits(part)}".lstrip() if dot else said
 
 
 def _plural(amount: str, names: Sequence[str]) -> str:
-    return names[0] if _plain(amount) == "1" else names[1]
+    return names[0] if amount == "1" else names[1]
 
 
 _MONTH_NAMES = tuple(dict.fromkeys(MONTHS.values()))
@@ -65,23 +71,21 @@ def _date(y: str | None, month: int, day: int, whole: str) -> str:
 
 
 def _slashed(m: re.Match[str]) -> str:
-    first, second = int(m[1]), int(m[2])
+    """12/24/2025, and 02/28 or Wed 12/11, which are no fractions."""
+    first, second = int(m[2]), int(m[4])
     month, day = (first, second) if first <= 12 else (second, first)
-    return _date(m[3], month, day, m[0])
+    dated = len(m[5] or "") == 4 or (m[3] == "/" and (m[5] or m[1] or "0" in (m[2][0], m[4][0])))
+    return (m[1] or "") + _date(m[5], month, day, m[0][len(m[1] or "") :]) if dated else m[0]
 
 
-def _month_day(m: re.Match[str]) -> str:
-    if not 1 <= int(m[2]) <= 31:
+def _day_of_month(m: re.Match[str]) -> str:
+    """Oct. 3-5, 2024, and 3 October 2024."""
+    day, month = int(m["day"]), MONTHS[m["month"].lower()]
+    if not 1 <= day <= 31:
         return m[0]
-    last = f" to {ordinal(int(m[3]))}" if m[3] else ""
-    return f"{MONTHS[m[1].rstrip('.').lower()]} {ordinal(int(m[2]))}{last}" + (f", {year(int(m[4]))}" if m[4] else "")
-
-
-def _day_month(m: re.Match[str]) -> str:
-    if not 1 <= int(m[2]) <= 31:
-        return m[0]
-    said = f"the {ordinal(int(m[2]))} of {MONTHS[m[3].rstrip('.').lower()]}"
-    return said + (f" {year(int(m[4]))}" if m[4] else "")
+    said = f"{month} {ordinal(day)}" if m.start("month") < m.start("day") else f"the {ordinal(day)} of {month}"
+    last = m.groupdict().get("last")
+    return said + (f" to {ordinal(int(last))}" if last else "") + (f", {year(int(m['year']))}" if m["year"] else "")
 
 
 def _stop(m: re.Match[str]) -> str:
@@ -100,6 +104,31 @@ def _time(m: re.Match[str]) -> str:
         said += " o'clock"
     said += f" and {cardinal(int(seconds))} seconds" if seconds else ""
     return said + (f" {half[0].upper()} M" if half else "") + _stop(m)
+
+
+_AT = re.compile(r"(?:\b(?:at|by|until|till|from|since|before|after)|\d{4},?|[a-z](?:st|nd|rd|th),?) $", _I)
+_LASTS = re.compile(rf"\b(?:{alternatives(words('duration'))})\b[\w' ]{{0,12}}[ :]$", _I)
+
+
+def _duration(m: re.Match[str]) -> str:
+    """`2:03:59` and `3:29.88` where they are no time of day."""
+    hours, minutes, seconds, part = m.groups()
+    before = m.string[max(0, m.start() - 30) : m.start()]
+    lasts = (
+        part
+        or int(hours or 0) > 24
+        or _LASTS.search(before)
+        or re.match(r" (?:long|to go|left)\b", m.string[m.end() :])
+    )
+    if not lasts and (not hours or len(hours) > 1 or _AT.search(before)):
+        return m[0]
+    counted = {"hour": hours or "", "minute": minutes, "second": seconds + (part or "")}
+    said = [
+        f"{number(amount.lstrip('0') or '0')} {name}{'' if int(amount.replace('.', '')) == 1 else 's'}"
+        for name, amount in counted.items()
+        if amount.strip("0.")
+    ]
+    return " and ".join([" ".join(said[:-1]), *said[-1:]]).removeprefix(" and ") or m[0]
 
 
 def _grouped(m: re.Match[str]) -> str:
@@ -129,8 +158,8 @@ def _dotted(m: re.Match[str]) -> str:
 def _money(amount: str, big: str | None, names: Sequence[str]) -> str:
     one, many, cent, cents = names
     if big:
-        return f"{number(amount)} {_BIGS.get(big.lower().strip(), big.lower())} {many}"
-    whole, _, part = _plain(amount).partition(".")
+        return f"{number(amount)} {_BIGS.get(big.lower().strip(' .'), big.lower())} {many}"
+    whole, _, part = amount.replace(",", "").partition(".")
     if part and cent and len(part) <= 2:
         small = int(part.ljust(2, "0"))
         said = f"{cardinal(small)} {cent if small == 1 else cents}" if small else ""
@@ -144,6 +173,7 @@ def _paid(m: re.Match[str]) -> str:
     """With the sign on either side."""
     to = m.groupdict().get("to")
     said = _money(to or re.sub(r",(?=\d{2}$)", ".", m["amount"]), m["big"], MONEY[m["sign"]])
+    said += f" per {UNITS[m['per']][0]}" if m["per"] else ""
     return ("minus " if m["minus"] else "") + (f"{number(m['amount'])} to {said}" if to else said)
 
 
@@ -155,18 +185,16 @@ def _fraction(m: re.Match[str]) -> str:
     unit = f" {UNITS[m[4]][bool(whole)]}" if m[4] else ""
     if not lower or (not whole and (upper > lower or lower > 1000)):
         return f"{number(m[2])} slash {number(m[3])}"
-    if upper == lower:
-        return f"{number(m[2])} {number(m[3])}"
+    if not whole and not unit and gcd(upper, lower) > 1:  # nobody counts in such fractions
+        pair = m.string.startswith(" time", m.end()) or (upper == lower and lower not in (5, 10, 100))
+        of = " " if pair else " out of "
+        return f"{number(m[2])}{of}{number(m[3])}"
     name = ordinal(lower)
     one, many = _PARTS.get(lower, (name, name + "s"))
     if not whole:
         return f"{cardinal(upper)} {one if upper == 1 else many}{unit}"
     part = ("an " if one[0] in "aeiou" else "a ") + one if upper == 1 else f"{cardinal(upper)} {many}"
     return f"{number(whole)} and {part}{unit}"
-
-
-def _feet(m: re.Match[str]) -> str:
-    return f"{number(m[1])} {_plural(m[1], ('foot', 'feet'))} {number(m[2])} {_plural(m[2], ('inch', 'inches'))}"
 
 
 def _measure(m: re.Match[str]) -> str:
@@ -180,11 +208,13 @@ def _measure(m: re.Match[str]) -> str:
     )
     if (
         decade
-        or (unit == "in" and space and not m[5] and m.string[m.end() : m.end() + 1] != ".")
+        or (unit == "in" and space and not m[5] and "." not in (m[0][-1], m.string[m.end() : m.end() + 1]))
         or (unit == "A" and not space)
+        or (unit[-1] == "." and _stop(m))
     ):
-        return m[0]  # "the 90s", "1 in sales", "seat 5A"
-    said = f"{_signed(amount)} {_raised(raised, _plural(amount.lstrip('-'), UNITS[unit]))}"
+        return m[0]  # "the 90s", "1 in sales", "seat 5A", "I have 3 tabs."
+    single = space == "-" or re.search(r"\ban? $", before)  # "a 5 km run"
+    said = f"{number(amount)} {_raised(raised, _plural('1' if single else amount, UNITS[unit]))}"
     return f"{said} per {_raised(m[6], UNITS[m[5]][0], m[5] in ('s', 'h', 'min'))}" if m[5] else said
 
 
@@ -199,19 +229,17 @@ def _raised(power: str | None, name: str, behind: bool = False) -> str:
 
 def _inches(m: re.Match[str]) -> str:
     """Of a mark that closes no quotation."""
-    if m.string.count('"', 0, m.start()) % 2:
+    if len(re.findall(r'(?<!\d)"', m.string[: m.start()])) % 2:
         return m[0]
     return " inch" if re.match(r"\s[a-z]", m.string[m.end() :]) else " inches"
 
 
 def _by_or_times(m: re.Match[str]) -> str:
     """`9x13` is a size, `5 x 3 = 15` a sum."""
-    sized = m[1] == "x" and "=" not in m.string[m.end() : m.end() + 12]
-    return " by " if sized else " times "
-
-
-def _signed(text: str) -> str:
-    return f"minus {number(text[1:])}" if text[0] in "-−" else number(text)
+    after = m.string[m.end() : m.end() + 12]
+    if re.match(r"\d+ (?:day|week|month|night)", after) and not m.string[m.start() - 1].isdigit():
+        return " for "
+    return " by " if "x" in m[0] and "=" not in after and after[0].isdigit() else " times "
 
 
 def _power(m: re.Match[str]) -> str:
@@ -225,16 +253,19 @@ def _power(m: re.Match[str]) -> str:
 def _roman_numbered(m: re.Match[str]) -> str:
     """`Part IX`, `Scene ii`."""
     numeral = m[2].upper()
+    if numeral == "I" and m[1].islower() and re.match(r" (?!of |and |is )[a-z]", m.string[m.end() :]):
+        return m[0]  # "in class I learned"
     return f"{m[1]} {cardinal(roman(numeral))}" if re.fullmatch(ROMAN, numeral) else m[0]
 
 
 def _roman_named(m: re.Match[str]) -> str:
-    name, numeral = m[1], m[2]
-    if len(numeral) == 1 and numeral != "V" and name not in REGNAL:
+    """`Henry VIII`, `Elizabeth I and II`, `Rocky IV`."""
+    ruler, name, *numerals = m.groups()
+    if ruler or name in REGNAL:
+        return f"{ruler}{name} " + " and ".join(f"the {ordinal(roman(one))}" for one in numerals if one)
+    if len(numerals[0]) == 1 and numerals[0] != "V":
         return m[0]  # "Malcolm X", "Plan C", "John I met"
-    if name in REGNAL:
-        return f"{name} the {ordinal(roman(numeral))}"
-    return f"{name} {cardinal(roman(numeral))}"
+    return f"{name} " + " and ".join(cardinal(roman(one)) for one in numerals if one)
 
 
 def _four_digits(m: re.Match[str]) -> str:
@@ -265,78 +296,73 @@ def _shorten(m: re.Match[str]) -> str:
     return re.sub(r"([a-z])\1{2,}", lambda run: run[1] * (2 if run[1] in "eo" else 1), word)
 
 
-_CAPITALS = re.compile(r"(?<![\w'])[A-Z][A-Z']*[A-Z](?![\w'])|(?<![\w'])[AI](?![\w'.])")
-_MAY_BE_SAID = re.compile(r"[AEIOUY]")
+_CAPITALS = r"(?<![\w'])(?:[A-Z][A-Z']*[A-Z](?![\w'])|[AI](?![\w'.]))"
 
 
-def _calm(text: str) -> str:
+def _calm(run: re.Match[str]) -> str:
     """Shouted text in lower case: runs of capitals with an ordinary word among them, and single emphasised words."""
-    words = list(_CAPITALS.finditer(text))
-    out, position, index = [], 0, 0
-    while index < len(words):
-        run = [words[index]]
-        while index + len(run) < len(words):
-            between = text[run[-1].end() : words[index + len(run)].start()]
-            if len(between) > 4 or any(c.isalnum() for c in between):
-                break
-            run.append(words[index + len(run)])
-        shouting = len(run) > 1 and any(word[0] in SHOUTED for word in run)
-        for word in run:
-            ordinary = word[0] in SHOUTED or (shouting and len(word[0]) > 3 and _MAY_BE_SAID.search(word[0]))
-            lower = word[0] != "I" and ordinary and (len(word[0]) > 1 or shouting)
-            out += [text[position : word.start()], word[0].lower() if lower else word[0]]
-            position = word.end()
-        index += len(run)
-    return "".join(out) + text[position:]
+    found = re.findall(_CAPITALS, run[0])
+    shouting = len(found) > 1 and not SHOUTED.keys().isdisjoint(found)
+
+    def calmed(m: re.Match[str]) -> str:
+        ordinary = m[0] in SHOUTED or (shouting and len(m[0]) > 3 and re.search("[AEIOUY]", m[0]))
+        return m[0].lower() if m[0] != "I" and ordinary and (len(m[0]) > 1 or shouting) else m[0]
+
+    return re.sub(_CAPITALS, calmed, run[0])
 
 
-def _initials(m: re.Match[str]) -> str:
-    """`U.S.` is `U S`; its full stop stays where it ends the sentence."""
-    return " ".join(m[0].replace(".", "")) + _stop(m)
-
-
-_QUARTERS = {"N": "North", "E": "East", "S": "South", "W": "West"}
-
-
-_MARKS = {".": " dot ", "-": " dash ", "_": " underscore ", "+": " plus ", ":": " colon "}
 _RULES: list[Rule] = [
-    rule(r"(?<!\S)@(?=\w)", "at "),
-    rule(r"(?<![\w&])#(?=\d)", "number "),
+    numeric(r"(?<![\w&])#(?=[A-Z]{0,3}-?\d)", "number "),
     rule(r"(?<![\w&])#(?=[^\W\d_])", "hashtag "),
+    rule(r"(?<=[^\W\d] )[*#](?=[\s.,;:?]|$)", lambda m: KEYS[m[0]]),
     rule(r"(?<=\w)_+(?=\w)", " "),
-    rule(r"(?<!\w)0x([0-9A-Fa-f]{1,16})(?!\w)", lambda m: "zero x " + said_as("characters", m[1], "en")),
-    rule(r"(?<=[\dkKmMbBn])-(?=[$€£¥]\s?\d)", " to "),
-    # Addresses of houses.
-    rule(r"(?<=\d )([NESW])\.(?= [A-Z\d])", lambda m: _QUARTERS[m[1]]),
-    rule(r"(?<=[a-z] )St\b\.?(?=\s*[,;)])|(?<=[a-z] )St\.?(?=\.?\s*$)", "Street"),
-    rule(r"(?<=, [A-Z]{2} )\d{5}(?:-\d{4})?\b", _grouped),
-    # Dates and times.
-    rule(r"(?<=\d)T(?=\d\d:\d\d)", " "),
-    rule(r"\bFY(?=(?:19|20)\d\d\b)", "FY "),
-    rule(r"['’](\d0)s\b", _decade),
-    rule(rf"\b({alternatives(WEEKDAYS)})\b\.?(?=,? [A-Z\d]|\s?[-–])", lambda m: WEEKDAYS[m[1]]),
-    rule(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})\b(?!\.\d)", lambda m: _date(m[1], int(m[2]), int(m[3]), m[0])),
-    rule(r"(?<![\w./-])(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})\b", _slashed),
-    rule(r"(?<![\w./-])(\d{1,2})\.(\d{1,2})\.(\d{4})\b(?!\.\d)", lambda m: _date(m[3], int(m[2]), int(m[1]), m[0])),
-    rule(
-        rf"\b({_MONTH})\b\.? (\d{{1,2}})(?:st|nd|rd|th)?\b(?:\s?[-–]\s?(\d{{1,2}})\b)?(?![\d:%])(?:,? (\d{{4}})\b)?",
-        _month_day,
+    rule(rf"(?<![\w/])(?:{alternatives(WRITTEN)})(?![\w/#])", lambda m: WRITTEN[m[0]]),
+    numeric(
+        rf"(?<![\w.])({alternatives(NUMBERING)})\.?\s?(?=(?:number )?\d)",
+        lambda m: f"{NUMBERING[m[1].lower()]} ",
         _I,
     ),
-    rule(rf"\b(the )?(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({_MONTH})\b\.?(?: (\d{{4}})\b)?", _day_month, _I),
+    numeric(r"(?<!\w)0x([0-9A-Fa-f]{1,16})(?!\w)", lambda m: "zero x " + said_as("characters", m[1], "en")),
+    numeric(r"(?<=[\dkKmMbBn])-(?=[$€£¥]\s?\d)", " to "),
+    # Addresses of houses.
+    numeric(r"(?<=\d )([NESW])\.(?= [A-Z\d])", lambda m: words("quarter")[m[1]]),
+    rule(r"(?<=[a-z] )St\b\.?(?=\s*[,;)])|(?<=[a-z] )St\.?(?=\.?\s*$)", "Street"),
+    numeric(r"(?:(?<=, [A-Z]{2} )|(?<=[A-Z]-))\d{5,12}(?:-\d{4})?\b", _grouped),
+    # Dates and times.
+    numeric(r"\b(\d{1,2}(?::\d\d)?)([ap])(\s?[-–]\s?)(\d{1,2}(?::\d\d)?)([ap])\b", r"\1\2m\3\4\5m"),
+    *COMMON,
+    numeric(r"(?<=\d)h(\d{1,2}) ?m(?:in)?\b", r"h \1 min"),
+    numeric(r"\bFY(?=(?:19|20)\d\d\b)", "FY "),
+    numeric(r"['’](\d0)s\b", _decade),
+    rule(rf"\b({alternatives(WEEKDAYS)})\b\.?(?=,? [A-Z\d]|\s?[-–])", lambda m: WEEKDAYS[m[1]]),
+    numeric(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})\b(?!\.\d)", lambda m: _date(m[1], int(m[2]), int(m[3]), m[0])),
+    numeric(r"(?<![\w./-])(\w+day,? )?(\d{1,2})([/-])(\d{1,2})(?:\3(\d{4}|\d{2}))?(?![\w/-])", _slashed),
+    numeric(r"(?<![\w./-])(\d{1,2})\.(\d{1,2})\.(\d{4})\b(?!\.\d)", lambda m: _date(m[3], int(m[2]), int(m[1]), m[0])),
+    numeric(
+        rf"\b(?P<month>{_MONTH})\b\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?:\s?[-–]\s?(?P<last>\d{{1,2}})\b)?"
+        r"(?![\d:%]|\.\d)(?:,? (?P<year>\d{4})\b)?",
+        _day_of_month,
+        _I,
+    ),
+    numeric(
+        rf"\b(?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<month>{_MONTH})\b\.?(?: (?P<year>\d{{4}})\b)?",
+        _day_of_month,
+        _I,
+    ),
     rule(rf"(?<=day)\s?[-–]\s?({alternatives(WEEKDAYS)})\b\.?", lambda m: " to " + WEEKDAYS[m[1]]),
-    rule(
-        rf"\b(\d{{1,2}}(?:[:.]\d{{2}})?\s?(?:[ap]\.?m\.?)?){_DASH}(?=\d{{1,2}}(?:[:.]\d{{2}}\b|\s?[ap]\.?m\b))",
+    numeric(
+        rf"\b(\d{{1,2}}(?:[:.]\d{{2}})?\s?(?:[ap]\.?m\.?)?){_DASH}(?=\d{{1,2}}(?:[:.]\d{{2}}(?!\d)|\s?[ap]\.?m\b))",
         r"\1 to ",
         _I,
     ),
-    rule(r"(?<![\d:.])(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\s?([ap]\.m\.|[ap]m\b))?(?![\d:])", _time, _I),
-    rule(r"(?<![\d:.])(\d{1,2})\.(\d{2})()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
-    rule(r"(?<![\d:.,])(\d{1,2})()()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
+    numeric(r"(?<![\d:.])(?:(\d{1,3}):)?(\d{1,2}):(\d\d)(\.\d{1,3})?(?![\d:]|\.\d|\s?[ap]\.?m\b)", _duration, _I),
+    numeric(r"(?<![\d:.])(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\s?([ap]\.m\.|[ap]m\b))?(?![\d:])", _time, _I),
+    numeric(r"(?<![\d:.,])(\d{1,2})(?:\.(\d{2}))?()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
     # Codes.
-    rule(r"(?<![\w.])(v(?:er(?:sion)?)?\.?\s?)?(\d{1,6}(?:\.\d{1,6}){2,8})(?![\w.]*\w)", _dotted, _I),
-    rule(
-        r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){1,6}(?!\w)"
+    numeric(rf"{STANDARD}\d+(?:-\d+)*:?", lambda m: re.sub(r"(?<=\d)-", " dash ", m[0]).replace(":", ", ")),
+    numeric(r"(?<![\w.])(v(?:er(?:sion)?)?\.?\s?)?(\d{1,6}(?:\.\d{1,6}){2,8})(?![\w.]*\w)", _dotted, _I),
+    numeric(
+        r"(?<![\w.])\+(?=(?:[ .()-]{0,2}\d){7})\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){1,6}(?!\w)"
         r"|(?<![\w.-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])"
         r"|(?<![\w.-])\d{3}-\d{4}(?![\w-])"
         r"|\(0\d{1,4}\)[ -]?\d{3,4}(?:[ -]\d{3,4})?(?![\w-])"
@@ -344,87 +370,99 @@ _RULES: list[Rule] = [
         r"|(?<![\w.-])\d{1,6}(?:-\d{1,7}){2,5}(?![\w-])",
         _grouped,
     ),
-    rule(
+    numeric(
         rf"\b({_CUES})\b((?:\.|:|,)?(?: (?:code|number|no\.?|nr\.?|is|was|in|are|now|of|the|my|your))*:? ?#?)"
         r"((?:\b[A-Z]{1,3}[ -]?)?)(\d{3,12}(?:-\d{2,8})?)(?![\w%°]|[.,]\d| (?:dollars|euros|people))",
         _cued,
         _I,
     ),
-    rule(r"\b([Tt]ext \w+ to )(\d{3,6})\b", lambda m: m[1] + spoken_digits(m[2])),
-    rule(r"(?<![\w.,])0\d+(?![\w.,]*\d)", lambda m: spoken_digits(m[0])),
-    rule(rf"\d(?:,?\d){{{MAX_DIGITS},}}", lambda m: spoken_digits(m[0])),
+    numeric(r"\b([Tt]ext \w+ to )(\d{3,6})\b", lambda m: m[1] + spoken_digits(m[2])),
+    numeric(r"(?<![\d%°])(?<![\d%°] )(?<!°[CF])(?<!°[CF] )~(?=\s?[\d$€£])", " about "),
     # Money.
-    rule(
+    numeric(
         rf"(?P<minus>(?<![\w)])[-−])?(?P<sign>{_SIGN}|(?<![A-Za-z])(?:{_CODE})(?=\s?\d))\s?(?P<amount>{_N})"
-        rf"(?:{_DASH}(?P=sign)?(?P<to>{_N}))?(?:\s?(?P<big>{_BIG}))?",
+        rf"(?:{_DASH}(?P=sign)?(?P<to>{_N}))?(?:\s?(?P<big>{_BIG}))?{_PER}",
         _paid,
     ),
-    rule(
-        rf"(?P<minus>(?<![\w)])[-−])?(?P<amount>\d+,\d\d(?!\d)|{_N})(?:\s?(?P<big>{_BIG}))?\s?"
-        rf"(?P<sign>{_SIGN}|(?:{_CODE})\b)(?!\s?\d)",
+    numeric(
+        rf"(?P<minus>(?<![\w)])[-−])?(?<!\d)(?P<amount>\d+,\d\d(?!\d)|{_N})(?:\s?(?P<big>{_BIG}))?\s?"
+        rf"(?P<sign>{_SIGN}|(?:{_CODE})\b)(?!\s?\d){_PER}",
         _paid,
     ),
     # Measures and fractions.
-    rule(r"(?<=\d)\s?([x×])\s?(?=\d)", _by_or_times),
-    rule(r"(\d+)/(?=\d+\s?(?:Hz|mmHg)\b)", r"\1 slash "),
-    rule(r"(?<![\d,])(\d+),(\d{1,2})(?![\d,])", r"\1.\2"),
-    rule(r"(?<![\d.])(\d{1,2})\s?['′]\s?(\d{1,2}(?:\.\d)?)\s?(?:[\"″]|'')", _feet),
-    rule(rf"(?<![\w.])((?:{_N})){_DASH}(?=(?:{_N})(?![\d-])(?!-\d)(?!\s?=))", r"\1 to "),
-    rule(r"\b24/7\b", "twenty four seven"),
-    rule(rf"(?<![\d/.,])(?:(\d+)[ -])?(\d{{1,4}})/(\d{{1,4}})(?![\d/])(?: ({_FRACTIONED})(?![\w^/]))?", _fraction),
-    rule(rf"(?<![\w.])([-−]?{_N})([ -]?)({_UNIT})(\^[23])?(?:/({_UNIT})(\^[23])?)?(?![\w^]|\.[A-Z])", _measure),
-    rule(r"(?<=\d)\"(?=[\s,.;)-]|$)", _inches),
-    rule(r"\bCO2\b", "C O 2"),
-    rule(r"([\w)])\^([+-]?\d{1,3})", _power),
-    rule(r"%", " percent "),
-    rule(r"‰", " per mille "),
+    numeric(r"(?<=\d)\s?([x×])\s?(?=\d)|(?<=[\w\"″']) ([x×]) (?=\d)|(?<=\d) ([x×]) (?=[a-z])", _by_or_times),
+    numeric(
+        r"((?:\bBP|pressure)\b\D{0,8}\d{2,3}|\d)/(?=\d{2,3}(?:\s?mmHg)\b)|((?:\bBP|pressure)\b\D{0,8}\d{2,3})/(?=\d)",
+        r"\1\2 over ",
+    ),
+    numeric(r"(?<![\d,])(\d+),(\d{1,2})(?![\d,])", r"\1.\2"),
+    numeric(r"(°\s?\d{1,2}|\+\d{1,2}(?=')|\b[A-Z]\w+ \d+(?='\))|\b\d{1,2}(?=['′]\d\d[\"″]/))\s?['′]", r"\1 minutes "),
+    numeric(r"(?<=minutes )\s?0?(\d{1,2}(?:\.\d+)?)\s?(?:[\"″]|'')", r"\1 seconds "),
+    numeric(r"(?<![\d.])(\d{1,2})\s?['′]\s?(\d{1,2}(?:\.\d)?)\s?(?:[\"″]|'')", r"\1ft \2in"),
+    numeric(r"(?<=\d)['′](?= (?:tall|long|wide|high|deep|by|x)\b)", "ft"),
+    numeric(r"(?<=\d) ?sq\.? ?(ft|in|mi|km|cm|yd|m)\b\.?", lambda m: f" {m[1]}^2{_stop(m)}", _I),
+    numeric(rf"(?<![\w.^])((?:{_N})\s?%?){_DASH}(?=(?:{_N})(?![\d-])(?!-\d)(?!\s?=))", r"\1 to "),
+    numeric(r"(?<![\w)\]-])[-−](?=\.?\d)", "minus "),
+    numeric(rf"\b((?:{alternatives(words('out of'))})s? \d+)/(?=\d)", r"\1 of ", _I),
+    numeric(
+        rf"(?<![\d/.,])(?:(\d+)[ -])?(\d{{1,4}})/(\d{{1,4}})(?![\d/])(?: ({_FRACTIONED})(?![\w^/]){_ABBREVIATED})?",
+        _fraction,
+    ),
+    numeric(r"(?<=\d{4})\s?bps\b", " bits per second"),
+    numeric(rf"(?<=\d)(\s?(?:{_UNIT}))/(?=\d+(?:\.\d+)?\s?(?:{_UNIT})\b)", r"\1 per "),
+    numeric(
+        rf"(?<![\w.])(?<![A-Z]-)({_N})([ -]?)({_UNIT})(\^[23])?(?:/({_UNIT})(\^[23])?)?(?![\w^]|\.[A-Z]){_ABBREVIATED}",
+        _measure,
+    ),
+    numeric(rf"(\d\s?[A-Za-z]{{1,8}})\s?/({_UNIT})(?!\w)", lambda m: f"{m[1]} per {UNITS[m[2]][0]}"),
+    numeric(r"\b(at|to|of|than|is|was|and|below|above|near|=) (\d[\d.,]*) K\b(?! [a-z]+s\b)", r"\1 \2 kelvins"),
+    numeric(r"(?<=\d)\"(?=[\s,.;)-]|$)", _inches),
+    numeric(r"([\w)])\^([+-]?\d{1,3})", _power),
     # Signs.
-    rule(r"(?<=\d)\s?\*\s?(?=[\w(])", " times "),
-    rule(r"(?<=\d):(?=\d)", " to "),
-    rule(r"\b([CF])#(?!\w)", r"\1 sharp"),
-    rule(r"(?<!\w)['’](?=\d\d\b)", ""),
-    rule(r"\b[vV]er\.?\s?(?=\d)", "version "),
-    rule(r"(?<=\d)\s?/\s?(?=\d)", " slash "),
+    numeric(r"(?<=\d)\s?\*\s?(?=[\w(])", " times "),
+    numeric(r"(?<=\d):(?=\d)|(?<=\w\))[-–](?=\(\w)", " to "),
+    numeric(r"(?<=\d(?:st|nd|rd|th) )[Cc]\b\.?", "century"),
+    numeric(r"(?<=\w)!(?=\s?[=+*/×÷<>≤≥)−-])", " factorial "),
+    numeric(r"(?<!\w)['’](?=\d\d\b)", ""),
     rule(r"(?<=\w)\s?/\s?(?=(?:month|mo|day|hour|hr|h|year|yr|week|min|minute|second|person|night|user)\b)", " per "),
     rule(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])", " "),
-    rule(r"(?<=\w)/(?=\w)", " slash "),
-    rule(r"(?<=\d) - (?=\d)", " minus "),
-    rule(r"(?<![\w)\]-])[-−](?=\.?\d)", "minus "),
+    rule(r"(?<=\w)\s?/\s?(?=\w)", " slash "),
     rule(alternatives(SIGNS), lambda m: f" {SIGNS[m[0]]} "),
-    rule(alternatives([*GREEK, *map(str.upper, GREEK)]), lambda m: f" {GREEK[m[0].lower()]} "),
+    rule(rf"\b({alternatives(_SHORT)})\.(?!\w)", lambda m: _SHORT[m[1]] + _stop(m)),
     # Capitals.
-    rule(rf"\b({_NUMBERED})\.? ({ROMAN}\b(?![.'’]\w)|[ivxl]{{2,6}}\b(?![.'’]\w)|[ivx](?=[,.;:)]|$))", _roman_numbered),
-    rule(rf"\b({ROMAN})(?= [Cc]entur(?:y|ies)\b)", lambda m: ordinal(roman(m[1]))),
-    rule(rf"\b([A-Z][a-z]+) ({ROMAN})\b(?![.'’]\w|-\w)", _roman_named),
     rule(
-        rf"\b(the (?:first|second|third|fourth|fifth)) and ({ROMAN})\b",
-        lambda m: f"{m[1]} and the {ordinal(roman(m[2]))}",
+        rf"\b(?=[A-Za-z]+\.? [IVXLCDMivxl])((?i:{_NUMBERED}))\.? "
+        rf"((?:{ROMAN}|[ivxl]{{2,6}})\b(?![.'’]\w)|[ivx](?=[,.;:)]|$))",
+        _roman_numbered,
     ),
+    rule(rf"\b({ROMAN})(?= [Cc]entur(?:y|ies)\b)", lambda m: ordinal(roman(m[1]))),
+    rule(rf"\b((?:(?:{_RULERS}) )?)([A-Z][a-z]+) ({ROMAN})\b(?: and ({ROMAN})\b)?(?![.'’]\w|-\w)", _roman_named),
     # Abbreviations.
+    numeric(r"\bq\.?\s?(\d{1,2})\s?h\b\.?", r"every \1 hours"),
+    numeric(r"\b([Ee])st\.?(?= (?:1[5-9]|20)\d\d\b)", r"\1stablished"),
     rule(rf"\b({alternatives(TITLES)})\.\s?(?=[A-Z\d]|and )", lambda m: TITLES[m[1]] + " "),
     rule(
-        rf"(?<![\w.])({alternatives(ABBREVIATIONS)})\.(?=\s?[\d(]|\s[a-zA-Z]|[,:])",
+        rf"(?<![\w.])(?=[\w.]{{1,6}}\.)({alternatives(ABBREVIATIONS)})\.(?=\s?[\d(]|\s+[a-zA-Z]|[,:])",
         lambda m: ABBREVIATIONS[m[1].lower()],
         _I,
     ),
-    rule(r"\b[Nn]os?\.\s?(?=(?:[A-Z]{1,4}-?)?\d)", "number "),
     rule(rf"(?<![\w.])({alternatives(words('last'))})\.(?=\s*$)", lambda m: f"{ABBREVIATIONS[m[1].lower()]}.", _I),
-    rule(r"\b(?:[A-Za-z]\.){2,}", _initials),
+    # `U.S.` is `U S`; its full stop stays where it ends the sentence.
+    rule(r"\b(?:[A-Za-z]\.){2,}", lambda m: " ".join(m[0].replace(".", "")) + _stop(m)),
     # What numbers are left.
-    rule(r"\b(\d{1,3}(?:,\d{3})*|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(_plain(m[1])))),
-    rule(r"(?<![\w.])'?(\d0|\d{3}0)s\b", _decade),
-    rule(r"(?<![\d.,A-Za-z])\d{4}(?![\dA-Za-z]|[.,]\d)", _four_digits),
-    rule(r"(?<=[A-Za-z])-?(?=\d)|(?<=\d)-?(?=[A-Za-z])", " "),
-    rule(NUMBER, lambda m: number(m[0])),
+    numeric(r"\b(\d{1,3}(?:,\d{3})*|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1].replace(",", "")))),
+    numeric(r"(?<![\w.])'?(\d0|\d{3}0)s\b", _decade),
+    numeric(r"(?<![\d.,A-Za-z])[1-9]\d{3}(?![\dA-Za-z]|[.,]\d)", _four_digits),
+    numeric(r"(?<=[A-Za-z])-?(?=\d)|(?<=\d)-?(?=[A-Za-z])", " "),
+    numeric(NUMBER, lambda m: number(m[0])),
     rule(r"\b[a-zA-Z]*([a-z])\1{2,}[a-z]*\b", _shorten),
     rule(r"([!?.,;:\-_*=~#/\\|])\1{3,}", r"\1\1\1"),
     rule(r"(?<=[a-z])\.(?=[a-z]{2,4}\b)", " dot "),
-    rule(r"[\[\]{}]", " "),
     rule(r"\s+([.,;:!?])(?!\w)", r"\1"),
-    rule(r"\s+", " "),
+    rule(rf"{_CAPITALS}(?:[\W_]{{1,4}}{_CAPITALS})*", _calm),
 ]
 
 
 def normalize(text: str) -> str:
     """The sentence in words; may come back empty."""
-    return _calm(applied(_RULES, say_addresses(text, _MARKS, "at", "slash"))).strip()
+    return written_out(_RULES, text, "en")

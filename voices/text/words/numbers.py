@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-
-from num2words import num2words
 
 MAX_DIGITS = 15  # a longer number is read digit by digit
 
@@ -12,9 +11,16 @@ ENGLISH_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven",
 _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 
 
+def _num2words(number: int, **options: str) -> str:
+    from num2words import num2words  # Here: it loads sixty languages, and most processes never say a number.
+
+    words: str = num2words(number, **options)
+    return words
+
+
 @lru_cache(maxsize=4096)
 def _words(number: int, to: str) -> str:
-    words: str = num2words(number, to=to)
+    words = _num2words(number, to=to)
     return words.replace("-", " ").replace(" and ", " ").replace(",", "")
 
 
@@ -43,7 +49,7 @@ def roman(text: str) -> int:
     return sum(-value if value < max(values[place:]) else value for place, value in enumerate(values))
 
 
-def han_digits(text: str, digits: str = "零一二三四五六七八九") -> str:
+def han_digits(text: str, digits: Sequence[str] = "零一二三四五六七八九") -> str:
     """The digits of a text, one by one."""
     return "".join(digits[int(char)] for char in text if char.isdecimal())
 
@@ -65,5 +71,4 @@ def _places(number: int) -> str:
 @lru_cache(maxsize=4096)
 def japanese(number: int) -> str:
     """0 to 10^16 - 1 in kanji: 10203 is 一万二百三."""
-    words: str = num2words(number, lang="ja")
-    return words
+    return _num2words(number, lang="ja")

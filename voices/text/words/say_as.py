@@ -9,6 +9,9 @@ from voices.text.words import numbers
 
 JAPANESE_DIGITS = ("ゼロ", "イチ", "ニー", "サン", "ヨン", "ゴー", "ロク", "ナナ", "ハチ", "キュー")
 
+_HAN = ("负", numbers.chinese)
+_NUMBERS: dict[str, tuple[str, Callable[[int], str]]] = {"zh": _HAN, "yue": _HAN, "ja": ("マイナス", numbers.japanese)}
+
 
 def _characters(text: str, language: str) -> str:
     spelled = [_digits(char, language) if char in "0123456789" else char.upper() for char in text]
@@ -20,7 +23,7 @@ def _digits(text: str, language: str) -> str:
     if not found:
         raise ValueError("there are no digits in it.")
     if language == "ja":
-        return "".join(JAPANESE_DIGITS[int(char)] for char in found)
+        return numbers.han_digits(text, JAPANESE_DIGITS)
     digits = "".join(found)
     return numbers.han_digits(digits) if language in ("zh", "yue") else numbers.spoken_digits(digits)
 
@@ -36,19 +39,13 @@ def _cardinal(text: str, language: str) -> str:
     sign = re.match(r"\s*[-−]", text)
     if "." in text:
         return text  # which is read as a decimal in any case
-    number = _number(text[sign.end() :] if sign else text)
-    if language in ("zh", "yue"):
-        return ("负" if sign else "") + numbers.chinese(number)
-    if language == "ja":
-        return ("マイナス" if sign else "") + numbers.japanese(number)
-    return ("minus " if sign else "") + numbers.cardinal(number)
+    minus, said = _NUMBERS.get(language, ("minus ", numbers.cardinal))
+    return (minus if sign else "") + said(_number(text[sign.end() :] if sign else text))
 
 
 def _ordinal(text: str, language: str) -> str:
     number = _number(re.sub(r"(?<=\d)(?:st|nd|rd|th)\s*$|^第", "", text.strip()))
-    if language in ("zh", "yue"):
-        return "第" + numbers.chinese(number)
-    return "第" + numbers.japanese(number) if language == "ja" else numbers.ordinal(number)
+    return "第" + _NUMBERS[language][1](number) if language in _NUMBERS else numbers.ordinal(number)
 
 
 SAID_AS: dict[str, Callable[[str, str], str]] = {

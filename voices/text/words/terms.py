@@ -4,24 +4,54 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 COLUMNS = ("en", "zh", "ja")
 NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|(?<![A-Za-z\d_])\.\d+|\d+"
 ROMAN = r"(?=[IVXLCDM]+(?![A-Za-z]))M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?<=[IVXLCDM])"
 Said = str | Callable[[re.Match[str]], str]
-Rule = tuple[re.Pattern[str], Said]
+_DIGIT = re.compile(r"\d")
+_TERM = r"(?:(?!0\d)\d+(?:\.\d+)?[a-z]?|[A-Za-z]|\))(?:\^-?\d+)?"
+_SUM = re.compile(r"[=＝≠≈≒≤≥]|[a-z)]\^")
+_MINUS = re.compile(rf"(?<![A-Za-z\d#-]){_TERM}(?:\s?-\s?[(√]?{_TERM})+(?![A-Za-z\d-])|\^-(?=[a-z(])", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Rule:
+    pattern: str
+    said: Said
+    flags: int
+    needs_digit: bool
+
+    # At first use: to compile those of all languages takes longer than to start without them, and few processes speak.
+    @cached_property
+    def compiled(self) -> re.Pattern[str]:
+        return re.compile(self.pattern, self.flags)
 
 
 def rule(pattern: str, said: Said, flags: int = 0) -> Rule:
     """What is said for each match of a pattern."""
-    return re.compile(pattern, flags), said
+    return Rule(pattern, said, flags, needs_digit=False)
+
+
+def numeric(pattern: str, said: Said, flags: int = 0) -> Rule:
+    """As `rule`, of a pattern that matches nothing without a digit: most sentences have none."""
+    return Rule(pattern, said, flags, needs_digit=True)
 
 
 def applied(rules: Iterable[Rule], text: str) -> str:
-    for pattern, said in rules:
-        text = pattern.sub(said, text)
-    return text
+    digits = _DIGIT.search(text) is not None
+    for each in rules:
+        if digits or not each.needs_digit:
+            text = each.compiled.sub(each.said, text)
+    return " ".join(text.split())
+
+
+def with_minus(text: str) -> str:
+    """With the minus signs of sums and equations told from hyphens and from ranges: `2x-5=0`."""
+    return _MINUS.sub(lambda m: m[0].replace("-", "−"), text) if _SUM.search(text) else text
 
 
 def alternatives(words: Iterable[str]) -> str:
@@ -49,3 +79,13 @@ def words(kind: str) -> dict[str, str]:
     """The words of English of a kind, and what is said for them."""
     found = [word.partition("=") for row in _WORDS if row[0] == kind for word in row[1].split()]
     return {word: (said or word).replace("_", " ") for word, _, said in found}
+
+
+STANDARD = rf"(?<![A-Za-z])(?:{alternatives(words('standard'))})[ -]?(?:[A-Z] )?"
+# Of a bank, or on a card: GB29 NWBK 6016 ..., 4111 1111 ...
+_ACCOUNT = r"[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,3})?|\d{4}(?: \d{4}){2,4}"
+COMMON: list[Rule] = [
+    numeric(r"(?<=\d)T(?=\d\d:\d\d)", " "),
+    numeric(rf"(?<![A-Za-z\d])(?:{_ACCOUNT})(?![A-Za-z\d])", lambda m: re.sub(r"(?<=\d)(?=\d)", " ", m[0])),
+    numeric(r"(?<!\d)(\d+)/(?=\d+\s?Hz(?![A-Za-z]))", r"\1 "),
+]
