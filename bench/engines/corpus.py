@@ -37,6 +37,11 @@ UNSEEN_PACKAGES = (
     "asterisk-prompt-it-menardi-wav",
 )
 
+# Of these nothing was run before the figures of a release: the narrators of Unknown Horizons (its team; CC BY-SA
+# 3.0) in English, German and French, with 5 to 8 s for a reference, and voices of Hedgewars (its players; GFDL 1.3),
+# two of them acted.
+NEW_PACKAGES = ("unknown-horizons", "hedgewars-data")
+
 # What the speech synthesisers among the speakers say (the ten sentences of the flite and festival test pages' kind).
 FLITE_TEXT = (
     "He knew the skill of the great young actress. Wild geese fly north in the spring of the year.",
@@ -52,12 +57,17 @@ FLITE_TEXT = (
 
 @dataclass(frozen=True)
 class Speaker:
-    """reference: about 10 s; held_out: other speech of the same speaker; both float32 mono at 24 kHz."""
+    """reference: about 10 s; held_out: other speech of the same speaker; both float32 mono at 24 kHz.
+
+    text, said: sentences and the same speaker saying them (not in the reference), where somebody has written them down.
+    """
 
     name: str
     reference: NDArray[np.float32]
     held_out: NDArray[np.float32]
     transcript: str | None
+    text: str = ""
+    said: NDArray[np.float32] | None = None
 
 
 def fetch(folder: Path, packages: tuple[str, ...] = PACKAGES) -> Path:
@@ -94,6 +104,18 @@ def unseen(folder: Path) -> list[Speaker]:
     return [_clips(place) for place in words + prompts]
 
 
+def new(folder: Path) -> list[Speaker]:
+    """Three narrators and four players."""
+    root = fetch(folder, NEW_PACKAGES) / "usr/share"
+    told = root / "unknown-horizons/content/audio/voice"
+    played = root / "games/hedgewars/Data/Sounds/voices"
+    narrators = [_story(told / language / "0/new_world", f"narrator {language}") for language in ("en", "de", "fr")]
+    return narrators + [_clips(played / name) for name in ("British", "Mobster", "Default_es", "Default_uk")]
+
+
+GROUPS = {"known": speakers, "checked": unseen, "new": new}
+
+
 def load(path: Path) -> NDArray[np.float32]:
     """Any audio file as mono at 24 kHz."""
     if path.suffix in (".g722", ".gsm"):
@@ -123,6 +145,12 @@ def _clips(folder: Path) -> Speaker:
     return Speaker(name, _join(short[::2], REFERENCE_SECONDS), _join(short[1::2], HELD_OUT_SECONDS), None)
 
 
+def _story(folder: Path, name: str) -> Speaker:
+    """A few sentences, about 15 s in all: every second one is the reference, the others are held out."""
+    files = sorted(folder.glob("*.ogg"))
+    return Speaker(name, _join(files[::2], REFERENCE_SECONDS), _join(files[1::2], HELD_OUT_SECONDS), None)
+
+
 def _librivox(folder: Path) -> Speaker:
     texts = {}
     for line in (folder / "transcription").read_text().splitlines():
@@ -135,6 +163,8 @@ def _librivox(folder: Path) -> Speaker:
         _join([folder / f"{n}.wav" for n in first], REFERENCE_SECONDS),
         _join([folder / f"{n}.wav" for n in names[2:]], HELD_OUT_SECONDS),
         ". ".join(texts[n] for n in first) + ".",
+        ". ".join(texts[n] for n in names[2:]) + ".",
+        _join([folder / f"{n}.wav" for n in names[2:]], 60),
     )
 
 
@@ -150,7 +180,14 @@ def _flite(root: Path, folder: Path, voice: str) -> Speaker:
                 env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
             )
         clips.append(path)
-    return Speaker(f"flite {voice}", _join(clips[:2], 60), _join(clips[2:], 60), " ".join(FLITE_TEXT[:2]))
+    return Speaker(
+        f"flite {voice}",
+        _join(clips[:2], 60),
+        _join(clips[2:], 60),
+        " ".join(FLITE_TEXT[:2]),
+        " ".join(FLITE_TEXT[2:4]),
+        _join(clips[2:4], 60),
+    )
 
 
 def _join(files: list[Path], seconds: float) -> NDArray[np.float32]:

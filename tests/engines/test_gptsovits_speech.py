@@ -11,7 +11,6 @@ import pytest
 
 from tests.fakes.gptsovits import FakeGptSovits
 from tests.support.gptsovits_client import TEXT, Engines, ask, failure, pitch, speak, voice
-from tests.text.references import CUT, LANGUAGES, matches, references
 from voiceproject.errors import PublicError
 from voiceproject.leases.models import EngineLease
 from voices.engines.builtin.engine import BuiltinEngine
@@ -60,21 +59,6 @@ def test_it_gets_the_words_that_the_built_in_engine_says(fake: FakeGptSovits, en
     first = "World War two cost two thousand dollars and fifty cents on October third, nineteen forty four."
     assert sent[0] == (first, "en")
     assert sent[1] == ("邮编五一八零零一，共二点五元。", "zh")
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_text_of_every_kind_gets_there_in_the_words_of_its_reference(
-    fake: FakeGptSovits, engine_for: Engines, language: str
-) -> None:
-    """By the last text of each kind; how sentences are cut and where they pause is tested with the readings."""
-    of_kinds = {one.kind: one for one in references(language) if one.kind not in ("language", "ssml", *CUT)}
-    assert len(of_kinds) >= 10
-    engine = engine_for(fake.url)
-    for reference in of_kinds.values():
-        before = len(fake.log)
-        speak(engine, ask(reference.text, language=language))
-        sent = [call["body"]["text"] for call in fake.log[before:]]
-        assert any(matches(reference, sent, words) for words in reference.words), (reference.text, sent)
 
 
 def test_a_text_that_was_read_when_it_was_checked_is_not_read_again(fake: FakeGptSovits, engine_for: Engines) -> None:

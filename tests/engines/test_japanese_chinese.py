@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.recordings import speech
 from voiceproject.errors import PublicError
+from voices.engines.builtin.base_voices import PRECOMPUTED, base_file
 from voices.engines.builtin.languages import chinese, japanese, kokoro
 from voices.engines.builtin.synthesizer import Synthesizer
 from voices.engines.builtin.world import Float32
@@ -199,6 +200,13 @@ def test_long_phonemes_are_cut_at_marks_then_spaces() -> None:
 
 
 # --- voices ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [japanese, chinese])
+def test_the_package_carries_the_features_of_its_voices(module: ModuleType) -> None:
+    # Else whoever speaks first waits for most of a minute.
+    for name in {*module.NAMES, *module.SOURCES}:
+        assert (PRECOMPUTED / base_file(module.load(name))).exists(), "run python -m bench.engines.bases"
 
 
 def said(

@@ -317,7 +317,7 @@ def test_a_text_that_would_wait_too_long_is_refused_at_once_by_how_long_sentence
         threads = [wait("a") for _ in range(3)]
         began = time.monotonic()
         assert come("a").retry_after >= 2, "four times as much"  # type: ignore[operator]
-        assert time.monotonic() - began < 1, "it waited"
+        assert time.monotonic() - began < 1.4, "it waited"
         threads.append(wait("b"))
         assert turns.waiting == 4
     for thread in threads:

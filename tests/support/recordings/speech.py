@@ -78,6 +78,7 @@ def _say(person: Person, text: str) -> Float32:
     bins = np.arange(world.BINS)
     source = np.clip(bins / person.formants, 0, world.BINS - 1)
     warped = np.stack([np.interp(source, bins, row) for row in spoken.log_spectrum]).astype(np.float32)
-    aperiodicity = np.stack([np.interp(source, bins, row) for row in spoken.aperiodicity]).astype(np.float32)
+    noise = world.aperiodicity(world.resample(samples, rate), spoken.f0)
+    aperiodicity = np.stack([np.interp(source, bins, row) for row in noise]).astype(np.float32)
     out = world.synthesize(spoken.f0 * person.pitch, warped, aperiodicity, spoken.sample_count)
     return (out / np.abs(out).max() * 0.6).astype(np.float32)

@@ -17,10 +17,10 @@ import numpy as np
 
 from voiceproject.errors import EngineError
 
-from . import conversion, world
+from . import conversion, prosody, world
 from .conversion import Frames, Statistics
 from .languages.base import BaseVoice
-from .world import Analysis, Float32
+from .world import Analysis, Float32, Float64
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ def language_module(language: str) -> ModuleType:
     return importlib.import_module(f".languages.{MODULES[language]}", __package__)
 
 
-def analyze_base(voice: BaseVoice, samples: Float32, sample_rate: int) -> Analysis:
+def analyze_base(samples: Float32, sample_rate: int) -> Analysis:
     """Analyses speech of a base voice for conversion."""
-    return world.scale_formants(world.analyze(_padded(samples, sample_rate), sample_rate), voice.formants)
+    return world.analyze(padded(world.resample(samples, sample_rate)))
 
 
 def default_cache_dir() -> Path:
@@ -74,17 +74,22 @@ def load_base(voice: BaseVoice, cache_dir: Path) -> Base:
 
 def base_file(voice: BaseVoice) -> str:
     """The name of the file with a voice's features: another one for another version or other sentences."""
-    parts = "\n".join([str(FEATURES_VERSION), voice.version, *voice.calibration()])
+    parts = "\n".join([str(FEATURES_VERSION), voice.version, *voice.calibration(), *voice.prose()])
     return f"base-{voice.name}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}.npz"
 
 
 def make_base(voice: BaseVoice) -> dict[str, np.ndarray]:
     """Features of a base voice from its calibration sentences, as they are kept in a file (about 0.3 MB)."""
-    analyses = []
-    for number, text in enumerate(voice.calibration()):
-        samples, sample_rate = voice.speak(text, 1.0, np.random.default_rng((CALIBRATION_SEED, number)), 0.7)
-        analyses.append(analyze_base(voice, samples, sample_rate))
+    analyses, prose = (
+        [
+            analyze_base(*voice.speak(text, 1.0, np.random.default_rng((CALIBRATION_SEED, number)), 0.7))
+            for number, text in enumerate(texts)
+        ]
+        for texts in (voice.calibration(), voice.prose())
+    )
     statistics = conversion.measure(analyses)
+    if prose:
+        statistics = conversion.with_melody(statistics, prose)
     cepstrum = np.concatenate([a.cepstrum for a in analyses])
     # Eight bits a coefficient: a step is a thirtieth of its deviation.
     low, high = cepstrum.min(axis=0), cepstrum.max(axis=0)
@@ -93,7 +98,6 @@ def make_base(voice: BaseVoice) -> dict[str, np.ndarray]:
         "mean": statistics.mean,
         "deviation": statistics.deviation,
         "log_f0": np.array([statistics.log_f0_mean, statistics.log_f0_deviation]),
-        "log_aperiodicity": statistics.log_aperiodicity,
         "level": np.array(np.sqrt(np.mean([speech_level(a) ** 2 for a in analyses]))),
         "low": low,
         "step": step,
@@ -119,25 +123,25 @@ def write_base(arrays: dict[str, Any], path: Path) -> None:
 
 def read_base(voice: BaseVoice, path: Path) -> Base:
     with np.load(path, allow_pickle=False) as kept:
+        cepstrum = (kept["cepstrum"] * kept["step"] + kept["low"]).astype(np.float32)
+        voiced, active = kept["voiced"], kept["active"]
+        ends = np.cumsum(kept["lengths"])[:-1]
         statistics = Statistics(
             mean=kept["mean"],
             deviation=kept["deviation"],
             log_f0_mean=float(kept["log_f0"][0]),
             log_f0_deviation=float(kept["log_f0"][1]),
-            log_aperiodicity=kept["log_aperiodicity"],
+            movement=prosody.movement(np.split(cepstrum, ends), np.split(active, ends)),
         )
-        cepstrum = (kept["cepstrum"] * kept["step"] + kept["low"]).astype(np.float32)
-        voiced, active = kept["voiced"], kept["active"]
-        ends = np.cumsum(kept["lengths"])[:-1]
         sentences = zip(np.split(cepstrum, ends), np.split(voiced, ends), strict=True)
         match = np.concatenate([conversion.match_vectors(c, v, statistics) for c, v in sentences])
         frames = Frames(cepstrum[active], voiced[active], match[active])
         return Base(voice, statistics, frames, float(kept["level"]))
 
 
-def _padded(samples: Float32, sample_rate: int) -> Float32:
-    """With 50 ms of silence around: WORLD needs some length, and a filter some room at the ends."""
-    return np.pad(samples, round(0.05 * sample_rate))
+def padded(samples: Float64) -> Float64:
+    """24 kHz audio with 50 ms of silence around: WORLD needs some length, and a filter some room at the ends."""
+    return np.pad(samples, round(0.05 * world.SAMPLE_RATE))
 
 
 def speech_level(analysis: Analysis) -> float:

@@ -13,7 +13,7 @@ All frames are 5 ms at 24 kHz (see world.py). Cepstra are float32 (frames, 40), 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,15 +41,17 @@ class Statistics:
     """How one speaker sounds on average.
 
     mean, deviation: float32 (2, 40), row 0 unvoiced and row 1 voiced active frames; log_f0_mean, log_f0_deviation of
-    voiced frames, natural log of Hz; log_aperiodicity: float32 (513,), mean over voiced frames; bandwidth in Hz.
+    voiced frames, natural log of Hz; bandwidth in Hz; movement as prosody.py has it, 0 if not measured; pauses: the
+    length of the speaker's own against usual ones.
     """
 
     mean: Float32
     deviation: Float32
     log_f0_mean: float
     log_f0_deviation: float
-    log_aperiodicity: Float32
     bandwidth: float = world.SAMPLE_RATE / 2
+    movement: float = 0.0
+    pauses: float = 1.0
 
     @property
     def median_hz(self) -> float:
@@ -90,24 +92,34 @@ def measure(analyses: Sequence[Analysis], bandwidth: float = world.SAMPLE_RATE /
     """
     cepstrum = np.concatenate([a.cepstrum[a.active] for a in analyses])
     voiced = np.concatenate([a.voiced[a.active] for a in analyses])
-    f0 = np.concatenate([a.f0[a.active & a.voiced] for a in analyses])
-    if not len(f0):
-        raise ValueError("no voiced speech in the audio")
+    log_f0_mean, log_f0_deviation = melody(analyses)
     mean = np.empty((2, cepstrum.shape[1]), np.float32)
     deviation = np.empty_like(mean)
     for row, members in enumerate((cepstrum[~voiced], cepstrum[voiced])):
         used = members if len(members) >= 20 else cepstrum
         mean[row], deviation[row] = used.mean(axis=0), np.maximum(used.std(axis=0), 1e-3)
-    log_f0 = _without_outliers(np.log(f0))
-    aperiodicity = np.concatenate([a.aperiodicity[a.active & a.voiced] for a in analyses])
     return Statistics(
         mean=mean,
         deviation=deviation,
-        log_f0_mean=float(log_f0.mean()),
-        log_f0_deviation=float(max(log_f0.std(), 0.02)),
-        log_aperiodicity=np.log(np.maximum(aperiodicity, 1e-4)).mean(axis=0).astype(np.float32),
+        log_f0_mean=log_f0_mean,
+        log_f0_deviation=log_f0_deviation,
         bandwidth=bandwidth,
     )
+
+
+def melody(analyses: Sequence[Analysis]) -> tuple[float, float]:
+    """Mean and deviation of the natural log of F0 (Hz). Raises ValueError where nothing is voiced."""
+    f0 = np.concatenate([a.f0[a.active & a.voiced] for a in analyses])
+    if not len(f0):
+        raise ValueError("no voiced speech in the audio")
+    log_f0 = _without_outliers(np.log(f0))
+    return float(log_f0.mean()), float(max(log_f0.std(), 0.02))
+
+
+def with_melody(statistics: Statistics, analyses: Sequence[Analysis]) -> Statistics:
+    """The same statistics with the melody of other speech of the speaker."""
+    mean, spread = melody(analyses)
+    return replace(statistics, log_f0_mean=mean, log_f0_deviation=spread)
 
 
 def map_f0(f0: Float64, source: Statistics, target: Statistics) -> Float64:
@@ -286,36 +298,12 @@ def differential_filter(difference: Float32, bandwidth: float) -> Float32:
     return np.clip(gain, -MAX_FILTER_NEPERS, MAX_FILTER_NEPERS)
 
 
-def map_aperiodicity(aperiodicity: Float32, voiced: Bool, source: Statistics, target: Statistics) -> Float32:
-    """Moves the breathiness of voiced frames most of the way to the target's."""
-    shift = 0.7 * np.clip(target.log_aperiodicity - source.log_aperiodicity, -1, 1)
-    out = aperiodicity.copy()
-    out[voiced] = np.clip(aperiodicity[voiced] * np.exp(shift), 0, 1)
-    return out
-
-
 def match_level(samples: Float64, level: float, peak: float = 0.97) -> Float32:
     """Audio at the given root mean square, or at the given peak where that would be passed."""
     own = float(np.sqrt(np.mean(samples**2)))
     gain = level / own if own > 0 else 1.0
     top = float(np.max(np.abs(samples), initial=0.0)) * gain
     return (samples * (gain * min(1.0, peak / top) if top > 0 else gain)).astype(np.float32)
-
-
-def convert_speech(
-    analysis: Analysis, source: Statistics, target: Statistics, pairs: Pairs | None, beta: float
-) -> Float32:
-    """One sentence of the source speaker in the target's voice: float32 (n,) at 24 kHz, as long as it was."""
-    voiced = analysis.voiced & analysis.active
-    out = convert_cepstrum(analysis.cepstrum, voiced, source, target, pairs, beta)
-    gain = differential_filter(out - analysis.cepstrum, target.bandwidth)
-    samples = world.synthesize(
-        map_f0(analysis.f0, source, target),
-        analysis.log_spectrum + gain,
-        map_aperiodicity(analysis.aperiodicity, analysis.voiced, source, target),
-        analysis.sample_count,
-    )
-    return match_level(samples, analysis.level)
 
 
 def _without_outliers(log_f0: Float64) -> Float64:

@@ -14,7 +14,7 @@ from voiceproject.errors import EngineTimeout, PublicError
 from voices.engines.interface import EngineHealth, Model, OwnModel, Piece, Reference, SynthesisRequest, pause_of
 from voices.text.languages import detect_language
 from voices.text.lexicon import Lexicon
-from voices.text.reading import Reading, read
+from voices.text.reading import Reading, Spoken, read
 
 from .pool import Pool
 from .turns import Canceled, Deadline
@@ -27,6 +27,8 @@ CLEAR = OwnModel(
     "Words first: clearer speech, less alike. Only the reference's pitch and average timbre are copied.",
 )
 PAUSE_SECONDS = {"none": 0.0, "clause": 0.12, "sentence": 0.35, "paragraph": 0.6}
+# Behind a mark other than a full stop, as long as the sentence ends no paragraph.
+MARKS_PAUSE_SECONDS = {"?": 0.4, "？": 0.4, "…": 0.5, ":": 0.25, "：": 0.25, ";": 0.25, "；": 0.25, ",": 0.12}
 MAX_CHILD_BYTES = 1200 << 20
 LATE = "The text could not be spoken in time. Send a shorter text, or several."
 
@@ -90,7 +92,7 @@ class BuiltinEngine:
                 yield pause_of(sentence.pause_seconds)
                 continue
             last = number == len(sentences) - 1
-            pause = 0.0 if last or sentence.pause_seconds else PAUSE_SECONDS[sentence.end]
+            pause = 0.0 if last or sentence.pause_seconds else pause_after(sentence)
             order = {
                 "text": sentence.words,
                 "language": sentence.language,
@@ -157,3 +159,12 @@ class BuiltinEngine:
     def close(self) -> None:
         """Ends all children. A request that is still running gets EngineUnavailable."""
         self._pool.close()
+
+
+def pause_after(sentence: Spoken) -> float:
+    """Seconds of silence behind a sentence by what it ends and with which mark, at speed 1 and of a usual speaker."""
+    pause = PAUSE_SECONDS[sentence.end]
+    if sentence.end != "sentence":
+        return pause
+    closing = sentence.words.rstrip(" \"'”’»)）]】」』")
+    return MARKS_PAUSE_SECONDS.get(closing[-1:], pause)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,13 +14,13 @@ from voices.engines.interface import Reference
 from voices.text.languages import detect_language
 from voices.text.reading import read
 
-from . import conversion, world
+from . import conversion, prosody, world
 from .base_voices import CALIBRATION_SEED, Base, analyze_base, base_file
 from .conversion import Frames, Pairs, Statistics
 from .world import Analysis, Float32
 
 # Raise it when the computation changes, so that engine data of saved voices is computed again.
-PROFILE_VERSION = 2
+PROFILE_VERSION = 4
 REFERENCE_BLOCK_SECONDS = 15.0
 MIN_VOICED_FRAMES = 40
 
@@ -38,7 +38,8 @@ MAX_ALIGNED_RATIO = 0.91
 class VoiceProfile:
     """What is known of a reference: its statistics, its frames, its transcript and the pairs with base voices.
 
-    frames None: read from what is kept of a saved voice, with the pairs of one language's base voice.
+    frames None: read from what is kept of a saved voice, with the pairs of one language's base voice. tempo: how much
+    faster than that base voice the speaker said the transcript, 0 where that is not known.
     """
 
     statistics: Statistics
@@ -48,6 +49,7 @@ class VoiceProfile:
     active_seconds: float
     femininity: float
     pairs: dict[tuple[str, bool], Pairs] = field(default_factory=dict)
+    tempo: float = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +69,11 @@ def measure_profile(reference: Reference) -> VoiceProfile:
             message,
             {"field": "reference_audio", "reason": "no_voice", "voiced_seconds": voiced / 200},
         )
-    statistics = conversion.measure(analyses, bandwidth)
+    statistics = replace(
+        conversion.measure(analyses, bandwidth),
+        movement=prosody.movement([a.cepstrum for a in analyses], [a.active for a in analyses]),
+        pauses=prosody.pause_factor(analyses),
+    )
     frames = conversion.active_frames(analyses, statistics)
     transcript = (reference.transcript or "").strip() or None
     language = transcript_language(transcript, reference.language) if transcript else ""
@@ -111,7 +117,10 @@ def analyze_long(samples: Float32, sample_rate: int) -> tuple[list[Analysis], fl
 
 
 def align(base: Base, profile: VoiceProfile) -> Pairs | None:
-    """Pairs by the transcript: the base voice says what the reference says. None where the two do not fit."""
+    """Pairs by the transcript: the base voice says what the reference says. None where the two do not fit.
+
+    Sets the profile's tempo where they do.
+    """
     rng = np.random.default_rng(CALIBRATION_SEED)
     analyses = []
     try:
@@ -125,7 +134,7 @@ def align(base: Base, profile: VoiceProfile) -> Pairs | None:
             samples, sample_rate = base.voice.speak(sentence.words, 1.0, rng, 0.7)
         except PublicError:
             continue  # a sentence of signs alone
-        analyses.append(analyze_base(base.voice, samples, sample_rate))
+        analyses.append(analyze_base(samples, sample_rate))
     seconds = sum(int(a.active.sum()) for a in analyses) * world.FRAME_SECONDS
     if not 0.4 < seconds / profile.active_seconds < 2.5:
         return None
@@ -136,7 +145,10 @@ def align(base: Base, profile: VoiceProfile) -> Pairs | None:
     count = min(len(spoken), len(base.frames))
     share = round(len(profile.frames) * count / len(spoken))
     _, other = conversion.pair_aligned(base.frames.first(count), profile.frames.first(share))
-    return pairs if distance < MAX_ALIGNED_RATIO * other else None
+    if distance >= MAX_ALIGNED_RATIO * other:
+        return None
+    profile.tempo = seconds / profile.active_seconds
+    return pairs
 
 
 def transcript_language(transcript: str, language: str) -> str:

@@ -1,8 +1,9 @@
 """Singing conversion: the melody and the words of a song, in the voice of a reference.
 
-The parts of speech conversion (world.py, conversion.py) with four differences: F0 comes from Harvest and is only moved
-by semitones, statistics and pairs are those of the song itself, the breathiness of the singer stays, and all is done in
-pieces so that the length of a song costs little memory. WORLD works at 24 kHz; what the song has above that stays.
+The parts of speech conversion (world.py, conversion.py) with four differences: F0 is that of melody.py and is only
+moved by semitones, statistics and pairs are those of the song itself, the breathiness of the singer stays, and all is
+done in pieces so that the length of a song costs little memory. WORLD works at 24 kHz; what the song has above that
+stays.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import firwin, oaconvolve
 
-from . import conversion, world
+from . import conversion, melody, world
 from .conversion import Frames, Statistics
+from .melody import FRAME
 from .world import Analysis, Float32, Float64
 
-FRAME = round(world.FRAME_SECONDS * world.SAMPLE_RATE)
 PIECE_FRAMES = 6000  # 30 s
-CONTEXT_FRAMES = 60  # analysed on both sides of a piece, then dropped
 FADE_FRAMES = 8
 SEEK_FRAMES = 1600  # how far before the end of a piece a quiet place to cut is looked for
 PAIR_FRAMES = 9000  # 45 s of singing are paired with the reference; more is no better
@@ -94,27 +94,26 @@ def convert(
 
 
 def _analyze(samples: Float32, tell: Tell) -> Analysis:
-    """F0, cepstra and activity of the whole song, by pieces. The two big matrices are left empty: see _synthesize."""
+    """F0, cepstra and activity of the whole song, by pieces. The big matrix is left empty: see _synthesize."""
     count = len(samples) // FRAME + 1
-    f0 = np.zeros(count)
+    f0 = melody.track(samples, lambda fraction: tell(0.7 * fraction))
     cepstrum = np.zeros((count, world.CEPSTRUM_SIZE), np.float32)
     energy = np.zeros(count)
     for start in range(0, count, PIECE_FRAMES // 2):
         stop = min(start + PIECE_FRAMES // 2, count)
-        part, offset = _excerpt(samples, start, stop)
-        found, times = world.track_f0(part, "singing")
+        part, offset = melody.excerpt(samples, start, stop)
+        found = _around(f0, start - offset, len(part) // FRAME + 1)
+        times = np.arange(len(found)) * world.FRAME_SECONDS
         power = pyworld.cheaptrick(part, found, times, world.SAMPLE_RATE, fft_size=world.FFT_SIZE)
         log_spectrum = np.log(np.maximum(power[offset : offset + stop - start], world.LOG_FLOOR)).astype(np.float32)
-        f0[start:stop] = found[offset : offset + stop - start]
         cepstrum[start:stop] = world.mel_cepstrum(log_spectrum)
         energy[start:stop] = power[offset : offset + stop - start].mean(axis=1)
-        tell(stop / count)
+        tell(0.7 + 0.3 * stop / count)
     level_db = 10 * np.log10(np.maximum(energy, world.LOG_FLOOR))
     active = level_db > np.percentile(level_db[level_db > level_db.max() - 60], 95) - world.ACTIVE_RANGE_DB
     return Analysis(
         f0=f0,
         log_spectrum=np.zeros((count, 0), np.float32),
-        aperiodicity=np.ones((count, 1), np.float32),
         cepstrum=cepstrum,
         active=active,
         sample_count=len(samples),
@@ -147,11 +146,10 @@ def _synthesize(
     while start < count:
         stop = _quiet_cut(song, start)
         first, last = max(0, start - FADE_FRAMES), min(stop + FADE_FRAMES, count)
-        part, offset = _excerpt(samples, first, last)
+        part, offset = melody.excerpt(samples, first, last)
         begin = first - offset
         frames = len(part) // FRAME + 1
-        own_f0 = np.zeros(frames)
-        own_f0[: min(frames, count - begin)] = song.f0[begin : begin + frames]
+        own_f0 = _around(song.f0, begin, frames)
         times = np.arange(frames) * world.FRAME_SECONDS
         power = pyworld.cheaptrick(part, own_f0, times, world.SAMPLE_RATE, fft_size=world.FFT_SIZE)
         log_spectrum = np.log(np.maximum(power, world.LOG_FLOOR)).astype(np.float32)
@@ -159,9 +157,7 @@ def _synthesize(
         aperiodicity = pyworld.d4c(part, own_f0, times, world.SAMPLE_RATE, fft_size=world.FFT_SIZE).astype(np.float32)
         gain = conversion.differential_filter(difference[begin : begin + frames], bandwidth)
         log_spectrum[: len(gain)] += gain
-        new_f0 = np.zeros(frames)
-        new_f0[: min(frames, count - begin)] = f0[begin : begin + frames]
-        sung = world.synthesize(new_f0, log_spectrum, aperiodicity, len(part))
+        sung = world.synthesize(_around(f0, begin, frames), log_spectrum, aperiodicity, len(part))
         del log_spectrum, aperiodicity, gain
         at, end = first * FRAME, min(last * FRAME, len(samples))
         piece = sung[offset * FRAME : offset * FRAME + end - at]
@@ -190,11 +186,10 @@ def _quietest(song: Analysis, start: int, stop: int) -> int:
     return start + int(np.argmin(uniform_filter1d(loudness, 2 * FADE_FRAMES, mode="nearest")))
 
 
-def _excerpt(samples: Float32, start: int, stop: int) -> tuple[Float64, int]:
-    """Audio of frames start to stop with context around it, and how many frames of context come before."""
-    first = max(0, start - CONTEXT_FRAMES)
-    part = samples[first * FRAME : (stop + CONTEXT_FRAMES) * FRAME]
-    return np.pad(np.ascontiguousarray(part, np.float64), (0, max(0, FRAME * 10 - len(part)))), start - first
+def _around(f0: Float64, begin: int, count: int) -> Float64:
+    """(count,) from frame `begin` on, 0 behind the end."""
+    part = f0[begin : begin + count]
+    return np.pad(part, (0, count - len(part)))
 
 
 def _follow_level(samples: Float32, original: Float32, level: float) -> Float32:

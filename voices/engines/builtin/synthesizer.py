@@ -13,11 +13,12 @@ import numpy as np
 
 from voices.engines.interface import Piece, Reference, profile_key
 
-from . import conversion, profiles, world
-from .base_voices import Base, analyze_base, default_cache_dir, language_module, load_base, speech_level
+from . import conversion, profiles, prosody, psola, world
+from .base_voices import Base, default_cache_dir, language_module, load_base, padded, speech_level
 from .conversion import Pairs, Statistics
+from .languages.questions import question
 from .profiles import VoiceProfile
-from .prosody import TEMPO, stretch, vary_melody
+from .prosody import TEMPO, vary_melody
 from .world import Analysis, Float32
 
 log = logging.getLogger(__name__)
@@ -88,21 +89,23 @@ class Synthesizer:
 
     def _read(self, data: bytes, language: str) -> VoiceProfile | None:
         with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-            femininity, active_seconds = (float(value) for value in kept["numbers"])
+            femininity, active_seconds, tempo = (float(value) for value in kept["numbers"])
             profile = VoiceProfile(
                 Statistics(
                     mean=kept["mean"],
                     deviation=kept["deviation"],
                     log_f0_mean=float(kept["scalars"][0]),
                     log_f0_deviation=float(kept["scalars"][1]),
-                    log_aperiodicity=kept["log_aperiodicity"],
                     bandwidth=float(kept["scalars"][2]),
+                    movement=float(kept["scalars"][3]),
+                    pauses=float(kept["scalars"][4]),
                 ),
                 None,
                 None,
                 "",
                 active_seconds,
                 femininity,
+                tempo=tempo,
             )
             base = self.choose_base(language, profile)
             if str(kept["version"]) != profiles.kept_version(base):
@@ -124,9 +127,16 @@ class Synthesizer:
             "version": np.array(profiles.kept_version(base)),
             "mean": statistics.mean,
             "deviation": statistics.deviation,
-            "scalars": np.array([statistics.log_f0_mean, statistics.log_f0_deviation, statistics.bandwidth]),
-            "log_aperiodicity": statistics.log_aperiodicity,
-            "numbers": np.array([profile.femininity, profile.active_seconds]),
+            "scalars": np.array(
+                [
+                    statistics.log_f0_mean,
+                    statistics.log_f0_deviation,
+                    statistics.bandwidth,
+                    statistics.movement,
+                    statistics.pauses,
+                ]
+            ),
+            "numbers": np.array([profile.femininity, profile.active_seconds, profile.tempo]),
             "delta": pairs.delta.astype(np.float16),
         }
         if (base.voice.name, True) in profile.pairs:
@@ -156,7 +166,8 @@ class Synthesizer:
         base = self.choose_base(language, profile)
         rng = np.random.default_rng(seed)
         samples, sample_rate = base.voice.speak(text, 1.0, rng, temperature)
-        analysis = analyze_base(base.voice, samples, sample_rate)
+        spoken = padded(world.resample(samples, sample_rate))
+        analysis = world.analyze(spoken)
         keep = _speech_range(analysis)
         pairs, beta = (None, 0.0) if clear else self.pairs(base, profile)
         voiced = analysis.voiced & analysis.active
@@ -164,19 +175,33 @@ class Synthesizer:
             analysis.cepstrum, voiced, base.statistics, profile.statistics, pairs, beta, mean_only=clear
         )
         gain = conversion.differential_filter(out - analysis.cepstrum, profile.statistics.bandwidth)
-        f0 = conversion.map_f0(analysis.f0, base.statistics, profile.statistics)
+        target = profile.statistics
+        f0 = conversion.map_f0(analysis.f0, base.statistics, target)
         f0 = vary_melody(f0, rng, temperature)
-        aperiodicity = conversion.map_aperiodicity(
-            analysis.aperiodicity, analysis.voiced, base.statistics, profile.statistics
-        )
-        tempo = speed * float(np.exp(TEMPO * temperature * np.clip(rng.standard_normal(), -1.5, 1.5)))
-        f0, spectrum, aperiodicity = stretch(f0[keep], (analysis.log_spectrum + gain)[keep], aperiodicity[keep], tempo)
-        count = round(len(f0) * world.FRAME_SECONDS * world.SAMPLE_RATE)
-        spoken = world.synthesize(f0, spectrum, aperiodicity, count)
+        own_f0 = analysis.f0
+        if asked := question(text, language):
+            own_f0 = prosody.without_creak(own_f0)
+            f0 = prosody.rise(f0, analysis, target.log_f0_mean, target.log_f0_deviation, asked)
+        tempo = speed * self._tempo(base, profile)
+        tempo *= float(np.exp(TEMPO * temperature * np.clip(rng.standard_normal(), -1.5, 1.5)))
+        said = spoken[keep.start * psola.HOP : keep.stop * psola.HOP]
+        speeds = prosody.speeds(analysis.active[keep], tempo, target.pauses * tempo / speed)
+        converted = psola.render(said, own_f0[keep], f0[keep], gain[keep], speeds)
         level = speech_level(analysis) * OUTPUT_LEVEL / base.level
-        loud = conversion.match_level(spoken, level * np.sqrt(analysis.active[keep].mean()))
-        pause = np.zeros(round(pause_seconds / speed * world.SAMPLE_RATE), np.float32)
+        loud = conversion.match_level(converted, level * np.sqrt(analysis.active[keep].mean()))
+        pause = np.zeros(round(pause_seconds * target.pauses / speed * world.SAMPLE_RATE), np.float32)
         return Piece(np.concatenate([_faded(loud), pause]), world.SAMPLE_RATE, text)
+
+    @staticmethod
+    def _tempo(base: Base, profile: VoiceProfile) -> float:
+        """How much faster than the base voice the speaker is: with a transcript the middle of two measures."""
+        usual = base.voice.usual_tempo
+        heard = prosody.tempo_by_movement(
+            base.statistics.movement, profile.statistics.movement, usual, profile.active_seconds
+        )
+        if not profile.tempo:
+            return heard
+        return float(np.sqrt(heard * np.clip(profile.tempo, prosody.SLOWEST, prosody.FASTEST)))
 
     def speak_preset(
         self,
@@ -193,6 +218,12 @@ class Synthesizer:
         base = self.base(names[0] if preset == "female" else names[-1], language)
         samples, sample_rate = base.voice.speak(text, speed, np.random.default_rng(seed), temperature)
         spoken = world.resample(samples, sample_rate)
+        if asked := question(text, language):
+            analysis = world.analyze(spoken)
+            f0 = prosody.without_creak(analysis.f0)
+            own_voice = base.statistics
+            risen = prosody.rise(f0, analysis, own_voice.log_f0_mean, own_voice.log_f0_deviation, asked)
+            spoken = psola.render(spoken, f0, risen, np.zeros_like(analysis.log_spectrum))
         own = float(np.sqrt(np.mean(spoken**2)))
         loud = conversion.match_level(spoken, own * OUTPUT_LEVEL / base.level)
         pause = np.zeros(round(pause_seconds / speed * world.SAMPLE_RATE), np.float32)

@@ -4,16 +4,15 @@ Everything here is at 24 kHz with a frame every 5 ms and a 1024-point FFT (513 b
 M. Morise, F. Yokomori and K. Ozawa, "WORLD: a vocoder-based high-quality speech synthesis system for real-time
 applications", IEICE Trans. Inf. & Syst. E99-D(7), 2016.
 
-WORLD holds three matrices of 513 columns a frame (about 2.5 MB a second of audio in double precision): callers work
-a sentence, or 30 s, at a time.
+WORLD holds matrices of 513 columns a frame (about .8 MB a second of audio each, in double precision): callers work a
+sentence, or 30 s, at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import pyworld
@@ -42,21 +41,18 @@ LOG_FLOOR = 1e-14  # power under which a spectrum counts as silence: keeps the l
 FORMANT_RANGE_HZ = 5000.0
 LPC_ORDER = 10
 
-Kind = Literal["speech", "singing"]
-
 
 @dataclass(frozen=True)
 class Analysis:
     """One stretch of voice, taken apart.
 
     f0: float64 (frames,), Hz, 0 where unvoiced; log_spectrum: float32 (frames, 513), natural log of power;
-    aperiodicity: float32 (frames, 513), 0..1; cepstrum: float32 (frames, 40); active: bool (frames,), not a pause;
-    sample_count: length of the audio at 24 kHz; level: its root mean square.
+    cepstrum: float32 (frames, 40); active: bool (frames,), not a pause; sample_count: length of the audio at 24 kHz;
+    level: its root mean square.
     """
 
     f0: Float64
     log_spectrum: Float32
-    aperiodicity: Float32
     cepstrum: Float32
     active: NDArray[np.bool_]
     sample_count: int
@@ -76,16 +72,12 @@ def resample(samples: ArrayLike, sample_rate: int, to_rate: int = SAMPLE_RATE) -
     return x if sample_rate == to_rate else np.ascontiguousarray(soxr.resample(x, sample_rate, to_rate))
 
 
-def track_f0(samples: Float64, kind: Kind = "speech") -> tuple[Float64, Float64]:
-    """F0 in Hz (0 where unvoiced) and frame times in seconds. DIO with StoneMask for speech; Harvest for singing.
+def track_f0(samples: Float64) -> tuple[Float64, Float64]:
+    """F0 of speech in Hz (0 where unvoiced) and frame times in seconds, by DIO with StoneMask.
 
     DIO looks for the fundamental itself. Where recordings have none left (microphones, telephones and models that were
     trained on such cut it off), it takes the second harmonic for it, or finds nothing: then it is brought back first.
     """
-    if kind == "singing":
-        return pyworld.harvest(
-            samples, SAMPLE_RATE, f0_floor=F0_FLOOR_HZ, f0_ceil=F0_CEILING_HZ, frame_period=FRAME_SECONDS * 1000
-        )
     rough, times = _dio(samples)
     restored, _ = _dio(_with_fundamental(samples))
     both = (rough > 0) & (restored > 0)
@@ -114,20 +106,18 @@ def _harmonics_band() -> Float64:
     return sections
 
 
-def analyze(samples: ArrayLike, sample_rate: int = SAMPLE_RATE, kind: Kind = "speech") -> Analysis:
+def analyze(samples: ArrayLike, sample_rate: int = SAMPLE_RATE) -> Analysis:
     """Mono audio (any rate, -1..1) taken apart by WORLD at 24 kHz. At least 30 ms of audio is needed (ValueError)."""
     x = resample(samples, sample_rate)
     if len(x) < 0.03 * SAMPLE_RATE:
         raise ValueError("WORLD needs at least 30 ms of audio")
-    f0, times = track_f0(x, kind)
+    f0, times = track_f0(x)
     spectrum = pyworld.cheaptrick(x, f0, times, SAMPLE_RATE, fft_size=FFT_SIZE)
     log_spectrum = np.log(np.maximum(spectrum, LOG_FLOOR)).astype(np.float32)
     del spectrum
-    aperiodicity = pyworld.d4c(x, f0, times, SAMPLE_RATE, fft_size=FFT_SIZE).astype(np.float32)
     return Analysis(
         f0=f0,
         log_spectrum=log_spectrum,
-        aperiodicity=aperiodicity,
         cepstrum=mel_cepstrum(log_spectrum),
         active=active_frames(log_spectrum),
         sample_count=len(x),
@@ -135,28 +125,14 @@ def analyze(samples: ArrayLike, sample_rate: int = SAMPLE_RATE, kind: Kind = "sp
     )
 
 
-def scale_formants(analysis: Analysis, factor: float) -> Analysis:
-    """The same speech out of a vocal tract whose resonances are `factor` times as high; above 1 it is shorter."""
-    if factor == 1.0:
-        return analysis
-    position = np.minimum(np.arange(BINS) / factor, BINS - 1)
-    low = np.minimum(position.astype(np.intp), BINS - 2)
-    share = (position - low).astype(np.float32)
-
-    def scaled(columns: Float32) -> Float32:
-        return columns[:, low] + share * (columns[:, low + 1] - columns[:, low])
-
-    log_spectrum = scaled(analysis.log_spectrum)
-    return replace(
-        analysis,
-        log_spectrum=log_spectrum,
-        aperiodicity=scaled(analysis.aperiodicity),
-        cepstrum=mel_cepstrum(log_spectrum),
-    )
+def aperiodicity(samples: Float64, f0: Float64) -> Float32:
+    """How much of each frequency is noise, by D4C: float32 (frames, 513), 0..1, for `f0` of the same 24 kHz audio."""
+    times = np.arange(len(f0)) * FRAME_SECONDS
+    return pyworld.d4c(samples, f0, times, SAMPLE_RATE, fft_size=FFT_SIZE).astype(np.float32)
 
 
 def synthesize(f0: Float64, log_spectrum: Float32, aperiodicity: Float32, sample_count: int) -> Float64:
-    """WORLD's waveform from its three parts (shapes as in Analysis): float64 (sample_count,) at 24 kHz."""
+    """WORLD's waveform from its three parts, shaped as the functions above have them: float64 (sample_count,)."""
     y = pyworld.synthesize(
         np.ascontiguousarray(f0, dtype=np.float64),
         np.exp(log_spectrum.astype(np.float64)),

@@ -68,13 +68,9 @@ def edges_faded(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.fl
 
 def least_seconds(text: str, speed: float) -> float:
     """The time under which nobody has spoken all of this text: about twice as fast as a fast speaker."""
-    seconds = 0.0
-    for char in text:
-        if char.isdigit():
-            seconds += 0.08
-        elif char.isalpha():
-            seconds += 0.02 if char < "\u1100" else 0.06
-    return seconds / speed
+    wide = 0 if text.isascii() else sum(char >= "\u1100" and char.isalpha() for char in text)
+    letters = sum(map(str.isalpha, text)) - wide
+    return (0.08 * sum(map(str.isdigit, text)) + 0.02 * letters + 0.06 * wide) / speed
 
 
 def voiced_seconds(samples: NDArray[np.float32], sample_rate: int) -> float:

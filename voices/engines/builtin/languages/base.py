@@ -14,16 +14,16 @@ class BaseVoice(Protocol):
 
     name: unique over all languages, stable over processes (statistics are kept on disk under it);
     language: `en`, `ja`, `zh`; version: changes whenever the sound of the voice changes (package version, settings);
-    formants: what its resonances are multiplied by before it is converted; beta, beta_aligned: the share of the mapping
-    by pairs, without and with the reference's transcript (more is nearer to the reference, and loses more words).
+    beta, beta_aligned: the share of the mapping by pairs, without and with the reference's transcript (more is nearer
+    to the reference, and loses more words); usual_tempo: how fast people read, against this voice.
     """
 
     name: str
     language: str
     version: str
-    formants: float
     beta: float
     beta_aligned: float
+    usual_tempo: float
 
     def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
         """One sentence: float32 mono (n,) in -1..1 and its sample rate in Hz.
@@ -36,6 +36,13 @@ class BaseVoice(Protocol):
 
     def calibration(self) -> list[str]:
         """Sentences in the voice's language, about 45 s of speech in all, that cover its sounds."""
+        ...
+
+    def prose(self) -> list[str]:
+        """Ten sentences or so as texts have them: lists are read in another melody.
+
+        Empty where the calibration sentences are such themselves.
+        """
         ...
 
 

@@ -21,7 +21,7 @@ from .base import BaseVoice
 
 _VOICES = {"zh_alpha": "jf_alpha", "zh_kumo": "jm_kumo"}
 NAMES = SOURCES = tuple(_VOICES)  # female, male
-REVISION = 1  # raise it when the reading or the settings change the sound
+REVISION = 2  # raise it when the reading or the settings change the sound
 VERSION = f"{kokoro.VERSION} {version('pypinyin')} {version('rjieba')} {REVISION}"
 
 CALIBRATION = [
@@ -61,15 +61,49 @@ _MARKS = {
     "；": ";", ";": ";", "：": ":", ":": ":", "…": "…", "—": "—", "–": "—", "～": "—", "~": "—",
 }  # fmt: skip
 # Readings that the first one of a character's list or the phrase dictionary gets wrong.
-_CHARACTERS = {"长": "cháng", "还": "hái", "得": "de", "着": "zhe", "地": "dì", "了": "le", "都": "dōu", "只": "zhǐ"}
+_CHARACTERS = {
+    "长": "cháng", "还": "hái", "得": "de", "着": "zhe", "地": "dì", "了": "le", "都": "dōu", "只": "zhǐ", "削": "xiāo",
+}  # fmt: skip
 _PHRASES = {
     "朝阳": "cháo yáng", "行长": "háng zhǎng", "还钱": "huán qián", "还给": "huán gěi", "还债": "huán zhài",
     "归还": "guī huán", "漂亮": "piào liang", "朋友": "péng you", "喜欢": "xǐ huan", "东西": "dōng xi",
     "头发": "tóu fa", "地方": "dì fang", "先生": "xiān sheng", "太阳": "tài yang", "一只": "yī zhī",
     "两只": "liǎng zhī", "明白": "míng bai", "时候": "shí hou", "意思": "yì si", "告诉": "gào su", "衣服": "yī fu",
     "知道": "zhī dao", "认识": "rèn shi", "觉得": "jué de", "长得": "zhǎng de", "必须得": "bì xū děi",
-    "总得": "zǒng děi", "都得": "dōu děi",
+    "总得": "zǒng děi", "都得": "dōu děi", "数数": "shǔ shù", "处在": "chǔ zài", "看守": "kān shǒu", "大夫": "dài fu",
+    "旋风": "xuàn fēng", "猪圈": "zhū juàn", "羊圈": "yáng juàn", "悄然": "qiǎo rán", "单于": "chán yú",
+    "为好": "wéi hǎo", "为主": "wéi zhǔ", "为准": "wéi zhǔn", "为例": "wéi lì",
 }  # fmt: skip
+_SURNAMES = {
+    "单": "shan4", "曾": "zeng1", "任": "ren2", "解": "xie4", "仇": "qiu2", "区": "ou1", "朴": "piao2", "查": "zha1",
+    "盖": "ge3", "翟": "zhai2", "华": "hua4", "覃": "qin2", "缪": "miao4", "冼": "xian3",
+}  # fmt: skip
+_CALLED = "先生|女士|小姐|太太|老师|教授|医生|同学|主任|经理|律师"
+_ONE_TO_TEN = "一二三四五六七八九十"
+# Of a character beside others, wherever words are cut: its reading, and where it has that.
+_BESIDE = [
+    (re.compile(pattern), syllable)
+    for syllable, pattern in (
+        ("huan2", "还(?=[钱给债清款贷]|书(?!记|包))|(?<=[没要该快])还(?![是有能会要])"),
+        ("zhang3", "(?<![特延专身加])长(?=[得出满成]|高了)"),
+        ("liang2", "(?<![大数质重力能少剂])量(?=[身体血尺])"),
+        ("bei1", "背(?=[着起包])"),
+        ("zhong4", f"(?<![这那各几哪某每两多此品物特变杂火军兵{_ONE_TO_TEN}])种(?=[了着过田地树花菜])"),
+        ("zhong3", f"(?<=[这那各几哪某每两多此{_ONE_TO_TEN}])种(?!植)"),
+        ("wei2", "(?<!因)为(?=[零二三四五六七八九十]|好$|主(?![人要])|准(?!备)|例)"),
+        ("jiao1", "(?<![宗佛道督兰主])教(?=[我你他她它谁书给])"),
+        ("tan2", "弹(?=[吉钢琴奏唱古])"),
+        ("gan1", "干(?=[净燥杯旱脆枯])|(?<=[晒吹烤饼烘擦晾风肉果豆])干(?![部活])"),
+        ("dao4", "倒(?=[车茶水立影数])"),
+        ("zhong4", "中(?=[毒奖弹枪暑标计]|了)|(?<=[打击射看猜选])中(?![国学文小间医药日美央等年])"),
+        ("hang2", f"(?<=[这那几两每{_ONE_TO_TEN}])行(?=字|诗|代码|眼泪)"),
+        ("xing2", "(?<!银)行(?=走|李)"),
+    )
+]
+_SURNAME = re.compile(
+    f"(?<=姓)[{''.join(_SURNAMES)}]"
+    f"|(?:(?<![一-龥])|(?<=[的和与跟找问请由向对叫给让]))[{''.join(_SURNAMES)}](?={_CALLED})"
+)
 _OWN_ER = frozenset("女婴幼孤少胎男健宠生育小妻侄产弃混")  # 女儿, 婴儿, ...: 儿 is a syllable of its own
 _GAINED = frozenset(["获得", "取得", "赢得", "所得", "难得", "求得", "夺得", "博得", "心得", "不得", "只得"])
 _NUMERALS = frozenset("零〇一二三四五六七八九十百千万亿")
@@ -124,22 +158,30 @@ def syllables(han: str) -> list[list[str]]:
 
 def _by_context(words: list[list[tuple[str, str]]]) -> None:
     """Sets the readings of particles and measure words that stand by themselves, or were cut off their word."""
+    text = "".join(char for word in words for char, _ in word)
+    places = [(word, place) for word in words for place in range(len(word))]
+    for pattern, said in _BESIDE:
+        for match in pattern.finditer(text):
+            word, place = places[match.start()]
+            word[place] = (match[0], said)
+    for match in _SURNAME.finditer(text):
+        word, place = places[match.start()]
+        word[place] = (match[0], _SURNAMES[match[0]])
     for index, word in enumerate(words):
         char = word[0][0]
         before = words[index - 1] if index else []
-        after = words[index + 1][0][0] if index + 1 < len(words) else ""
+        following = words[index + 1] if index + 1 < len(words) else []
+        after = following[0][0] if following else ""
         if (char == "得" and len(word) > 1) or "".join(c for c, _ in word) in _GAINED:
             word[:] = [("得", "de2") if c == "得" else (c, syllable) for c, syllable in word]
         elif len(word) == 1 and char == "得" and after and (not before or before[-1][0] in _GAINS_AFTER):
-            gained = "".join(c for c, _ in words[index + 1]) in ("了", "过", "到")
+            gained = "".join(c for c, _ in following) in ("了", "过", "到")
             if gained or (before and before[-1][0] in _MUST_AFTER):
                 word[0] = ("得", "de2" if gained else "dei3")
         elif char == "地" and len(before) > 1 and (len(word) == 2 or after) and word[0][1] == "di4" and len(word) < 3:
             text = "".join(c for c, _ in word)
             if text == "地" or text not in _known_phrases():
                 word[0] = ("地", "de5")
-        elif len(word) == 1 and char == "还" and after and after in "钱给债清":
-            word[0] = ("还", "huan2")
         for place, (each, _) in enumerate(word):
             previous = word[place - 1][0] if place else before[-1][0] if before else ""
             if each == "只" and (previous in _NUMERALS or previous in "两几这那每") and previous:

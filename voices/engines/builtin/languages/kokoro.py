@@ -118,15 +118,18 @@ class KokoroVoice:
     style: str
     phonemes: Callable[[str], str]
     sentences: list[str]
-    formants: float = 1.0
     beta: float = 0.6
     beta_aligned: float = 0.6
+    usual_tempo: float = 1.0
 
     def speak(self, text: str, speed: float, rng: np.random.Generator, temperature: float) -> tuple[Float32, int]:
         return network().speak(self.phonemes(text), self.style, speed, rng, temperature), SAMPLE_RATE
 
     def calibration(self) -> list[str]:
         return self.sentences
+
+    def prose(self) -> list[str]:
+        return []
 
 
 def said(word: str, pinyin: Callable[[str], str]) -> str:
