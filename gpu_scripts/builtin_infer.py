@@ -12,8 +12,9 @@ as the vocal, with as many channels. Of a stereo vocal the middle is converted a
 
 stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr: `WARNING ...`; one line on failure.
 Exit codes: 0 done; 1 unexpected; 2 bad arguments; 3 unreadable input, more than two channels, or no finite samples;
-4 nothing is sung in the vocal; 5 no voice in the reference; 6 the output cannot be written; 7 out of memory; 143 and
-130 ended by SIGTERM and SIGINT (nothing is left behind). With `--serve` it takes job after job (script_io.run).
+4 nothing is sung in the vocal; 5 no voice in the reference; 6 the output cannot be written; 7 out of memory; 18 the
+disk is full; 143 and 130 ended by SIGTERM and SIGINT (nothing is left behind). With `--serve` it takes job after
+job (script_io.run).
 """
 
 from __future__ import annotations

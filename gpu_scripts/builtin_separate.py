@@ -12,8 +12,8 @@ stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`, and bef
 `lead_share` (energy of the vocal over the song's) and `leftover_db` (an estimate of how much of the lead is still in
 the accompaniment). stderr: `WARNING ...`; one line on failure.
 Exit codes: 0 done; 1 unexpected; 2 bad arguments; 3 unreadable input, more than two channels, or no finite samples;
-4 the song is silent; 6 an output cannot be written; 7 out of memory; 143 and 130 ended by SIGTERM and SIGINT (nothing
-is left behind). With `--serve` it takes job after job (script_io.run).
+4 the song is silent; 6 an output cannot be written; 7 out of memory; 18 the disk is full; 143 and 130 ended by
+SIGTERM and SIGINT (nothing is left behind). With `--serve` it takes job after job (script_io.run).
 
 Method, on chunks of 24 s: where the lead stands is found first (common/separation/place.py). Then what is at this place
 (C. Avendano, WASPAA 2003), and is not repeated elsewhere in the chunk (REPET-SIM: Z. Rafii, B. Pardo, ISMIR 2012),

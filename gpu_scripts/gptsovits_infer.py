@@ -23,8 +23,8 @@ stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr:
 Exit codes: 0 done; 1 unexpected; 2 bad arguments, no model in --asr-model; 3 unreadable input; 4 nothing is sung in the
 vocal; 5 the reference cannot be used; 6 the output cannot be written; 7 out of memory, the GPU's or the computer's; 8
 no CUDA; 9 no weights; 10 unknown model; 11 the engine failed or gave silence; 12 nothing of the words can be spoken; 13
-no lyrics, and no recogniser or nothing recognised; 14 pyworld, numpy, scipy or soundfile is missing; 143 and 130 ended
-by SIGTERM and SIGINT. With any of them but 0 no file is left behind.
+no lyrics, and no recogniser or nothing recognised; 14 pyworld, numpy, scipy or soundfile is missing; 18 the disk is
+full; 143 and 130 ended by SIGTERM and SIGINT. With any of them but 0 no file is left behind.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ when both are complete. Long songs are worked at by the minute, so memory on the
 stdout: lines `PROGRESS 0.42`, never falling, the last one `PROGRESS 1`. stderr: `WARNING ...`; one line on failure.
 Exit codes: 0 done; 1 unexpected; 2 bad arguments; 3 unreadable input, more than two channels, or no finite samples;
 4 the song is silent; 6 an output cannot be written; 7 out of memory, the GPU's too; 8 no CUDA; 9 no weights at all;
-10 no such model; 11 the separator failed, or what it wrote is not the song taken apart; 143 and 130 ended by SIGTERM
-and SIGINT (nothing is left behind).
+10 no such model; 11 the separator failed, or what it wrote is not the song taken apart; 18 the disk is full; 143 and
+130 ended by SIGTERM and SIGINT (nothing is left behind).
 """
 
 from __future__ import annotations

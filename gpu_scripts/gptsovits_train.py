@@ -4,7 +4,7 @@
                               --version v2|v2Pro|v2ProPlus [--language auto] [--asr-model DIR]
                               [--sovits-epochs 8] [--gpt-epochs 15] [--batch auto|N] [--max-seconds 15] [--holdout 5]
                               [--takes 3] [--until check|prepare|train|select|publish] [--device auto|cuda|cuda:N|cpu]
-                              [--is-half true] [--seed 1234] [--threads 2] [--segment-size 20480]
+                              [--is-half true] [--seed 1234] [--threads 2] [--segment-size 20480] [--stall-seconds N]
 
 Run by the engine's interpreter, which needs what its training needs (also pandas, tensorboard, pytorch-lightning and
 ffmpeg). `--dataset` holds NAME.wav (or .flac, .ogg, .mp3) and, where it is known what is said, NAME.txt beside it in
@@ -20,6 +20,9 @@ OUTPUT appears whole: sovits.pth, gpt.ckpt, reference.wav and reference.txt (3 t
 model.json. Held-out sentences are spoken by each kept pair of epochs and by the base; the pair most like the speaker,
 among those that say no more wrong words, is published. If none is better than the base, nothing is.
 
+A trainer that says nothing for `--stall-seconds` (1800; 14400 on a CPU) is ended, and sooner one that waits for data
+that its loaders have lost.
+
 stdout: `PROGRESS 0.42 train_sovits`, `WARNING code A sentence.` stderr: one line on failure.
 
 Exit codes
@@ -31,7 +34,7 @@ Exit codes
     7   out of memory, even with batch 1; a batch that is too large is halved, and a warning names the one that fits
     8   no CUDA, or the GPU was lost
     9   no pretrained base, or it is not the version's
-    11  the engine failed
+    11  the engine failed, hangs, or spoke no held-out sentence with what was trained
     13  no transcripts, and no recogniser; or the one that is named is not complete
     14  a package or ffmpeg is missing
     15  the dataset is refused: WORK/report.json has the problems
@@ -55,25 +58,13 @@ THREADS = script_io.limit_threads(sys.argv[1:])
 
 def main(argv: list[str]) -> None:
     parser = script_io.OneLineParser(description="Train a voice for GPT-SoVITS.")
-    parser.add_argument("--project-root", type=Path, required=True, help="GPT-SoVITS's")
-    parser.add_argument("--dataset", type=Path, required=True, help="a folder of recordings, or a .list file")
-    parser.add_argument("--work", type=Path, required=True, help="scratch, with what is needed to go on")
-    parser.add_argument("--output", type=Path, required=True, help="the folder that appears")
-    parser.add_argument("--model-id", required=True)
+    options.add_training_arguments(parser, "a folder of recordings, or a .list file", holdout=5, most=50, seed=1234)
     parser.add_argument("--version", choices=("v2", "v2Pro", "v2ProPlus"), required=True)
     parser.add_argument("--language", choices=("auto", "zh", "en", "ja", "ko", "yue"), default="auto")
     parser.add_argument("--asr-model", type=options.optional_path, help="folder of a faster-whisper model")
     parser.add_argument("--sovits-epochs", type=options.within(1, 100, int), default=8)
     parser.add_argument("--gpt-epochs", type=options.within(1, 100, int), default=15)
-    parser.add_argument("--batch", type=options.batch, default=0, help="auto, or 1 to 128")
-    parser.add_argument("--max-seconds", type=options.within(3, 30), default=15.0, help="of a clip")
-    parser.add_argument("--holdout", type=options.within(0, 50, int), default=5, help="clips to choose by")
     parser.add_argument("--takes", type=options.within(1, 10, int), default=3, help="of each held-out sentence")
-    parser.add_argument("--until", choices=("check", "prepare", "train", "select", "publish"), default="publish")
-    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N or cpu")
-    parser.add_argument("--is-half", type=options.boolean, nargs="?", const=True, default=True)
-    parser.add_argument("--seed", type=options.within(0, 2**31 - 1, int), default=1234)
-    parser.add_argument("--threads", type=options.within(1, 64, int), default=2)
     parser.add_argument("--segment-size", type=options.within(1280, 40960, int), default=20480, help="for trials: 2560")
     arguments = parser.parse_args(argv)
     if arguments.segment_size % 640:

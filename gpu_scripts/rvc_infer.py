@@ -30,7 +30,7 @@ stdout: lines `PROGRESS 0.42`. stderr: `WARNING ...`, `engine: ...`; one line on
 in one process, see script_io.run. Exit codes: 0 done; 2 bad arguments; 3 unreadable input; 4 the vocal is silent; 6 the
 output cannot be written; 7 out of memory (the GPU's or the computer's: the line says which); 8 no such GPU; 9 weights,
 an index or the project's own models are missing or unusable; 10 unknown model id; 11 the engine failed, or made
-silence, NaN or another length; 130, 143 interrupted.
+silence, NaN or another length; 18 the disk is full; 130, 143 interrupted.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,6 +49,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
 
 from common import audio, foreign, options, script_io
+from common.calls import told_by_calls
 from common.script_io import Progress, ScriptError
 
 if TYPE_CHECKING:
@@ -65,6 +68,8 @@ APPLIO_EMBEDDERS = {
     "japanese-hubert-base": "japanese_hubert_base",
     "korean-hubert-base": "korean_hubert_base",
 }
+
+LOADED, MELODY = 0.2, 0.4  # of the progress, when the voice is loaded, and when the melody is known
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,10 @@ class Applio:
         foreign.require_files(self.root, f"{folder}/pytorch_model.bin", f"{folder}/config.json")
         self.embedder = embedder
         return str(self.converter.version)
+
+    def parts(self) -> tuple[Any, str]:
+        """What sings part by part, and the method that it does that with."""
+        return getattr(self.converter, "vc", None), "voice_conversion"
 
     def sing(
         self, source: Path, index: str, folder: Path, arguments: argparse.Namespace
@@ -210,6 +219,10 @@ class RvcProject:
             vc.get_vc(voice.weights.name)
             self.stamp, self.vc = stamp, vc
         return str(self.vc.version)
+
+    def parts(self) -> tuple[Any, str]:
+        """What sings part by part, and the method that it does that with."""
+        return getattr(self.vc, "pipeline", None), "vc"
 
     def sing(
         self, source: Path, index: str, folder: Path, arguments: argparse.Namespace
@@ -333,13 +346,56 @@ def convert(
     with foreign.inside(project.root, project.name, project.environment(voice)) as prints:
         with foreign.loading(str(voice.weights)):
             version = project.load(voice, arguments)
-        tell(0.2)
+        tell(LOADED)
         index = usable_index(voice.index, version, folder) if arguments.index_rate > 0 else ""
         foreign.set_seed(arguments.seed)
-        samples, rate = project.sing(source, index, folder, arguments)
+        with told_of_parts(*project.parts(), len(vocal), tell):
+            samples, rate = project.sing(source, index, folder, arguments)
         if index and any("reading the FAISS index" in line for line in prints):
             raise ScriptError(script_io.NO_WEIGHTS, f"{voice.index} could not be read")
     return np.asarray(samples, np.float32), int(rate)
+
+
+@contextmanager
+def told_of_parts(pipeline: Any, method: str, frames: int, tell: Callable[[float], None]) -> Iterator[None]:
+    """Within the block `tell` hears that the melody was found, and of each part that was sung.
+
+    Both projects cut a song of `frames` (16 kHz) where it is quiet, into parts of at most a minute, and sing each by
+    one call of the pipeline's `method`, whose fourth argument is the part. Of a version that does not, nothing is told.
+    A part takes half a minute on a CPU, and the melody of a song takes longer: calls.py tells from inside of both.
+    """
+    wrapped: dict[str, Any] = {}
+    done = 0
+
+    def melody(*positional: Any, **named: Any) -> Any:
+        with told_by_calls("melody", lambda share: tell(LOADED + (MELODY - LOADED) * share)):
+            found = wrapped["get_f0"](*positional, **named)
+        tell(MELODY)
+        return found
+
+    def part(*positional: Any, **named: Any) -> Any:
+        nonlocal done
+        samples = named.get("audio0", positional[3] if len(positional) > 3 else ())
+        own = max(0, len(samples) - 2 * getattr(pipeline, "t_pad", 0))
+
+        def within(share: float) -> None:
+            tell(MELODY + (1 - MELODY) * min(1.0, (done + share * own) / max(1, frames)))
+
+        with told_by_calls("part", within):
+            sung = wrapped[method](*positional, **named)
+        within(1)
+        done += own
+        return sung
+
+    for name, own in (("get_f0", melody), (method, part)):
+        if callable(official := getattr(pipeline, name, None)):
+            wrapped[name] = official
+            setattr(pipeline, name, own)
+    try:
+        yield
+    finally:
+        for name in wrapped:
+            delattr(pipeline, name)  # The class's own is there again.
 
 
 def usable_index(index: Path | None, version: str, folder: Path) -> str:

@@ -3,7 +3,7 @@
     python rvc_train.py --project-root DIR --engine applio|rvc --dataset DIR --work DIR --output DIR --model-id ID
                         [--sample-rate 40000] [--f0 rmvpe] [--epochs 200] [--batch auto|N] [--max-seconds 15]
                         [--holdout 3] [--until check|prepare|train|select|publish] [--device auto|cuda|cuda:N|cpu]
-                        [--is-half true] [--seed 0] [--threads 2]
+                        [--is-half true] [--seed 0] [--threads 2] [--stall-seconds N]
 
 Run by that project's interpreter, with what its training needs; read at commit b9c0ccb1 of IAHispano/Applio and 4338f12
 of RVC-Project/Retrieval-based-Voice-Conversion-WebUI. Words do not matter, and texts beside the recordings are not
@@ -36,23 +36,11 @@ THREADS = script_io.limit_threads(sys.argv[1:])
 
 def main(argv: list[str]) -> None:
     parser = script_io.OneLineParser(description="Train a voice for RVC.")
-    parser.add_argument("--project-root", type=Path, required=True, help="Applio's or RVC-Project's")
+    options.add_training_arguments(parser, "a folder of recordings", holdout=3, most=20, seed=0)
     parser.add_argument("--engine", choices=("applio", "rvc"), required=True)
-    parser.add_argument("--dataset", type=Path, required=True, help="a folder of recordings")
-    parser.add_argument("--work", type=Path, required=True, help="scratch, with what is needed to go on")
-    parser.add_argument("--output", type=Path, required=True, help="the folder that appears")
-    parser.add_argument("--model-id", required=True)
     parser.add_argument("--sample-rate", type=int, choices=(32000, 40000, 48000), default=40000)
     parser.add_argument("--f0", choices=("rmvpe", "fcpe", "crepe", "pm"), default="rmvpe")
     parser.add_argument("--epochs", type=options.within(1, 2000, int), default=200)
-    parser.add_argument("--batch", type=options.batch, default=0, help="auto, or 1 to 128")
-    parser.add_argument("--max-seconds", type=options.within(3, 30), default=15.0, help="of a clip")
-    parser.add_argument("--holdout", type=options.within(0, 20, int), default=3, help="clips to choose by")
-    parser.add_argument("--until", choices=("check", "prepare", "train", "select", "publish"), default="publish")
-    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N or cpu")
-    parser.add_argument("--is-half", type=options.boolean, nargs="?", const=True, default=True)
-    parser.add_argument("--seed", type=options.within(0, 2**31 - 1, int), default=0, help="of the choice alone")
-    parser.add_argument("--threads", type=options.within(1, 64, int), default=2)
     arguments = parser.parse_args(argv)
     options.check_training(parser, arguments)
     script_io.require_packages("numpy", "soundfile", "soxr")

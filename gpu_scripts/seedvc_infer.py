@@ -21,7 +21,7 @@ stdout: lines `PROGRESS 0.42`. stderr: `WARNING ...`, `engine: ...`; one line on
 in one process, see script_io.run. Exit codes: 0 done; 2 bad arguments; 3 unreadable input; 4 the vocal is silent; 5 no
 voice in the reference; 6 the output cannot be written; 7 out of memory (the GPU's or the computer's: the
 line says which); 8 no such GPU; 9 files of the models are missing; 11 the engine failed, or made silence, NaN or a
-wrong length; 130, 143 interrupted.
+wrong length; 18 the disk is full; 130, 143 interrupted.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ BESIDE = (
 
 class Models:
     """What seed-vc's load_models returned, kept as long as the process, and made anew when what it depends on has
-    changed. `tell` hears of each window that is done."""
+    changed. `tell` hears of each step of the diffusion, and of each window that is done."""
 
     def __init__(self) -> None:
         self.key: tuple[object, ...] | None = None
-        self.tell: Callable[[], None] = lambda: None
+        self.tell: Callable[[bool], None] = lambda window: None
         self._loaded: Any = None
         self._official: Callable[[Any], Any] | None = None
 
@@ -98,10 +98,14 @@ class Models:
 
         def inference_of_a_window(*positional: Any, **named: Any) -> Any:
             made = official(*positional, **named)
-            self.tell()
+            self.tell(True)
             return made
 
         flow.inference = inference_of_a_window
+        # A window of 30 s takes a minute on a CPU. Its solver asks the estimator once a step.
+        estimator: Any = getattr(flow, "estimator", None)
+        if hasattr(estimator, "register_forward_hook"):
+            estimator.register_forward_hook(lambda *made: self.tell(False))
         self.key, self._loaded = key, loaded
 
 
@@ -181,12 +185,12 @@ def convert(
     )
     tell = foreign.share_of(progress, 0.2, 0.97)
     per_window = max(1, WINDOW_FRAMES - len(target) // HOP - OVERLAP_FRAMES)
-    windows, done = max(1, math.ceil(len(vocal) / HOP / per_window)), 0
+    windows, done, steps = max(1, math.ceil(len(vocal) / HOP / per_window)), 0, 0
 
-    def one_more() -> None:
-        nonlocal done
-        done += 1
-        tell(done / windows)
+    def one_more(window: bool) -> None:
+        nonlocal done, steps
+        done, steps = (done + 1, 0) if window else (done, steps + 1)
+        tell((done + min(0.99, steps / max(1, arguments.diffusion_steps))) / windows)
 
     models.tell = one_more
     with foreign.inside(root, "seed-vc") as prints:

@@ -23,11 +23,12 @@ that is near full scale is turned down for audio-separator, which rescales each 
 where it did so nevertheless the stems are brought back to the level at which they add up to the song. Demucs has no
 16-bit mode: `--is-half` is for audio-separator's (autocast, where the model and the device can).
 
-stdout: lines `PROGRESS 0.42` (of audio-separator hardly any: it does not tell). stderr: `WARNING ...`, `engine: ...`;
+stdout: lines `PROGRESS 0.42` (of audio-separator as its own bars are drawn). stderr: `WARNING ...`, `engine: ...`;
 one line on failure. With `--serve` job after job in one process, see script_io.run. Exit codes: 0 done; 2 bad
 arguments; 3 unreadable input; 4 the song is silent; 6 an output cannot be written; 7 out of memory (the GPU's or the
 computer's: the line says which); 8 no such GPU; 9 files of the model are missing or unusable; 10 unknown model, or one
-that does not separate vocals; 11 the engine failed, or made silence, NaN or another length; 130, 143 interrupted.
+that does not separate vocals; 11 the engine failed, or made silence, NaN or another length; 18 the disk is
+full; 130, 143 interrupted.
 """
 
 from __future__ import annotations
@@ -137,7 +138,9 @@ def by_audio_separator(mix: Float32, arguments: argparse.Namespace, progress: Pr
             separator = loaded_separator(arguments, kind, folder)
             tell(0.1)
             foreign.set_seed(arguments.seed)
-            made = separator.separate(str(source))
+            # One bar for the song, but of models that look at it twice.
+            with foreign.told_by_bars(foreign.share_of(progress, 0.1, 0.93)):
+                made = separator.separate(str(source))
             if not made:
                 said = prints[-1] if prints else "it gave no reason"
                 foreign.check_memory(" ".join(prints))

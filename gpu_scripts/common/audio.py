@@ -47,14 +47,14 @@ class _File(io.BufferedRandom):
 def wav_writer(path: Path, sample_rate: int, channels: int) -> Iterator[soundfile.SoundFile]:
     """A 32-bit float WAV that appears under `path` only when the block ends well; otherwise nothing is left of it.
 
-    Written beside `path`, flushed to the disk, then renamed. Raises ScriptError (6) where it cannot be written.
+    Written beside `path`, flushed to the disk, then renamed. Raises ScriptError (6, 18) where it cannot be written.
     """
     import soundfile
 
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise ScriptError(script_io.UNWRITABLE, f"cannot write {path}: {error.strerror}") from error
+        raise ScriptError(_unwritable(error), f"cannot write {path}: {error.strerror}") from error
     raw = _File(io.FileIO(descriptor, "w+b"))
     try:
         with raw:
@@ -69,9 +69,15 @@ def wav_writer(path: Path, sample_rate: int, channels: int) -> Iterator[soundfil
     except (OSError, soundfile.SoundFileError, AssertionError) as error:
         if isinstance(error, AssertionError) and raw.error is None:
             raise
-        raise ScriptError(script_io.UNWRITABLE, f"cannot write {path}: {raw.error or error}") from error
+        reason = raw.error or error
+        raise ScriptError(_unwritable(reason), f"cannot write {path}: {reason}") from error
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _unwritable(error: BaseException) -> int:
+    full = isinstance(error, OSError) and error.errno in script_io.NO_ROOM
+    return script_io.DISK_FULL if full else script_io.UNWRITABLE
 
 
 def open_wav(path: Path, max_channels: int = 2) -> soundfile.SoundFile:

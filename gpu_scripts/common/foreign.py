@@ -22,6 +22,7 @@ from common import script_io
 from common.failures import BROKEN_CUDA, OUT_OF_MEMORY
 from common.script_io import Progress, ScriptError
 
+BAR = re.compile(r"\b(\d{1,3})%\|")  # as tqdm draws one
 ENDED = frozenset((130, 143))  # what SIGINT and SIGTERM raise SystemExit with, see script_io
 
 _device = ""
@@ -79,12 +80,15 @@ class _Prints(io.TextIOBase):
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=200)
+        self.bar: Callable[[float], None] | None = None
         self._rest = ""
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
+        if self.bar is not None and (shares := BAR.findall(text)):
+            self.bar(int(shares[-1]) / 100)
         *whole, self._rest = (self._rest + text).split("\n")
         self._rest = self._rest[-4096:]
         for line in whole:
@@ -181,6 +185,17 @@ def _watch_network(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_watch_network)
+
+
+@contextmanager
+def told_by_bars(tell: Callable[[float], None]) -> Iterator[None]:
+    """Within the block `tell` hears how far the progress bars are that foreign code draws with tqdm, 0 to 1. Several
+    bars each go through all of it."""
+    _prints.bar = tell
+    try:
+        yield
+    finally:
+        _prints.bar = None
 
 
 def share_of(progress: Progress, start: float, end: float) -> Callable[[float], None]:

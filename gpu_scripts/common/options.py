@@ -64,6 +64,24 @@ def batch(text: str) -> int:
     return 0 if text == "auto" else int(within(1, 128, int)(text))
 
 
+def add_training_arguments(parser: argparse.ArgumentParser, dataset: str, holdout: int, most: int, seed: int) -> None:
+    """Of both scripts that train. dataset: what it is; holdout, seed: defaults; most: of the held-out clips."""
+    parser.add_argument("--project-root", type=Path, required=True, help="the engine's own folder")
+    parser.add_argument("--dataset", type=Path, required=True, help=dataset)
+    parser.add_argument("--work", type=Path, required=True, help="scratch, with what is needed to go on")
+    parser.add_argument("--output", type=Path, required=True, help="the folder that appears")
+    parser.add_argument("--model-id", required=True)
+    parser.add_argument("--batch", type=batch, default=0, help="auto, or 1 to 128")
+    parser.add_argument("--max-seconds", type=within(3, 30), default=15.0, help="of a clip")
+    parser.add_argument("--holdout", type=within(0, most, int), default=holdout, help="clips to choose by")
+    parser.add_argument("--until", choices=("check", "prepare", "train", "select", "publish"), default="publish")
+    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N or cpu")
+    parser.add_argument("--is-half", type=boolean, nargs="?", const=True, default=True)
+    parser.add_argument("--seed", type=within(0, 2**31 - 1, int), default=seed)
+    parser.add_argument("--threads", type=within(1, 64, int), default=2)
+    parser.add_argument("--stall-seconds", type=within(1, 86400), default=0.0, help="of no word, until it is ended")
+
+
 def check_training(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Of the scripts that train: a plain --model-id, and folders that are not in each other's way, made absolute."""
     if not is_plain_name(arguments.model_id):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from common import script_io
 from common.failures import OUT_OF_MEMORY
 from common.script_io import ScriptError
 
+RATE = 16000
 MODEL_FILES = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json")
 WHERE_THE_ENGINE_KEEPS_MODELS = "tools/asr/models"
 
@@ -77,8 +79,16 @@ class Recogniser:
         except Exception as error:
             raise _failed(error, "the recogniser cannot be loaded") from error
 
-    def hear(self, samples: NDArray[np.float32], language: str | None = None) -> tuple[list[Heard], str]:
-        """Words in 16 kHz mono audio (n,), and the language: `en`, `zh`, ... Raises ScriptError: 7, 11."""
+    def hear(
+        self,
+        samples: NDArray[np.float32],
+        language: str | None = None,
+        tell: Callable[[float], None] = lambda done: None,
+    ) -> tuple[list[Heard], str]:
+        """Words in 16 kHz mono audio (n,), and the language: `en`, `zh`, ... Raises ScriptError: 7, 11.
+
+        tell: hears how far it is, 0 to 1; half a minute of audio is recognised at a time.
+        """
         words: list[Heard] = []
         try:
             # Its voice detection has erased sung tracks, and earlier text makes it repeat itself.
@@ -95,6 +105,7 @@ class Recogniser:
                     if units(word.word) and word.end > word.start:
                         words.append(Heard(word.word, float(word.start), float(word.end), first))
                         first = False
+                tell(min(1.0, segment.end * RATE / max(1, len(samples))))
         except Exception as error:
             raise _failed(error, "the recogniser failed") from error
         return words, str(info.language)

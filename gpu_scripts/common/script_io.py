@@ -36,11 +36,12 @@ ENGINE_FAILED = 11
 UNSPEAKABLE = 12
 NO_LYRICS = 13  # no recogniser, and no lyrics either
 MISSING_PACKAGE = 14  # of this interpreter
-# Of the scripts that train.
-DATASET_REFUSED = 15
+DATASET_REFUSED = 15  # of the scripts that train, as the next two
 NONE_BETTER = 16  # no checkpoint is better than the base
 NOT_FINITE = 17  # the loss, or the weights
 DISK_FULL = 18
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says then
 
 SERVE = "--serve"
 
@@ -171,7 +172,7 @@ def _run_job(main: Callable[[list[str]], None], argv: list[str]) -> tuple[int, s
     except ScriptError as error:
         return error.exit_code, _one_line(error), error.exit_code != OUT_OF_MEMORY
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             return DISK_FULL, f"the disk is full: {_one_line(error)}", False
         if isinstance(error, MemoryError) or re.search(r"OutOfMemory|out of memory", f"{type(error)} {error}"):
             return OUT_OF_MEMORY, "out of memory" if not str(error) else f"out of memory: {_one_line(error)}", False

@@ -38,6 +38,8 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import soundfile
 
+from tests.support.recordings.buzzing import buzz
+
 SAMPLE_RATE = 32_000
 CUTS = {f"cut{number}" for number in range(6)}
 MEDIA_TYPES = {"wav", "raw", "ogg", "aac"}
@@ -85,9 +87,8 @@ def pitch_of(samples: np.ndarray, sample_rate: int) -> float:
 
 def tone(pitch: float, seconds: float, sample_rate: int, peak: float = 0.5) -> np.ndarray:
     """float32 (n,): a buzz of ten harmonics."""
-    at = np.arange(round(seconds * sample_rate)) / sample_rate
-    buzz = sum(np.sin(2 * np.pi * pitch * number * at) / number for number in range(1, 11))
-    return (peak * buzz / max(1e-9, float(np.abs(buzz).max(initial=0.0)))).astype(np.float32)
+    sound = buzz(pitch, round(seconds * sample_rate), sample_rate, 10)
+    return (peak * sound / max(1e-9, float(np.abs(sound).max(initial=0.0)))).astype(np.float32)
 
 
 class TtsFailed(Exception):

@@ -20,7 +20,7 @@ from covers.models import STAGES, CoverJob
 from tests.support.covers import run_in_thread
 from tests.support.running.processes import processes_of
 from tests.support.running.workers import submit
-from tests.support.waiting import until
+from tests.support.waiting import promised, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("fresh_covers")]
 
@@ -73,9 +73,9 @@ def test_in_a_stage_its_command_is_dead_within_two_seconds(kind: str, habits: Ca
     until(lambda: CoverJob.objects.get().stage == kind and len(processes_of(str(job.pk))) >= 2)
     started = time.monotonic()
     assert CoverJob.objects.get().cancel()
-    until(lambda: not processes_of(str(job.pk)), 5)
+    until(lambda: not processes_of(str(job.pk)), 20)
     # The contract is two seconds; the rest is for a machine that runs other things too.
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < promised(3)
     worker.join(10)
     assert_canceled_for_good(job)
 

@@ -34,6 +34,8 @@ def main(argv: list[str]) -> int:
         if habits.get("exit", "").startswith(f"{stage}:"):
             if stage == "check":
                 (work / "report.json").write_text(json.dumps(report(dataset, problem=True)))
+            if stage == "evaluate":
+                (work / "evaluation.json").write_text(json.dumps([{"gpt_epoch": 15, "out": "it failed to speak"}]))
             print("the reason, with a path /opt/secret", file=sys.stderr)
             return int(habits["exit"].split(":")[1])
         if stage == "train_gpt":

@@ -15,6 +15,7 @@ SITE = {
     "torch.py": '''
         """What the wrappers and the fakes need of torch; FAKE_CUDA says whether there is a GPU."""
         import os
+        import time
         import numpy as np
 
         class cuda:
@@ -48,6 +49,30 @@ SITE = {
                 return self.array
 
         from_numpy = Tensor
+
+        class nn:
+            class modules:
+                class module:
+                    hooks = []
+
+                    @classmethod
+                    def register_module_forward_hook(cls, hook):
+                        cls.hooks.append(hook)
+                        return Handle(hook)
+
+        class Handle:
+            def __init__(self, hook):
+                self.hook = hook
+
+            def remove(self):
+                nn.modules.module.hooks.remove(self.hook)
+
+        def network(layers):
+            """What a network of so many modules does, each in a millisecond."""
+            for _ in range(layers):
+                time.sleep(0.001)
+                for hook in nn.modules.module.hooks:
+                    hook(None, (), None)
     ''',
     "faiss.py": """
         class Index:
@@ -123,6 +148,9 @@ SITE = {
             def separate(self, audio_file_path, custom_output_names=None):
                 mix, rate = soundfile.read(audio_file_path)
                 print("WARNING: peak", float(np.abs(mix).max()))
+                for done in range(0, 101, 5):  # as tqdm draws it
+                    print(f"\\r {done}%|#####     | {done}/100 [00:01<00:01]", end="", file=sys.stderr)
+                print(file=sys.stderr)
                 if self.kind == "swallowing":
                     self.logger.error(f"Failed to process file {audio_file_path}: CUDA out of memory")
                     return []
@@ -204,8 +232,20 @@ SEEDVC = {
         fp16 = False
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
+        class Estimator:
+            def register_forward_hook(self, hook):
+                self.hook = hook
+
+            def __call__(self):
+                self.hook(self, (), None)
+
         class Flow:
-            def inference(self, samples, semitones):
+            def __init__(self):
+                self.estimator = Estimator()
+
+            def inference(self, samples, semitones, steps):
+                for _ in range(steps):
+                    self.estimator()
                 return shifted(samples, 44100, semitones)
 
         class Munch:
@@ -239,7 +279,7 @@ SEEDVC = {
             if args.diffusion_steps == 13:
                 raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
             window = (44100 // 512 * 30 - len(target) // 512) * 512
-            pieces = [model.cfm.inference(source[at : at + window], args.semi_tone_shift)
+            pieces = [model.cfm.inference(source[at : at + window], args.semi_tone_shift, args.diffusion_steps)
                       for at in range(0, len(source), window)]
             wave = np.concatenate(pieces)[: len(source) // 512 * 512]
             wave = wave + 1e-3 * torch.generator.standard_normal(len(wave))
@@ -259,12 +299,31 @@ APPLIO = {
         import os
         import soundfile
         import soxr
+        import torch
         from singing import shifted
 
         now_dir = os.getcwd()
 
+        class Pipeline:
+            t_pad = 16000
+
+            def get_f0(self, audio):
+                torch.network(200)
+                return audio
+
+            def voice_conversion(self, model, net_g, sid, audio0, pitch):
+                torch.network(200)
+                return audio0
+
+            def pipeline(self, audio):
+                self.get_f0(audio)
+                for at in range(0, len(audio), 16000):
+                    part = [0] * self.t_pad + list(audio[at : at + 16000]) + [0] * self.t_pad
+                    self.voice_conversion(None, None, 0, part, 0)
+
         class VoiceConverter:
             def __init__(self):
+                self.vc = Pipeline()
                 open(os.path.join("rvc", "configs", "48000.json")).close()  # the working folder is the root
                 self.cpt = self.version = self.tgt_sr = self.loaded_model = None
 
@@ -291,6 +350,7 @@ APPLIO = {
                 print("index", open(index).read() if used else "none", "embedder", embedder_model, "rate", index_rate)
                 audio, rate = soundfile.read(audio_input_path)
                 assert rate == 16000 and audio.ndim == 1
+                self.vc.pipeline(audio)
                 sung = shifted(audio, rate, pitch)
                 sung = sung[: len(sung) // 160 * 160]
                 soundfile.write(audio_output_path, soxr.resample(sung, rate, self.tgt_sr), self.tgt_sr, format="WAV")

@@ -118,7 +118,7 @@ def test_silence_stays_silent(converted):
 
 def timbre(samples: songs.Audio, rate: int) -> songs.Audio:
     """Mean cepstrum of voiced frames without the loudness: (39,)."""
-    analysis = world.analyze(samples, rate, "singing")
+    analysis = world.analyze(samples, rate)
     return conversion.measure([analysis]).mean[1, 1:].astype(np.float64)
 
 

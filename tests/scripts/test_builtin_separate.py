@@ -305,10 +305,10 @@ def test_an_output_folder_that_is_missing_is_exit_code_6(server, tmp_path, write
     refused(tmp_path, server.run(*arguments(tmp_path, "--vocal", none)), 6, "no such folder")
 
 
-def test_a_full_disk_is_exit_code_6_with_its_reason_and_leaves_nothing(tmp_path, write, small_disk):
+def test_a_full_disk_is_exit_code_18_with_its_reason_and_leaves_nothing(tmp_path, write, small_disk):
     write(np.random.default_rng(5).normal(0, 0.1, (8 * RATE, 2)))
     ended = separate(tmp_path, "--vocal", str(small_disk / "vocal.wav"), "--inst", str(small_disk / "inst.wav"))
-    assert ended.returncode == 6
+    assert ended.returncode == 18
     assert ended.stderr.endswith("inst.wav: [Errno 28] No space left on device\n")
     assert list(small_disk.iterdir()) == []
 

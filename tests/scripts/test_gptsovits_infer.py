@@ -126,7 +126,9 @@ def test_every_phrase_is_spoken_a_few_times_with_the_transcript_of_the_reference
     assert {run["text_lang"] for run in runs} == {"en"}
     lines = result.stdout.splitlines()
     fractions = [float(line.removeprefix("PROGRESS ")) for line in lines]
-    assert fractions == sorted(set(fractions)) and fractions[0] == 0 and fractions[-1] == 1 and len(fractions) > 12
+    assert fractions == sorted(set(fractions)) and fractions[0] == 0 and fractions[-1] == 1
+    # There are six takes; each is told of from inside too.
+    assert len([done for done in fractions if 0.27 < done < 0.72]) > 8, fractions
     assert sorted(p.name for p in folder.iterdir() if p.is_file()) == ["out.wav", "reference.wav", "vocal.wav"]
 
 

@@ -161,6 +161,15 @@ def test_the_same_seed_gives_the_same_samples_and_another_one_others(engine, ref
     assert len(first) != len(other) or np.abs(first - other).max() > 0.01
 
 
+def test_the_same_seed_gives_the_same_samples_where_the_reference_is_read_anew(engine, reference, tmp_path):
+    first = engine.speak(reference, seed=5)[0]
+    engine.speak(write_reference(tmp_path / "other.wav", 0.25))
+    np.testing.assert_array_equal(engine.speak(reference, seed=5)[0], first)
+    engine.speak(reference, model_id="anna")
+    np.testing.assert_array_equal(engine.speak(reference, seed=5)[0], first)
+    np.testing.assert_array_equal(engine.speak(reference, seed=5)[0], first)
+
+
 def test_speed_shortens_what_is_said(engine, reference):
     usual, fast = engine.speak(reference, pause_seconds=0)[0], engine.speak(reference, speed=1.6, pause_seconds=0)[0]
     assert len(fast) / len(usual) == pytest.approx(1 / 1.6, rel=0.15)

@@ -130,12 +130,23 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
     assert not list(folder.glob("gptsovits*"))  # the uploads are gone
 
 
+def behave(root: Path, **how: Any) -> None:
+    """How the engine behaves from now on. It speaks with a voice, which takes it long, only where `tone` is False."""
+    fake.set_mood(root, **{"tone": True, **how})
+
+
 @pytest.fixture(autouse=True)
 def all_is_well(root: Path) -> Iterator[None]:
-    fake.set_mood(root)
+    behave(root)
     fake.clear_calls(root)
     yield
-    fake.set_mood(root)
+    behave(root)
+
+
+@pytest.fixture
+def spoken(root: Path, all_is_well: None) -> None:
+    """With a voice that can be heard."""
+    behave(root, tone=False)
 
 
 @pytest.fixture
@@ -148,8 +159,24 @@ def own(root: Path, tmp_path: Path) -> Iterator[Any]:
         return made[-1]
 
     yield make
-    fake.set_mood(root)
+    behave(root)
     for running in made:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Servers for tests that want the same arguments and leave them as they were; ready to speak."""
+    made: dict[tuple[str, ...], Running] = {}
+
+    def make(*arguments: str) -> Running:
+        if arguments not in made:
+            made[arguments] = Running(root, tmp_path_factory.mktemp("shared"), *arguments)
+        made[arguments].until(lambda report: report["status"] == "ready")
+        return made[arguments]
+
+    yield make
+    for running in made.values():
         running.stop()
 
 
@@ -160,6 +187,7 @@ def in_background(call: Any, *arguments: Any, **keywords: Any) -> Future[request
     return future
 
 
+@pytest.mark.usefixtures("spoken")
 def test_it_speaks_with_the_uploaded_reference_and_tells_the_seed(server):
     answer = server.speak(reference_of(0.25), headers={"X-Request-ID": "abc-1"})
     samples, rate = samples_of(answer)
@@ -199,6 +227,7 @@ def test_references_of_many_formats_are_taken(server, form):
     assert re.fullmatch(r"[0-9a-f]{64}\.wav", Path(call["path"]).name)
 
 
+@pytest.mark.usefixtures("spoken")
 def test_weights_are_switched_for_each_request(server):
     usual = speech.pitch(*samples_of(server.speak(reference_of(), seed=3)))
     deep = speech.pitch(*samples_of(server.speak(reference_of(), seed=3, model_id="anna")))
@@ -317,15 +346,15 @@ def test_a_large_upload_is_refused_with_an_answer(server):
     [("oom", 507, "out_of_memory"), ("raise", 500, "synthesis_failed"), ("silence", 500, "synthesis_failed")],
 )
 def test_failures_of_the_engine_are_told_apart_and_survived(server, mood, status, code):
-    fake.set_mood(server.root, run=mood)
+    behave(server.root, run=mood)
     message = refused(server.speak(reference_of()), status, code)
     assert "herons" not in message and "/" not in message
-    fake.set_mood(server.root)
+    behave(server.root)
     samples_of(server.speak(reference_of()))
 
 
 def test_one_works_few_wait_in_turn_and_the_rest_is_told_to_come_back(server):
-    fake.set_mood(server.root, run="hang")
+    behave(server.root, run="hang")
     running = in_background(server.speak, reference_of(), seed=1)
     report = server.until(lambda report: report["status"] == "busy")
     assert report["queue_length"] == 0
@@ -336,7 +365,7 @@ def test_one_works_few_wait_in_turn_and_the_rest_is_told_to_come_back(server):
     answer = server.speak(reference_of(), seed=4)
     refused(answer, 503, "busy")
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
-    fake.set_mood(server.root)
+    behave(server.root)
     for future in (running, *waiting):
         samples_of(future.result(60))
     assert [run["seed"] for run in fake.calls(server.root, "run")] == [1, 2, 3]
@@ -344,7 +373,7 @@ def test_one_works_few_wait_in_turn_and_the_rest_is_told_to_come_back(server):
 
 
 def test_who_goes_away_while_waiting_leaves_the_queue(server):
-    fake.set_mood(server.root, run="hang")
+    behave(server.root, run="hang")
     running = in_background(server.speak, reference_of(), seed=1)
     server.until(lambda report: report["status"] == "busy")
     prepared = requests.Request(
@@ -360,14 +389,14 @@ def test_who_goes_away_while_waiting_leaves_the_queue(server):
         client.sendall(f"POST /synthesize HTTP/1.1\r\nHost: {host}\r\n{head}\r\n".encode() + prepared.body)
         server.until(lambda report: report["queue_length"] == 1)
     server.until(lambda report: report["queue_length"] == 0)
-    fake.set_mood(server.root)
+    behave(server.root)
     samples_of(running.result(60))
     samples_of(server.speak(reference_of(), seed=3))
     assert [run["seed"] for run in fake.calls(server.root, "run")] == [1, 3]
 
 
 def test_neither_texts_nor_the_token_are_logged(server):
-    fake.set_mood(server.root, run="raise")
+    behave(server.root, run="raise")
     server.speak(reference_of(), reference_text="Nineteen curlews called.", headers={"X-Request-ID": "bad\tid"})
     found = server.log()
     assert "no phonemes" not in found and "RuntimeError" in found
@@ -381,7 +410,7 @@ def test_neither_texts_nor_the_token_are_logged(server):
 def test_when_it_is_stopped_the_running_one_is_finished_and_the_others_are_refused(own, root):
     server = own("--grace-seconds", "30")
     server.until(lambda report: report["status"] == "ready")
-    fake.set_mood(root, run="hang", tone=True)
+    behave(root, run="hang")
     running = in_background(server.speak, reference_of())
     server.until(lambda report: report["status"] == "busy")
     waiting = in_background(server.speak, reference_of())
@@ -390,7 +419,7 @@ def test_when_it_is_stopped_the_running_one_is_finished_and_the_others_are_refus
     refused(waiting.result(30), 503, "stopping")
     assert server.health()["status"] == "stopping"
     refused(server.speak(reference_of()), 503, "stopping")
-    fake.set_mood(root, tone=True)
+    behave(root)
     samples_of(running.result(30))
     assert server.process.wait(30) == 0
     assert not list(server.log_path.parent.glob("gptsovits*"))
@@ -398,7 +427,7 @@ def test_when_it_is_stopped_the_running_one_is_finished_and_the_others_are_refus
 
 def test_a_synthesis_that_hangs_is_given_up_after_the_grace(own, root):
     server = own("--grace-seconds", "0.2")
-    fake.set_mood(root, run="hang")
+    behave(root, run="hang")
     running = in_background(server.speak, reference_of())
     server.until(lambda report: report["loaded_model"] == "default")
     server.until(lambda report: report["status"] == "busy" and fake.calls(root, "run"))
@@ -408,7 +437,7 @@ def test_a_synthesis_that_hangs_is_given_up_after_the_grace(own, root):
 
 
 def test_it_answers_while_it_loads_and_speaks_when_it_has(own, root):
-    fake.set_mood(root, load_seconds=0.5, tone=True)
+    behave(root, load_seconds=0.5)
     server = own()
     assert server.health()["status"] == "busy"
     samples_of(server.speak(reference_of()))
@@ -417,20 +446,20 @@ def test_it_answers_while_it_loads_and_speaks_when_it_has(own, root):
 def test_a_lost_cuda_context_ends_the_process_for_a_new_one(own, root):
     server = own()
     server.until(lambda report: report["status"] == "ready")
-    fake.set_mood(root, run="cuda_error")
+    behave(root, run="cuda_error")
     refused(server.speak(reference_of()), 500, "synthesis_failed")
     assert server.process.wait(30) == 11
 
 
 def test_without_cuda_it_ends_with_a_reason(own, root):
-    fake.set_mood(root, cuda=False)
+    behave(root, cuda=False)
     server = own()
     assert server.process.wait(30) == 8
     assert "CUDA" in server.log()
 
 
 def test_an_unused_reference_is_swept(own, root, tmp_path):
-    fake.set_mood(root, tone=True)
+    behave(root)
     server = own("--keep-minutes", "0.001")
     paths = []
     for peak in (0.2, 0.4):
@@ -456,6 +485,7 @@ def test_without_a_token_only_this_machine_is_served(own, root, tmp_path):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("spoken")
 def test_the_product_s_own_client_speaks_through_it(server: Running, tmp_path: Path) -> None:
     at = np.arange(4 * 24_000)
     reference = Reference((0.25 * np.sin(at * 0.05)).astype(np.float32), 24_000, "hash", None, "en")
@@ -534,9 +564,8 @@ HALF_A_BODY = b"POST /synthesize HTTP/1.1\r\nHost: box\r\nContent-Length: 100000
 
 @pytest.mark.parametrize("drip", [b"", b"x"])
 @pytest.mark.parametrize("sent", [b"", b"G", HALF_A_HEAD])
-def test_half_sent_heads_are_ended_and_nobody_waits_for_them(own, sent, drip):
-    server = own("--head-seconds", "1.5", "--max-connections", "400")
-    server.until(lambda report: report["status"] == "ready")
+def test_half_sent_heads_are_ended_and_nobody_waits_for_them(shared, sent, drip):
+    server = shared("--head-seconds", "1.5", "--max-connections", "400")
     before = sockets(server)
     with Stalled(server, 300, sent) as stalled:
         began = time.monotonic()
@@ -551,9 +580,8 @@ def test_half_sent_heads_are_ended_and_nobody_waits_for_them(own, sent, drip):
 @pytest.mark.parametrize(
     "head", [f"Authorization: Bearer {TOKEN}\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n", "\r\n"]
 )
-def test_half_sent_bodies_are_ended_whoever_sends_them(own, head):
-    server = own("--head-seconds", "1", "--body-seconds", "2")
-    server.until(lambda report: report["status"] == "ready")
+def test_half_sent_bodies_are_ended_whoever_sends_them(shared, head):
+    server = shared("--head-seconds", "1", "--body-seconds", "2")
     with Stalled(server, 20, HALF_A_BODY + head.encode()) as stalled:
         stalled.ends(b"x")
     server.until(lambda report: report["status"] == "ready" and report["queue_length"] == 0)
@@ -567,8 +595,8 @@ def test_a_body_that_goes_on_after_its_answer_is_ended(own):
         assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in stalled.ends(b"x"))
 
 
-def test_a_second_head_that_stalls_on_an_answered_connection_is_ended(own):
-    server = own("--head-seconds", "1.5")
+def test_a_second_head_that_stalls_on_an_answered_connection_is_ended(shared):
+    server = shared("--head-seconds", "1.5", "--max-connections", "400")
     sent = b"GET /health HTTP/1.1\r\nHost: box\r\n\r\n"
     with Stalled(server, 10, sent) as stalled:
         time.sleep(0.5)
@@ -588,9 +616,8 @@ def test_more_connections_than_the_limit_cost_those_that_ask_for_nothing(own):
         assert sockets(server) <= before + 25
 
 
-def test_an_answer_that_nobody_takes_is_given_up(own):
-    server = own("--body-seconds", "2")
-    server.until(lambda report: report["status"] == "ready")
+def test_an_answer_that_nobody_takes_is_given_up(shared):
+    server = shared("--head-seconds", "1", "--body-seconds", "2")
     form = {"text": f"{TEXT} " * 120, "language": "en", "reference_text": "", "reference_language": "en"}
     request = requests.Request(
         "POST", f"{server.url}/synthesize", data=form, files={"reference_audio": reference_of()}, headers=server.headers
@@ -598,12 +625,13 @@ def test_an_answer_that_nobody_takes_is_given_up(own):
     assert isinstance(request.body, bytes)
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     host, port = server.url.removeprefix("http://").split(":")
+    before = len(server.log())
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((host, int(port)))
         connection.sendall(f"POST /synthesize HTTP/1.1\r\nHost: box\r\n{head}\r\n".encode() + request.body)
-        server.until(lambda report: ": 200 " in server.log())
-        server.until(lambda report: "a connection is given up" in server.log())
+        server.until(lambda report: ": 200 " in server.log()[before:])
+        server.until(lambda report: "a connection is given up" in server.log()[before:])
         got = b""
         with contextlib.suppress(ConnectionResetError):
             while block := connection.recv(65536):
@@ -617,10 +645,10 @@ def test_a_long_synthesis_and_a_kept_connection_are_not_given_up(own, root):
     server.until(lambda report: report["status"] == "ready")
     with requests.Session() as session:
         assert session.get(f"{server.url}/health", timeout=10).status_code == 200
-        fake.set_mood(root, run="hang")
+        behave(root, run="hang")
         running = in_background(server.speak, reference_of())
         server.until(lambda report: report["status"] == "busy")
         time.sleep(2)
-        fake.set_mood(root)
+        behave(root)
         samples_of(running.result(60))
         assert session.get(f"{server.url}/health", timeout=10).status_code == 200

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from common.gptsovits import training
 from common.training import guard
 from tests.scripts import fake_gptsovits_root as fake
 from tests.scripts.script_server import SCRIPTS
@@ -141,6 +144,8 @@ def test_a_voice_is_trained_and_the_root_stays_as_it_was(place: Place, version: 
     told = progress(result)
     assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told)
     assert list(dict.fromkeys(stage for _, stage in told)) == STAGES and told[-1] == (1.0, "publish")
+    began = [(last, first) for last, first in itertools.pairwise(told) if last[1] != first[1]]
+    assert all(last[0] == first[0] for last, first in began), "a stage is told when something of it is done"
     assert sorted(path.name for path in place.output.iterdir()) == [
         "gpt.ckpt",
         "model.json",
@@ -214,6 +219,17 @@ def test_a_stopped_gpt_goes_on_with_its_last_epoch(further: Place) -> None:
     assert len(further.calls("s2")) == 1
 
 
+def test_a_finished_stage_that_is_looked_at_again_costs_no_other_its_state(further: Place) -> None:
+    process = further.start(s1_stop=1)
+    wait_for(lambda: list((further.work / "gpt").glob("*-e1.ckpt")))
+    process.kill()
+    process.wait()
+    shutil.rmtree(further.work / "features" / "logs_s2_v2")  # as where a copy has left the empty folder out
+    result = further.run("--until", "train")
+    assert result.returncode == 0, result.stderr
+    assert [call["epoch"] for call in further.calls("s1_resumes")] == [1]
+
+
 def test_a_broken_checkpoint_is_told_and_trained_anew(further: Place) -> None:
     process = further.start(s2_stop=1)
     wait_for(lambda: list((further.work / "sovits").glob("*_e1_*")))
@@ -248,6 +264,8 @@ def test_other_recordings_undo_what_was_made_of_the_former(place: Place, prepare
         ({"s2_fits": 0}, 7, "even with batch 1"),
         ({"s1": "nan"}, 17, "no numbers"),
         ({"s2": "worse"}, 16, "no more like the speaker"),
+        ({"run": "raise"}, 11, "nothing was compared: no held-out sentence could be spoken with what was trained: "),
+        ({"run": "raise_trained"}, 11, "RuntimeError"),
     ],
 )
 def test_a_training_that_came_to_nothing_says_why(further: Place, mood: dict[str, Any], code: int, words: str) -> None:
@@ -255,6 +273,68 @@ def test_a_training_that_came_to_nothing_says_why(further: Place, mood: dict[str
     assert result.returncode == code, result.stderr
     assert words in result.stderr.splitlines()[-1]
     assert not further.output.exists() and sorted(path.name for path in further.folder.iterdir()) == ["work"]
+
+
+def test_a_base_that_cannot_speak_leaves_the_trained_ones_to_be_compared(further: Place) -> None:
+    result = further.run(run="raise_base")
+    assert result.returncode == 0, result.stderr
+    assert "WARNING base_failed " in result.stdout and "WARNING likeness_unknown " not in result.stdout
+    base, trained = json.loads((further.output / "model.json").read_text())["evaluation"]
+    assert base["failed"] == 1 and trained["failed"] == 0 and trained["likeness"] > 0
+
+
+def test_what_could_not_be_compared_is_compared_when_it_runs_again(further: Place) -> None:
+    assert further.run(run="raise").returncode == 11
+    result = further.run()
+    assert result.returncode == 0, result.stderr
+    assert len(further.calls("s2")) == len(further.calls("s1")) == 1
+
+
+def test_a_gpt_whose_loaders_lost_a_batch_is_ended_soon_and_says_why(further: Place) -> None:
+    started = time.monotonic()
+    result = further.run("--until", "train", s1="no_shared_memory")
+    assert result.returncode == 11, result.stderr
+    assert time.monotonic() - started < 120  # it would wait for ever
+    reason = result.stderr.splitlines()[-1]
+    assert "a data loader of gpt lost a batch: RuntimeError: unable to write to file </torch_" in reason
+    result = further.run("--until", "train")
+    assert result.returncode == 0 and len(further.calls("s2")) == 1, result.stderr
+
+
+def test_a_trainer_that_says_nothing_is_ended(further: Place) -> None:
+    result = further.run("--until", "train", "--stall-seconds", "8", s1="silent")
+    assert result.returncode == 11, result.stderr
+    assert "gpt hangs: it said nothing for 8 s" in result.stderr.splitlines()[-1]
+    [pid] = [call["pid"] for call in further.calls("s1")]
+    assert not os.path.exists(f"/proc/{pid}")
+    assert further.run("--until", "train", "--stall-seconds", "8", s1="silent").returncode == 0
+
+
+def test_each_long_stage_tells_of_every_fiftieth_of_its_way(further: Place) -> None:
+    result = further.run("--batch", "2")
+    assert result.returncode == 0, result.stderr
+    told = progress(result)
+    for stage, count in {"train_sovits": 2 * 48, "train_gpt": 2 * 48, "evaluate": 2 * 2 * 3}.items():
+        share = training.SHARES[stage] / sum(training.SHARES.values())
+        before = max(fraction for fraction, own in told if STAGES.index(own) < STAGES.index(stage))
+        steps = np.diff([before, *(fraction for fraction, own in told if own == stage)]) / share
+        # A line has thousandths of the whole.
+        assert steps.max() < max(0.02, 1 / count) + 0.0015 / share, stage
+
+
+def test_each_clip_is_told_whose_text_is_read(place: Place) -> None:
+    result = place.run("--until", "prepare")
+    first = training.SHARES["check"] + training.SHARES["slice"] + training.SHARES["transcribe"]
+    read = [fraction for fraction, stage in progress(result) if stage == "features"]
+    assert len([fraction for fraction in read if fraction < first + training.SHARES["features"] / 3]) >= 10
+
+
+def test_a_training_that_began_on_a_gpu_does_not_go_on_for_days_without_it(place: Place) -> None:
+    assert place.run("--until", "check", cuda=True).returncode == 0
+    result = place.run("--until", "prepare")
+    assert result.returncode == 8 and "began on a GPU" in result.stderr, result.stderr
+    assert not place.calls("prepare")
+    assert place.run("--until", "check", "--device", "cpu").returncode == 0
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(further: Place) -> None:
@@ -393,6 +473,30 @@ def test_what_is_missing_is_said_first(place: Place, more: tuple[str, ...], code
     result = place.run(*more)
     assert result.returncode == code, result.stderr
     assert words in result.stderr
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_made(place: Place, small_disk: Path) -> None:
+    place.work = small_disk / "work"
+    result = place.run()
+    assert result.returncode == 18 and "the training needs about" in result.stderr
+    assert not place.calls("prepare")
+
+
+def test_a_disk_that_is_full_when_the_result_is_written_leaves_none_and_costs_no_training(
+    further: Place, small_disk: Path
+) -> None:
+    further.output = small_disk / "out"
+    with contextlib.suppress(OSError), open(small_disk / "others", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    result = further.run()
+    assert result.returncode == 18 and "No space left on device" in result.stderr, result.stderr
+    assert [path.name for path in small_disk.iterdir()] == ["others"]
+    (small_disk / "others").unlink()
+    result = further.run()
+    assert result.returncode == 0, result.stderr
+    assert (further.output / "model.json").is_file()
+    assert len(further.calls("s2")) == len(further.calls("s1")) == 1
 
 
 def test_one_training_works_in_a_folder_and_no_other_files_are_replaced(further: Place) -> None:

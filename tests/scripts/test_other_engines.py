@@ -149,6 +149,8 @@ def test_seedvc_sings_the_melody_where_it_was_asked_for(seedvc: ScriptServer, fo
     assert done.exit_code == 0, done
     assert semitones(folder) == pytest.approx(3, abs=0.15)
     assert done.progress == sorted(done.progress) and done.progress[-1] == 1 and len(done.progress) > 3
+    inside = [told for told in done.progress if 0.2 <= told <= 0.97]
+    assert max(np.diff(inside)) < 0.035  # Each step of the diffusion is told, and not each window alone.
     assert "reference 12.00 s, steps 40, cfg 0.7" in done.printed
 
 
@@ -225,6 +227,13 @@ def test_applio_sings_in_a_voice_found_by_its_id(applio: ScriptServer, folder: P
     again = applio.run(*infer("applio", "--model-id", "anna"))
     assert "loading" not in again.printed
     assert semitones(folder) == pytest.approx(0, abs=0.15)
+    for run in (done, again):  # The melody, and each part of a second, of what may take minutes.
+        assert {0.4, 0.7} <= set(run.progress) and run.progress == sorted(run.progress)
+        inside = [told for told in run.progress if 0.4 < told < 0.95 and told != 0.7]
+        assert len(inside) > 25, run.progress  # and from inside of each, a hundredth at a time
+        assert len([told for told in run.progress if 0.2 < told < 0.4]) > 3, run.progress
+    # The first part of all has nothing to go by; later ones go by those before.
+    assert min(again.progress[-5:-2]) > 0.9, again.progress
     fake_engines.voice(folder / "applio/logs/anna/anna.pth", rate=48000, trained="again")
     assert "loading anna.pth" in applio.run(*infer("applio", "--model-id", "anna")).printed
 
@@ -290,6 +299,7 @@ def test_audio_separator_stems_are_as_long_as_the_song_and_add_up_to_it(separato
     assert np.abs(mix - vocal - inst).max() < 1e-4
     assert songs.sdr(mix.mean(axis=1), vocal[:, 0]) > 60
     assert done.progress[-1] == 1 and 0.99 not in done.progress
+    assert len([told for told in done.progress if 0.1 < told < 0.93]) > 10, done.progress  # as its bar is drawn
     assert not done.warnings and "engine: WARNING: peak 0.7" in done.printed
     assert "loaded two" not in separator.run(*separate("two.ckpt")).printed
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,23 @@ def place(engines: Path, tmp_path: Path) -> Place:
     return Place(engines, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def prepared(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """As far as the features, with Applio."""
+    place = Place(engines, tmp_path_factory.mktemp("prepared"))
+    result = place.run("applio", "--until", "prepare")
+    assert result.returncode == 0, result.stderr
+    return place
+
+
+@pytest.fixture
+def further(place: Place, prepared: Place) -> Iterator[Place]:
+    """A copy of the prepared one: what is done is known by its inputs, wherever it lies."""
+    shutil.copytree(prepared.work, place.work, symlinks=True)
+    yield place
+    assert len(place.calls("extract")) == 1
+
+
 def snapshot(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
@@ -78,6 +98,8 @@ def test_a_voice_is_trained_and_the_project_stays_as_it_was(place: Place, engine
     told = [line.split() for line in result.stdout.splitlines() if line.startswith("PROGRESS")]
     stages = list(dict.fromkeys(stage for _, _, stage in told))
     assert stages == ["check", "slice", "features", "train", "index", "evaluate", "publish"] and told[-1][1] == "1"
+    began = [(last, first) for last, first in itertools.pairwise(told) if last[2] != first[2]]
+    assert all(last[1] == first[1] for last, first in began), "a stage is told when something of it is done"
     assert place.run(engine).returncode == 0 and len(place.calls("train")) == 1
 
 
@@ -105,19 +127,24 @@ def test_a_stopped_training_goes_on_at_its_last_state(place: Place, engine: str)
         ({"train": "nothing"}, 11, "train failed"),
         ({"train": "disk"}, 18, "is full"),
         ({"fits": 0}, 7, "even with batch 1"),
-        ({"extract": "nothing"}, 11, "nothing was made"),
     ],
 )
-def test_a_status_of_success_without_files_is_none(place: Place, mood: dict[str, Any], code: int, words: str) -> None:
-    result = place.run("applio", **mood)
+def test_a_status_of_success_without_files_is_none(further: Place, mood: dict[str, Any], code: int, words: str) -> None:
+    result = further.run("applio", **mood)
     assert result.returncode == code and words in result.stderr.splitlines()[-1], result.stderr
+    assert not further.output.exists()
+
+
+def test_a_preparation_that_made_nothing_is_none(place: Place) -> None:
+    result = place.run("applio", extract="nothing")
+    assert result.returncode == 11 and "nothing was made" in result.stderr.splitlines()[-1], result.stderr
     assert not place.output.exists()
 
 
-def test_a_batch_is_small_enough_for_memory_and_for_three_in_an_epoch(place: Place) -> None:
-    result = place.run("applio", "--batch", "128", "--until", "train", fits=3)
+def test_a_batch_is_small_enough_for_memory_and_for_three_in_an_epoch(further: Place) -> None:
+    result = further.run("applio", "--batch", "128", "--until", "train", fits=3)
     assert result.returncode == 0, result.stderr
-    assert [call["batch"] for call in place.calls("train")] == [30 // 3, 5, 2]
+    assert [call["batch"] for call in further.calls("train")] == [30 // 3, 5, 2]
     assert "WARNING batch_halved " in result.stdout
 
 

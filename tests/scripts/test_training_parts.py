@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import time
+from collections import deque
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from common import script_io
 from common.gptsovits import selection
 from common.script_io import ScriptError
 from common.training import children, publishing, sound, transcripts, work
+from common.training.children import Child
 from common.training.dataset import Clip, Source
 from common.training.report import Report, script_of, speakers
 from common.training.tell import Teller
@@ -230,3 +235,71 @@ def test_a_wave_of_noise_is_heard_as_noise(tmp_path: Path) -> None:
     _, clips, dropped = dataset.measure_all(found, 15.0, lambda done: None)
     assert [Path(one.file).name for one in clips] == ["clean.wav"]
     assert dropped[0].file == "noisy.wav" and dropped[0].reason.startswith("noise")
+
+
+NO_ROOM = "OSError: [Errno 28] No space left on device"
+BUS_ERROR = (
+    "ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient shared memory (shm)."
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "words"),
+    [
+        (["sl = self._semlock = _multiprocessing.SemLock(", NO_ROOM], 11, "--shm-size"),
+        ([BUS_ERROR, "RuntimeError: DataLoader worker (pid 71) is killed by signal: Bus error."], 11, "--shm-size"),
+        ([NO_ROOM], 18, "is full"),
+    ],
+)
+def test_too_little_shared_memory_is_not_taken_for_a_full_disk(
+    tmp_path: Path, lines: list[str], code: int, words: str
+) -> None:
+    failure = Child("gpt", 1, deque(lines)).failure(tmp_path)
+    assert failure.exit_code == code and words in str(failure)
+
+
+def test_an_error_while_another_is_handled_does_not_hide_it() -> None:
+    lines = [
+        "OSError: [Errno 5] Input/output error",
+        "During handling of the above exception, another exception occurred:",
+        "Traceback (most recent call last):",
+        "RuntimeError: Please call `iter(combined_loader)` first.",
+    ]
+    reason = Child("gpt", 1, deque(lines)).reason
+    assert reason.startswith("RuntimeError: Please call") and "OSError: [Errno 5] Input/output error" in reason
+
+
+HOLDS_A_SEMAPHORE = """
+import multiprocessing, os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+semaphore = multiprocessing.get_context("spawn").Semaphore()
+print(os.getpid(), semaphore._semlock.name.strip("/"), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /dev/shm")
+def test_shared_memory_is_freed_though_the_guard_is_killed_before_what_it_guards_has_ended() -> None:
+    lifeline, ours = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(children.GUARD), str(lifeline), sys.executable, "-c", HOLDS_A_SEMAPHORE],
+        pass_fds=[lifeline],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    pid, name = process.stdout.readline().split()
+    try:
+        semaphore = Path("/dev/shm") / f"sem.{name}"
+        assert semaphore.exists()
+        process.terminate()
+        deadline = time.monotonic() + 4  # of the five that the program has
+        while semaphore.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        assert not semaphore.exists()
+    finally:
+        os.kill(int(pid), signal.SIGKILL)
+        process.wait()
+        os.close(lifeline)
+        os.close(ours)

@@ -23,6 +23,7 @@ from tests.support.voices import STATEMENT
 from tests.support.voices import URL as VOICES_URL
 from tests.support.waiting import until
 from voiceproject.jobs.broker import this_worker
+from voiceproject.tenants import usage
 from voiceproject.tenants.models import UsageEntry
 from voices.library import saved
 from voices.library.models import Consent, Voice
@@ -286,14 +287,40 @@ def test_each_way_to_fail_is_told_in_its_own_words(
     assert UsageEntry.objects.get().state == "refunded"
 
 
-def test_a_lost_gpu_puts_the_job_back_until_its_attempts_are_over(
-    train: Callable[..., Any], api: APIClient, train_habits: Callable[..., None], settings: Any
+def test_what_each_checkpoint_scored_is_told_where_none_was_good_enough(
+    train: Callable[..., Any], api: APIClient, train_habits: Callable[..., None]
 ) -> None:
+    train_habits("exit=evaluate:16")
+    job = done(api, train())
+    assert (job["error"], job["evaluation"]) == ("not_better", [{"gpt_epoch": 15, "out": "it failed to speak"}])
+
+
+def test_a_lost_gpu_puts_the_job_back_until_its_attempts_are_over(
+    train: Callable[..., Any], api: APIClient, train_habits: Callable[..., None], settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     settings.TRAINING_MAX_ATTEMPTS = 2
+    monkeypatch.setattr(tasks, "GPU_REST_SECONDS", 0.0)
     train_habits("exit=train_sovits:8")
     job = done(api, train())
     assert (job["status"], job["error"], job["attempts"]) == ("failed", "training_failed", 2)
     assert "GPU was lost" in job["error_message"]
+
+
+def test_a_host_that_lost_its_gpu_leaves_the_job_to_another(
+    train: Callable[..., Any], api: APIClient, train_habits: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_habits("exit=train_gpt:8")
+    job = done(api, train())
+    assert (job["status"], job["attempts"]) == ("queued", 1)
+    work()  # It rests, whatever calls it.
+    assert not tasks.has_room() and Training.objects.get().attempt == 1
+    train_habits()
+    monkeypatch.setattr(tasks, "_rests_until", 0.0)  # as in the process of another host
+    work()
+    job = api.get(job["links"]["self"]).json()
+    assert (job["status"], job["attempts"]) == ("succeeded", 2)
+    assert stages(job).count("features") == 1  # which the first host had stored
 
 
 def test_a_checkpoint_is_stored_while_it_trains_and_a_stopped_worker_hands_it_back(
@@ -350,6 +377,28 @@ def test_a_tenant_over_its_quota_in_the_middle_loses_no_training(
     assert not default_storage.exists("models") or not default_storage.listdir("models")[0]
     TenantRow.objects.update(max_storage_bytes=None)
     assert done(api, api.post(job["links"]["retry"], {}, format="json"))["status"] == "succeeded"
+
+
+def test_checkpoints_of_a_failed_training_and_weights_count_as_storage(
+    train: Callable[..., Any], api: APIClient, tenant: Tenant, train_habits: Callable[..., None]
+) -> None:
+    train_habits("exit=evaluate:11")
+    job = done(api, train())
+    row = Training.objects.get()
+    kept = default_storage.size(row.prepared.name) + default_storage.size(row.trained.name)
+    assert row.output_bytes == kept > 4000
+    assert usage.storage_bytes(tenant.user.pk) == row.input_bytes + kept
+    # Queued again they are its working space, and what a stage has made goes when that is done anew.
+    api.post(job["links"]["retry"], {"stage": "train_sovits"}, format="json")
+    row.refresh_from_db()
+    assert row.output_bytes == default_storage.size(row.prepared.name)
+    assert usage.storage_bytes(tenant.user.pk) == row.input_bytes
+    train_habits()
+    work()
+    row.refresh_from_db()
+    weights_bytes = sum(file.bytes for file in WeightsFile.objects.all())
+    assert (row.status, row.output_bytes, weights_bytes) == ("succeeded", 0, 4006)
+    assert usage.storage_bytes(tenant.user.pk) == row.input_bytes + weights_bytes + Voice.held_bytes(tenant.user.pk)
 
 
 def test_recordings_go_with_their_time_and_the_model_stays(train: Callable[..., Any], api: APIClient) -> None:

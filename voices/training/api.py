@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from django.conf import settings
@@ -181,8 +180,7 @@ class TrainingViewSet(
         tags=["trainings"],
     )
     def events(self, request: Request, pk: str) -> HttpResponseBase:
-        render = functools.partial(TrainingSerializer, context=self.get_serializer_context())
-        return consumers.events(request, self.get_object(), render)
+        return consumers.events(request, self.get_object(), TrainingSerializer)
 
 
 class TrainedModelViewSet(BodyLimitMixin, mixins.RetrieveModelMixin, mixins.DestroyModelMixin, viewsets.GenericViewSet):

@@ -31,7 +31,7 @@ def pack(folder: Path, target: Path, gone: Callable[[], bool], *, working: bool 
         if gone() or time.monotonic() > deadline:
             return False
         time.sleep(0.5)
-    before = _weights(folder)
+    before = weights_in(folder)
     (folder / PLACE).write_text(str(folder), encoding="utf-8")
     try:
         with tarfile.open(target, "w") as archive:
@@ -44,7 +44,7 @@ def pack(folder: Path, target: Path, gone: Callable[[], bool], *, working: bool 
         if isinstance(error, InterruptedError) or (working and isinstance(error, FileNotFoundError)):
             return False  # Nobody wants it any more, or a file went while it was read.
         raise
-    if working and _weights(folder) != before:
+    if working and weights_in(folder) != before:
         target.unlink(missing_ok=True)
         return False
     return True
@@ -52,6 +52,7 @@ def pack(folder: Path, target: Path, gone: Callable[[], bool], *, working: bool 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
     if path.is_dir() and not path.is_symlink():
+        archive.add(path, name, recursive=False)  # An empty one says something too.
         for entry in sorted(os.listdir(path)):
             _add(archive, path / entry, f"{name}/{entry}")
     elif path.is_file() and not path.is_symlink() and path.name != "lock":
@@ -84,7 +85,8 @@ def unpack(source: Path, folder: Path) -> None:
             path.write_bytes(noted.replace(was.encode(), str(folder).encode()))
 
 
-def _weights(folder: Path) -> dict[str, tuple[int, int]]:
+def weights_in(folder: Path) -> dict[str, tuple[int, int]]:
+    """The weights that the command has written so far: their sizes and times by their paths."""
     found = {}
     for path in (folder / "work").rglob("*"):
         if path.suffix in WEIGHTS:
@@ -97,5 +99,5 @@ def _weights(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _settled(folder: Path) -> bool:
-    newest = max((at for _, at in _weights(folder).values()), default=0)
+    newest = max((at for _, at in weights_in(folder).values()), default=0)
     return time.time() - newest / 1e9 > SETTLED_SECONDS

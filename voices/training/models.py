@@ -9,6 +9,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from voiceproject.jobs.job import Job
+from voiceproject.jobs.status import TERMINAL
 from voices.speech.models import EngineModel
 
 # What the job passes through; RVC transcribes nothing and has no GPT.
@@ -21,6 +22,7 @@ CHECKPOINTS = ("prepared", "trained", "evaluated")
 
 class Training(Job):
     webhook_kind: ClassVar[str] = "training"
+    searched_fields: ClassVar[tuple[str, ...]] = ("name",)
     turn_field: ClassVar[str] = "training_served_at"
 
     name = models.CharField(_("name"), max_length=100, help_text=_("Of the voice"))
@@ -60,6 +62,15 @@ class Training(Job):
     def outputs_from(cls, stage: str) -> list[str]:
         order = {"check": 0, "slice": 0, "transcribe": 0, "features": 0, "evaluate": 2, "publish": 3}
         return list(CHECKPOINTS[order.get(stage, 1) :])
+
+    @classmethod
+    def held_bytes(cls, tenant_id: int) -> int:
+        """Recordings, and the checkpoints of trainings that have ended without success. Those of one that waits or runs
+        are its working space: they must not keep its own model from being published."""
+        held = cls.objects.filter(tenant=tenant_id, files_expired=False).order_by()
+        ended = models.Q(status__in=TERMINAL)
+        found = held.aggregate(sent=models.Sum("input_bytes"), made=models.Sum("output_bytes", filter=ended))
+        return int(found["sent"] or 0) + int(found["made"] or 0)
 
     @property
     def stages(self) -> tuple[str, ...]:

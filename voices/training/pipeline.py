@@ -69,8 +69,11 @@ def template(engine: str) -> CommandTemplate:
     return CommandTemplate(line, settings.TRAINING_PLACEHOLDERS)
 
 
-def run(job: Training, stopping: threading.Event) -> None:
-    """Runs a claimed job to its end, whatever that is. Raises nothing that belongs to the job."""
+def run(job: Training, stopping: threading.Event) -> bool:
+    """Runs a claimed job to its end, whatever that is. Raises nothing that belongs to the job.
+
+    False where this host's GPU was lost.
+    """
     heartbeat = _Progress(job, stopping)
     work = _Work(job, heartbeat)
     terms = Terms(
@@ -78,11 +81,17 @@ def run(job: Training, stopping: threading.Event) -> None:
         settings.TRAINING_TTL_HOURS,
         lambda stage: "training_failed",
         engine_stages=("features", "train", "train_sovits", "train_gpt", "evaluate"),
-        fields=lambda: {"warnings": work.warnings, "report": job.report, "duration_seconds": job.duration_seconds},
+        fields=lambda: {
+            "warnings": work.warnings,
+            "report": job.report,
+            "evaluation": job.evaluation,
+            "duration_seconds": job.duration_seconds,
+        },
     )
     attempt.run(job, heartbeat, terms, work.run)
     # The ledger has it of a job that has ended here; of one that was canceled, only its worker knows.
     job.correct_usage(0.0, job.engine_seconds or 0.0)
+    return not work.gpu_lost
 
 
 class _Progress(Progress):
@@ -103,6 +112,7 @@ class _Work:
         self.warnings: list[dict[str, str]] = list(job.warnings)
         self.folder: Path
         self._saving = threading.Lock()
+        self.gpu_lost = False
         self._first = "check"  # the first stage that a checkpoint has left to be done
 
     def run(self, folder: Path) -> None:
@@ -215,6 +225,7 @@ class _Work:
     def _refused(self, error: runner.CommandFailed) -> StageFailed | None:
         detail = f"{error}\n{error.stderr_tail}"
         if error.returncode == GPU_LOST:
+            self.gpu_lost = True
             if self.job.put_back(settings.TRAINING_MAX_ATTEMPTS):
                 log.warning("training put back: this host has no GPU that works")
                 raise NotOurs from error
@@ -223,6 +234,8 @@ class _Work:
             return None
         code, message = EXITS[error.returncode]
         self._take_report()
+        if code == "not_better":
+            self._take_evaluation()
         if problems := self.job.report.get("problems"):
             message = " ".join(str(problem["message"]) for problem in problems)
         return StageFailed(code, message if code == "dataset_refused" else EXITS[error.returncode][1], detail)
@@ -248,29 +261,48 @@ class _Work:
         }
         self.job.duration_seconds = told.get("usable_seconds", self.job.duration_seconds)
 
+    def _take_evaluation(self) -> None:
+        """The table of a choice that took none, where the command has written it."""
+        try:
+            told = json.loads((self.folder / "work" / "evaluation.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return
+        self.job.evaluation = told
+
     # --- what is kept ---
 
     def save(self, field: str, *, working: bool = False) -> None:
-        """Stores a checkpoint in place of the one that the field had."""
+        """Stores a checkpoint in place of the one that the field had.
+
+        Where there is no room for it, that is logged: the training itself may come to its end.
+        """
         with self._saving:
             path = self.folder / f"checkpoint-{uuid.uuid4().hex}.tar"
-            if not checkpoints.pack(self.folder, path, self.heartbeat.gone, working=working):
-                self.heartbeat.check()
-                return
             try:
-                # A name of its own: an attempt that was handed back has the number of the next one.
-                stored = self.patiently(lambda: self.job.upload(field, path, path.name))
-                file = getattr(self.job, field)
-                before, files = file.name, file.storage
-                # It is no part of what the tenant's storage is counted by: it goes when the training succeeds.
-                noted = self.patiently(lambda: self.job.note(**{field: stored}, engine_seconds=self.job.engine_seconds))
-                if not noted:
-                    files.delete(stored)
-                    raise NotOurs
-                if before:
-                    files.delete(before)
+                if checkpoints.pack(self.folder, path, self.heartbeat.gone, working=working):
+                    self._store(field, path)
+                else:
+                    self.heartbeat.check()
+            except OSError as error:
+                if not storage.is_disk_full(error):
+                    raise
+                log.warning("no room for a checkpoint: %s", error, extra={"checkpoint": field})
             finally:
                 path.unlink(missing_ok=True)
+
+    def _store(self, field: str, path: Path) -> None:
+        # A name of its own: an attempt that was handed back has the number of the next one.
+        stored = self.patiently(lambda: self.job.upload(field, path, path.name))
+        file = getattr(self.job, field)
+        before, files = file.name, file.storage
+        freed = files.size(before) if before and files.exists(before) else 0
+        held = max(0, self.job.output_bytes - freed) + path.stat().st_size
+        told = {field: stored, "output_bytes": held, "engine_seconds": self.job.engine_seconds}
+        if not self.patiently(lambda: self.job.note(**told)):
+            files.delete(stored)
+            raise NotOurs
+        if before:
+            files.delete(before)
 
     def restore(self, field: str) -> None:
         stored, path = getattr(self.job, field), self.folder / "checkpoint.tar"
@@ -320,9 +352,14 @@ class _Saver(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        stored = checkpoints.weights_in(self._work.folder)
         while not self._over.wait(settings.TRAINING_CHECKPOINT_SECONDS):
+            found = checkpoints.weights_in(self._work.folder)
+            if found == stored:
+                continue  # Gigabytes that would say what the last one does.
             try:
                 self._work.save("trained", working=True)
+                stored = found
             except NotOurs:
                 return
             except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import uuid
@@ -77,6 +78,8 @@ def publish(job: Training, output: Path, dataset: Path, warnings: list[dict[str,
     except BaseException:
         for file in files:
             default_storage.delete(str(file.file.name))
+        with contextlib.suppress(OSError):
+            default_storage.delete(row.folder)  # Empty, unless another attempt has put its own there.
         raise
     if not Voice.objects.filter(pk=job.voice_id, taken_down_at=None).exists():
         row.remove()  # Its voice ended this moment.

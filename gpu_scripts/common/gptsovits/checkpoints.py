@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
 from pathlib import Path
 
 from common import script_io
@@ -51,6 +50,12 @@ class SovitsLines:
             self.progress((self.epoch - 1 + done) / self.epochs)
 
 
+def gpt_progress(line: str, epochs: int) -> float:
+    """How far s1_train.py is, 0 to 1, by the bar that Lightning draws for each batch; 0 for other lines."""
+    match = re.search(r"Epoch (\d+): .*?(\d+)/(\d+) \[", line)
+    return (int(match[1]) + int(match[2]) / max(1, int(match[3]))) / epochs if match else 0.0
+
+
 def lines_of(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text("utf-8").split("\n") if line.strip()]
@@ -64,11 +69,6 @@ def count_in(folder: Path) -> int:
 
 def is_filled(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 100
-
-
-def is_whole(path: Path) -> bool:
-    """A checkpoint is a zip file, whose table stands at its end."""
-    return zipfile.is_zipfile(path)
 
 
 def epochs_in(folder: Path, pattern: str) -> dict[int, Path]:

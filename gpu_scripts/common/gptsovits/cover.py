@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import audio, recognition, script_io, sung_speech
+from common import audio, foreign, recognition, script_io, sung_speech
+from common.calls import told_by_calls
 from common.recognition import Recogniser
 from common.script_io import Progress, ScriptError
 from common.sung_speech import Frames, Phrase, Song, Span, Take, lyrics
@@ -136,7 +137,9 @@ class Cover:
             return lyrics.lay_out(lines, source), language
         asked = language.removeprefix("all_").removeprefix("auto_")
         heard, found = recogniser.hear(
-            sung_speech.resample(vocal, rate, sung_speech.RATE), None if asked == "auto" else asked
+            sung_speech.resample(vocal, rate, sung_speech.RATE),
+            None if asked == "auto" else asked,
+            lambda done: self.progress(0.2 + 0.05 * done),
         )
         if language == "auto" and not lines:
             if found not in RECOGNISED_LANGUAGES:
@@ -193,19 +196,23 @@ class Cover:
         for number, window in enumerate(song.windows):
             speed, trouble = 1.0, None
             for take in range(self.arguments.takes):
+                first, last = ((number + (take + more) / self.arguments.takes) / len(song.windows) for more in (0, 1))
+                tell = foreign.share_of(self.progress, 0.27 + 0.45 * first, 0.27 + 0.45 * last)
                 try:
-                    samples, rate = self.runtime.speak(
-                        window.phrase.text,
-                        language,
-                        reference,
-                        text,
-                        text_language,
-                        speed=speed,
-                        seed=(self.arguments.seed + 1000 * number + take) % 2**32,
-                        model_id=self.arguments.model_id,
-                        gpt_weights=self.arguments.gpt_weights,
-                        sovits_weights=self.arguments.sovits_weights,
-                    )
+                    # A long phrase takes half a minute on a CPU.
+                    with told_by_calls("take", tell, max(1, len(window.phrase.text))):
+                        samples, rate = self.runtime.speak(
+                            window.phrase.text,
+                            language,
+                            reference,
+                            text,
+                            text_language,
+                            speed=speed,
+                            seed=(self.arguments.seed + 1000 * number + take) % 2**32,
+                            model_id=self.arguments.model_id,
+                            gpt_weights=self.arguments.gpt_weights,
+                            sovits_weights=self.arguments.sovits_weights,
+                        )
                     song.add(number, sung_speech.Take(samples, rate))
                 except ScriptError as error:
                     if error.exit_code == script_io.UNSPEAKABLE:
@@ -217,8 +224,7 @@ class Cover:
                 except sung_speech.Unsingable as error:
                     trouble = ScriptError(script_io.ENGINE_FAILED, str(error))
                 speed = next_speed(window, take)
-                done = (number + (take + 1) / self.arguments.takes) / len(song.windows)
-                self.progress(0.27 + 0.45 * done)
+                tell(1)
             if window.takes:
                 kept.append(window)
             elif trouble is not None and trouble.exit_code != script_io.UNSPEAKABLE:

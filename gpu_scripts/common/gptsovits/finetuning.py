@@ -9,6 +9,7 @@ they write there first; two links in it stand for the root, from which they open
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from common.training import children
 from common.training.children import Child
 from common.training.dataset import Clip
 from common.training.interpreter import Interpreter
+from common.training.publishing import is_whole
 from common.training.tell import Progress, Teller
 from common.training.work import remove
 
@@ -33,8 +35,8 @@ from .checkpoints import (
     SovitsLines,
     count_in,
     epochs_in,
+    gpt_progress,
     is_filled,
-    is_whole,
     kept_epochs,
     lines_of,
     repeated,
@@ -111,6 +113,7 @@ class FineTuning:
     ) -> None:
         self.root, self.version, self.bases, self.teller = root, version, bases, teller
         self.folder, self.cuda = python.folder, python.cuda
+        self.stall_seconds = python.stall_seconds
         self.is_half = is_half and python.cuda is not None
         self.seed, self.segment_size = seed, segment_size
         self.features = self.folder / "features"
@@ -120,7 +123,7 @@ class FineTuning:
     def _environment(self) -> dict[str, str]:
         root = self.root
         stubs = self.folder / "stubs"
-        for folder in (stubs, self.cwd):
+        for folder in (stubs, self.cwd, self.cwd / "tmp"):
             folder.mkdir(exist_ok=True)
         # tools/my_utils.py wants its web page's package for warnings; the real one calls its maker.
         (stubs / "gradio.py").write_text("def Warning(message):\n    print(message)\n\n\nInfo = Error = Warning\n")
@@ -132,6 +135,8 @@ class FineTuning:
         parts = [stubs, root, *(root / name for name in ("GPT_SoVITS", "GPT_SoVITS/BigVGAN", "GPT_SoVITS/eres2net"))]
         parts += [root / "tools", root / "tools/asr"]
         return {
+            # Loaders of data pass tensors on over sockets there, whose path may have 107 bytes; that of WORK is longer.
+            "TMPDIR": "/proc/self/cwd/tmp" if Path("/proc/self/cwd").exists() else str(self.folder / "tmp"),
             "PYTHONPATH": os.pathsep.join([*map(str, parts), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "TQDM_MININTERVAL": "1",
             "_CUDA_VISIBLE_DEVICES": self.cuda or "",
@@ -150,6 +155,7 @@ class FineTuning:
         environment: dict[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
         on_look: Callable[[], None] | None = None,
+        stall_seconds: float = math.inf,
     ) -> Child:
         for stray in self.cwd.glob("*.pth"):  # what a stopped one had begun to save
             stray.unlink()
@@ -162,6 +168,7 @@ class FineTuning:
                 environment=self.environment | (environment or {}),
                 on_line=on_line,
                 on_look=on_look,
+                stall_seconds=stall_seconds,
             )
             # It draws its port by chance.
             if attempt == 1 and child.code and child.said(children.NO_PORT):
@@ -187,7 +194,16 @@ class FineTuning:
         progress: Progress,
         **environment: str,
     ) -> None:
-        """One of the scripts of prepare_datasets, for all clips in one part."""
+        """One of the scripts of prepare_datasets, for all clips in one part. Some say the names of the clips, others
+        leave a file for each."""
+        names = {f"{clip.name}.wav" for clip in clips}
+        said: set[str] = set()
+
+        def on_line(line: str) -> None:
+            if line in names:
+                said.add(line)
+                progress((len(said) - 1) / len(clips))  # it begins with that clip
+
         child = self.run(
             name,
             f"GPT_SoVITS/prepare_datasets/{script}.py",
@@ -200,6 +216,7 @@ class FineTuning:
                 "all_parts": "1",
                 **environment,
             },
+            on_line=on_line,
             on_look=lambda: progress(count() / len(clips)),
         )
         if child.code or (count() < len(clips) and (child.out_of_memory() or child.said(children.NO_SPACE))):
@@ -344,6 +361,7 @@ class FineTuning:
             path,
             on_line=watcher,
             on_look=lambda: self._prune(weights, "*.pth", epochs, KEEP_SOVITS),
+            stall_seconds=self.stall_seconds,
         )
         self._prune(weights, "*.pth", epochs, KEEP_SOVITS)
         if child.code:
@@ -412,7 +430,9 @@ class FineTuning:
                 path,
                 # Without it its own state cannot be read again: a pickle, of a file that this training wrote.
                 environment={"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
+                on_line=lambda line: progress(gpt_progress(line, epochs)),
                 on_look=look,
+                stall_seconds=self.stall_seconds,
             )
             look()
             if child.code:

@@ -241,6 +241,10 @@ class Runtime:
         }
         try:
             with quiet(), inside(self.root):
+                if self._tts.prompt_cache["ref_audio_path"] != str(reference):
+                    # Reading it draws random numbers. In `run` that comes after the seed: the first words in a voice
+                    # would be others than the next ones with the same seed.
+                    self._tts.set_ref_audio(str(reference))
                 pieces = list(self._tts.run(request))  # to the end: it raises only after a second of silence
         except Exception as error:
             # It may stand between two references, or without models where loading them again failed too.

@@ -60,7 +60,13 @@ class Training:
         self.work = Work(self.folder)
         bases = Bases.of(self.root, arguments.version)
         self.python = Interpreter(
-            self.folder, arguments.device, arguments.threads, finetuning.PACKAGES, ["ffmpeg"], teller
+            self.folder,
+            arguments.device,
+            arguments.threads,
+            finetuning.PACKAGES,
+            ["ffmpeg"],
+            teller,
+            arguments.stall_seconds,
         )
         self.device = self.python.device
         require_free(self.folder, bases.training_bytes(arguments.sovits_epochs, arguments.gpt_epochs))
@@ -146,6 +152,7 @@ class Training:
 
     def slice(self) -> None:
         progress = self.teller.within("slice")
+        progress(0)
 
         def work() -> None:
             folder = self.folder / "clips"
@@ -160,6 +167,7 @@ class Training:
 
     def transcribe(self) -> None:
         progress = self.teller.within("transcribe")
+        progress(0)
 
         def work() -> dict[str, Any]:
             heard = None
@@ -209,6 +217,7 @@ class Training:
 
     def features(self) -> None:
         tuning = self.tuning
+        self.teller.progress("features", 0)
         self.held = self.held_out()
         names = {clip.name for clip in self.held}
         clips = [clip for clip in self.clips if clip.name not in names]
@@ -297,7 +306,12 @@ class Training:
         made: list[str],
         base: Path,
     ) -> list[Path]:
-        """Trains with the batch, or with half of it as long as memory does not do. Raises ScriptError (7, 17, ...)."""
+        """Trains with the batch, or with half of it as long as memory does not do. Raises ScriptError (7, 17, ...).
+
+        made: the folders of the weights and of the state in which a stopped one goes on.
+        """
+        states = self.folder / made[1]
+        self.teller.progress(stage, 0)  # what it imports and loads takes minutes before its first step
 
         def work() -> dict[str, Any]:
             progress = self.teller.within(stage, 0, 0.98)
@@ -305,8 +319,9 @@ class Training:
             files, batch = with_a_batch_that_fits(
                 lambda size: train(size, progress), self.batch(), stage, self.teller, hint
             )
-            self.python.inspect(files, base, [self.root, self.root / "GPT_SoVITS"])
-            for state in (self.folder / "features").glob(f"logs_s?_{self.arguments.version}/**/*"):
+            classes = [self.root, self.root / "GPT_SoVITS"]
+            self.python.inspect(files, base, classes, self.teller.within(stage, 0.98, 1))
+            for state in states.rglob("*"):
                 if state.suffix in (".pth", ".ckpt"):  # gigabytes that are needed no more
                     state.unlink()
             return {"files": [str(path.relative_to(self.folder)) for path in files], "batch": batch}
@@ -318,7 +333,7 @@ class Training:
     # --- the choice -----------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, Any]:
-        """The chosen pair and the table. Raises ScriptError (16)."""
+        """The chosen pair and the table. Raises ScriptError: 11 none of the trained pairs spoke, 16."""
 
         def epoch(path: Path) -> int:
             found = checkpoints.epochs_in(path.parent, f"*{path.suffix}")
@@ -326,6 +341,7 @@ class Training:
 
         pairs = [(self.bases.gpt, self.bases.sovits), *itertools.product(self.gpt, self.sovits)]
         seeds = [self.arguments.seed + number for number in range(self.arguments.takes)]
+        self.teller.progress("evaluate", 0)
 
         def work() -> dict[str, Any]:
             path, text, language = self.reference()
@@ -352,6 +368,15 @@ class Training:
                 "folder": str(folder),
             }
             answer = self.python.step("speak", order, self.teller.within("evaluate"), program=STEPS)["pairs"]
+            failed = [[take["error"] for take in one["takes"] if "error" in take] for one in answer]
+            if all(len(errors) == len(one["takes"]) for errors, one in zip(failed[1:], answer[1:], strict=True)):
+                raise ScriptError(
+                    script_io.ENGINE_FAILED,
+                    f"nothing was compared: no held-out sentence could be spoken with what was trained: {failed[1][0]}",
+                )
+            if len(failed[0]) == len(answer[0]["takes"]):
+                message = "The untrained model could not speak: what was trained is compared with itself alone."
+                self.teller.warn("base_failed", message)
             seconds = [clip.seconds for clip in self.held]
             rows = [
                 selection.row(
@@ -361,9 +386,9 @@ class Training:
                 )
                 for number, one in enumerate(answer)
             ]
-            if rows[0].errors is None:
+            if all(one.errors is None for one in rows):
                 self.teller.warn("words_unknown", "There is no recogniser: whether words are right was not scored.")
-            if rows[0].likeness is None:
+            if all(one.likeness is None for one in rows):
                 self.teller.warn("likeness_unknown", "Likeness was not scored: the longest trained pair is taken.")
             best, judged = selection.choose(rows[0], rows[1:])
             table = [one.as_json() for one in (rows[0], *judged)]
@@ -397,6 +422,7 @@ class Training:
         return store_reference(samples, rate, folder), "", longest.language
 
     def publish(self, outcome: dict[str, Any]) -> None:
+        self.teller.progress("publish", 0)
         chosen = outcome["chosen"]
         gpt = checkpoints.epochs_in(self.folder / "gpt", "*.ckpt")[chosen["gpt_epoch"]]
         sovits = checkpoints.epochs_in(self.folder / "sovits", "*.pth")[chosen["sovits_epoch"]]

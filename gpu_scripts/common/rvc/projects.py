@@ -18,6 +18,8 @@ class Applio:
     index = f"{NAME}.index"
     saved = re.compile(rf"{NAME}_(\d+)e_(\d+)s")
     parts = ("sliced_audios", "sliced_audios_16k", "f0", "f0_voiced", "extracted")
+    steps = (("sliced_audios_16k",), ("f0", "extracted"))  # what each command of `prepare` makes
+    piece_seconds = 2.7
 
     def __init__(self, root: Path, sample_rate: int, f0: str) -> None:
         self.root, self.rate = root, sample_rate
@@ -29,6 +31,8 @@ class Applio:
             "rvc/models/embedders/contentvec/config.json",
         ]
         self.needed += [f"rvc/configs/{sample_rate}.json", f"logs/mute/sliced_audios/mute{sample_rate}.wav"]
+        # Its window makes this file when it is first opened. Without it a training ends with no weights, as a success.
+        self.needed.append("assets/config.json")
         if f0 == "rmvpe":
             self.needed.append("rvc/models/predictors/rmvpe.pt")
         self.f0 = f0
@@ -57,8 +61,14 @@ class Applio:
         return ["rvc/train/process/extract_index.py", str(experiment), "Auto"]
 
     def epoch_of(self, line: str) -> int:
+        """The epoch that has ended; 0 for other lines."""
         match = re.search(r"\| epoch=(\d+) \|", line)
         return int(match[1]) if match else 0
+
+    def part_of(self, line: str) -> float:
+        """How much of an epoch is done, by the bar of its batches; 0 for other lines."""
+        match = re.search(r"(\d+)/(\d+) \[", line)
+        return int(match[1]) / max(1, int(match[2])) if match else 0.0
 
 
 class RvcProject:
@@ -68,6 +78,8 @@ class RvcProject:
     index = f"added_*_{NAME}_v2.index"
     saved = re.compile(rf"{NAME}_e(\d+)_s(\d+)")
     parts = ("0_gt_wavs", "1_16k_wavs", "2a_f0", "2b-f0nsf", "3_feature768")
+    steps = (("1_16k_wavs",), ("2a_f0",), ("3_feature768",))
+    piece_seconds = 3.4
 
     def __init__(self, root: Path, sample_rate: int, f0: str) -> None:
         self.root, self.rate, self.f0 = root, sample_rate, f0
@@ -118,6 +130,11 @@ class RvcProject:
     def epoch_of(self, line: str) -> int:
         match = re.search(r"====>\D*(\d+)", line)
         return int(match[1]) if match else 0
+
+    def part_of(self, line: str) -> float:
+        """It tells of each 200th step, in several languages."""
+        match = re.search(r"\d \[(\d+)%\]$", line)
+        return int(match[1]) / 100 if match else 0.0
 
 
 Project = Applio | RvcProject

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,9 @@ class Training:
         self.found = [dataset.Source(source.path) for source in found]
         self.work = Work(self.folder)
         foreign.require_files(self.root, *project.needed)
-        self.python = Interpreter(self.folder, arguments.device, arguments.threads, PACKAGES, [], teller)
+        self.python = Interpreter(
+            self.folder, arguments.device, arguments.threads, PACKAGES, [], teller, arguments.stall_seconds
+        )
         self.is_half = arguments.is_half and self.python.device == "cuda"
         base = project.generator.stat().st_size + project.discriminator.stat().st_size
         saved = arguments.epochs // self.save_every + 1
@@ -113,7 +117,14 @@ class Training:
             if not link.exists():
                 link.symlink_to(target)
 
-    def program(self, name: str, command: list[str], on_line: Callable[[str], None] | None = None) -> Child:
+    def program(
+        self,
+        name: str,
+        command: list[str],
+        on_line: Callable[[str], None] | None = None,
+        on_look: Callable[[], None] | None = None,
+        stall_seconds: float = math.inf,
+    ) -> Child:
         path = [str(self.cwd), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = self.python.environment | {"PYTHONPATH": os.pathsep.join(path), "weight_root": "assets/weights"}
         for attempt in (1, 2):
@@ -124,6 +135,8 @@ class Training:
                 log=self.folder / "logs" / f"{name}.log",
                 environment=environment,
                 on_line=on_line,
+                on_look=on_look,
+                stall_seconds=stall_seconds,
             )
             if attempt == 2 or not child.said(children.NO_PORT):
                 break
@@ -168,6 +181,7 @@ class Training:
         self.held = order[:count]
         names = {clip.name for clip in self.held}
         progress = self.teller.within("slice")
+        progress(0)
 
         def work() -> None:
             for name in ("clips", "held"):
@@ -184,15 +198,24 @@ class Training:
     def prepare(self) -> None:
         arguments, project = self.arguments, self.project
         clips = self.folder / "clips"
+        self.teller.progress("features", 0)
         commands = project.prepare(clips, self.experiment, self.python.cuda, arguments.threads, self.is_half)
 
         def work() -> dict[str, Any]:
             self.experiment.mkdir(exist_ok=True)
-            for number, command in enumerate(commands):
-                child = self.program(Path(command[0]).stem, command)
+            pieces = sum(clip.seconds for clip in self.clips) / project.piece_seconds  # until they are counted
+            for number, (command, made) in enumerate(zip(commands, project.steps, strict=True)):
+                progress = self.teller.within("features", number / len(commands), (number + 1) / len(commands))
+
+                def look(made: Sequence[str] = made, progress: Progress = progress, pieces: float = pieces) -> None:
+                    found = sum(len(list((self.experiment / name).glob("*"))) for name in made)
+                    progress(found / len(made) / max(1.0, pieces))
+
+                child = self.program(Path(command[0]).stem, command, on_look=look)
                 if child.code:
                     raise child.failure(self.folder)
-                self.teller.progress("features", (number + 1) / len(commands))
+                progress(1)
+                pieces = len(list((self.experiment / project.steps[0][0]).glob("*")))
             counts = {name: len(list((self.experiment / name).glob("*"))) for name in project.parts}
             least = min(counts.values())
             if not least:
@@ -235,12 +258,13 @@ class Training:
             batch = min(MAX_BATCH, max(1, self.python.gpu_bytes // 2**31)) if self.python.gpu_bytes else CPU_BATCH
         batch = max(1, min(batch, self.pieces // MIN_BATCHES))
         progress = self.teller.within("train", 0, 0.98)
+        progress(0)  # what it imports and loads takes minutes before its first step
 
         def work() -> dict[str, Any]:
             files, used = with_a_batch_that_fits(
                 lambda size: self.fit(size, progress), batch, "train", self.teller, "the GPU is too small"
             )
-            self.python.inspect(files, None, [self.root])
+            self.python.inspect(files, None, [self.root], self.teller.within("train", 0.98, 1))
             for path in self.experiment.glob("[GD]_*.pth"):  # gigabytes that are needed no more
                 path.unlink()
             return {"batch": used, "epochs": sorted(self.saved())}
@@ -248,6 +272,7 @@ class Training:
         made_from = [arguments.epochs, sha256(self.project.generator), sha256(self.project.discriminator)]
         self.work.run("train", made_from, work)
         self.teller.progress("train", 1)
+        self.teller.progress("index", 0)
         self.work.run("index", None, self.make_index)
         self.teller.progress("index", 1)
 
@@ -261,11 +286,15 @@ class Training:
             for path in [*self.experiment.glob("[GD]_*.pth"), *self.saved().values()]:
                 path.unlink()
 
-        def on_line(line: str) -> None:
-            if epoch := self.project.epoch_of(line):
-                progress(epoch / epochs)
+        ended = max(self.saved(), default=0) if states else 0
 
-        child = self.program("train", self.project.train(epochs, self.save_every, batch), on_line)
+        def on_line(line: str) -> None:
+            nonlocal ended
+            ended = max(ended, self.project.epoch_of(line))
+            progress((ended + self.project.part_of(line)) / epochs)
+
+        command = self.project.train(epochs, self.save_every, batch)
+        child = self.program("train", command, on_line, stall_seconds=self.python.stall_seconds)
         if epochs not in self.saved():
             if child.said(r"Not enough data present"):
                 raise ScriptError(script_io.ENGINE_FAILED, f"{self.pieces} pieces are too few for batch {batch}")
@@ -295,8 +324,8 @@ class Training:
         """Each candidate sings the held-out clips again; the one whose spectrum is nearest to theirs."""
         epoch_of = {path: epoch for epoch, path in self.saved().items()}
         candidates = self.candidates()
-        progress = self.teller.within("evaluate")
         folder = self.folder / "sung"
+        self.teller.progress("evaluate", 0)
 
         def work() -> dict[str, Any]:
             remove(folder)
@@ -306,8 +335,13 @@ class Training:
                 return {"epoch": epoch_of[candidates[-1]], "table": []}
             table = []
             for number, path in enumerate(candidates):
-                distances = [self.distance(path, clip, folder, number) for clip in self.held]
-                progress((number + 1) / len(candidates))
+                distances = []
+                for clip_number, clip in enumerate(self.held):
+                    done = (number * len(self.held) + clip_number) / len(candidates) / len(self.held)
+                    share = 1 / len(candidates) / len(self.held)
+                    told = self.teller.within("evaluate", done, done + share)
+                    distances.append(self.distance(path, clip, folder, number, told))
+                    told(1)
                 table.append({"epoch": epoch_of[path], "distance_db": round(float(np.mean(distances)), 3)})
             write_json(self.folder / "evaluation.json", table)
             return {"epoch": min(table, key=lambda row: row["distance_db"])["epoch"], "table": table}
@@ -316,7 +350,7 @@ class Training:
         self.teller.progress("evaluate", 1)
         return outcome
 
-    def distance(self, weights: Path, clip: Clip, folder: Path, number: int) -> float:
+    def distance(self, weights: Path, clip: Clip, folder: Path, number: int, progress: Progress) -> float:
         """Between a clip and itself sung again, dB. Raises ScriptError as rvc_infer.py does."""
         source = self.folder / "held" / f"{clip.name}.wav"
         made = folder / f"{number}_{clip.name}.wav"
@@ -338,7 +372,12 @@ class Training:
         environment = self.python.environment
         if "trained" in environment["TMPDIR"]:  # both projects take that word in an index's path for another file's
             environment["TMPDIR"] = tempfile.gettempdir()
-        child = children.run("infer", command, cwd=self.folder, log=log, environment=environment)
+
+        def on_line(line: str) -> None:
+            if match := re.fullmatch(r"PROGRESS ([\d.]+)", line):
+                progress(float(match[1]))
+
+        child = children.run("infer", command, cwd=self.folder, log=log, environment=environment, on_line=on_line)
         if child.code:
             known = child.lines and script_io.BAD_ARGUMENTS <= child.code <= script_io.DISK_FULL
             raise ScriptError(child.code, child.lines[-1]) if known else child.failure(self.folder)
@@ -347,6 +386,7 @@ class Training:
         return float(np.mean(np.abs(spectra[0][:count] - spectra[1][:count])))
 
     def publish(self, outcome: dict[str, Any]) -> None:
+        self.teller.progress("publish", 0)
         index, held = self.index(), {clip.name for clip in self.held}
         assert index is not None
         with publishing.output_folder(self.arguments.output) as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import selectors
@@ -24,6 +25,12 @@ GUARD = Path(__file__).with_name("guard.py")
 NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos \d+ vs")
 NO_PORT = re.compile(r"EADDRINUSE|address already in use|errno: 98", re.IGNORECASE)
 FULL_DISK_BYTES = 64 * 1024 * 1024
+# A loader of torch that cannot hand a batch over (shared memory is full, a socket's path is too long) drops it, prints
+# why, and lives on: the trainer waits for that batch for ever.
+LOST_BATCH = re.compile(r'queues\.py", line \d+, in _feed')
+# What runs out then is /dev/shm, which the words of a full disk are said of too.
+NO_SHARED_MEMORY = re.compile(r"shared memory|_multiprocessing\.SemLock\(|</torch_\d")
+LOST_BATCH_SECONDS = 5.0  # until the trainer is ended: the reason follows in the next lines
 LAST_LINE = re.compile(r"^\s*(\w+(?:\.\w+)*(?:Error|Exception|Interrupt)\b.*)")
 
 
@@ -47,11 +54,24 @@ class Child:
         return any(re.search(pattern, line) for line in self.lines)
 
     @property
+    def error(self) -> str:
+        """The last exception that it printed, with the one that it was raised in the handling of, or nothing.
+
+        Lightning's own clearing up fails after many others, and says nothing of them.
+        """
+        last = cause = ""
+        for line in self.lines:
+            if match := LAST_LINE.match(line):
+                last = " ".join(match[1].split())[:300]
+            elif line.startswith("During handling of the above exception"):
+                cause = last
+        return f"{last} (after {cause})" if cause and cause != last else last
+
+    @property
     def reason(self) -> str:
         """The last exception that it printed, or its last line."""
-        errors = [match[1] for line in self.lines if (match := LAST_LINE.match(line))]
-        said = errors[-1] if errors else (self.lines[-1] if self.lines else "it said nothing")
-        return " ".join(said.split())[:300]
+        said = self.error or (self.lines[-1] if self.lines else "it said nothing")
+        return " ".join(said.split())[:600]
 
     def out_of_memory(self) -> bool:
         """-9 without our doing is the kernel's killer at work."""
@@ -59,6 +79,9 @@ class Child:
 
     def failure(self, folder: Path) -> ScriptError:
         """Why it failed: 18 the disk of `folder` is full, 7 memory, 8 the GPU was lost, 14 a package is missing, 11."""
+        if self.said(NO_SHARED_MEMORY) and (self.said(NO_SPACE) or self.said("Bus error")):
+            message = f"{self.name} has too little shared memory (/dev/shm; of a container: --shm-size)"
+            return ScriptError(script_io.ENGINE_FAILED, message)
         if self.said(NO_SPACE) or free_bytes(folder) < FULL_DISK_BYTES:
             return ScriptError(script_io.DISK_FULL, f"the disk of {folder} is full ({self.name})")
         if self.out_of_memory():
@@ -79,12 +102,14 @@ def run(
     environment: Mapping[str, str],
     on_line: Callable[[str], None] | None = None,
     on_look: Callable[[], None] | None = None,
+    stall_seconds: float = math.inf,
 ) -> Child:
     """Runs a program to its end, whatever its status, with this interpreter's environment and `environment`.
 
     What it says goes to `log` (appended), and line by line to `on_line` (bars that are drawn with \\r too); `on_look`
     is called about once a second. What either raises ends the program first: `Ended` becomes a ScriptError. So does
-    whatever ends this process: the guard sees the pipe between them close.
+    whatever ends this process: the guard sees the pipe between them close. A program that says nothing for
+    `stall_seconds`, or whose loaders of data have lost a batch, is ended: ScriptError (11).
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     lifeline, ours = os.pipe()
@@ -108,7 +133,7 @@ def run(
         os.close(lifeline)
     try:
         with open(log, "ab", buffering=0) as file:  # a killed script leaves all that was said
-            _listen(process, child, file, on_line, on_look)
+            _listen(process, child, file, on_line, on_look, stall_seconds)
         child.code = process.wait()
     except Ended as error:
         raise ScriptError(error.exit_code, str(error)) from error
@@ -124,10 +149,12 @@ def _listen(
     log: object,
     on_line: Callable[[str], None] | None,
     on_look: Callable[[], None] | None,
+    stall_seconds: float,
 ) -> None:
     assert process.stdout is not None
     rest = b""
-    looked = time.monotonic()
+    looked = heard = time.monotonic()
+    lost = math.inf
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while True:
@@ -139,8 +166,17 @@ def _listen(
             if on_look is not None and time.monotonic() - looked > 1:
                 looked = time.monotonic()
                 on_look()
+            if time.monotonic() > lost:
+                hint = " (/dev/shm is too small; of a container: --shm-size)" if child.said(NO_SHARED_MEMORY) else ""
+                message = f"a data loader of {child.name} lost a batch: {child.reason}{hint}"
+                raise Ended(script_io.ENGINE_FAILED, message)
             if block is None:
+                if time.monotonic() - heard > stall_seconds:
+                    why = f"; its last error was {child.error}" if child.error else ""
+                    message = f"{child.name} hangs: it said nothing for {stall_seconds:g} s{why}"
+                    raise Ended(script_io.ENGINE_FAILED, message)
                 continue
+            heard = time.monotonic()
             log.write(block)  # type: ignore[attr-defined]
             *whole, rest = re.split(rb"[\r\n]+", rest + block)
             rest = rest[-65536:]
@@ -148,6 +184,8 @@ def _listen(
                 line = raw.decode("utf-8", "replace").strip()
                 if line:
                     child.lines.append(line)
+                    if LOST_BATCH.search(line):
+                        lost = min(lost, heard + LOST_BATCH_SECONDS)
                     if on_line is not None:
                         on_line(line)
             if not block:

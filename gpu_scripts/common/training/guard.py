@@ -5,8 +5,9 @@
 The program is started in a session of its own. When the lifeline (a pipe whose other end the starter holds) is closed,
 because the starter wants its end or because it died, or when SIGTERM comes, every process of that session is ended:
 SIGTERM, five seconds, SIGKILL. The same is done with what is left when the program ends by itself. What those processes
-had in /dev/shm (semaphores of Python's multiprocessing, tensors of data loaders) is removed once nobody maps it any
-more; other trainings' are left alone. Exits as the program did, or with 128 and the signal's number.
+had in /dev/shm (semaphores of Python's multiprocessing, tensors of data loaders) is removed first, since this process
+may be killed within those seconds too; what others map is left alone. Exits as the program did, or with 128 and the
+signal's number.
 
 The standard library alone.
 """
@@ -23,7 +24,10 @@ import time
 
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
-SHARED = re.compile(r" (/dev/shm/(?:sem\.|torch_|psm_|pym-)[^ ]+)")
+SHARED_FOLDER = "/dev/shm"
+# The inode in a line of /proc/*/maps. Whoever has made a semaphore has it under the name that it was made with, not the
+# one that it was given then.
+SHARED = re.compile(rf" (\d+) +{SHARED_FOLDER}/(?:sem\.|torch_|psm_|pym-)")
 
 
 def members(session: int) -> list[int]:
@@ -43,14 +47,28 @@ def members(session: int) -> list[int]:
 
 def shared_by(pids: list[int]) -> set[str]:
     """The files in /dev/shm that the processes have mapped."""
-    found: set[str] = set()
+    inodes: set[int] = set()
     for pid in pids:
         try:
             with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
-                found.update(match[1] for line in file if (match := SHARED.search(line.rstrip("\n"))))
+                inodes.update(int(match[1]) for line in file if (match := SHARED.search(line)))
         except OSError:
             continue
-    return found
+    if not inodes:
+        return set()
+    with os.scandir(SHARED_FOLDER) as entries:
+        return {entry.path for entry in entries if entry.inode() in inodes}
+
+
+def remove(shared: set[str], ours: list[int]) -> None:
+    """Removes files in /dev/shm that nobody has mapped but `ours`, the processes that are ended."""
+    if shared:
+        others = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in ours]
+        for path in shared - shared_by(others):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
 
 
 def end(session: int) -> None:
@@ -87,14 +105,12 @@ def main(lifeline: int, argv: list[str]) -> int:
             looked = time.monotonic()
         if select.select([lifeline], [], [], 0.1)[0]:
             break
-    shared |= shared_by(members(process.pid))
+    ours = members(process.pid)
+    shared |= shared_by(ours)
+    remove(shared, ours)
     end(process.pid)
     code = process.wait()
-    if shared:
-        everyone = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        for path in shared - shared_by(everyone):
-            if os.path.exists(path):
-                os.unlink(path)
+    remove(shared, [])
     return code if code >= 0 else 128 - code
 
 

@@ -19,20 +19,32 @@ from .tell import Progress, Teller
 from .work import remove, write_json
 
 STEPS = Path(__file__).with_name("steps.py")
+# Of no word from a program that tells of each step. A step takes seconds on a GPU, minutes on a CPU; RVC-Project tells
+# of each 200th, or of each epoch.
+GPU_STALL_SECONDS, CPU_STALL_SECONDS = 1800.0, 4 * 3600.0
 
 
 class Interpreter:
     """This interpreter with the device that was asked for (auto, cuda, cuda:N, cpu).
 
     device: `cuda` or `cpu`; cuda: the number of the GPU as CUDA_VISIBLE_DEVICES has it, None on a CPU; gpu_bytes: its
-    memory. Raises ScriptError: 2, 8 no such GPU, 14 packages or programs are missing.
+    memory; stall_seconds: how long a trainer may say nothing (asked for, or 0: as the device has it). Raises
+    ScriptError: 2, 8 no such GPU, 14 packages or programs are missing.
     """
 
     def __init__(
-        self, folder: Path, asked: str, threads: int, packages: Sequence[str], programs: Sequence[str], teller: Teller
+        self,
+        folder: Path,
+        asked: str,
+        threads: int,
+        packages: Sequence[str],
+        programs: Sequence[str],
+        teller: Teller,
+        stall_seconds: float = 0.0,
     ) -> None:
         self.folder = folder
         self.threads = threads
+        self.stall_seconds = stall_seconds or GPU_STALL_SECONDS
         self.cuda = _number_of(asked)
         for name in programs:
             if shutil.which(name) is None:
@@ -47,11 +59,16 @@ class Interpreter:
         self.torch: str = answer["torch"]
         self.gpu_bytes: int = answer["gpu_bytes"] if answer["cuda"] else 0
         self.device = "cuda" if answer["cuda"] else "cpu"
+        on_gpu = folder / "on-gpu"
         if answer["cuda"]:
+            on_gpu.touch()
             return
         self.cuda = None
+        self.stall_seconds = stall_seconds or CPU_STALL_SECONDS
         if asked.startswith("cuda"):
             raise ScriptError(script_io.NO_CUDA, f"torch finds no GPU for --device {asked}; a CPU takes days")
+        if asked == "auto" and on_gpu.exists():
+            raise ScriptError(script_io.NO_CUDA, "this training began on a GPU, and there is none any more")
         if asked == "auto":
             teller.warn("cpu", "There is no GPU: training on the CPU takes days for more than a trial.")
 
@@ -100,6 +117,7 @@ class Interpreter:
             log=self.folder / "logs" / f"{step}.log",
             environment=self.environment | ({"CUDA_VISIBLE_DEVICES": ""} if cpu else {}),
             on_line=on_line,
+            stall_seconds=self.stall_seconds,
         )
         if child.code == 0 and paths[1].is_file():
             return json.loads(paths[1].read_text("utf-8"))
@@ -107,7 +125,9 @@ class Interpreter:
             raise ScriptError(child.code, child.lines[-1])
         raise child.failure(self.folder)
 
-    def inspect(self, files: Sequence[Path], base: Path | None, path: Sequence[Path]) -> None:
+    def inspect(
+        self, files: Sequence[Path], base: Path | None, path: Sequence[Path], progress: Progress | None = None
+    ) -> None:
         """Raises ScriptError: 11 a file cannot be loaded or is the base, 17 it holds what is no number.
 
         path: where the classes are that are in the files."""
@@ -115,7 +135,7 @@ class Interpreter:
             "files": [[str(file), str(base) if base else ""] for file in files],
             "path": [str(folder) for folder in path],
         }
-        for file, facts in self.step("inspect", order, cpu=True).items():
+        for file, facts in self.step("inspect", order, progress, cpu=True).items():
             name = Path(file).name
             if "error" in facts:
                 raise ScriptError(script_io.ENGINE_FAILED, f"{name} cannot be loaded: {facts['error']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -15,8 +14,6 @@ from common import script_io
 from common.script_io import ScriptError
 
 from .work import remove
-
-FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -61,7 +58,7 @@ def output_folder(output: Path) -> Iterator[Path]:
         else:
             partial.rename(output)
     except OSError as error:
-        code = script_io.DISK_FULL if error.errno in FULL else script_io.UNWRITABLE
+        code = script_io.DISK_FULL if error.errno in script_io.NO_ROOM else script_io.UNWRITABLE
         raise ScriptError(code, f"cannot write {output}: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -16,21 +16,10 @@ import soundfile as sf
 import yaml
 
 from . import state
+from .names import GPT, PRETRAINED, SOVITS, VERSIONS
 from .state import OutOfMemoryError, log, mood
+from .tensors import network
 
-PRETRAINED = "GPT_SoVITS/pretrained_models"
-VERSIONS = ("v1", "v2", "v3", "v4", "v2Pro", "v2ProPlus")
-GPT = {"v1": "s1bert25hz-2kh-longer-epoch=68e-step=50232.ckpt"}
-GPT["v2"] = "gsv-v2final-pretrained/s1bert25hz-5kh-longer-epoch=12-step=369668.ckpt"
-SOVITS = {
-    "v1": "s2G488k.pth",
-    "v2": "gsv-v2final-pretrained/s2G2333k.pth",
-    "v3": "s2Gv3.pth",
-    "v4": "gsv-v4-pretrained/s2Gv4.pth",
-    "v2Pro": "v2Pro/s2Gv2Pro.pth",
-    "v2ProPlus": "v2Pro/s2Gv2ProPlus.pth",
-}
-HEADS = {"v1": b"00", "v2": b"01", "v3": b"02", "v4": b"04", "v2Pro": b"05", "v2ProPlus": b"06"}
 _VERSION_OF_HEAD = {
     b"PK": ("v2", "v2", False),  # told by its size
     b"00": ("v1", "v1", False),
@@ -122,6 +111,7 @@ class TTS:
             "aux_ref_audio_paths": [],
         }
         self.stop_flag = False
+        self._generator = np.random.default_rng()  # the process's only one
 
     def init_t2s_weights(self, weights_path: str) -> None:
         print(f"Loading Text2Semantic weights from {weights_path}")
@@ -161,6 +151,7 @@ class TTS:
         if not 48000 <= math.ceil(len(samples) * 16000 / rate) <= 160000:
             raise OSError("参考音频在3~10秒范围外，请更换！")
         log("reference", path=ref_audio_path)
+        self._generator.random(4)  # HuBERT draws a number for each layer, which it then does not use
         # The voice is that of the weights that the reference is computed with.
         self.prompt_cache["prompt_semantic"] = dict(self.vits_model or {})
         if mood().get("reference") == "oom":
@@ -178,7 +169,7 @@ class TTS:
         prompt_text, prompt_lang = inputs.get("prompt_text", ""), inputs.get("prompt_lang", "")
         speed, seed = inputs.get("speed_factor", 1.0), inputs.get("seed", -1)
         print(f"Set seed to {seed}")
-        generator = np.random.default_rng(None if seed == -1 else seed)
+        self._generator = np.random.default_rng(None if seed == -1 else seed)
         assert text_lang in self.configs.languages
         assert not prompt_text or prompt_lang in self.configs.languages
         if not prompt_text and self.configs.use_vocoder:
@@ -200,7 +191,7 @@ class TTS:
         log("run", **inputs, used=used)
         try:
             print("前端处理后的文本(每句):", text)
-            yield self._speak(text, speed, inputs, generator)
+            yield self._speak(text, speed, inputs)
         except Exception as error:
             yield 16000, np.zeros(16000, np.int16)
             self.t2s_model = None
@@ -211,9 +202,7 @@ class TTS:
             self.init_vits_weights(self.configs.vits_weights_path)
             raise error
 
-    def _speak(
-        self, text: str, speed: float, inputs: dict[str, Any], generator: np.random.Generator
-    ) -> tuple[int, np.ndarray]:
+    def _speak(self, text: str, speed: float, inputs: dict[str, Any]) -> tuple[int, np.ndarray]:
         if self.configs.version == "v1" and self.prompt_cache["phones"] not in (None, "v1"):
             raise RuntimeError("CUDA error: device-side assert triggered")  # a phoneme that v1 does not have
         deadline = time.monotonic() + mood().get("run_seconds", 0)
@@ -222,18 +211,21 @@ class TTS:
         rate = {"v3": 24000, "v4": 48000}.get(self.configs.version, 32000)
         if how == "oom":
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 8.00 GiB total capacity)")
-        if how == "raise":
+        whose = "base" if "pretrained" in self.configs.vits_weights_path else "trained"
+        if how in ("raise", f"raise_{whose}"):
             raise RuntimeError(f"no phonemes for {text!r}")
         if how == "cuda_error":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if how == "silence":
             return rate, np.zeros(rate * 2, np.int16)
+        network(20 * len(text))  # some for each token
         voice = self.prompt_cache["prompt_semantic"]
         if mood().get("tone"):
             pitch = 0.04 * voice["pitch"]
             samples = np.sin(np.arange(round(rate * 0.06 * len(text) / speed)) * pitch).astype(np.float32)
         else:
-            samples = _say(text, voice["voice"], voice["pitch"], speed, inputs.get("temperature", 1), generator, rate)
+            temperature = inputs.get("temperature", 1)
+            samples = _say(text, voice["voice"], voice["pitch"], speed, temperature, self._generator, rate)
         samples *= self.prompt_cache["refer_spec"][0] / np.abs(samples).max()
         pause = np.zeros(int(rate * inputs.get("fragment_interval", 0.3)), np.float32)
         return rate, (np.concatenate([samples, pause]) * 32768).astype(np.int32).astype(np.int16)

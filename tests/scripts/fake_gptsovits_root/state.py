@@ -40,7 +40,8 @@ def calls(folder: Path, event: str = "") -> list[dict[str, Any]]:
 
 
 def log(event: str, **facts: Any) -> None:
-    with open("calls.jsonl", "a", encoding="utf-8") as file:
+    """Into the working folder, or the file that FAKE_GPTSOVITS_CALLS names: a working folder goes with its host."""
+    with open(os.environ.get("FAKE_GPTSOVITS_CALLS", "calls.jsonl"), "a", encoding="utf-8") as file:
         file.write(json.dumps({"event": event, "pid": os.getpid(), **facts}) + "\n")
 
 

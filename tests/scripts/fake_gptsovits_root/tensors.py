@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -103,3 +103,29 @@ def pitch(samples: Any, rate: int) -> float:
     likeness = np.fft.irfft(np.abs(np.fft.rfft(loud - loud.mean(axis=1, keepdims=True), 2 * size)) ** 2)
     low, high = rate // 400, rate // 80
     return float(rate / (low + np.median(np.argmax(likeness[:, low : high + 1], axis=1))))
+
+
+class nn:
+    class modules:
+        class module:
+            hooks: ClassVar[list[Any]] = []
+
+            @classmethod
+            def register_module_forward_hook(cls, hook: Any) -> Any:
+                cls.hooks.append(hook)
+                return Handle(hook)
+
+
+class Handle:
+    def __init__(self, hook: Any) -> None:
+        self.hook = hook
+
+    def remove(self) -> None:
+        nn.modules.module.hooks.remove(self.hook)
+
+
+def network(calls: int) -> None:
+    """What networks do that make so many calls of modules."""
+    for _ in range(calls):
+        for hook in nn.modules.module.hooks:
+            hook(None, (), None)

@@ -1,124 +1,40 @@
 # ruff: noqa: SIM112  # the names are the engine's
-"""The scripts of the fine-tuning, with the original's names, environment, files, exit statuses and oddities.
+"""The trainers of the fine-tuning, with the original's names, environment, files, exit statuses and oddities.
 
-Read and met at 48b1a0169: preparation exits with 0 whatever it leaves out, and keeps what is there already; s2_train.py
-does so without a base, without a step and without a place to save, takes a broken state for none, and leaves its
-trainer behind when it is ended alone; s1_train.py cannot read its own state again but with TORCH_FORCE_NO_WEIGHTS_ONLY_
-LOAD, and changes nothing in an epoch of less than five batches.
+Read and met at 48b1a0169: s2_train.py exits with 0 without a base, without a step and without a place to save, takes a
+broken state for none, and leaves its trainer behind when it is ended alone; s1_train.py cannot read its own state again
+but with TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, changes nothing in an epoch of less than five batches, and waits for ever for
+a batch that a loader could not hand over: the thread that feeds the queue prints the error, and drops the batch.
 
 A voice is trained by its pitch: that of the clips, more nearly with each epoch. The mood (state.py) says what else goes
-wrong: `text`: names of clips that no phonemes are made of; `hubert`: "oom"; `s2`: "nan" | "enospc" | "mismatch" |
-"nan_weights" | "unsaved" | "no_change" | "worse" | "lost_gpu" | "port" (once in a working folder);
-`s2_fits`: the largest batch that memory does for; `s2_stop`: after this epoch it waits; `s1`: "nan" | "oom"; `s1_stop`.
+wrong: `s2`: "nan" | "enospc" | "mismatch" | "nan_weights" | "unsaved" | "no_change" | "worse" | "lost_gpu" (after its
+first epoch) | "port" (once in a working folder); `s2_fits`: the largest batch that memory does for; `s2_stop`: after
+this epoch it waits; `s1`: "nan" | "oom" | "no_shared_memory" | "silent" (after a batch, once in a working folder);
+`s1_stop`.
+
+numpy is loaded by what computes with it alone: each of these is an interpreter of its own in each training.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import time
 import zipfile
+from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile as sf
-import yaml
-
-from .speaking import HEADS
+from .names import HEADS
 from .state import log, mood
-from .tensors import pitch
 
-BASE_HZ = 0.04 * 32000 / (2 * np.pi)  # of the weights with pitch 1, see `speaking`
 RATE = 32000
-
-
-def _items() -> list[list[str]]:
-    lines = Path(os.environ["inp_text"]).read_text("utf-8").strip("\n").split("\n")
-    log("prepare", script=Path(sys.argv[0]).stem, lines=len(lines), cwd=os.getcwd(), is_half=os.environ["is_half"])
-    return [line.split("|") for line in lines[int(os.environ["i_part"]) :: int(os.environ["all_parts"])]]
-
-
-def _save(content: bytes, path: Path) -> None:
-    """In the working folder first, as there."""
-    partial = Path(f"{time.time()}{os.environ['i_part']}.pth")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
-def get_text() -> None:
-    output = Path(os.environ["opt_dir"])
-    found = output / "2-name2text-0.txt"
-    if found.exists():
-        return
-    (output / "3-bert").mkdir(parents=True, exist_ok=True)
-    if not os.path.exists(os.environ["bert_pretrained_dir"]):
-        raise FileNotFoundError(os.environ["bert_pretrained_dir"])
-    rows = []
-    for item in _items():
-        try:
-            path, _, language, text = item
-            name = os.path.basename(path)
-            if language not in ("zh", "en", "ja", "ko", "yue") or Path(name).stem in mood().get("text", ()):
-                raise ValueError(name)
-            phones = [char for char in text if char.isalnum()]
-            if language == "zh":
-                _save(b"\0" * 200, output / "3-bert" / f"{name}.pt")
-            rows.append(f"{name}\t{' '.join(phones)}\tNone\t{text}")
-        except Exception as error:
-            print(item, f"Traceback\n{type(error).__name__}: {error}")
-    found.write_text("\n".join(rows) + "\n", "utf-8")
-
-
-def get_hubert() -> None:
-    output = Path(os.environ["opt_dir"])
-    for folder in ("4-cnhubert", "5-wav32k"):
-        (output / folder).mkdir(exist_ok=True)
-    for item in _items():
-        name = os.path.basename(item[0])
-        made = output / "4-cnhubert" / f"{name}.pt"
-        if made.exists():
-            continue
-        try:
-            if mood().get("hubert") == "oom":
-                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            samples, rate = sf.read(item[0])
-            assert rate == RATE and samples.ndim == 1 and np.any(samples)
-            sf.write(output / "5-wav32k" / name, samples, RATE)
-            _save(b"\0" * 200, made)
-        except Exception as error:
-            print(item, f"Traceback\n{type(error).__name__}: {error}")
-
-
-def get_sv() -> None:
-    output = Path(os.environ["opt_dir"])
-    (output / "7-sv_cn").mkdir(exist_ok=True)
-    open(os.environ["sv_path"]).close()
-    for item in _items():
-        name = os.path.basename(item[0])
-        if (output / "5-wav32k" / name).exists():
-            _save(b"\0" * 200, output / "7-sv_cn" / f"{name}.pt")
-
-
-def get_semantic() -> None:
-    output = Path(os.environ["opt_dir"])
-    found = output / "6-name2semantic-0.tsv"
-    if found.exists():
-        return
-    if not os.path.exists(os.environ["pretrained_s2G"]):
-        raise FileNotFoundError(os.environ["pretrained_s2G"])
-    json.loads(Path(os.environ["s2config_path"]).read_text())
-    rows = []
-    for item in _items():
-        name = os.path.basename(item[0])
-        if (output / "4-cnhubert" / f"{name}.pt").exists():
-            seconds = sf.info(output / "5-wav32k" / name).duration
-            rows.append(f"{name}\t{' '.join(['7'] * int(25 * seconds))}")
-    found.write_text("\n".join(rows), "utf-8")
+BASE_HZ = 0.04 * RATE / (2 * math.pi)  # of the weights with pitch 1, see `speaking`
 
 
 # --- SoVITS ---------------------------------------------------------------------------------------------------
@@ -141,6 +57,11 @@ def s2_train() -> None:
 
 
 def _train_sovits(config: dict[str, Any], semaphore: Any) -> None:
+    import numpy as np
+    import soundfile as sf
+
+    from .tensors import pitch
+
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a trainer in a kernel of CUDA does not hear it soon
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(levelname)s:%(name)s:%(message)s")
     logger = logging.getLogger("training")
@@ -172,10 +93,11 @@ def _train_sovits(config: dict[str, Any], semaphore: Any) -> None:
             if os.path.exists(path):
                 print(f"loaded pretrained {path} {matched}", flush=True)
     print(f"start training from epoch {first}", flush=True)
+    log("s2_epochs", first=first)
     for epoch in range(first, train["epochs"] + 1):
         if train["batch_size"] > mood().get("s2_fits", 1000):
             raise RuntimeError("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB")
-        if mood().get("s2") == "lost_gpu":
+        if mood().get("s2") == "lost_gpu" and epoch > 1:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         loss = "nan" if mood().get("s2") == "nan" else "2.31"
         for step in range(steps):
@@ -220,7 +142,19 @@ def _save_zip(content: dict[str, Any], path: Path) -> None:
 # --- GPT ------------------------------------------------------------------------------------------------------
 
 
+class _Batch:
+    """A tensor on its way from a loader: its memory is handed over by a socket, whose path may be too long."""
+
+    def __reduce__(self) -> tuple[type[_Batch], tuple[()]]:
+        Listener(family="AF_UNIX").close()
+        if mood().get("s1") == "no_shared_memory":
+            raise RuntimeError("unable to write to file </torch_71_1_0>: No space left on device (28)")
+        return _Batch, ()
+
+
 def s1_train() -> None:
+    import yaml
+
     config = yaml.safe_load(Path(sys.argv[sys.argv.index("--config_file") + 1]).read_text())
     assert isinstance(config["optimizer"]["lr_init"], float)  # 1e-05 is a word to YAML
     train, output = config["train"], Path(config["output_dir"])
@@ -242,8 +176,21 @@ def s1_train() -> None:
         log("s1_resumes", epoch=first)
     if mood().get("s1") == "oom":
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+    batches = -(-count // train["batch_size"])
     for epoch in range(first + 1, train["epochs"] + 1):
-        updates += max(0, -(-count // train["batch_size"]) - 1) // 4
+        loaded: multiprocessing.Queue[_Batch] = multiprocessing.Queue()
+        for batch in range(batches):
+            loaded.put(_Batch())
+            loaded.get()
+            print(
+                f"\rEpoch {epoch - 1}: {100 * (batch + 1) // batches:3d}%|#| {batch + 1}/{batches} [00:01<00:01]",
+                end="",
+            )
+            sys.stdout.flush()
+            if mood().get("s1") == "silent" and not Path("silent").exists():
+                Path("silent").touch()
+                time.sleep(600)
+        updates += max(0, batches - 1) // 4
         for path in states.glob("*.ckpt"):
             path.unlink()
         _save_zip({"epoch": epoch, "updates": updates}, states / f"epoch={epoch - 1}-step={updates}.ckpt")
