@@ -10,7 +10,9 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from covers.models import MADE_BY, CoverJob
-from voiceproject.console.jobs import JobAdmin
+from voiceproject.console.jobs import Fact, JobAdmin
+from voiceproject.console.tags import duration
+from voices.admin import voice_fact
 
 PLACES = {
     "centre": _("centre"),
@@ -20,11 +22,14 @@ PLACES = {
     "wide": _("wide"),
 }
 
+INPUTS = {"mix": _("a song"), "vocals": _("a bare voice")}
+
 
 @admin.register(CoverJob)
 class CoverJobAdmin(JobAdmin):
     list_display = (
-        "short_id", "tenant", "badge", "stage_name", "progress_bar", "error", "attempt", "length", "created", "host",
+        "short_id", "short_title", "tenant", "badge", "stage_name", "progress_bar", "error", "attempt", "length",
+        "created", "host",
     )  # fmt: skip
     players = {
         "song": _("Song"),
@@ -36,6 +41,24 @@ class CoverJobAdmin(JobAdmin):
         "result": _("Result"),
     }
     stages = tuple(MADE_BY)
+
+    def facts(self, job: CoverJob) -> list[Fact]:
+        if job.pitch_shift is None:
+            pitch: Any = _("found by listening")
+        else:
+            pitch = (f"{job.pitch_shift:+d}" if job.pitch_shift else "0") + (
+                f" ({gettext('found by listening')})" if job.pitch_auto else ""
+            )
+        return [
+            Fact(_("Song"), job.title),
+            Fact(_("Voice"), *voice_fact(job)),
+            Fact(_("Length"), duration(job.duration_seconds)),
+            Fact(_("Pitch, semitones"), pitch),
+            Fact(_("Model"), job.model_id),
+            Fact(_("Input"), INPUTS.get(job.input_kind, job.input_kind)),
+            Fact(_("Format"), job.response_format),
+            Fact(_("Lyrics"), job.lyrics, wide=True),
+        ]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return [*super().get_fields(request, obj), "separation"]

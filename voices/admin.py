@@ -13,14 +13,16 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, utc
 from voiceproject.console.filters import since_filter
-from voiceproject.console.jobs import JobAdmin
+from voiceproject.console.jobs import Fact, JobAdmin
+from voiceproject.console.tags import duration, told_time
 from voiceproject.errors import PublicError
+from voiceproject.tenants.models import AuditEntry
 from voiceproject.web.api import file_response
 from voiceproject.web.errors import json_response
 from voices.keys import grants
@@ -217,11 +219,14 @@ class EngineModelAdmin(ConsoleAdmin):
 
     @admin.action(description=_("Offer the selected models"), permissions=["change"])
     def enable(self, request: HttpRequest, queryset: QuerySet[EngineModel]) -> None:
-        messages.success(request, _("%d models are offered.") % self._set(request, queryset, True))
+        count = self._set(request, queryset, True)
+        messages.success(request, ngettext("%d model is offered.", "%d models are offered.", count) % count)
 
     @admin.action(description=_("Offer the selected models no longer"), permissions=["change"])
     def disable(self, request: HttpRequest, queryset: QuerySet[EngineModel]) -> None:
-        messages.success(request, _("%d models are offered no longer.") % self._set(request, queryset, False))
+        count = self._set(request, queryset, False)
+        words = ngettext("%d model is offered no longer.", "%d models are offered no longer.", count)
+        messages.success(request, words % count)
 
     def _set(self, request: HttpRequest, queryset: QuerySet[EngineModel], enabled: bool) -> int:
         models = list(queryset)
@@ -231,6 +236,16 @@ class EngineModelAdmin(ConsoleAdmin):
         return len(models)
 
 
+def voice_fact(job: Any) -> tuple[str, str]:
+    """The name of the saved voice that a job is made with, and its page; both empty where there is none."""
+    if job.voice_id is None:
+        return "", ""
+    voice = Voice.objects.filter(pk=job.voice_id).only("name").first()
+    if voice is None:
+        return gettext("deleted (%s)") % str(job.voice_id)[:8], ""
+    return voice.name, reverse("admin:voices_voice_change", args=[voice.pk])
+
+
 class TakedownAdmin(LogAdmin):
     """With the action that ends a voice and all that was made with it. Rows have the voice's id in `voice_field`."""
 
@@ -238,12 +253,19 @@ class TakedownAdmin(LogAdmin):
     actions = ("take_down",)
 
     @admin.action(description=_("Take the voice down: cancel its jobs, revoke what it made"), permissions=["change"])
-    @confirmed(lambda n: ngettext("Take %d voice down? Its jobs end and what it made is deleted, for good.",
-                                  "Take %d voices down? Their jobs end and what they made is deleted, for good.",
-                                  n) % n)  # fmt: skip
+    @confirmed(lambda n: ngettext("Take %d voice down? Its jobs end and what it made is deleted, for good. Its own "
+                                  "recording and its consents stay, and operators can hear it, until its tenant "
+                                  "deletes it.",
+                                  "Take %d voices down? Their jobs end and what they made is deleted, for good. Their "
+                                  "own recordings and their consents stay, and operators can hear them, until their "
+                                  "tenants delete them.",
+                                  n) % n,
+               ask_reason=_("Why? Operators see it on the voice's page and in the audit log."))  # fmt: skip
     def take_down(self, request: HttpRequest, rows: list[Any]) -> None:
         voice_ids = {getattr(row, self.voice_field) for row in rows}
-        count = sum(saved.take_down(voice_id, request) for voice_id in voice_ids)  # It writes the audit log.
+        count = sum(
+            saved.take_down(voice_id, request, request.POST["reason"].strip()[:200]) for voice_id in voice_ids
+        )  # It writes the audit log.
         found = {"voices": len(voice_ids), "jobs": count}
         messages.success(request, _("%(voices)d voices taken down, %(jobs)d jobs revoked.") % found)
 
@@ -260,12 +282,21 @@ class VoiceAdmin(TakedownAdmin):
     search_help_text = _("A whole id, a tenant, or the SHA-256 of a sample")
     fields = readonly_fields = (
         "listen", "id", "tenant", "name", "description", "language", "reference_transcript", "length", "consents",
-        "taken_down_at", "created_at", "updated_at",
+        "takedown", "created_at", "updated_at",
     )  # fmt: skip
+
+    @admin.display(description=_("taken down"))
+    def takedown(self, voice: Voice) -> SafeString | str:
+        if voice.taken_down_at is None:
+            return _("no")  # type: ignore[return-value]
+        entry = AuditEntry.objects.filter(target_id=str(voice.pk), action="voice.takedown").order_by("-id").first()
+        by = entry.actor_name if entry else ""
+        reason = str(entry.details.get("reason", "")) if entry else ""
+        return format_html("{} {} {}", told_time(voice.taken_down_at), by, reason)
 
     @admin.display(description=_("length"))
     def length(self, voice: Voice) -> str:
-        return f"{voice.reference_frames / max(voice.reference_rate, 1):.1f} s"
+        return duration(voice.reference_frames / max(voice.reference_rate, 1))
 
     @admin.display(description=_("consents"))
     def consents(self, voice: Voice) -> SafeString:
@@ -334,8 +365,20 @@ class ConsentAdmin(TakedownAdmin):
 
 @admin.register(Synthesis)
 class SynthesisAdmin(JobAdmin):
-    list_display = ("short_id", "tenant", "badge", "error", "engine", "language", "length", "created")
+    list_display = ("short_id", "short_title", "tenant", "badge", "error", "engine", "language", "length", "created")
     players = {"reference_audio": _("Reference"), "audio": _("Result")}
+
+    def facts(self, job: Synthesis) -> list[Fact]:
+        return [
+            Fact(_("Text"), job.text, wide=True),
+            Fact(_("title"), job.title),
+            Fact(_("Voice"), *voice_fact(job)),
+            Fact(_("Length"), duration(job.duration_seconds)),
+            Fact(_("Language"), job.language),
+            Fact(_("Engine"), job.engine),
+            Fact(_("Model"), job.model_id),
+            Fact(_("Format"), job.response_format),
+        ]
 
 
 @admin.register(Training)
@@ -345,6 +388,14 @@ class TrainingAdmin(JobAdmin):
         "host",
     )  # fmt: skip
     stages = STAGES
+
+    def facts(self, job: Training) -> list[Fact]:
+        return [
+            Fact(_("Name"), job.name),
+            Fact(_("Voice"), *voice_fact(job)),
+            Fact(_("Engine"), job.get_engine_display()),
+            Fact(_("Length"), duration(job.duration_seconds)),
+        ]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return [*super().get_fields(request, obj), "problems", "recordings_sent", "scores"]

@@ -18,6 +18,7 @@ from tests.fakes.engine import FakeEngine
 from voiceproject.console import numbers
 from voiceproject.console.background import Background
 from voiceproject.console.charts import day_chart
+from voiceproject.console.pages import hours
 from voiceproject.console.panels import job_kinds
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.leases.models import EngineLease, EngineWaiter
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def nothing_kept() -> None:
     numbers._days.clear()
+    hours.forget()
     for kept in (numbers.HISTORY, numbers.ENGINE_HEALTH, numbers.MEDIA_BYTES):
         kept.forget()
 
@@ -122,7 +124,7 @@ def test_its_queries_do_not_grow_with_the_jobs(operator: Client, django_assert_m
     baker.make(CoverJob, status="running", host="gpu-1", _quantity=10)
     baker.make(CoverJob, status="succeeded", _quantity=20)
     operator.get(reverse("admin:dashboard"))
-    with django_assert_max_num_queries(20):
+    with django_assert_max_num_queries(26):
         operator.get(reverse("admin:dashboard"))
 
 
@@ -148,3 +150,65 @@ def test_a_part_that_cannot_be_found_leaves_the_rest_as_it_was() -> None:
     kept = Background(lambda: next(values), seconds=0.0)
     assert kept.value(10) == 7
     assert kept.value(10) == 7
+
+
+def seen(name: str, seconds_ago: float = 0.0, **more: Any) -> None:
+    WorkerHost.objects.create(name=name, seen_at=timezone.now() - timedelta(seconds=seconds_ago), **more)
+
+
+@pytest.mark.parametrize(("hosts", "waits", "trouble", "health"), [
+    ([], 0, "", "0 alive"),
+    ([], 1, "none", "0 alive, jobs are waiting"),
+    ([("a", 0, False), ("b", 90, False)], 1, "", "1 alive"),
+    ([("a", 90, False), ("b", 90, True)], 0, "silent", "0 alive"),
+    ([("a", 0, True), ("b", 90, False)], 2, "draining", "1 alive, all draining, jobs are waiting"),
+])  # fmt: skip
+def test_a_banner_and_health_say_that_nobody_takes_jobs(
+    hosts: list[Any], waits: int, trouble: str, health: str, operator: Client
+) -> None:
+    for name, ago, draining in hosts:
+        seen(name, ago, draining=draining)
+    for _ in range(waits):
+        baker.make(CoverJob, status="queued")
+    html = operator.get(reverse("admin:dashboard")).content.decode()
+    assert numbers.all_numbers()["trouble"] == trouble
+    assert ("No worker takes jobs." in html) == bool(trouble)
+    assert (f"{waits} job" in html) == bool(trouble and waits)
+    answer = Client().get("/health").json()
+    assert (answer["status"], answer["checks"]["workers"]) == ("degraded" if trouble else "healthy", health)
+
+
+def test_a_silent_host_is_not_idle_and_hosts_lead_to_their_page(operator: Client) -> None:
+    seen("gpu-1")
+    html = operator.get(reverse("admin:dashboard")).content.decode()
+    assert "idle" in html
+    (url,) = re.findall(r'href="([^"]*workerhost/gpu[^"]*)"', html)
+    assert operator.get(url).status_code == 200
+    WorkerHost.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
+    html = operator.get(reverse("admin:dashboard")).content.decode()
+    assert "silent" in html and "idle" not in html
+
+
+def test_hours_tell_how_many_ended_and_what_95_of_100_waited_and_took() -> None:
+    start = timezone.now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    for number in range(100):
+        made = start + timedelta(seconds=number)
+        baker.make(CoverJob, status="succeeded", created_at=made, started_at=made + timedelta(seconds=number + 1),
+                   finished_at=made + timedelta(seconds=number + 31))  # fmt: skip
+    baker.make(CoverJob, status="failed", created_at=start, _quantity=2)
+    assert start in [hour.start for hour in hours.last_hours(CoverJob)]
+    hour = hours.count(CoverJob, start)  # What is kept may be of a dashboard that was looked at before.
+    assert hour.counts == {"succeeded": 100, "failed": 2, "canceled": 0}
+    assert (hour.wait_median, hour.wait_p95, hour.took_p95) == (50.0, 95.0, 30.0)
+    assert [hour.ended for hour in hours.last_hours(Synthesis)] == [0] * 24
+
+
+def test_the_dashboard_draws_the_hours_of_each_queue(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = timezone.now() - timedelta(hours=3)
+    baker.make(CoverJob, status="succeeded", created_at=made, started_at=made + timedelta(seconds=90),
+               finished_at=made + timedelta(minutes=5), _quantity=24)  # fmt: skip
+    # The thread that finds it otherwise sees nothing of this test's transaction.
+    monkeypatch.setattr(numbers.HISTORY, "value", lambda patience: numbers.HISTORY._find())
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", operator.get(reverse("admin:dashboard")).content.decode()))
+    for words in ("ended an hour 1.0", "wait, p95 1\xa0min 30\xa0s", "work, p95 3\xa0min 30\xa0s"):
+        assert words.replace("\xa0", " ") in text.replace("\xa0", " "), words

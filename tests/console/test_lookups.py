@@ -20,7 +20,7 @@ from voices.keys.models import ApiKey
 LOOKUPS = ("", "exact", "iexact", "startswith", "istartswith", "contains", "icontains", "endswith", "regex", "iregex",
            "gt", "gte", "lt", "lte", "range", "in", "isnull", "length", "date", "year", "isempty")  # fmt: skip
 SINCE = {"since"}
-JOBS = {"status__exact", "status__isnull", "error", "running_on", *SINCE}
+JOBS = {"status__exact", "status__isnull", "error", "cause", "failed_on", "failed_since", "running_on", *SINCE}
 
 # What each list may be narrowed by. A new filter, and a new list, is decided on here.
 ALLOWED: dict[str, set[str]] = {

@@ -71,11 +71,11 @@ def test_every_stage_of_a_cover_has_a_label_in_the_order_of_the_pipeline() -> No
 @pytest.mark.django_db
 def test_the_side_bar_stands_in_its_order_whichever_app_registered_first() -> None:
     assert side_bar(User.objects.create_superuser("root")) == {
-        "": ["Dashboard"],
-        "Jobs": ["Covers", "Syntheses", "Trainings", "Webhooks"],
+        "": ["Dashboard", "Failures"],
+        "Jobs": ["Covers", "Syntheses", "Trainings", "Webhook deliveries"],
         "Voices and models": ["Voices", "Consents", "Lexicons", "Models"],
-        "Tenants": ["Users", "Limits", "API keys"],
-        "Machines": ["Hosts", "Audit log"],
+        "Tenants": ["Users", "Tenants", "API keys"],
+        "Machines": ["Worker hosts", "Audit log"],
     }
 
 
@@ -90,7 +90,7 @@ def test_an_entry_is_shown_to_whoever_may_view_its_rows(registered: None) -> Non
     viewer = User.objects.create(username="viewer", is_staff=True)
     viewer.groups.add(Group.objects.get(name="viewer"))
     seen = side_bar(viewer)
-    assert seen["Jobs"] == ["Songs", "Syntheses", "Trainings", "Webhooks"]
+    assert seen["Jobs"] == ["Songs", "Syntheses", "Trainings", "Webhook deliveries"]
     assert "Groups" not in seen
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 
+from tests.support.running.forked import run_forked
 from voiceproject import settings as product_settings
 from voiceproject.env import BadSetting, Env, check_host
 
@@ -28,13 +29,9 @@ def start(tmp_path: Path, *names: str, dotenv: str = "", **environment: str) -> 
     """A fresh process that loads the settings and prints some of them as JSON."""
     (tmp_path / ".env").write_text(dotenv)
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}
-    return subprocess.run(
-        [sys.executable, "-c", SHOWN, *names],
-        cwd=django_settings.BASE_DIR,
-        env={**kept, "DATA_DIR": str(tmp_path / "data"), "ENV_FILE": str(tmp_path / ".env"), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    environment = {**kept, "DATA_DIR": str(tmp_path / "data"), "ENV_FILE": str(tmp_path / ".env"), **environment}
+    return run_forked(
+        SHOWN, *names, cwd=Path(django_settings.BASE_DIR), environment=environment, log=tmp_path / "printed"
     )
 
 

@@ -188,7 +188,7 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing_of_a_first_run(reference: Pa
     assert [
         path for folder in ("media", "scratch", "uploads") for path in (data / folder).rglob("*") if path.is_file()
     ] == []
-    until(lambda: processes_of(str(data)) == [], 5)
+    until(lambda: processes_of(str(data)) == [], 20)
     with sqlite3.connect(data / "db.sqlite3") as database:
         assert database.execute("SELECT count(*) FROM covers_coverjob").fetchone() == (0,)
         assert database.execute("SELECT username FROM auth_user").fetchall() == [("terminal",)]

@@ -23,6 +23,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, utc
 from voiceproject.console.filters import since_filter
 from voiceproject.console.numbers import host_state
+from voiceproject.console.pages import tenant as tenant_page
 from voiceproject.console.timeline import stage_label
 from voiceproject.jobs import suspension
 from voiceproject.jobs.models import WorkerHost
@@ -104,7 +105,15 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):
 
 @admin.register(Tenant)
 class TenantAdmin(ConsoleAdmin):
-    list_display = ("user", "max_running", "max_queued", "requests_per_minute", "monthly_audio_seconds", "served")
+    list_display = (
+        "user",
+        "state",
+        "max_running",
+        "max_queued",
+        "requests_per_minute",
+        "monthly_audio_seconds",
+        "served",
+    )
     served = utc("served_at", _("last cover taken (UTC)"))
     search_fields = ("user__username__startswith",)
     search_help_text = _("The beginning of a name")
@@ -116,9 +125,26 @@ class TenantAdmin(ConsoleAdmin):
     fields = ("user", "max_running", "max_queued", "requests_per_minute", "monthly_audio_seconds",
               "max_storage_bytes", "served_at", "synthesis_served_at")  # fmt: skip
     readonly_fields = ("served_at", "synthesis_served_at")
+    change_form_outer_before_template = "voiceproject/console/tenant.html"
     # What an empty field stands for.
     DEFAULTS = ("COVER_MAX_RUNNING", "COVER_MAX_QUEUED", "RATE_LIMIT_PER_MINUTE", "MONTHLY_AUDIO_SECONDS",
                 "MAX_STORAGE_BYTES")  # fmt: skip
+
+    @admin.display(description=_("state"))
+    def state(self, tenant: Tenant) -> SafeString | str:
+        if tenant.erase_requested_at is not None:
+            return format_html('<span class="console-badge is-failed">{}</span>', _("being erased"))
+        if not tenant.user.is_active:
+            return format_html('<span class="console-badge is-failed">{}</span>', _("blocked"))
+        return ""
+
+    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
+        tenant = self.get_object(request, object_id)
+        about = (
+            tenant_page.about(tenant, request.user) if tenant and self.has_view_permission(request, tenant) else None
+        )
+        context = {"about": about, "may_change": self.has_change_permission(request), **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, context)
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
         values = ", ".join(f"<code>{name}={getattr(settings, name)}</code>" for name in self.DEFAULTS)
@@ -137,19 +163,25 @@ class TenantAdmin(ConsoleAdmin):
 
     @admin.action(description=_("Block the selected tenants, and cancel what runs"), permissions=["change"])
     @confirmed(lambda n: ngettext("Block %d tenant, and cancel what runs?",
-                                  "Block %d tenants, and cancel what runs?", n) % n)  # fmt: skip
+                                  "Block %d tenants, and cancel what runs?", n) % n,
+               ask_reason=_("Why? Operators see it on the tenant's page and in the audit log."))  # fmt: skip
     def block(self, request: HttpRequest, tenants: list[Tenant]) -> None:
         # Nobody locks operators out of the console here, least of all themselves.
         users = [tenant.user for tenant in tenants if not (tenant.user.is_staff or tenant.user.is_superuser)]
-        blocked = sum(suspension.block(user, request) for user in users)
-        messages.success(request, _("%d tenants blocked.") % blocked)
+        reason = request.POST["reason"].strip()[:200]
+        blocked = sum(suspension.block(user, request, reason) for user in users)
+        if blocked:
+            messages.success(request, ngettext("%d tenant blocked.", "%d tenants blocked.", blocked) % blocked)
         if blocked < len(tenants):
-            messages.warning(request, _("%d are blocked already, or are staff.") % (len(tenants) - blocked))
+            left = len(tenants) - blocked
+            words = ngettext("%d is blocked already, or is staff.", "%d are blocked already, or are staff.", left)
+            messages.warning(request, words % left)
 
     @admin.action(description=_("Unblock the selected tenants"), permissions=["change"])
     def unblock(self, request: HttpRequest, queryset: QuerySet[Tenant]) -> None:
         unblocked = sum(suspension.unblock(tenant.user, request) for tenant in queryset)
-        messages.success(request, _("%d tenants unblocked.") % unblocked)
+        words = ngettext("%d tenant unblocked.", "%d tenants unblocked.", unblocked)
+        messages.success(request, words % unblocked)
 
 
 @admin.register(WorkerHost)
@@ -187,13 +219,15 @@ class WorkerHostAdmin(LogAdmin):
                                   "Start no more jobs on %d hosts? What runs there is finished.", n) % n)  # fmt: skip
     def drain(self, request: HttpRequest, hosts: list[WorkerHost]) -> None:
         self._set(request, hosts, True)
-        messages.success(request, _("%d hosts take no more jobs.") % len(hosts))
+        words = ngettext("%d host takes no more jobs.", "%d hosts take no more jobs.", len(hosts))
+        messages.success(request, words % len(hosts))
 
     @admin.action(description=_("Let the selected hosts take jobs again"), permissions=["change"])
     def undrain(self, request: HttpRequest, queryset: QuerySet[WorkerHost]) -> None:
         hosts = list(queryset)
         self._set(request, hosts, False)
-        messages.success(request, _("%d hosts take jobs again.") % len(hosts))
+        words = ngettext("%d host takes jobs again.", "%d hosts take jobs again.", len(hosts))
+        messages.success(request, words % len(hosts))
 
     def _set(self, request: HttpRequest, hosts: list[WorkerHost], draining: bool) -> None:
         for host in hosts:
@@ -238,9 +272,12 @@ class WebhookDeliveryAdmin(LogAdmin):
         sent = [delivery for delivery in chosen if deliveries.redeliver(delivery)]
         for delivery in sent:
             self.act(request, "redeliver", delivery)
-        messages.success(request, _("%d webhooks will be sent again.") % len(sent))
+        words = ngettext("%d webhook will be sent again.", "%d webhooks will be sent again.", len(sent))
+        messages.success(request, words % len(sent))
         if len(sent) < len(chosen):
-            messages.warning(request, _("%d are being sent this moment.") % (len(chosen) - len(sent)))
+            left = len(chosen) - len(sent)
+            words = ngettext("%d is being sent this moment.", "%d are being sent this moment.", left)
+            messages.warning(request, words % left)
 
 
 class AreaFilter(admin.SimpleListFilter):

@@ -22,8 +22,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
-from unfold.paginator import InfinitePaginator
 
+from voiceproject.console.filters import HOURS
+from voiceproject.console.paging import BoundedPaginator, IndexedChangeList
 from voiceproject.errors import PublicError
 from voiceproject.tenants import audit
 
@@ -68,7 +69,7 @@ def _may_be_key(model: type[Model], text: str) -> bool:
 def utc(field: str, description: Any) -> Callable[[Any, Any], SafeString | str]:
     """A column for a time, to the second: what an operator compares with logs."""
 
-    @admin.display(description=description)
+    @admin.display(description=description, ordering=field)
     def shown(self: Any, row: Any) -> SafeString | str:
         value = getattr(row, field)
         return format_html('<span class="console-time">{}</span>', f"{value:%Y-%m-%d %H:%M:%S}") if value else ""
@@ -76,22 +77,39 @@ def utc(field: str, description: Any) -> Callable[[Any, Any], SafeString | str]:
     return shown
 
 
-def confirmed(question: Callable[[int], str]) -> Callable[[Callable], Callable]:
-    """An action on the selected rows that is done only after a page with `question(how many)` was answered.
+MOST_AT_ONCE = 1000  # rows that one action changes; the page says when there are more
 
-    Afterwards the page of the job is shown again where the action was asked for there.
+
+def failures_page(request: HttpRequest) -> str:
+    """The address of the page of failures, where an action was asked for there; else ""."""
+    period = request.POST.get("from_failures", "")
+    return f"{reverse('admin:failures')}?period={period}" if period in HOURS else ""
+
+
+def confirmed(question: Callable[[int], str], ask_reason: Any = "") -> Callable[[Callable], Callable]:
+    """An action that is done only after a page with `question(how many)` was answered.
+
+    It is on the rows that were selected, or on all that the list's filters let through, MOST_AT_ONCE at a time; the
+    page then says in words what they are. ask_reason: the label of a reason that has to be given; the action finds it
+    in `request.POST["reason"]`. Afterwards the page of the job, or that of failures, is shown again where the action
+    was asked for there.
     """
 
     def decorate(action: Callable) -> Callable:
         @functools.wraps(action)
         def ask_first(self: Any, request: HttpRequest, queryset: QuerySet) -> HttpResponseBase | None:
-            selected = request.POST.getlist("_selected_action")
-            chosen = list(queryset.filter(pk__in=selected))
-            if "confirmed" not in request.POST:
+            across = request.POST.get("select_across") == "1"
+            if not across:
+                queryset = queryset.filter(pk__in=request.POST.getlist("_selected_action"))
+            chosen = list(queryset[: MOST_AT_ONCE + 1])
+            more, chosen = len(chosen) > MOST_AT_ONCE, chosen[:MOST_AT_ONCE]
+            no_reason = bool(ask_reason) and not request.POST.get("reason", "").strip()
+            if "confirmed" not in request.POST or no_reason:
+                left_out = ("csrfmiddlewaretoken", "index", "confirmed", "reason")
                 passed_on = [
                     (name, value)
                     for name in request.POST
-                    if name not in ("csrfmiddlewaretoken", "select_across", "index")
+                    if name not in left_out
                     for value in request.POST.getlist(name)
                 ]
                 context = {
@@ -99,24 +117,49 @@ def confirmed(question: Callable[[int], str]) -> Callable[[Callable], Callable]:
                     "title": _("Are you sure?"),
                     "opts": self.model._meta,
                     "question": question(len(chosen)),
-                    "chosen": chosen[:100],
+                    "matching": self.narrowed_by(request) if across else [],
+                    "across": across,
+                    "more": MOST_AT_ONCE if more else 0,
+                    "chosen": [] if across else chosen[:10],
+                    "others": 0 if across else max(0, len(chosen) - 10),
+                    "ask_reason": ask_reason if chosen else "",
+                    "no_reason": no_reason and "confirmed" in request.POST,
                     "passed_on": passed_on,
+                    "none": not chosen,
+                    "back": failures_page(request) or request.get_full_path(),
                 }
                 return TemplateResponse(request, "voiceproject/console/confirm.html", context)
             action(self, request, chosen)
             if "from_page" in request.POST and len(chosen) == 1:
                 return redirect(self.change_url(chosen[0]))
-            return None
+            # The list of what failed has nothing of it any more: the other causes are what matters next.
+            return redirect(back) if (back := failures_page(request)) else None
 
         return ask_first
 
     return decorate
 
 
+def narrowed_by(changelist: Any) -> list[dict[str, str]]:
+    found = []
+    if changelist.query:
+        without = changelist.get_query_string(remove=["q", "p"])
+        found.append({"name": gettext("search"), "value": changelist.query, "without": without})
+    for spec in changelist.filter_specs:
+        every, *choices = spec.choices(changelist)
+        for choice in choices:
+            if choice["selected"]:
+                without = every["query_string"]
+                found.append({"name": str(spec.title), "value": str(choice["display"]), "without": without})
+    return found
+
+
 class ConsoleAdmin(ModelAdmin):
     """Every change is an entry of the audit log, which stands in for Django's own history of an object."""
 
-    paginator = InfinitePaginator  # Counts nothing: a table may have millions of rows.
+    paginator: Any = BoundedPaginator
+    list_before_template = "voiceproject/console/narrowed.html"
+    list_max_show_all = 0
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     sortable_by: Any = ()
@@ -141,6 +184,20 @@ class ConsoleAdmin(ModelAdmin):
             else:
                 found.add(item.parameter_name)
         return found
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return IndexedChangeList
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        response = super().changelist_view(request, extra_context)
+        changelist = (getattr(response, "context_data", None) or {}).get("cl")
+        if changelist is not None:
+            response.context_data["narrowed_by"] = narrowed_by(changelist)
+        return response
+
+    def narrowed_by(self, request: HttpRequest) -> list[dict[str, str]]:
+        """What the list is narrowed by now: the name of each filter, its value, and the address without it."""
+        return narrowed_by(self.get_changelist_instance(request))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         # An id that no row can have would go to the database, which refuses some: numbers too big for it, NULs.

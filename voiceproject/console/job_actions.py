@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,11 @@ from django.utils.translation import ngettext
 from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from voiceproject.console.base import LogAdmin, confirmed, told
+from voiceproject.console.base import MOST_AT_ONCE, LogAdmin, confirmed, told
 from voiceproject.errors import PublicError
 from voiceproject.jobs.job import Job
+
+PATIENCE_SECONDS = 20.0  # of whoever waits for an action on many jobs; proxies have less than a minute
 
 
 class JobActionForm(ActionForm):
@@ -35,6 +38,7 @@ class JobActionsAdmin(LogAdmin):
     stages: tuple[str, ...] = ()  # Where a retry may begin.
     actions = ("cancel_jobs", "retry_jobs", "requeue_jobs", "prioritize_jobs")
     action_form = JobActionForm
+    list_disable_select_all = False
 
     @admin.action(description=_("Cancel the selected jobs"), permissions=["change"])
     @confirmed(lambda n: ngettext("Cancel %d job? What it has made is deleted.",
@@ -71,7 +75,7 @@ class JobActionsAdmin(LogAdmin):
             messages.error(request, _("Write a priority from -1000 to 1000; higher goes first, 0 is usual."))
             return
         self._each(
-            request, "prioritize", list(queryset), lambda job: job.prioritize(priority),
+            request, "prioritize", list(queryset[:MOST_AT_ONCE]), lambda job: job.prioritize(priority),
             _("%d have the priority now."), _("%d do not wait any more."), priority=priority,
         )  # fmt: skip
 
@@ -85,18 +89,30 @@ class JobActionsAdmin(LogAdmin):
         not_done: Any,
         **details: Any,
     ) -> None:
-        changed = 0
+        changed, seen = 0, 0
+        over: dict[tuple[str, str], int] = {}
+        until = time.monotonic() + PATIENCE_SECONDS
         for job in jobs:
+            if time.monotonic() > until:
+                break
+            seen += 1
             was = str(job.status)
             try:
                 happened = change(job)
             except PublicError as error:  # A quota is full.
-                messages.error(request, f"{job.tenant}: {told(error)}")
-                happened = False
+                key = (str(job.tenant), told(error))
+                over[key] = over.get(key, 0) + 1
+                continue
             if happened:
                 changed += 1
                 self.act(request, verb, job, status=was, **details)
+        for (tenant, words), count in over.items():  # One line a tenant, and not one a job.
+            messages.error(request, f"{tenant}: {words}" + (f" ({count})" if count > 1 else ""))
         if changed:
             messages.success(request, done % changed)
-        if changed < len(jobs):
-            messages.warning(request, not_done % (len(jobs) - changed))
+        if missed := seen - changed:
+            messages.warning(request, not_done % missed)
+        if left := len(jobs) - seen:
+            text = ngettext("%d is left, since this took long. Ask again.",
+                            "%d are left, since this took long. Ask again.", left)  # fmt: skip
+            messages.warning(request, text % left)

@@ -14,35 +14,29 @@ from itertools import pairwise
 from typing import Any
 
 from django.conf import settings
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
 from django.db.models import Case, Count, F, Min, When
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.http import urlencode
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from voiceproject.commands.scratch import folder_bytes
 from voiceproject.console.background import Background
 from voiceproject.console.charts import OUTCOMES, day_chart, stage_chart
-from voiceproject.console.panels import JobPanel, job_kinds
+from voiceproject.console.pages import failures, hours
+from voiceproject.console.panels import JobPanel, job_kinds, link
 from voiceproject.console.timeline import stage_label
-from voiceproject.jobs.models import WorkerHost
+from voiceproject.jobs.models import HEARD_LATELY_SECONDS, WorkerHost
 from voiceproject.jobs.status import LIVE, JobStatus
 from voiceproject.leases.models import EngineLease, EngineWaiter
 from voiceproject.media.storage import in_bucket
 from voiceproject.registry import EngineHealth, registry
 
 DAYS = 14
-HEARD_LATELY_SECONDS = 30
 RECENT = 100  # jobs whose stages are averaged
-
-
-def link(model: type, **query: Any) -> str:
-    """Of the console's list of this model's rows."""
-    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")  # type: ignore[attr-defined]
-    return f"{url}?{urlencode(query)}" if query else url
 
 
 def queues() -> list[dict[str, Any]]:
@@ -58,6 +52,7 @@ def queues() -> list[dict[str, Any]]:
         found.append(
             {
                 "label": kind.label,
+                "model": model,
                 "running": live.get(JobStatus.RUNNING, 0),
                 "queued": live.get(JobStatus.QUEUED, 0),
                 "oldest": oldest,
@@ -102,6 +97,18 @@ def outcomes() -> list[dict[str, Any]]:
         counts = known[1]
         found.append({"day": start.date(), **counts})
     return found
+
+
+def hour_chart(last: list[hours.Hour]) -> dict[str, Any]:
+    """The bars of the last hours, the newest hours in words, and how it went in the last hour that has ended jobs."""
+    days = [{"day": hour.start, "hour": hour, **hour.counts} for hour in last]
+    chart = day_chart(days)
+    for bar, hour in zip(chart["bars"], last, strict=True):
+        bar["hour"] = hour
+    known = [hour for hour in last if hour.wait_p95 is not None]
+    ended = sum(hour.ended for hour in last)
+    return {**chart, "table": list(reversed(last)), "lately": known[-1] if known else None, "ended": ended,
+            "an_hour": ended / len(last)}  # fmt: skip
 
 
 def stage_seconds(kind: JobPanel) -> list[tuple[str, float]]:
@@ -175,16 +182,36 @@ def hosts() -> list[dict[str, Any]]:
     found = []
     for host in WorkerHost.objects.order_by(F("seen_at").desc(nulls_last=True))[:50]:
         kind, state = host_state(host, now)
-        found.append({"name": host.name, "state": state, "kind": kind, "seen_at": host.seen_at,
+        url = reverse("admin:voiceproject_workerhost_change", args=[quote(host.name)])
+        found.append({"name": host.name, "state": state, "kind": kind, "seen_at": host.seen_at, "url": url,
                       "jobs": running.get(host.name, [])})  # fmt: skip
     return found
+
+
+def idle_trouble(found: list[dict[str, Any]], waiting: int) -> str:
+    """Why nobody takes jobs: all `silent`, all that are not are `draining`, or `none` was ever heard of.
+
+    "" where somebody does, and where there was never a worker and nothing waits.
+    """
+    kinds = {host["kind"] for host in found}
+    if "alive" in kinds or not (kinds or waiting):
+        return ""
+    return "draining" if "draining" in kinds else "silent" if kinds else "none"
 
 
 # Each process has its own.
 ENGINE_HEALTH = Background(lambda: registry.engine.health(), 10.0)
 MEDIA_BYTES = Background(lambda: folder_bytes(settings.MEDIA_ROOT), 300.0)
-HISTORY = Background(lambda: {"days": outcomes(), "top": most_jobs(), "stages": stage_times()}, 15.0)
-PATIENCE_SECONDS = 0.5
+HISTORY = Background(
+    lambda: {
+        "days": outcomes(),
+        "top": most_jobs(),
+        "stages": stage_times(),
+        "hours": {kind.model: hours.last_hours(kind.model) for kind in job_kinds()},
+    },
+    15.0,
+)
+PATIENCE_SECONDS = 0.15
 
 
 def storage_state() -> dict[str, Any]:
@@ -236,9 +263,18 @@ def engine_state() -> dict[str, Any]:
 def all_numbers() -> dict[str, Any]:
     """All that the dashboard shows; without what is still being counted."""
     history = HISTORY.value(PATIENCE_SECONDS)
+    waiting, heard_of, failing = queues(), hosts(), failures.lately()
+    for host in heard_of:
+        host["failed"] = failing["hosts"][host["name"]] if failing else 0
+    for queue in waiting:
+        last = history["hours"].get(queue["model"]) if history else None
+        queue["hours"] = hour_chart(last) if last else None
     return {
         "pending": history is None,
-        "queues": queues(),
+        "queues": waiting,
+        "trouble": idle_trouble(heard_of, sum(queue["queued"] for queue in waiting)),
+        "failing": failing,
+        "waiting": sum(queue["queued"] for queue in waiting),
         "days": day_chart(history["days"]) if history else None,
         "stages": [
             {
@@ -250,7 +286,7 @@ def all_numbers() -> dict[str, Any]:
             if kind.stage_times
         ],
         "busiest": busiest(history["top"]) if history else None,
-        "hosts": hosts(),
+        "hosts": heard_of,
         "engine": engine_state(),
         "storage": storage_state(),
         "now": timezone.now(),

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.urls import reverse
+from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 
 from voiceproject.jobs.job import Job
@@ -77,6 +79,24 @@ class Link:
         return self.model.replace(".", ".view_")
 
 
+@dataclass(frozen=True)
+class TenantPart:
+    """What a tenant's page counts and leads to: rows of a model whose `field` names the tenant.
+
+    The model's list finds them by the tenant's name.
+    """
+
+    place: int
+    model: Any
+    label: Any
+    field: str = "tenant"
+
+    @property
+    def view_permission(self) -> str:
+        return f"{self.model._meta.app_label}.view_{self.model._meta.model_name}"
+
+
+_tenant_parts: dict[Any, TenantPart] = {}
 _panels: dict[type[Job], JobPanel] = {}
 _links: dict[str, Link] = {}
 
@@ -87,6 +107,14 @@ def register_jobs(panel: JobPanel) -> None:
 
 def register_links(*links: Link) -> None:
     _links.update({link.model: link for link in links})
+
+
+def register_tenant_parts(*parts: TenantPart) -> None:
+    _tenant_parts.update({part.model: part for part in parts})
+
+
+def tenant_parts() -> list[TenantPart]:
+    return sorted(_tenant_parts.values(), key=lambda part: part.place)
 
 
 def job_kinds() -> list[JobPanel]:
@@ -102,3 +130,9 @@ def links() -> list[Link]:
 def stage_labels() -> dict[str, Any]:
     """The label of each stage of any kind of job."""
     return {stage: label for panel in job_kinds() for stage, label in panel.stages.items()}
+
+
+def link(model: type, **query: Any) -> str:
+    """Of the console's list of this model's rows."""
+    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")  # type: ignore[attr-defined]
+    return f"{url}?{urlencode(query)}" if query else url

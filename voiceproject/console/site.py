@@ -1,6 +1,7 @@
 """The console's site: its first page, its side bar, and its sign-in form.
 
-The dashboard shows itself again every few seconds (console.js asks for `dashboard/`).
+Besides it stands the page of failures. The dashboard shows itself again every few seconds: console.js asks for
+`dashboard/`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unfold.sites import UnfoldAdminSite
 
 from voiceproject.console import panels
 from voiceproject.console.numbers import all_numbers
+from voiceproject.console.pages import failures
 from voiceproject.console.panels import JOBS, MACHINES, TENANTS, Link
 from voiceproject.tenants.signin import (
     PasswordView,
@@ -29,10 +31,10 @@ from voiceproject.tenants.signin import (
 )
 
 panels.register_links(
-    Link(JOBS, 30, "voiceproject.webhookdelivery", _("Webhooks"), "webhook"),
+    Link(JOBS, 30, "voiceproject.webhookdelivery", _("Webhook deliveries"), "webhook"),
     Link(TENANTS, 10, "auth.user", _("Users"), "group"),
-    Link(TENANTS, 20, "voiceproject.tenant", _("Limits"), "speed"),
-    Link(MACHINES, 10, "voiceproject.workerhost", _("Hosts"), "dns"),
+    Link(TENANTS, 20, "voiceproject.tenant", _("Tenants"), "speed"),
+    Link(MACHINES, 10, "voiceproject.workerhost", _("Worker hosts"), "dns"),
     Link(MACHINES, 20, "voiceproject.auditentry", _("Audit log"), "history"),
 )
 
@@ -54,7 +56,11 @@ class ConsoleSite(UnfoldAdminSite):
     login_template = "voiceproject/console/signin.html"
 
     def get_urls(self) -> list[Any]:
-        return [path("dashboard/", self.admin_view(self.refresh), name="dashboard"), *super().get_urls()]
+        return [
+            path("dashboard/", self.admin_view(self.refresh), name="dashboard"),
+            path("failures/", self.admin_view(self.failures), name="failures"),
+            *super().get_urls(),
+        ]
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         # The colours are in console.css: unfold would write them into a <style> of each page, which the CSP forbids.
@@ -74,6 +80,15 @@ class ConsoleSite(UnfoldAdminSite):
         response = TemplateResponse(request, "voiceproject/console/numbers.html", {"numbers": all_numbers()})
         response["Cache-Control"] = "no-store"
         return response
+
+    def failures(self, request: HttpRequest) -> HttpResponse:
+        """Failed jobs by their cause."""
+        kinds = panels.job_kinds()
+        if not any(request.user.has_perm(kind.view_permission) for kind in kinds):
+            raise PermissionDenied
+        found = failures.shown(request.user, kinds, failures.period_of(request.GET.get("period", "")))
+        context = {**self.each_context(request), "title": _("Failures"), "failures": found}
+        return TemplateResponse(request, "voiceproject/console/failures.html", context)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)
@@ -97,7 +112,10 @@ class ConsoleSite(UnfoldAdminSite):
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """The side bar: what this user may see."""
     dashboard = {"title": _("Dashboard"), "icon": "dashboard", "link": reverse("admin:index")}
-    found: list[dict[str, Any]] = [{"title": "", "separator": False, "items": [dashboard]}]
+    first = [dashboard]
+    if any(request.user.has_perm(kind.view_permission) for kind in panels.job_kinds()):
+        first.append({"title": _("Failures"), "icon": "error", "link": reverse("admin:failures")})
+    found: list[dict[str, Any]] = [{"title": "", "separator": False, "items": first}]
     allowed = (link for link in panels.links() if request.user.has_perm(link.permission))
     for section, links in groupby(allowed, key=lambda link: link.section):
         items = [{"title": link.label, "icon": link.icon, "link": reverse(link.url_name)} for link in links]

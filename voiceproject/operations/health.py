@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import time
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -14,7 +13,6 @@ from django.core.files.storage import default_storage
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models import QuerySet
-from django.db.models.functions import Now
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -141,11 +139,18 @@ def check_storage() -> str:
 
 def workers_alive() -> QuerySet[WorkerHost]:
     """Hosts whose workers were heard of in the last half minute."""
-    return WorkerHost.objects.filter(seen_at__gt=Now() - timedelta(seconds=30))
+    return WorkerHost.objects.alive()
 
 
 def check_workers() -> tuple[bool, str]:
-    """Whether somebody works where work waits, and how many hosts were heard of lately."""
-    hosts = workers_alive().count()
+    """Whether somebody takes jobs, and how many hosts were heard of lately.
+
+    Where no worker was ever heard of, as where the API alone is used, that is asked only when work waits.
+    """
+    alive, taking = WorkerHost.objects.alive().count(), WorkerHost.objects.taking().count()
     waiting = any(model.objects.filter(status=JobStatus.QUEUED).exists() for model in registry.job_models())
-    return bool(hosts) or not waiting, f"{hosts} alive" + (", jobs are waiting" if waiting and not hosts else "")
+    fine = bool(taking) or not (waiting or WorkerHost.objects.exists())
+    told = f"{alive} alive"
+    if alive and not taking:
+        told += ", all draining"
+    return fine, told + (", jobs are waiting" if waiting and not taking else "")

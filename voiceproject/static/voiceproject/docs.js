@@ -49,3 +49,46 @@ const docsPlugin = ({ React }) => {
     },
   };
 };
+
+// What Swagger UI leaves out for those who do not see the page: regions, levels of headings, names of fields, one id
+// for one thing. A link inside a button cannot be reached by the keyboard; the button leads to the same place.
+const nameWhatHasNoName = (root) => {
+  for (const [part, name] of [[".information-container", "About"], [".scheme-container, .schemes-server-container", "Server"]]) {
+    const box = root.querySelector(part);
+    box?.setAttribute("role", "region");
+    box?.setAttribute("aria-label", name);
+  }
+  const levels = [["h3.opblock-tag, section.models h4", "2"], [".opblock h4", "3"], [".opblock h5", "4"]];
+  for (const [headings, level] of levels) {
+    for (const heading of root.querySelectorAll(headings)) heading.setAttribute("aria-level", level);
+  }
+  for (const link of root.querySelectorAll("button.opblock-summary-control a[href]")) link.removeAttribute("href");
+  for (const box of root.querySelectorAll("pre.microlight:not([tabindex])")) box.tabIndex = 0;
+  for (const label of root.querySelectorAll("label[id$=_select]")) label.removeAttribute("id");
+  root.querySelectorAll("input[id=include_empty_value]").forEach((field) => {
+    const label = field.closest("label") ?? field.parentElement.querySelector("label");
+    field.id = `${field.id}_${(nameWhatHasNoName.count = (nameWhatHasNoName.count ?? 0) + 1)}`;
+    if (label) label.htmlFor = field.id;
+  });
+  const fields = "select:not([aria-label]), input[type=file]:not([aria-label]), textarea:not([aria-label])";
+  for (const field of root.querySelectorAll(fields)) {
+    const row = field.closest("tr[data-property-name], tr[data-param-name]");
+    const name = row?.dataset.propertyName ?? row?.dataset.paramName;
+    const other = field.id === "servers" ? "Server" : field.closest(".responses-wrapper") ? "Example" : "Content type";
+    field.setAttribute("aria-label", name ?? (field.matches(".body-param__text") ? "Request body" : other));
+  }
+};
+
+document.addEventListener("DOMContentLoaded", () => {
+  const root = document.getElementById("swagger-ui");
+  let waits = false;
+  const look = () => {
+    waits = false;
+    nameWhatHasNoName(root);
+  };
+  new MutationObserver(() => {
+    if (!waits) requestAnimationFrame(look);
+    waits = true;
+  }).observe(root, { childList: true, subtree: true });
+  look();
+});
