@@ -357,7 +357,7 @@ def test_pages_hold_nothing_inline_and_nothing_of_others(page: Client, tenant: T
         html = response.content.decode()
         assert "default-src 'self'" in response["Content-Security-Policy"]
         assert not re.findall(r"<script|<style| style=| on\w+=|(?:src|href|action)=\"(?:https?:)?//", html), path
-        assert html.count("<h1>") == 1 and "<title></title>" not in html
+        assert len(re.findall(r"<h1[ >]", html)) == 1 and "<title></title>" not in html
         # Each field has its label.
         fields = re.findall(r'<(?:input|select|textarea) (?![^>]*type="hidden")[^>]*id="([^"]+)"', html)
         assert set(fields) <= set(re.findall(r'<label for="([^"]+)"', html)), path
@@ -390,23 +390,23 @@ def test_usage_is_told_by_month_operation_key_and_day(page: Client, tenant: Tena
     spent(tenant, day=date(2020, 2, 29), audio_ms=7000)
     spent(other, audio_ms=999_000)
     html = text_of(page.get("/account/usage"))
-    for text in ("182.5", "180.0", "cover", "synthesis", f"test ({tenant.key.prefix}…)", "no key",
+    for text in ("3\xa0min 2\xa0s", "3\xa0min", "cover", "synthesis", f"test ({tenant.key.prefix}…)", "no key",
                  timezone.now().date().isoformat()):  # fmt: skip
         assert text in html, text
-    assert "999" not in html and "7.0" not in html
+    assert "16\xa0min" not in html and "7.0" not in html
     html = text_of(page.get("/account/usage?month=2020-02"))
     assert "2020-02-29" in html and "7.0" in html and "?month=2020-03" in html
     for nonsense in ("2020-13", "x", "0001-01", "9999-12"):
-        assert "182.5" in text_of(page.get("/account/usage", {"month": nonsense}))
+        assert "3\xa0min 2\xa0s" in text_of(page.get("/account/usage", {"month": nonsense}))
     assert "Nothing was made" in text_of(page.get("/account/usage?month=2019-01"))
 
 
 def test_the_account_tells_what_is_used_of_a_quota(page: Client, tenant: Tenant) -> None:
     spent(tenant)
-    assert "<dd>2.5</dd>" in text_of(page.get("/account"))
+    assert "<dd>2.5\xa0s</dd>" in text_of(page.get("/account"))
     TenantRow.objects.create(user=tenant.user, monthly_audio_seconds=10, max_queued=0)
     html = text_of(page.get("/account"))
-    assert "2.5 of 10" in html and '<meter max="10" value="2.5"' in html
+    assert "2.5\xa0s of 10.0\xa0s" in html and '<meter max="10" value="2.5"' in html
     assert "<dd>0</dd>" in html  # Nothing may wait; that is not the same as no limit.
 
 
@@ -445,3 +445,47 @@ def test_a_voice_that_was_taken_down_is_shown_and_not_heard(
     html = text_of(page.get("/account/voices"))
     assert "taken down" in html and "<audio" not in html
     assert page.get(f"/account/voices/{pk}/sample").status_code == 410
+
+
+def test_a_person_sees_where_it_is_signed_in_and_signs_out_elsewhere(page: Client) -> None:
+    User.objects.create_user("dora-2", password="a long password")
+    stranger = Client()
+    stranger.login(username="dora-2", password="a long password")
+    user = User.objects.get(pk=page.session["_auth_user_id"])
+    user.set_password("another long password")
+    user.save()
+    here, there = (
+        Client(headers={"User-Agent": agent})
+        for agent in ("Here <b>1</b>", "There \u202e 2".encode().decode("latin-1"))
+    )
+    for client in (here, there):
+        form = {"username": user.username, "password": "another long password"}
+        assert client.post("/account/signin", form).status_code == 302
+    html = here.get("/account").content.decode()
+    section = html[html.index('id="sessions"') : html.index('id="data"')]
+    assert section.index("this browser") < section.index("Here &lt;b&gt;1&lt;/b&gt;") < section.index("There")
+    assert "127.0.0.1" in section
+    assert here.get("/account/sessions").status_code == 302  # A link ends nothing.
+    html = here.post("/account/sessions", follow=True).content.decode()
+    assert re.search(r"\d other sessions? w(as|ere) ended", html)
+    assert there.get("/account").status_code == 302
+    assert here.get("/account").status_code == stranger.get("/account").status_code == 200
+
+
+def test_amounts_are_read_as_minutes_and_a_month_as_a_chart(page: Client) -> None:
+    user_id = int(page.session["_auth_user_id"])
+    today = timezone.now().date()
+    UsageEntry.objects.create(
+        tenant_id=user_id, operation="cover", job_id=uuid.uuid4(), state="settled", reserved_ms=213_800,
+        audio_ms=213_800, day=today, accepted_at=timezone.now(), ended_at=timezone.now(),
+    )  # fmt: skip
+    assert "3\xa0min 34\xa0s" in page.get("/account").content.decode()
+    html = page.get("/account/usage").content.decode()
+    assert f"<title>{today}: 3\xa0min 34\xa0s</title>" in html
+    assert len(re.findall(r"<g><title>", html)) in (28, 29, 30, 31)
+
+
+def test_a_new_key_has_a_button_that_copies_it_and_pages_lead_to_the_studio(page: Client) -> None:
+    html = page.post("/account/keys/new", key_form()).content.decode()
+    assert 'data-copy="#secret"' in html and 'id="secret"' in html
+    assert '<a href="/">Studio</a>' in html

@@ -30,12 +30,14 @@ from tests.support.owned import (
     ROUTES,
     alias,
     cover,
+    cover_link,
     delivery,
     key,
     lexicon,
     path_of,
     recorded_consent,
     synthesis,
+    synthesis_link,
     trained_model,
     training,
     voice,
@@ -88,14 +90,19 @@ API = {
     "voice/health": Api(None, "GET"),
     "voice/models": Api(None, "GET"),
     "voice/normalize": Api("synthesize", "POST"),
+    "voice/join": Api("synthesize", "POST"),
     "voice/syntheses": Api("synthesize", "GET"),
-    "voice/syntheses/<uuid:pk>": Api("synthesize", "GET DELETE", synthesis),
+    "voice/syntheses/<uuid:pk>": Api("synthesize", "GET PATCH DELETE", synthesis),
     "voice/syntheses/<uuid:pk>/audio": Api("synthesize", "GET", synthesis, file=True),
     "voice/syntheses/<uuid:pk>/cancel": Api("synthesize", "POST", synthesis),
     "voice/syntheses/<uuid:pk>/retry": Api("synthesize", "POST", synthesis),
     "voice/syntheses/<uuid:pk>/events": Api("synthesize", "GET", synthesis),
     "cover/jobs": Api("covers", "GET POST"),
-    "cover/jobs/<uuid:pk>": Api("covers", "GET DELETE", cover),
+    "cover/jobs/<uuid:pk>": Api("covers", "GET PATCH DELETE", cover),
+    "cover/jobs/<uuid:pk>/shares": Api("covers", "GET POST", cover_link),
+    "cover/jobs/<uuid:pk>/shares/<uuid:share_id>": Api("covers", "DELETE", cover_link),
+    "voice/syntheses/<uuid:pk>/shares": Api("synthesize", "GET POST", synthesis_link),
+    "voice/syntheses/<uuid:pk>/shares/<uuid:share_id>": Api("synthesize", "DELETE", synthesis_link),
     "cover/jobs/<uuid:pk>/result": Api("covers", "GET", cover, file=True),
     "cover/jobs/<uuid:pk>/stems/<str:stem>": Api("covers", "GET", cover, file=True),
     "cover/jobs/<uuid:pk>/cancel": Api("covers", "POST", cover),
@@ -220,6 +227,8 @@ OPEN = {
 }  # fmt: skip
 # By a token of its own, and not there without one.
 TOKEN = {"metrics"}
+# By a signature that stands in them, for whoever was given the link: tests/jobs/test_links.py.
+SIGNED = {"s/<str:token>", "s/<str:token>/audio"}
 # By a key that stands in them.
 KEY_IN_PATH = {route for route in ROUTES if "<PathKey:token>" in route}
 # Not there unless it is switched on; then they are the views of /gptsovits.
@@ -250,7 +259,7 @@ PAGE_ROUTES = [route for route in ROUTES if any(route.startswith(prefix) for pre
 
 
 def test_every_route_is_declared() -> None:
-    others = OPEN | TOKEN | KEY_IN_PATH | AT_ROOT | CLOSED
+    others = OPEN | TOKEN | SIGNED | KEY_IN_PATH | AT_ROOT | CLOSED
     undeclared = set(ROUTES) - set(API_ROUTES) - others - set(PAGE_ROUTES)
     assert not undeclared, "Declare these in tests/test_isolation.py: who may use them, and what is somebody's there."
     assert not (set(API_ROUTES) | others) - set(ROUTES), "These are declared, and are no routes."
@@ -511,13 +520,13 @@ def test_a_socket_is_for_those_who_may_speak_in_their_own_voices(
     _, narrow = ApiKey.objects.issue(tenant.user, "y", scopes=[name for name in SCOPES if name != "synthesize"])
     blocked = Tenant("mallory")
     User.objects.filter(pk=blocked.user.pk).update(is_active=False)
-    for secret, status, code in (
-        ("vck_unknown", 401, "invalid_api_key"),
-        (expired, 401, "invalid_api_key"),
-        (narrow, 403, "missing_permissions"),
-        (blocked.secret, 403, "tenant_blocked"),
-        (other.secret, 101, "voice_not_found"),
-        (tenant.secret, 101, ""),
+    for secret, code in (
+        ("vck_unknown", "invalid_api_key"),
+        (expired, "invalid_api_key"),
+        (narrow, "missing_permissions"),
+        (blocked.secret, "tenant_blocked"),
+        (other.secret, "voice_id_does_not_exist"),
+        (tenant.secret, ""),
     ):
-        assert opened(owned, secret, in_message=in_message) == (101 if in_message else status, code)
+        assert opened(owned, secret, in_message=in_message) == (101, code)
     assert opened(owned, "", in_message=True) == (101, "needs_authorization")

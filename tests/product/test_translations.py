@@ -20,6 +20,7 @@ from tests import translations
 from tests.fakes.engine import FakeEngine
 from voiceproject.console import numbers
 from voiceproject.console.base import told
+from voiceproject.console.tags import duration
 from voiceproject.errors import PublicError
 from voiceproject.jobs.models import WorkerHost
 from voiceproject.leases.models import EngineLease
@@ -215,13 +216,25 @@ def test_every_page_of_the_console_is_chinese(operator: Client, rows: dict[type,
     from django.contrib import admin
 
     assert set(rows) == set(admin.site._registry)  # A model that is added to the console belongs here.
-    pages = [reverse("admin:index"), reverse("admin:dashboard"), reverse("admin:password_change")]
+    pages = [reverse(f"admin:{name}") for name in ("index", "dashboard", "failures", "password_change")]
     for model, row in rows.items():
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         pages += [reverse(f"{name}_changelist"), reverse(f"{name}_change", args=[row.pk])]
         if admin.site._registry[model].has_add_permission(operator.get("/admin/").wsgi_request):
             pages.append(reverse(f"{name}_add"))
     assert_chinese({page: read(operator, page) for page in pages})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "english", "chinese"),
+    [(12.34, "12.3 s", "12.3 秒"), (210, "3 min 30 s", "3 分 30 秒"), (7800, "2 h 10 min", "2 小时 10 分"),
+     (86400, "1 d", "1 天"), (None, "–", "–")],
+)  # fmt: skip
+def test_a_span_of_time_is_told_in_the_pages_language(seconds: float | None, english: str, chinese: str) -> None:
+    with translation.override("en"):
+        assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == english
+    with translation.override("zh-hans"):
+        assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == chinese
 
 
 def test_its_questions_answers_and_errors_are_chinese(operator: Client, rows: dict[type, Any]) -> None:
@@ -234,7 +247,7 @@ def test_its_questions_answers_and_errors_are_chinese(operator: Client, rows: di
     ):  # fmt: skip
         form = {"action": action, "_selected_action": [rows[model].pk]}
         pages[f"{action}?"] = read(operator, lists[model], form)
-        answer = operator.post(lists[model], form | {"confirmed": "1"}, follow=True)
+        answer = operator.post(lists[model], form | {"confirmed": "1", "reason": "x1"}, follow=True)
         pages[action] = answer.content.decode()
         assert 'class="' in pages[action] and answer.status_code == 200
     for model, action in ((CoverJob, "prioritize_jobs"), (EngineModel, "disable"), (WorkerHost, "undrain"),

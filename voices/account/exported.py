@@ -70,7 +70,9 @@ _JOB = (
     "stage", "progress", "attempt", "marks", "error", "error_message", "expires_at", "engine_seconds", "input_bytes",
     "output_bytes", "files_expired", "voice_id", "revoked_at", "callback_url", "first_attempt",
 )  # fmt: skip
-_OPERATORS = frozenset({"tenant", "host", "worker", "heartbeat_at", "error_detail", "callback_base", "trace_parent"})
+_OPERATORS = frozenset(
+    {"tenant", "host", "worker", "heartbeat_at", "error_detail", "cause", "callback_base", "trace_parent"}
+)
 
 ACCOUNT_FIELDS = ("username", "email", "first_name", "last_name", "date_joined")
 
@@ -91,9 +93,9 @@ PARTS = {
     ),
     "voices.Synthesis": Part(
         "syntheses", "tenant",
-        (*_JOB, "background", "text", "language", "reference_hash", "reference_audio", "reference_text",
+        (*_JOB, "title", "background", "text", "language", "reference_hash", "reference_audio", "reference_text",
          "reference_language", "speed", "temperature", "seed", "model_id", "response_format", "engine", "audio",
-         "duration_seconds", "sample_rate", "warnings", "lexicon", "output_format", "turns"),
+         "duration_seconds", "sample_rate", "warnings", "lexicon", "output_format", "spoken", "turns"),
         withheld=_OPERATORS, keys=("api_key",), told=_job,
     ),
     "covers.CoverJob": Part(
@@ -129,8 +131,8 @@ PARTS = {
     "voices.Voice": Part(
         "voices", "tenant",
         ("id", "name", "description", "language", "lexicon", "reference", "reference_hash", "reference_transcript",
-         "reference_frames", "reference_rate", "reference_bytes", "speaking_style", "taken_down_at",
-         "created_at", "updated_at"),
+         "reference_frames", "reference_rate", "reference_bytes", "tag_lines", "speaking_style", "taken_down_at",
+         "created_at", "updated_at", "used_at"),
         withheld=frozenset({"tenant"}),
     ),
     "voices.VoiceAlias": Part(
@@ -174,6 +176,10 @@ PARTS = {
         ("key_id", "lineage", "key_prefix", "key_name", "operation", "job_id", "attempt", "state", "reserved_ms",
          "audio_ms", "characters", "engine_ms", "day", "accepted_at", "ended_at"),
         withheld=frozenset({"id", "tenant_id"}),
+    ),
+    "voiceproject.Share": Part(
+        "links", "tenant", ("id", "kind", "job_id", "created_at", "expires_at", "revoked_at"),
+        withheld=frozenset({"tenant"}),
     ),
     "voiceproject.WebhookDelivery": Part(
         "webhook_deliveries", "tenant",

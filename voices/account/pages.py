@@ -22,19 +22,20 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse_lazy
 from django.utils import timezone
 from django.utils.decorators import method_decorator
-from django.utils.translation import gettext, gettext_noop
+from django.utils.translation import gettext, gettext_noop, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views import View
 from django.views.decorators.cache import never_cache
 
 from voiceproject.console.base import told
+from voiceproject.console.tags import duration
 from voiceproject.errors import PublicError
 from voiceproject.media import audio
 from voiceproject.tenants import usage
 from voiceproject.tenants.models import Tenant
 from voiceproject.tenants.signin import PasswordView, refuse, remember_device
 from voiceproject.web.api import file_response
-from voices.account import personal_data
+from voices.account import personal_data, sessions
 from voices.account.api import export
 from voices.account.forms import AccountKeyForm, EraseForm, NewKeyForm, OwnPasswordForm, RotateForm, SigninForm
 from voices.keys import grants
@@ -125,6 +126,7 @@ class OverviewView(AccountView):
             "live": [key for key in own if key.is_valid()],
             "ended": [key for key in own if not key.is_valid()],
             "limits": limits(request.user),
+            "sessions": sessions.of_user(self.user, request.session.session_key),
             "voices": Voice.objects.for_tenant(request.user).count(),
         }
         return render(request, f"{TEMPLATES}/account.html", context)
@@ -143,9 +145,11 @@ def limits(user: Any) -> list[dict[str, Any]]:
     megabytes = 1_000_000
     return [
         {
-            "name": _("Seconds of audio this month (UTC), made or on the way"),
+            "name": _("Audio this month (UTC), made or on the way"),
             "value": round(made, 1),
             "limit": quota,
+            "shown": duration(made),
+            "shown_limit": "" if quota is None else duration(quota),
         },
         {
             "name": _("Megabytes of files"),
@@ -159,6 +163,22 @@ def limits(user: Any) -> list[dict[str, Any]]:
         {"name": _("Covers that may wait"), "limit": own("max_queued", settings.COVER_MAX_QUEUED)},
         {"name": _("Covers that may run at a time"), "limit": own("max_running", settings.COVER_MAX_RUNNING)},
     ]
+
+
+def day_chart(first: date, later: date, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A bar for each day of a month on a canvas of 620 x 120: its place, its height, and the seconds of audio."""
+    made = {item["day"]: item["audio_seconds"] for item in items}
+    days = [first + timedelta(days=number) for number in range((later - first).days)]
+    top = max(made.values(), default=0) or 1
+    slot = 620 / len(days)
+    bars = []
+    for number, day in enumerate(days):
+        seconds = made.get(day, 0)
+        height = max(1.0, 100 * seconds / top) if seconds else 0.0
+        bars.append({"day": day, "seconds": seconds, "x": f"{number * slot + slot * 0.15:.1f}",
+                     "y": f"{102 - height:.1f}", "width": f"{slot * 0.7:.1f}", "height": f"{height:.1f}",
+                     "middle": f"{(number + 0.5) * slot:.1f}"})  # fmt: skip
+    return bars
 
 
 class UsageView(AccountView):
@@ -187,6 +207,7 @@ class UsageView(AccountView):
             "later": later if later <= this else None,
             "tables": tables,
             "total": found["operation"]["total"],
+            "chart": day_chart(month, later, found["day"]["items"]),
         }
         return render(request, f"{TEMPLATES}/usage.html", context)
 
@@ -222,6 +243,18 @@ class VoiceSampleView(AccountView):
         return file_response(
             request, voice.reference, content_type=audio.CONTENT_TYPES["flac"], filename=f"{voice.pk}.flac"
         )
+
+
+class EndSessionsView(AccountView):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        # After signing in again, the browser returns here by GET.
+        return redirect("account")
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        count = sessions.end_others(self.user, request.session.session_key)
+        words = ngettext("%d other session was ended.", "%d other sessions were ended.", count)
+        messages.success(request, words % count)
+        return redirect("account")
 
 
 class DeleteVoiceView(AccountView):

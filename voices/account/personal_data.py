@@ -26,6 +26,7 @@ from voiceproject.jobs.job import Job
 from voiceproject.jobs.models import IdempotencyKey
 from voiceproject.leases.models import EngineTurn
 from voiceproject.media.storage import is_passing, read_blocks
+from voiceproject.shares.models import Share
 from voiceproject.tenants import audit
 from voiceproject.tenants.models import Tenant, UsageEntry
 from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
@@ -221,6 +222,7 @@ def erase(user: User, deadline: float) -> bool:
     RecordedConsent.objects.filter(tenant=user).delete()
     WebhookDelivery.objects.filter(tenant=user).delete()
     WebhookSecret.objects.filter(user=user).delete()
+    Share.objects.filter(tenant=user).delete()
     IdempotencyKey.objects.filter(tenant=user).delete()
     EngineTurn.objects.filter(tenant=str(user.pk)).delete()
     UsageEntry.objects.filter(tenant_id=user.pk).exclude(key_name="").update(key_name="")

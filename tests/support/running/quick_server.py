@@ -83,7 +83,7 @@ class Server:
 
     def answers(self) -> bool:
         try:
-            return requests.get(f"http://127.0.0.1:{self.port}/openapi.json", timeout=30).ok
+            return requests.get(f"http://127.0.0.1:{self.port}/nothing-here", timeout=30).status_code == 404
         except requests.ConnectionError:
             return False
 

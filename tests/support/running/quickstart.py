@@ -11,23 +11,37 @@ import time
 from pathlib import Path
 
 import requests
-from django.conf import settings
 
+from tests.support.running.migrated import copy_migrated
 from tests.support.running.servers import free_port
 from tests.support.waiting import until
 
-BASE_DIR = Path(settings.BASE_DIR)
+BASE_DIR = Path(__file__).resolve().parents[3]
 SAMPLES = BASE_DIR / "voiceproject" / "samples"
 REFERENCE = SAMPLES / "reference.flac"
 
 
 class Quickstart:
-    """`manage.py quickstart` with a data folder of its own; `output` is what it has printed so far."""
+    """`manage.py quickstart` with a data folder of its own; `output` is what it has printed so far.
 
-    def __init__(self, data: Path, *arguments: str, cwd: Path = BASE_DIR, **environment: str) -> None:
-        self.port = free_port()
+    empty: it finds no database, as the very first run. Otherwise a new folder has one that is migrated, without a row.
+    again: one that has ended, whose data and address this one has.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *arguments: str,
+        cwd: Path = BASE_DIR,
+        empty: bool = False,
+        again: Quickstart | None = None,
+        **environment: str,
+    ) -> None:
+        if not (empty or data.exists() or "DATABASE_URL" in environment):
+            copy_migrated(data / "db.sqlite3")
+        self.port: int = again.port if again else free_port()
         self.base = f"http://127.0.0.1:{self.port}"
-        self.log = data.with_suffix(f".{self.port}.log")
+        self.log = data.with_suffix(f".{self.port}{'-again' if again else ''}.log")
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -49,7 +63,7 @@ class Quickstart:
 
     def ready(self) -> Quickstart:
         try:
-            until(lambda: self.process.poll() is not None or "Ctrl-C ends everything" in self.output, 60)
+            until(lambda: self.process.poll() is not None or "Ctrl-C ends everything" in self.output, 180)
             assert self.process.poll() is None, self.output
             assert self.answers()
         except BaseException:

@@ -5,6 +5,8 @@ const STORE = 'studio.key';
 const POLL_MS = 2000;
 // A browser opens six connections to a host, and each stream of events keeps one: others must get through.
 const MAX_STREAMS = 2;
+const STALLED_MS = 10_000; // Nothing of an upload gets through for so long: it is told
+const GIVEN_UP_MS = 60_000; // and then is a broken connection.
 const QUIET_MS = 45_000; // The server sends a line every 15 s at least.
 
 /** `code` is the envelope's; `network` where no answer came, `bad_answer` where it was not the API that answered. */
@@ -121,14 +123,31 @@ export async function blob(path, signal) {
   }
 }
 
-/** A form that is sent with progress (0 to 1), which fetch cannot tell; its JSON. */
-export function upload(path, form, { onProgress = () => {}, headers = {}, signal } = {}) {
+/**
+ * A form that is sent with progress (0 to 1), which fetch cannot tell; its JSON. onStalled(): nothing gets through at
+ * the moment; the next progress says that it does.
+ */
+export function upload(path, form, { onProgress = () => {}, onStalled = () => {}, headers = {}, signal } = {}) {
   return new Promise((resolve, reject) => {
     const http = new XMLHttpRequest();
     http.open('POST', pathOf(path));
     http.setRequestHeader('X-API-Key', secret);
     for (const [name, value] of Object.entries(headers)) http.setRequestHeader(name, value);
-    http.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    let timers = [];
+    const rest = () => timers.forEach(clearTimeout);
+    const moved = () => {
+      rest();
+      timers = [
+        setTimeout(onStalled, STALLED_MS),
+        setTimeout(() => (reject(new ApiError('network', '')), http.abort()), GIVEN_UP_MS),
+      ];
+    };
+    http.upload.onprogress = (event) => {
+      moved();
+      if (event.lengthComputable) onProgress(event.loaded / event.total);
+    };
+    http.upload.onloadend = rest; // What the server does with it may take its time.
+    http.onloadend = rest;
     http.onerror = () => reject(new ApiError('network', ''));
     http.onabort = () => reject(new DOMException('stopped', 'AbortError'));
     http.onload = () => {
@@ -144,6 +163,7 @@ export function upload(path, form, { onProgress = () => {}, headers = {}, signal
     };
     signal?.addEventListener('abort', () => http.abort(), { once: true });
     http.send(form);
+    moved();
   });
 }
 
@@ -227,6 +247,36 @@ export async function watch(job, onChange, signal) {
       if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
     }
   }
+}
+
+const AGAIN_SECONDS = [2, 5, 10, 20, 30]; // Together longer than a server takes to start again.
+
+/** Until this device has a network again. */
+const online = (signal) =>
+  new Promise((resolve, reject) => {
+    addEventListener('online', resolve, { once: true, signal });
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+
+/**
+ * Tries what may be repeated again when the connection breaks, a few times; `onBroken(seconds)`: until the next time,
+ * `onOffline()`: as soon as there is a network.
+ */
+export async function persistently(work, { onBroken, onOffline }, signal) {
+  for (const seconds of AGAIN_SECONDS) {
+    try {
+      return await work();
+    } catch (error) {
+      if (isAbort(error) || error.code !== 'network') throw error;
+    }
+    if (!navigator.onLine) {
+      onOffline();
+      await online(signal);
+    }
+    onBroken(seconds);
+    await pause(seconds * 1000, signal);
+  }
+  return work();
 }
 
 /** A key for Idempotency-Key. `randomUUID` is for secure contexts only, and the studio may be served by plain HTTP. */

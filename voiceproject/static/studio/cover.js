@@ -2,43 +2,86 @@
 
 import * as api from './api.js';
 import { clock, dateTime, number, onLanguage, setText, t } from './i18n.js';
+import { hear, tell } from './elsewhere.js';
+import { keep, kept } from './kept.js';
+import { fileName, stateOf, titleOf } from './names.js';
+import { presets } from './presets.js';
+import { sharing } from './shares.js';
 import { FilePlayer } from './sound.js';
 import * as ui from './ui.js';
 import { $, h } from './ui.js';
 import * as voice from './voice.js';
 
 const STAGES = ['queued', 'preprocess', 'separate', 'infer', 'mix', 'finalize'];
+const TRACKS = ['result', 'vocals', 'instrumental', 'converted'];
 const FORMATS = ['wav', 'flac', 'mp3'];
 const LOADED_AT_ONCE_SECONDS = 60; // What is longer is fetched when it is played.
 
+const MAX_BYTES = Number(document.documentElement.dataset.songBytes);
+const MAX_SECONDS = Number(document.documentElement.dataset.songSeconds);
+const OPTIONS = ['pitch-mode', 'pitch', 'preview', 'cover-format', 'input-kind', 'vocal-gain', 'instrumental-gain', 'cover-model'];
+const RECENT = 10; // are shown again after a reload; the others are in the history
+
 const form = $('cover-form');
-let song = null;
-let songPlayer = null;
+let songs = []; // {file, player, element, submission: {key, of}}: one sent again after a lost answer makes no second job
 let sending = null;
-let submission = null; // {key, of}: the same form sent again after a lost answer makes no second job.
+let mayList = false;
+const accepted = new Set(); // Jobs of which the form says that they were accepted.
 
 // --- The form --------------------------------------------------------------------------------------------------------
 
-export function useSong(file) {
+/** Takes songs into the form, whose size the server takes. */
+export function addSongs(...files) {
   ui.clearNotices(form);
-  songPlayer?.dispose();
-  song = file;
-  $('song').hidden = !file;
-  $('song-drop').hidden = Boolean(file);
-  if (!file) {
-    $('song').replaceChildren();
-    return;
+  for (const file of files) {
+    if (file.size > MAX_BYTES) {
+      ui.addHint(form, 'cover.too_large', { name: file.name, ...ui.sizes(file.size, MAX_BYTES) });
+      continue;
+    }
+    const player = new FilePlayer(file);
+    const one = { file, player, submission: null };
+    one.element = h('div', { class: 'song' },
+      h('div', { class: 'split' }, h('strong', { class: 'title', dir: 'auto' }, file.name),
+        ui.button('cover.clear', { icon: 'cross', quiet: true, onclick: () => dropSong(one) })),
+      ui.playerView(player, { label: ['plain', { text: file.name }], onError: (error) => ui.showError(form, error) }));
+    songs.push(one);
+    $('song').append(one.element);
+    player.load().then(() => {
+      if (player.duration <= MAX_SECONDS || !songs.includes(one)) return;
+      ui.addHint(form, 'cover.too_long', { name: file.name, found: () => clock(player.duration), limit: () => clock(MAX_SECONDS) });
+    }, (error) => ui.showError(form, error));
   }
-  songPlayer = new FilePlayer(file);
-  songPlayer.load().catch((error) => ui.showError(form, error));
-  $('song').replaceChildren(
-    h('div', { class: 'split' }, h('strong', { class: 'title' }, file.name),
-      ui.button('cover.clear', { icon: 'cross', quiet: true, onclick: () => (useSong(null), $('song-file').focus()) })),
-    ui.playerView(songPlayer, { label: ['cover.song'], onError: (error) => ui.showError(form, error) }),
-  );
+  showSongs();
 }
 
-function collect() {
+function dropSong(one) {
+  one.player.dispose();
+  one.element.remove();
+  songs = songs.filter((other) => other !== one);
+  showSongs();
+  $('song-file').focus();
+}
+
+function showSongs() {
+  $('song').hidden = !songs.length;
+  setText($('song-drop').querySelector('strong'), songs.length ? 'cover.drop_more' : 'cover.drop');
+  remember();
+}
+
+/** What is in the form, kept until it is changed or sent. */
+function remember() {
+  const unsent = songs.filter((one) => !one.sent).map(({ file }) => file);
+  keep('cover', { songs: unsent, options: Object.fromEntries(OPTIONS.map((id) => [id, $(id).value])) });
+}
+
+async function restore() {
+  const before = await kept('cover');
+  if (!before || songs.length) return;
+  ui.setFields(before.options ?? {});
+  if (before.songs?.length) addSongs(...before.songs);
+}
+
+function collect(song) {
   const data = new FormData();
   voice.addTo(data, 'reference_voice');
   data.append('song', song, song.name || 'song');
@@ -57,7 +100,7 @@ const say = (key, values) => setText($('cover-state'), key, values);
 async function submit() {
   ui.clearNotices(form);
   if (sending) return;
-  if (!song) {
+  if (!songs.length) {
     ui.showHint(form, 'cover.no_song');
     $('song-file').focus();
     return;
@@ -66,28 +109,24 @@ async function submit() {
     voice.insist(form);
     return;
   }
-  const data = collect();
-  const of = JSON.stringify([...data].map(([name, value]) => [name, value.name ? [value.name, value.size, value.lastModified] : value]));
-  if (submission?.of !== of) submission = { key: api.newIdempotencyKey(), of };
   sending = new AbortController();
   $('cover-button').hidden = true;
   $('cover-stop').hidden = false;
   $('cover-stop').focus();
-  say('cover.sending', { percent: '0' });
+  // All of them; those that are left of several after an error, when it is pressed again.
+  const unsent = songs.filter((one) => !one.sent);
+  const these = unsent.length ? unsent : songs;
   try {
-    const job = await api.upload('/cover/jobs', data, {
-      headers: { 'Idempotency-Key': submission.key },
-      signal: sending.signal,
-      onProgress: (share) => (share < 1 ? say('cover.sending', { percent: number(share * 100) }) : say('cover.checking')),
-    });
-    submission = null;
-    say('cover.accepted');
-    addJob(job).focus();
+    for (const [index, one] of these.entries()) {
+      const card = await send(one, { number: String(index + 1), count: String(these.length) });
+      if (index === these.length - 1) card.focus();
+    }
+    say(accepted.size ? 'cover.accepted' : null);
   } catch (error) {
     if (api.isAbort(error)) say('cover.upload_stopped');
     else {
       say(null);
-      ui.showError(form, error);
+      if (!voice.lost(error, form)) ui.showError(form, error);
     }
   } finally {
     sending = null;
@@ -97,6 +136,36 @@ async function submit() {
   }
 }
 
+/** Sends one song; its card. place: {number, count} among those that are sent now. */
+async function send(one, place) {
+  const data = collect(one.file);
+  const of = JSON.stringify([...data].map(([name, value]) => [name, value.name ? [value.name, value.size, value.lastModified] : value]));
+  if (one.submission?.of !== of) one.submission = { key: api.newIdempotencyKey(), of };
+  const several = place.count > 1;
+  const telling = (percent) => say(several ? 'cover.sending_of' : 'cover.sending', { percent, ...place });
+  const { signal } = sending;
+  const upload = () => {
+    telling('0');
+    return api.upload('/cover/jobs', data, {
+      headers: { 'Idempotency-Key': one.submission.key },
+      signal,
+      onStalled: () => say('cover.stalled'),
+      onProgress: (share) => (share < 1 ? telling(number(share * 100)) : say('cover.checking')),
+    });
+  };
+  // The same key each time: what did arrive is not made twice.
+  const job = await api.persistently(upload, {
+    onBroken: (seconds) => say('cover.broken', { seconds: String(seconds) }),
+    onOffline: () => say('cover.offline'),
+  }, signal);
+  one.submission = null;
+  one.sent = true;
+  remember();
+  accepted.add(job.job_id);
+  tell('made');
+  return addJob(job);
+}
+
 // --- Jobs ------------------------------------------------------------------------------------------------------------
 
 const shown = new Map(); // job_id -> {stop}
@@ -104,7 +173,13 @@ const shown = new Map(); // job_id -> {stop}
 function addJob(job) {
   const there = shown.get(job.job_id);
   if (there) return there.element;
-  const element = jobItem(job, { eager: true, onGone: () => shown.delete(job.job_id), onNew: (fresh) => addJob(fresh).focus() });
+  const element = jobItem(job, {
+    eager: true, onGone: () => shown.delete(job.job_id), onNew: (fresh) => addJob(fresh).focus(),
+    onEnd: () => {
+      accepted.delete(job.job_id);
+      if (!accepted.size && !sending) say(null); // It speaks of what is still to be done.
+    },
+  });
   shown.set(job.job_id, { element, stop: () => element.dispatchEvent(new Event('studio:stop')) });
   $('jobs').prepend(element);
   return element;
@@ -112,9 +187,9 @@ function addJob(job) {
 
 /**
  * A job as a card that follows the job while it lives. eager: short sounds are fetched before they are played; onGone:
- * it was deleted; onNew(job): a remix of it was made.
+ * it was deleted; onNew(job): a remix of it was made; onEnd(): it has ended.
  */
-export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {} } = {}) {
+export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {}, onEnd = () => {} } = {}) {
   const controller = new AbortController();
   const players = new Map();
   const name = ['cover.job_title', { id: job.job_id.slice(0, 8), when: () => dateTime(job.created_at) }];
@@ -122,13 +197,17 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
   const steps = h('ol', { class: 'steps' }, ...STAGES.map((stage) => h('li', { 'data-stage': stage }, h('span', { t: `stage.${stage}` }))));
   const bar = h('progress', { max: '100', 't-aria-label': name });
   const facts = h('p', { class: 'small meta' });
+  const title = titleOf(job, { untitled: name });
+  const now = h('p', { class: 'small meta' });
+  let heard = 0; // When the job's row was told, in ms of this page's clock: the server's may be another.
+  let ticking = 0;
   const audio = h('div', { class: 'tracks' });
   const buttons = h('div', { class: 'buttons' });
   const notices = h('div', { class: 'notices' });
   const remix = h('div');
   const item = h('article', { class: 'item job', tabindex: '-1', 'data-id': job.job_id },
-    h('div', { class: 'split top' }, h('div', {}, h('h2', { class: 'name', t: name }), facts), buttons),
-    h('div', { class: 'split' }, state), steps, bar, audio, remix, notices);
+    h('div', { class: 'split top' }, h('div', {}, title.element, facts), buttons),
+    h('div', { class: 'split' }, state, now), steps, bar, audio, remix, notices);
   const onError = (error) => notices.replaceChildren(ui.errorNotice(error));
 
   const act = (press, work) => ui.busy(press, async () => {
@@ -164,22 +243,31 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
             if (error.code !== 'not_found') throw error;
           }
           gone();
+          tell('deleted', { id: job.job_id });
         });
       },
     }),
   };
-  buttons.append(actions.cancel, actions.retry, actions.remix, actions.delete);
+  const share = sharing(() => job.links.self);
+  // In the order in which they stand, whichever was made first.
+  const compare = ui.comparison(item, () => TRACKS.map((kind) => players.get(kind)).filter(Boolean));
+  compare.hidden = true;
+  buttons.append(compare, share.press, actions.cancel, actions.retry, actions.remix, actions.delete);
 
   function gone() {
     stop();
-    item.remove();
+    ui.removeCard(item);
     onGone();
   }
   function stop() {
     controller.abort();
+    clearInterval(ticking);
     for (const player of players.values()) player.dispose();
   }
+  item.insertBefore(share.place, notices);
   item.addEventListener('studio:stop', stop);
+  item.addEventListener('studio:deleted', gone);
+  item.addEventListener('studio:named', ({ detail }) => show({ ...job, title: detail }));
 
   function openRemix() {
     const open = actions.remix.getAttribute('aria-expanded') === 'true';
@@ -207,6 +295,7 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
         });
         openRemix();
         onNew(fresh);
+        tell('made');
       }),
     });
     remix.replaceChildren(h('div', { class: 'inset' },
@@ -218,21 +307,26 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
   /** One line for each sound there is: the result first, then the stems in the order in which they are made. */
   function showTracks() {
     const duration = job.preview_seconds ? Math.min(job.preview_seconds, job.duration_seconds ?? Infinity) : job.duration_seconds;
-    for (const kind of ['result', 'vocals', 'instrumental', 'converted']) {
+    for (const kind of TRACKS) {
       const link = job.links[kind];
       if (!link || players.has(kind)) continue;
       const player = new FilePlayer(() => api.blob(link, controller.signal), duration ?? 0);
+      player.name = () => t(`track.${kind}`);
       players.set(kind, player);
-      const file = `${job.job_id}${kind === 'result' ? '' : `-${kind}`}.${kind === 'result' ? job.response_format : 'wav'}`;
+      const file = () => fileName(title.title(), job.job_id, kind === 'result' ? job.response_format : 'wav', kind === 'result' ? '' : `-${kind}`);
       const save = ui.button('download_what', {
         icon: 'download', quiet: true, values: { what: () => t(`track.${kind}`) },
-        onclick: (event) => act(event.currentTarget, async () => ui.saveBlob(await player.load(), file)),
+        onclick: (event) => act(event.currentTarget, async () => ui.saveBlob(await player.load(), file())),
       });
       const track = h('div', { class: `track ${kind}`, 'data-kind': kind }, h('span', { class: 'label', t: `track.${kind}` }),
         ui.playerView(player, { label: [`track.${kind}`], onError, extra: [save] }));
       if (kind === 'result') audio.prepend(track);
       else audio.append(track);
-      if (eager && duration <= LOADED_AT_ONCE_SECONDS) player.load().catch((error) => controller.signal.aborted || onError(error));
+      if (duration <= LOADED_AT_ONCE_SECONDS) {
+        const load = () => player.load().catch((error) => controller.signal.aborted || onError(error));
+        if (eager) load();
+        else if (kind === 'result') ui.whenSeen(track, load);
+      }
     }
     for (const [kind, player] of players) {
       if (job.links[kind]) continue; // Expired, or a new attempt makes it again.
@@ -240,18 +334,39 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
       players.delete(kind);
       audio.querySelector(`[data-kind=${kind}]`).remove();
     }
+    compare.hidden = players.size < 2;
+  }
+
+  /** What is done now, since when, and for how long still. */
+  function showTimes() {
+    const since = (performance.now() - heard) / 1000;
+    if (job.status !== 'running' || job.elapsed_seconds === null) {
+      setText(now, null);
+      return;
+    }
+    const left = job.estimated_seconds_remaining;
+    setText(now, left === null ? 'cover.elapsed' : 'cover.remaining', {
+      doing: () => t(`doing.${job.stage}`), elapsed: clock(job.elapsed_seconds + since), left: clock(Math.max(1, (left ?? 0) - since)),
+    });
   }
 
   function show(next) {
+    const ended = api.isLive(job) && !api.isLive(next);
     job = next;
+    heard = performance.now();
+    title.show(job);
     const live = api.isLive(job);
+    clearInterval(ticking);
+    if (live && !controller.signal.aborted) ticking = setInterval(showTimes, 1000);
+    showTimes();
     item.dataset.status = job.status;
-    state.className = `state ${job.status}`;
+    const [words, kind] = stateOf(job, job.links.result);
+    state.className = `state ${kind}`;
     if (job.status === 'queued') {
       setText(state, job.queue_position ? 'cover.queued_at' : 'status.queued', { position: String(job.queue_position) });
     } else if (job.status === 'running') {
       setText(state, 'cover.running', { stage: () => t(`stage.${job.stage}`), progress: number(job.progress) });
-    } else setText(state, `status.${job.status}`);
+    } else setText(state, words);
     const at = job.status === 'succeeded' ? STAGES.length : STAGES.indexOf(job.stage);
     [...steps.children].forEach((step, index) => {
       step.classList.toggle('done', index < at);
@@ -269,6 +384,7 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
     actions.cancel.hidden = !job.links.cancel;
     actions.retry.hidden = !job.links.retry;
     actions.remix.hidden = !job.links.remix;
+    share.press.disabled = !job.links.result;
     showTracks();
     const said = [];
     if (job.error) said.push(ui.errorNotice(new api.ApiError(job.error, job.error_message ?? job.error)));
@@ -277,6 +393,7 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
       said.push(h('p', { class: 'small', t: ['cover.expected', { when: () => dateTime(job.expected_start_at) }] }));
     }
     notices.replaceChildren(...said);
+    if (ended) onEnd();
   }
 
   async function follow() {
@@ -296,13 +413,14 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
   return item;
 }
 
-/** What is being made already, as after a reload. */
+/** What is being made, and what was made lately, as after a reload. */
 async function resume() {
   try {
-    for (const status of ['queued', 'running']) {
-      const { results } = await api.json(`/cover/jobs?status=${status}&page_size=20`);
-      results.reverse().forEach(addJob);
+    const found = new Map();
+    for (const query of ['status=queued&page_size=20', 'status=running&page_size=20', `page_size=${RECENT}`]) {
+      for (const job of (await api.json(`/cover/jobs?${query}`)).results) found.set(job.job_id, job);
     }
+    [...found.values()].sort((a, b) => a.created_at.localeCompare(b.created_at)).forEach(addJob);
   } catch (error) {
     if (error.code !== 'permission_denied') ui.showError(form, error);
   }
@@ -315,18 +433,23 @@ export function open({ scopes, models }) {
   const own = models.filter((model) => model.uses?.includes('covers'));
   ui.fillSelect($('cover-model'), [['', 'model_default'], ...own.map((model) => [model.id, 'plain', { text: model.name || model.id }])]);
   $('cover-model').closest('label').hidden = !own.length;
-  if (scopes.covers !== false) resume();
+  restore();
+  mayList = scopes.covers !== false;
+  if (mayList) resume();
 }
 
 export function close() {
   sending?.abort();
+  mayList = false;
   for (const { stop } of shown.values()) stop();
   shown.clear();
+  accepted.clear();
   $('jobs').replaceChildren();
 }
 
 export function start() {
-  ui.dropZone($('song-drop'), useSong);
+  ui.dropZone($('song-drop'), addSongs);
+  form.addEventListener('input', remember);
   ui.fillSelect($('pitch-mode'), [['auto', 'cover.pitch_auto'], ['fixed', 'cover.pitch_fixed']]);
   ui.fillSelect($('preview'), [['', 'cover.whole'], ['20', 'cover.preview', { seconds: '20' }], ['40', 'cover.preview', { seconds: '40' }]]);
   ui.fillSelect($('cover-format'), FORMATS.map((format) => [format, 'plain', { text: format.toUpperCase() }]));
@@ -338,9 +461,11 @@ export function start() {
   ui.bindOutput($('vocal-gain'), $('vocal-gain-value'), ui.decibel);
   ui.bindOutput($('instrumental-gain'), $('instrumental-gain-value'), ui.decibel);
   onLanguage(() => showPitch());
+  presets($('cover-presets'), 'cover', OPTIONS);
   form.addEventListener('submit', (event) => {
     event.preventDefault();
     submit();
   });
   $('cover-stop').addEventListener('click', () => sending?.abort());
+  hear('made', () => mayList && resume());
 }

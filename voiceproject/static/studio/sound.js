@@ -364,12 +364,38 @@ export class StreamPlayer extends Player {
   }
 }
 
+const EXACT_RATE = 48_000;
+const MAX_EXACT_SECONDS = 360; // Decoded it is 140 MB; of longer ones the element's own clock has to do.
+const exact = []; // The two players that are decoded.
+
+/** Goes on with another sound at the place of the first: at an exact sample, without a gap, where both can be decoded. */
+export async function exchange(from, to) {
+  await to.load?.();
+  const both = from && (await from.arm?.(to)) && (await to.arm?.(from));
+  if (!both) {
+    const at = from?.currentTime ?? 0;
+    to.seek(at);
+    from?.pause();
+    await to.play();
+    return;
+  }
+  const context = contextFor(EXACT_RATE);
+  await context.resume();
+  const when = context.currentTime + 0.02;
+  const place = from.placeAt(when);
+  from.stopAt(when);
+  sounding = to;
+  to.startAt(when, place < to.duration ? place : 0);
+}
+
 /** Plays a file. `source`: a Blob, or a function that fetches one when it is first wanted. */
 export class FilePlayer extends Player {
   #audio = new Audio();
   #loading = null;
   #seconds;
   #disposed = false;
+  #buffer = null; // All of it, decoded.
+  #node = null; // What plays that: {source, when, offset}.
 
   /** seconds: what is known of the length before it is loaded. */
   constructor(source, seconds = 0) {
@@ -377,7 +403,7 @@ export class FilePlayer extends Player {
     this.source = source;
     this.#seconds = seconds;
     const changed = () => {
-      this.playing = !this.#audio.paused && !this.#audio.ended;
+      this.playing = Boolean(this.#node) || (!this.#audio.paused && !this.#audio.ended);
       this.emit();
     };
     for (const name of ['play', 'pause', 'ended', 'durationchange']) this.#audio.addEventListener(name, changed);
@@ -390,7 +416,69 @@ export class FilePlayer extends Player {
   }
 
   get currentTime() {
-    return this.#audio.currentTime;
+    return this.#node ? this.placeAt(contextFor(EXACT_RATE).currentTime) : this.#audio.currentTime;
+  }
+
+  // --- At an exact sample ---
+
+  /** Decodes all of it, beside `other`. False where that takes too much memory, or cannot be done. */
+  async arm(other) {
+    if (this.#buffer) return true;
+    const blob = await this.load();
+    if (!this.duration || this.duration > MAX_EXACT_SECONDS) return false;
+    try {
+      this.#buffer = await contextFor(EXACT_RATE).decodeAudioData(await blob.arrayBuffer());
+    } catch {
+      return false;
+    }
+    exact.push(this);
+    if (exact.length > 2) exact.splice(exact.findIndex((one) => one !== this && one !== other), 1)[0].#disarm();
+    return true;
+  }
+
+  #disarm() {
+    this.#stopNode();
+    this.#buffer = null;
+  }
+
+  /** The place in seconds at a time of the context. */
+  placeAt(when) {
+    if (!this.#node) return this.#audio.currentTime;
+    return Math.min(this.duration, this.#node.offset + Math.max(0, when - this.#node.when));
+  }
+
+  startAt(when, offset) {
+    this.#stopNode();
+    const context = contextFor(EXACT_RATE);
+    const source = context.createBufferSource();
+    source.buffer = this.#buffer;
+    source.connect(context.destination);
+    source.onended = () => {
+      if (this.#node?.source !== source) return;
+      this.#stopNode();
+      this.#audio.currentTime = 0;
+    };
+    source.start(when, offset);
+    this.#node = { source, when, offset };
+    this.playing = true;
+    this.emit();
+  }
+
+  stopAt(when) {
+    this.#audio.pause();
+    this.#stopNode(when);
+  }
+
+  /** Stops at a time of the context; the element goes on from there. */
+  #stopNode(when = 0) {
+    if (!this.#node) return;
+    const place = this.placeAt(when || contextFor(EXACT_RATE).currentTime);
+    const { source } = this.#node;
+    this.#node = null;
+    source.stop(when);
+    this.#audio.currentTime = place;
+    this.playing = false;
+    this.emit();
   }
 
   /** The Blob, with its waveform. Throws what the fetch throws, and may then be called again. */
@@ -432,17 +520,24 @@ export class FilePlayer extends Player {
   }
 
   pause() {
+    this.#stopNode();
     this.#audio.pause();
   }
 
   seek(seconds) {
-    if (this.url) this.#audio.currentTime = Math.max(0, Math.min(seconds, this.duration));
+    if (this.#node) this.startAt(contextFor(EXACT_RATE).currentTime, Math.max(0, Math.min(seconds, this.duration)));
+    else if (this.url) this.#audio.currentTime = Math.max(0, Math.min(seconds, this.duration));
   }
 
   dispose() {
     this.#disposed = true;
     this.pause();
+    this.#buffer = null;
+    if (exact.includes(this)) exact.splice(exact.indexOf(this), 1);
     this.#audio.removeAttribute('src');
-    if (this.url) URL.revokeObjectURL(this.url);
+    this.#audio.load(); // Lets go of the source: an element without it goes on reading what it had.
+    const { url } = this;
+    // Not at once: a read that is under way would find nothing, and the browser would complain of it.
+    if (url) setTimeout(() => URL.revokeObjectURL(url), 10_000);
   }
 }

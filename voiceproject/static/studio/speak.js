@@ -1,29 +1,48 @@
 /** Text to speech: heard while it is made, then kept as a card to play, download and delete. */
 
 import * as api from './api.js';
-import { amount, knows, number, onLanguage, setText } from './i18n.js';
+import { amount, knows, number, onLanguage, setText, t } from './i18n.js';
+import * as doc from './doc.js';
+import { hear as hearTabs, tell } from './elsewhere.js';
+import * as words from './words.js';
+import { keep, kept } from './kept.js';
+import { fileName, stateOf, titleOf } from './names.js';
+import { presets } from './presets.js';
+import { sharing } from './shares.js';
 import { FilePlayer, PcmReader, StreamPlayer, unlockAudio } from './sound.js';
 import * as ui from './ui.js';
 import { $, h } from './ui.js';
 import * as voice from './voice.js';
 
 const MAX_CHARACTERS = 5000;
-const DRAFT = 'studio.text';
+const RECENT = 10; // are shown again after a reload; the others are in the history
+const LOADED_AT_ONCE_SECONDS = 60; // for its waveform; what is longer is fetched when it is played
 const HEARD_WHILE_MADE = ['wav', 'pcm']; // The others are heard when they are whole.
 const FORMATS = ['wav', 'mp3', 'flac', 'opus', 'pcm'];
 
 const form = $('speak-form');
 let running = null;
+let mayList = false;
 
 function count() {
   const length = [...$('text').value.trim()].length;
   $('text-count').textContent = `${number(length)} / ${number(MAX_CHARACTERS)}`;
   $('text-count').classList.toggle('bad', length > MAX_CHARACTERS);
-  try {
-    sessionStorage.setItem(DRAFT, $('text').value);
-  } catch {
-    // No storage, or it is full: the text is still in its field.
-  }
+}
+
+const OPTIONS = ['speak-language', 'speak-format', 'speed', 'temperature', 'seed', 'speak-model'];
+
+/** What is in the form, kept until it is changed again. */
+function remember() {
+  keep('speak', { text: $('text').value, options: Object.fromEntries(OPTIONS.map((id) => [id, $(id).value])) });
+}
+
+async function restore() {
+  const before = await kept('speak');
+  if (!before || $('text').value) return;
+  $('text').value = before.text;
+  ui.setFields(before.options ?? {});
+  count();
 }
 
 function setBusy(on) {
@@ -80,11 +99,13 @@ async function speak() {
       : await whole(response, { id, text, format });
     say('speak.done', { length: () => amount(card.player.duration) });
     document.dispatchEvent(new CustomEvent('studio:made'));
+    tell('made');
+    if (id) api.json(`/voice/syntheses/${id}`).then(card.tell, () => {}); // Its title; the page has the rest.
   } catch (error) {
     if (api.isAbort(error)) say('speak.stopped');
     else {
       say(null);
-      ui.showError(form, error);
+      if (!voice.lost(error, form)) ui.showError(form, error);
     }
   } finally {
     running = null;
@@ -142,7 +163,9 @@ async function whole(response, { id, text, format }) {
 // --- What was made ---------------------------------------------------------------------------------------------------
 
 function addCard({ id, text, format, player, making = false }) {
-  const item = synthesisItem({ synthesis_id: id, text, response_format: format, status: making ? 'running' : 'succeeded' }, player);
+  const links = { self: `/voice/syntheses/${id}` };
+  const item = synthesisItem({ synthesis_id: id, title: '', text, response_format: format, status: making ? 'running' : 'succeeded' }, player);
+  item.tell({ links });
   $('spoken').prepend(item.element);
   return { ...item, player };
 }
@@ -161,7 +184,7 @@ export function synthesisItem(made, player = null) {
     icon: 'download', quiet: true, disabled: !succeeded || (made.links && !made.links.audio),
     onclick: (event) => ui.busy(event.currentTarget, async () => {
       try {
-        ui.saveBlob(await api.blob(`${link}/audio`), `${made.synthesis_id}.${made.response_format}`);
+        ui.saveBlob(await api.blob(`${link}/audio`), fileName(title.title(), made.synthesis_id, made.response_format));
       } catch (error) {
         onError(error);
       }
@@ -181,30 +204,50 @@ export function synthesisItem(made, player = null) {
             return;
           }
         }
-        player?.dispose();
-        element.remove();
+        gone();
+        tell('deleted', { id: made.synthesis_id });
       });
     },
   });
+  function gone() {
+    player?.dispose();
+    ui.removeCard(element);
+  }
+  element.addEventListener('studio:deleted', gone);
+  element.addEventListener('studio:named', ({ detail }) => {
+    showText({ title: detail });
+    title.show(made);
+  });
+  const share = sharing(() => link);
+  share.press.disabled = !succeeded || Boolean(made.links && !made.links.audio);
   const again = ui.button('speak.use_text', {
     icon: 'again', quiet: true,
     onclick: () => {
       $('text').value = made.text;
       count();
+      remember();
       document.dispatchEvent(new CustomEvent('studio:show', { detail: 'speak' }));
       $('text').focus();
     },
   });
   const state = h('span', { class: 'state' });
   const meta = h('p', { class: 'small meta' }, state, h('span', {}, made.response_format.toUpperCase()));
+  const said = h('p', { class: 'said', dir: 'auto' }, made.text);
+  const title = titleOf(made, { untitled: ['speak.result'], onNamed: (named) => showText(named) });
+  /** Its text, where the title is not all of it. */
+  const showText = (next) => {
+    made = { ...made, ...next };
+    said.hidden = made.title === made.text.trim();
+  };
   const setState = (key, kind) => {
     state.className = `state ${kind}`;
     setText(state, key);
     state.hidden = key === 'status.succeeded';
   };
-  setState(`status.${made.status}`, made.status);
+  setState(...stateOf(made, player || made.links?.audio));
+  showText(made);
   element.append(
-    h('div', { class: 'split top' }, h('p', { class: 'said' }, made.text), h('div', { class: 'buttons' }, again, download, remove)),
+    h('div', { class: 'split top' }, title.element, h('div', { class: 'buttons' }, again, share.press, download, remove)), said,
   );
   if (player) element.append(ui.playerView(player, { label: ['speak.result'], onError }));
   if (made.error) {
@@ -212,49 +255,97 @@ export function synthesisItem(made, player = null) {
     ui.sayError(said, below, { code: made.error, message: made.error_message });
     element.append(said, below);
   }
-  element.append(meta);
+  element.append(meta, share.place);
+  if (player && made.links && made.duration_seconds <= LOADED_AT_ONCE_SECONDS) {
+    ui.whenSeen(element, () => player.load?.().catch(() => {})); // What is wrong is told when it is played.
+  }
   return {
     element,
     meta,
+    tell: (next) => {
+      showText(next);
+      title.show(made);
+    },
     finished: () => {
-      download.disabled = false;
+      download.disabled = share.press.disabled = false;
       setState('status.succeeded', 'succeeded');
     },
     broken: (stopped) => setState(stopped ? 'status.canceled' : 'status.failed', stopped ? 'canceled' : 'failed'),
-    remove: () => {
-      player?.dispose();
-      element.remove();
-    },
+    remove: gone,
   };
 }
 
 // --- The section -----------------------------------------------------------------------------------------------------
 
-/** found: {languages, models} of the engine. */
-export function open({ languages, models }) {
+/** What was made lately, as before a reload. */
+async function showRecent() {
+  try {
+    const { results } = await api.json(`/voice/syntheses?page_size=${RECENT}`);
+    // Each before the next older one that is shown already: another tab may have made those between.
+    let next = null;
+    for (const made of results.reverse()) {
+      const there = $('spoken').querySelector(`[data-id="${made.synthesis_id}"]`);
+      next = there ?? $('spoken').insertBefore(synthesisItem(made).element, next ?? $('spoken').querySelector(':scope > .item'));
+    }
+  } catch (error) {
+    if (error.code !== 'permission_denied') ui.showError(form, error);
+  }
+  showTry();
+}
+
+/** Voices to hear at once, as long as nothing was chosen and nothing made. */
+function showTry() {
+  $('try').hidden = voice.isChosen() || Boolean($('spoken').childElementCount) || $('speak-button').disabled;
+}
+
+async function tryVoice(name) {
+  await voice.useSample(name);
+  if (!$('text').value.trim()) {
+    $('text').value = t(`samples.text_${{ mei: 'zh', ren: 'ja' }[name] ?? 'en'}`);
+    count();
+    remember();
+  }
+  await speak();
+}
+
+/** found: {languages, models, scopes} of the engine and the key. */
+export function open({ languages, models, scopes }) {
+  words.open({ scopes });
   ui.fillSelect($('speak-language'), languages.map((tag) => [tag, knows(`language.${tag}`) ? `language.${tag}` : tag]));
   const own = models.filter((model) => model.uses?.includes('synthesis'));
   ui.fillSelect($('speak-model'), [['', 'model_default'], ...own.map((model) => [model.id, 'plain', { text: model.name || model.id }])]);
   $('speak-model').closest('label').hidden = !own.length;
+  restore();
+  doc.restore();
+  mayList = scopes.synthesize !== false;
+  if (mayList) showRecent();
 }
 
 export function close() {
   running?.abort();
+  mayList = false;
   $('spoken').replaceChildren();
+  $('try').hidden = true;
+  doc.close();
+  words.close();
 }
 
 export function start() {
   ui.fillSelect($('speak-format'), FORMATS.map((format) => [format, `format.${format}`]));
   ui.bindOutput($('speed'), $('speed-value'), (value) => `${number(value, 2)}×`);
   ui.bindOutput($('temperature'), $('temperature-value'), (value) => number(value, 2));
-  try {
-    $('text').value ||= sessionStorage.getItem(DRAFT) ?? '';
-  } catch {
-    // No storage, no draft.
-  }
   count();
   onLanguage(count);
   $('text').addEventListener('input', count);
+  form.addEventListener('input', remember);
+  document.addEventListener('studio:voice', showTry);
+  hearTabs('made', () => mayList && !running && showRecent());
+  doc.start(collect);
+  words.start();
+  $('speak-split').addEventListener('click', () => doc.split($('text').value));
+  presets($('speak-presets'), 'speak', OPTIONS);
+  $('try-voices').replaceChildren(...voice.SAMPLE_NAMES.map((name) =>
+    ui.button(`sample.${name}`, { icon: 'play', onclick: (event) => ui.busy(event.currentTarget, () => tryVoice(name)) })));
   $('text').addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();

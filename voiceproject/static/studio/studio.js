@@ -3,6 +3,8 @@
 import * as api from './api.js';
 import * as cover from './cover.js';
 import * as history from './history.js';
+import { hear, tell } from './elsewhere.js';
+import { forget } from './kept.js';
 import { language, preferredLanguage, setLanguage, setText } from './i18n.js';
 import * as speak from './speak.js';
 import * as ui from './ui.js';
@@ -129,6 +131,7 @@ function leave() {
   open = false;
   api.forgetKey();
   for (const section of [voice, speak, cover, history, usage]) section.close();
+  forget();
   $('key').value = '';
   $('welcome').hidden = false;
   $('workspace').hidden = true;
@@ -163,8 +166,14 @@ function startKey() {
   form.addEventListener('submit', enter);
   $('key-button').addEventListener('click', async () => {
     if (!(await ui.ask('key.forget_question', {}, 'key.forget'))) return;
+    tell('forgotten', { key: api.keyPrefix() });
     leave();
     ui.toast('key.forgotten');
+  });
+  hear('forgotten', ({ key }) => {
+    if (!open || key !== api.keyPrefix()) return;
+    leave();
+    ui.showHint(form, 'key.forgotten_elsewhere');
   });
   api.onRefused((error) => {
     if (!open) return;

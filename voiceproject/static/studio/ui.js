@@ -1,6 +1,7 @@
 /** The page's building blocks: elements, icons, tabs, notices, questions, drop zones, a player with its waveform. */
 
-import { clock, inEnglish, knows, language, onLanguage, setText, t } from './i18n.js';
+import { clock, inEnglish, knows, language, number, onLanguage, setText, t } from './i18n.js';
+import { exchange } from './sound.js';
 
 export const $ = (id) => document.getElementById(id);
 
@@ -50,6 +51,12 @@ const PATHS = {
   moon: 'M20 14A8 8 0 1 1 10 4a7 7 0 0 0 10 10z',
   auto: 'M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM12 3v18M12 8h6M12 12h9M12 16h7',
   sliders: 'M4 6h10M18 6h2M4 12h2M10 12h10M4 18h8M16 18h4M16 4v4M8 10v4M14 16v4',
+  pencil: 'M4 20l1-5L16 4l4 4L9 19zM14 6l4 4',
+  share: 'M16 6a3 3 0 1 0 6 0 3 3 0 0 0-6 0zM2 12a3 3 0 1 0 6 0 3 3 0 0 0-6 0zM16 18a3 3 0 1 0 6 0 3 3 0 0 0-6 0zM8 11l8-4M8 13l8 4',
+  up: 'M12 20V5M6 11l6-6 6 6',
+  down: 'M12 4v15M6 13l6 6 6-6',
+  swap: 'M4 8h14M14 4l4 4-4 4M20 16H6M10 12l-4 4 4 4',
+  book: 'M5 4h11a3 3 0 0 1 3 3v13H8a3 3 0 0 1-3-3zM5 17a3 3 0 0 1 3-3h11',
   again: 'M4 4v6h6M4 10a8 8 0 1 1 1 7',
 };
 
@@ -109,15 +116,16 @@ export function errorNotice(error, onRetry) {
     .flatMap(([field, values]) => values.map((value) => [field, String(value)]))
     .filter(([, value]) => !error.message.includes(value))
     .map(([field, value]) => h('li', {}, `${field}: ${value}`));
-  const small = h('p', { class: 'small' });
-  if (error.retryAfter) small.append(h('span', { t: ['error.retry_after', { seconds: error.retryAfter }] }), ' ');
-  if (error.requestId) {
-    small.append(h('span', { t: 'error.request_id' }), ' ', h('code', {}, error.requestId));
-  }
+  const small = error.retryAfter ? h('p', { class: 'small', t: ['error.retry_after', { seconds: error.retryAfter }] }) : null;
+  // For whoever is asked for help: 32 digits tell the reader nothing.
+  const technical = error.requestId
+    ? h('details', { class: 'small' }, h('summary', { t: 'error.details' }),
+      h('p', { class: 'small' }, h('span', { t: 'error.request_id' }), ' ', h('code', {}, error.requestId)))
+    : null;
   const notice = h(
     'div',
     { class: 'notice bad', role: 'alert', icon: 'alert' },
-    h('div', {}, said, below, details.length ? h('ul', {}, ...details) : null, small.childNodes.length ? small : null),
+    h('div', {}, said, below, details.length ? h('ul', {}, ...details) : null, small, technical),
   );
   if (onRetry) notice.append(button('try_again', { icon: 'again', onclick: onRetry }));
   return notice;
@@ -126,7 +134,7 @@ export function errorNotice(error, onRetry) {
 export const hintNotice = (key, values, kind = '') =>
   h('div', { class: `notice ${kind}`, icon: kind === 'warn' ? 'alert' : undefined }, h('p', { t: [key, values] }));
 
-export const noticesOf = (root) => root.querySelector('.notices');
+export const noticesOf = (root) => root.querySelector(':scope > .notices') ?? root.querySelector('.notices');
 
 export function showError(root, error) {
   noticesOf(root).replaceChildren(errorNotice(error));
@@ -134,6 +142,10 @@ export function showError(root, error) {
 
 export function showHint(root, key, values) {
   noticesOf(root).replaceChildren(hintNotice(key, values, 'warn'));
+}
+
+export function addHint(root, key, values) {
+  noticesOf(root).append(hintNotice(key, values, 'warn'));
 }
 
 export const clearNotices = (root) => noticesOf(root).replaceChildren();
@@ -171,6 +183,16 @@ export function fillSelect(select, options) {
   if (options.some(([value]) => value === chosen)) select.value = chosen;
 }
 
+/** Gives fields their values back: {id: value}; each then says so, as if it had been typed. */
+export function setFields(values) {
+  for (const [id, value] of Object.entries(values)) {
+    const field = $(id);
+    if (!field || (field.tagName === 'SELECT' && ![...field.options].some((option) => option.value === value))) continue;
+    field.value = value;
+    for (const name of ['input', 'change']) field.dispatchEvent(new Event(name));
+  }
+}
+
 /** Shows a slider's value beside it: `format` gives the text. */
 export function bindOutput(input, output, format) {
   const show = () => {
@@ -188,7 +210,7 @@ export const decibel = (value) => `${value > 0 ? '+' : value < 0 ? '−' : ''}${
 export function dropZone(zone, onFile) {
   const input = zone.querySelector('input');
   input.addEventListener('change', () => {
-    if (input.files[0]) onFile(input.files[0]);
+    if (input.files.length) onFile(...input.files);
     input.value = '';
   });
   for (const name of ['dragenter', 'dragover']) {
@@ -200,7 +222,7 @@ export function dropZone(zone, onFile) {
   for (const name of ['dragleave', 'drop']) zone.addEventListener(name, () => zone.classList.remove('over'));
   zone.addEventListener('drop', (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files[0]) onFile(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files.length) onFile(...event.dataTransfer.files);
   });
 }
 
@@ -331,6 +353,62 @@ export function saveBlob(blob, name) {
   const url = URL.createObjectURL(blob);
   h('a', { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/** Bytes beside their limit, in words that tell them apart: 10.04 MB, not 10 MB of 10 MB. */
+export function sizes(found, limit) {
+  const megabytes = (bytes, digits) => number(bytes / 2 ** 20, digits);
+  const digits = [0, 1, 2].find((count) => megabytes(found, count) !== megabytes(limit, count)) ?? 2;
+  return { found: () => megabytes(found, digits), limit: () => megabytes(limit, digits) };
+}
+
+/**
+ * Sounds that are of one thing, such as a song's stems: a button and the key X go from the one that plays, or played
+ * last, to the next one, at the same place. players(): those that there are now. Returns the button.
+ */
+export function comparison(element, players) {
+  let last = null;
+  const next = async () => {
+    const all = players();
+    const from = all.find((player) => player.playing) ?? (all.includes(last) ? last : null);
+    const to = all[(all.indexOf(from) + 1) % all.length];
+    if (!to || to === from) return;
+    await exchange(from, to);
+    last = to;
+    announce('compare.now', { what: () => to.name?.() ?? '' });
+  };
+  const press = button('compare', { icon: 'swap', 'aria-keyshortcuts': 'X', onclick: (event) => busy(event.currentTarget, next) });
+  element.addEventListener('keydown', (event) => {
+    if (event.key.toLowerCase() !== 'x' || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest('input, textarea, select')) return;
+    event.preventDefault();
+    press.click();
+  });
+  return press;
+}
+
+/** Takes a card away; who was in it goes on at the next one, or at the tab that the list belongs to. */
+export function removeCard(card) {
+  const inside = card.contains(document.activeElement);
+  const next = card.nextElementSibling ?? card.previousElementSibling;
+  const panel = card.closest('[role=tabpanel]');
+  card.remove();
+  if (inside) (next?.querySelector('button:not([disabled])') ?? $(panel?.getAttribute('aria-labelledby')))?.focus();
+}
+
+/** Says something to a screen reader alone. */
+function announce(key, values) {
+  setText($('announcer'), key, values);
+}
+
+/** Calls once `element` is seen. */
+export function whenSeen(element, work) {
+  const observer = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    work();
+  });
+  observer.observe(element);
 }
 
 /** Runs `work` while `element` (a button) is busy; a second press does nothing. */

@@ -84,7 +84,7 @@ function chart(items) {
   draw();
   const ends = h('div', { class: 'split small' }, h('span', { t: ['plain', { text: () => day(days[0].day) }] }), h('span', { t: 'usage.today' }));
   const table = h('details', {}, h('summary', { t: 'usage.table' }),
-    h('div', { class: 'scroll' }, h('table', {}, h('thead', {}, h('tr', {}, h('th', { scope: 'col', t: 'usage.day' }), ...MEASURES.map((name) => h('th', { scope: 'col', t: `measure.${name}` })))), body)));
+    h('div', { class: 'scroll', role: 'region', tabindex: '0', 't-aria-label': 'usage.table' }, h('table', {}, h('thead', {}, h('tr', {}, h('th', { scope: 'col', t: 'usage.day' }), ...MEASURES.map((name) => h('th', { scope: 'col', t: `measure.${name}` })))), body)));
   return [h('div', { class: 'split' }, h('h2', { t: 'usage.title' }), select), bars, ends, table];
 }
 

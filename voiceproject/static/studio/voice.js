@@ -2,7 +2,9 @@
 
 import * as api from './api.js';
 import { clock, language, number, setText, t } from './i18n.js';
+import { hear, tell } from './elsewhere.js';
 import { canRecord, Recorder } from './recorder.js';
+import { forget, keep, kept } from './kept.js';
 import { decode, FilePlayer, MAX_REFERENCE_SECONDS, measure, MIN_REFERENCE_SECONDS } from './sound.js';
 import * as ui from './ui.js';
 import { $, h } from './ui.js';
@@ -15,7 +17,10 @@ const GOOD_CLIPPING_RATIO = 1e-4;
 const GOOD_BANDWIDTH_HZ = 6500;
 const TELEPHONE_BANDWIDTH_HZ = 4200;
 
-/** What is chosen: {file, name, seconds} or {saved: a voice}; null before. */
+const MAX_BYTES = Number(document.documentElement.dataset.uploadBytes);
+const SAMPLES = new URL('./voices/', import.meta.url);
+
+/** What is chosen: {file, name, seconds}, with {sample: its name} where it is one of ours, or {saved: a voice}. */
 let chosen = null;
 let transcript = '';
 let transcriptLanguage = 'auto';
@@ -24,10 +29,12 @@ let scopes = {};
 let quality = null; // The request for the report that runs.
 let languages = ['auto'];
 const players = new Set();
+export const SAMPLE_NAMES = ['hazel', 'joe', 'mei', 'ren'];
 
 const section = $('voice');
 const showSource = ui.tabs($('sources'), (panel) => {
   if (panel === 'source-saved') listSaved();
+  if (panel === 'source-samples') listSamples();
 });
 
 export const isChosen = () => chosen !== null;
@@ -41,6 +48,12 @@ export function addTo(form, field) {
 /** What is said in the reference, where it was told: {text, language}. A saved voice has its own. */
 export const spoken = () => ({ text: chosen?.saved ? '' : transcript.trim(), language: transcriptLanguage });
 
+/** What it is called, in the language of this moment. */
+export function called() {
+  if (chosen.sample) return t(`sample.${chosen.sample}`);
+  return chosen.recorded ? t('record.name', { time: chosen.recorded }) : (chosen.saved?.name ?? chosen.name);
+}
+
 /** Leads the reader to choose one. */
 export function insist(root) {
   ui.showHint(root, 'voice.none');
@@ -48,25 +61,102 @@ export function insist(root) {
   $('tab-record').focus({ preventScroll: true });
 }
 
+/** Says that the saved voice is gone, where that is what an error is of; the reader then chooses another one. */
+export function lost(error, root) {
+  if (!chosen?.saved || error.code !== 'not_found') return false;
+  const { name } = chosen.saved;
+  choose(null);
+  listSaved();
+  ui.showHint(root, 'voice.gone', { name });
+  return true;
+}
+
+/** What another tab has done to the saved voices. */
+async function changedElsewhere({ id }) {
+  if (scopes.voices === false) return;
+  if (!$('source-saved').hidden) listSaved();
+  if (!id || chosen?.saved?.voice_id !== id) return;
+  const mine = chosen;
+  try {
+    const saved = await api.json(`/voice/voices/${id}`);
+    if (chosen === mine) choose({ saved });
+  } catch (error) {
+    if (chosen === mine) lost(error, section);
+  }
+}
+
 // --- Choosing --------------------------------------------------------------------------------------------------------
 
-function choose(next) {
+function choose(next, { text = '', language: spokenIn = 'auto' } = {}) {
   quality?.abort();
   player?.dispose();
   chosen = next;
-  transcript = '';
+  transcript = text;
+  transcriptLanguage = spokenIn;
   ui.clearNotices(section);
+  const inside = section.contains(document.activeElement);
   show();
+  // What was pressed is hidden now: the keyboard goes on at what came in its place.
+  if (inside) (chosen ? $('current').querySelector('.player button') : $('sources').querySelector('[aria-selected=true]'))?.focus();
+  remember();
+  document.dispatchEvent(new Event('studio:voice'));
 }
 
-/** recorded: tells when, as it is shown, where it comes from the microphone. */
-async function useFile(file, recorded = null) {
+function remember() {
+  if (!chosen) keep('voice', null);
+  else if (chosen.saved) keep('voice', { saved: chosen.saved.voice_id });
+  else if (chosen.sample) keep('voice', { sample: chosen.sample });
+  else keep('voice', { file: chosen.file, name: chosen.name, at: chosen.at, text: transcript, language: transcriptLanguage });
+}
+
+/** What was chosen before the page was loaded anew. */
+async function restore() {
+  const before = await kept('voice');
+  if (!before || chosen) return;
+  if (before.sample) {
+    await useSample(before.sample);
+  } else if (before.saved) {
+    try {
+      const saved = await api.json(`/voice/voices/${before.saved}`);
+      if (!chosen && !saved.taken_down_at) choose({ saved });
+    } catch {
+      keep('voice', null); // It was deleted, or this key may not use it.
+    }
+  } else {
+    const file = new File([before.file], before.name, { type: before.file.type });
+    await useFile(file, before.at ?? null, { text: before.text, language: before.language });
+  }
+}
+
+/** Chooses one of our own voices by its name. */
+export async function useSample(name) {
+  try {
+    const file = new File([await fetchSample(name)], `${name}.mp3`, { type: 'audio/mpeg' });
+    choose({ file, name: file.name, seconds: 0, sample: name });
+  } catch (error) {
+    ui.showError(section, error instanceof api.ApiError ? error : new api.ApiError('network', ''));
+  }
+}
+
+async function fetchSample(name) {
+  const response = await fetch(new URL(`${name}.mp3`, SAMPLES));
+  if (!response.ok) throw new api.ApiError('bad_answer', '', { status: response.status });
+  return response.blob();
+}
+
+/** recorded: when, in ms, where it comes from the microphone. */
+async function useFile(file, recorded = null, told = {}) {
   ui.clearNotices(section);
+  if (file.size > MAX_BYTES) {
+    ui.showHint(section, 'voice.too_large', ui.sizes(file.size, MAX_BYTES));
+    return;
+  }
   if (!file.size) {
     ui.showHint(section, 'voice.empty');
     return;
   }
-  choose({ file, name: file.name || 'reference.wav', seconds: 0, recorded });
+  const shown = recorded ? () => new Date(recorded).toLocaleTimeString(language(), { timeStyle: 'short' }) : null;
+  choose({ file, name: file.name || 'reference.wav', seconds: 0, recorded: shown, at: recorded }, told);
   const mine = chosen;
   try {
     const { samples, rate } = await decode(file);
@@ -109,7 +199,9 @@ function show() {
     return;
   }
   const { saved } = chosen;
-  const name = chosen.recorded ? ['record.name', { time: chosen.recorded }] : ['plain', { text: saved?.name ?? chosen.name }];
+  const name = chosen.recorded ? ['record.name', { time: chosen.recorded }]
+    : chosen.sample ? [`sample.${chosen.sample}`]
+      : ['plain', { text: saved?.name ?? chosen.name }];
   player = saved
     ? new FilePlayer(() => api.blob(sampleOf(saved)), saved.quality?.duration_seconds)
     : new FilePlayer(chosen.file);
@@ -123,13 +215,21 @@ function show() {
     }),
     h('div', { class: 'quality', role: 'status' }),
   ];
-  if (!saved) {
+  if (chosen.sample) parts.push(h('p', { class: 'hint', t: 'samples.about' }));
+  else if (!saved) {
     const words = h('textarea', { rows: '2', maxlength: '2000', id: 'transcript' });
-    words.addEventListener('input', () => (transcript = words.value));
+    words.value = transcript;
+    words.addEventListener('input', () => {
+      transcript = words.value;
+      remember();
+    });
     const select = h('select', { id: 'transcript-language' });
     ui.fillSelect(select, languageOptions());
-    select.addEventListener('change', () => (transcriptLanguage = select.value));
-    transcriptLanguage = 'auto';
+    select.value = transcriptLanguage;
+    select.addEventListener('change', () => {
+      transcriptLanguage = select.value;
+      remember();
+    });
     parts.push(
       h(
         'details',
@@ -145,7 +245,7 @@ function show() {
         't-title': scopes.voices === false ? ['lacks', { scope: 'voices' }] : undefined,
       }),
     );
-  } else if (saved.description) parts.push(h('p', { class: 'hint' }, saved.description));
+  } else if (saved.description) parts.push(h('p', { class: 'hint', dir: 'auto' }, saved.description));
   box.replaceChildren(...parts);
   showQuality(chosen);
 }
@@ -284,40 +384,73 @@ function stopRecording() {
   drawLevel();
   setText($('record-state'), 'record.idle');
   if (seconds < MIN_REFERENCE_SECONDS) ui.showHint(section, 'record.too_short', { seconds: number(seconds, 1) });
-  else {
-    const now = new Date();
-    useFile(file, () => now.toLocaleTimeString(language(), { timeStyle: 'short' }));
-  }
+  else useFile(file, Date.now());
 }
 
 // --- Saved voices ----------------------------------------------------------------------------------------------------
 
 const sampleOf = (voice) => voice.links?.sample ?? `/voice/voices/${voice.voice_id}/sample`;
 
-async function listSaved(page = '/voice/voices') {
+const SORTS = ['newest', 'name', 'used'];
+let turn = 0; // Of what was typed, only the last is shown.
+
+function savedPath() {
+  const query = new URLSearchParams({ page_size: '20' });
+  if ($('saved-q').value.trim()) query.set('q', $('saved-q').value.trim());
+  if ($('saved-sort').value !== SORTS[0]) query.set('sort', $('saved-sort').value);
+  return `/voice/voices?${query}`;
+}
+
+/** next: where the page goes on that is shown. */
+async function listSaved(next = null) {
   const box = $('saved-voices');
   if (scopes.voices === false) {
     box.replaceChildren(ui.hintNotice('lacks', { scope: 'voices' }));
     return;
   }
-  const first = page === '/voice/voices';
-  if (first) {
+  const mine = next ? turn : (turn += 1);
+  if (!next) {
     for (const one of players) one.dispose();
     players.clear();
     box.replaceChildren(h('p', { class: 'hint center', t: 'loading' }));
   }
   try {
-    const found = await api.json(page);
-    if (first) box.replaceChildren();
-    box.querySelector('.more')?.remove();
+    const found = await api.json(next ?? savedPath());
+    if (mine !== turn) return;
+    if (!next) box.replaceChildren();
+    box.querySelector(':scope > .more')?.remove();
     box.append(...found.results.map(savedItem));
-    if (found.next) box.append(ui.button('more_items', { kind: 'more', onclick: () => listSaved(found.next) }));
-    if (!box.childElementCount) box.append(ui.empty('voices', 'voice.no_saved'));
+    if (found.next) {
+      box.append(ui.button('more_items', { kind: 'more', onclick: (event) => ui.busy(event.currentTarget, () => listSaved(found.next)) }));
+    }
+    if (!box.childElementCount) box.append(ui.empty('voices', $('saved-q').value.trim() ? 'history.none_found' : 'voice.no_saved'));
   } catch (error) {
-    if (error.status === 404) box.replaceChildren(ui.empty('voices', 'voice.not_offered'));
+    if (mine !== turn) return;
+    if (next) box.append(ui.errorNotice(error));
+    else if (error.status === 404) box.replaceChildren(ui.empty('voices', 'voice.not_offered'));
     else box.replaceChildren(ui.errorNotice(error, () => listSaved()));
   }
 }
+
+function searchSaved(words) {
+  $('saved-q').value = words;
+  listSaved();
+}
+
+/** Our own voices, at hand for everybody. */
+async function listSamples() {
+  const box = $('sample-voices');
+  if (box.childElementCount) return;
+  box.replaceChildren(...SAMPLE_NAMES.map((name) => {
+    const one = new FilePlayer(() => fetchSample(name));
+    return h('article', { class: 'item' },
+      h('div', { class: 'split' }, h('strong', { class: 'title', t: `sample.${name}` }),
+        h('div', { class: 'buttons' }, ui.button('voice.use', { icon: 'check', onclick: () => useSample(name) }))),
+      ui.playerView(one, { label: [`sample.${name}`], onError: (error) => ui.showError(section, error) }));
+  }));
+}
+
+const tagsIn = (text) => text.split(/[,，、]/).filter((tag) => tag.trim());
 
 function savedItem(voice) {
   const one = new FilePlayer(() => api.blob(sampleOf(voice)), voice.quality?.duration_seconds);
@@ -331,23 +464,79 @@ function savedItem(voice) {
       try {
         await api.request(`/voice/voices/${voice.voice_id}`, { method: 'DELETE' });
         one.dispose();
-        item.remove();
+        ui.removeCard(item);
         if (chosen?.saved?.voice_id === voice.voice_id) choose(null);
+        tell('voices', { id: voice.voice_id });
         if (!$('saved-voices').childElementCount) listSaved();
       } catch (error) {
         onError(error);
       }
     });
   };
+  const tags = h('ul', { class: 'chips', 't-aria-label': 'voice.tags' });
+  const showTags = () => {
+    tags.hidden = !voice.tags?.length;
+    tags.replaceChildren(...(voice.tags ?? []).map((tag) => h('li', {}, h('button', {
+      type: 'button', class: 'plain', dir: 'auto', on: { click: () => searchSaved(tag) },
+    }, tag))));
+  };
+  showTags();
+  const title = h('strong', { class: 'title', dir: 'auto' }, voice.name);
+  const edit = ui.button('voice.edit', { icon: 'pencil', quiet: true, 'aria-expanded': 'false', onclick: () => toggleEdit() });
+  let form = null;
+  const toggleEdit = () => {
+    edit.setAttribute('aria-expanded', String(!form));
+    if (form) {
+      form.remove();
+      form = null;
+      edit.focus();
+      return;
+    }
+    const name = h('input', { maxlength: '100', dir: 'auto', autocomplete: 'off' });
+    name.value = voice.name;
+    const words = h('input', { 't-placeholder': 'voice.tags_hint', maxlength: '400', dir: 'auto', autocomplete: 'off' });
+    words.value = (voice.tags ?? []).join(', ');
+    form = h('form', { class: 'stack', novalidate: true },
+      h('label', { class: 'field' }, h('span', { t: 'save.name' }), name),
+      h('label', { class: 'field' }, h('span', { t: 'voice.tags' }), words),
+      h('div', { class: 'notices' }),
+      h('div', { class: 'actions' }, h('button', { type: 'submit', class: 'primary', t: 'save.go' }), ui.button('cancel', { onclick: toggleEdit })));
+    form.addEventListener('keydown', (event) => event.key === 'Escape' && (event.stopPropagation(), toggleEdit()));
+    form.addEventListener('submit', (event) => {
+      event.preventDefault();
+      ui.clearNotices(form);
+      if (!name.value.trim()) {
+        ui.showHint(form, 'save.needs_name');
+        name.focus();
+        return;
+      }
+      ui.busy(form.querySelector('.primary'), async () => {
+        const changes = { name: name.value.trim(), tags: tagsIn(words.value) };
+        try {
+          Object.assign(voice, await api.sendJson(`/voice/voices/${voice.voice_id}`, changes, 'PATCH'));
+          title.textContent = voice.name;
+          toggleEdit();
+          showTags();
+          tell('voices', { id: voice.voice_id });
+        } catch (error) {
+          ui.showError(form, error);
+        }
+      });
+    });
+    item.append(form);
+    name.focus();
+  };
   item.append(
     h('div', { class: 'split' },
-      h('strong', { class: 'title' }, voice.name),
+      title,
       h('div', { class: 'buttons' },
         voice.taken_down_at ? null : ui.button('voice.use', { icon: 'check', onclick: () => choose({ saved: voice }) }),
+        voice.taken_down_at ? null : edit,
         ui.button('delete', { icon: 'trash', quiet: true, onclick: remove }))),
     voice.taken_down_at
       ? h('p', { class: 'small bad', t: 'voice.taken_down' })
       : ui.playerView(one, { label: ['voice.sample_of', { name: voice.name }], onError }),
+    tags,
   );
   return item;
 }
@@ -357,6 +546,7 @@ function openSave() {
   ui.clearNotices(dialog);
   $('save-name').value = '';
   $('save-description').value = '';
+  $('save-tags').value = '';
   $('save-transcript').value = transcript;
   ui.fillSelect($('save-language'), languageOptions());
   $('save-language').value = transcriptLanguage;
@@ -380,6 +570,7 @@ async function save(event) {
   form.append('sample', chosen.file, chosen.name);
   // The statement as it stood there when it was agreed to.
   form.append('consent', t('save.consent'));
+  if ($('save-tags').value.trim()) form.append('tags', tagsIn($('save-tags').value).join(','));
   for (const name of ['description', 'transcript', 'language']) {
     if ($(`save-${name}`).value.trim()) form.append(name, $(`save-${name}`).value.trim());
   }
@@ -390,6 +581,7 @@ async function save(event) {
       choose({ saved: voice });
       showSource('source-saved');
       ui.toast('save.done', { name: voice.name });
+      tell('voices');
     } catch (error) {
       ui.showError(dialog, error);
     }
@@ -411,6 +603,8 @@ export function open(found) {
   }
   show();
   drawLevel();
+  forget({ old: true });
+  restore();
 }
 
 /** The key is gone: nothing that it fetched stays. */
@@ -426,6 +620,14 @@ export function start() {
   setText($('record-state'), 'record.idle');
   $('record').addEventListener('click', () => (recorder ? stopRecording() : startRecording()));
   ui.dropZone($('reference-drop'), (file) => useFile(file));
+  let timer = 0;
+  $('saved-q').addEventListener('input', () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => listSaved(), 300);
+  });
+  ui.fillSelect($('saved-sort'), SORTS.map((sort) => [sort, `sort.${sort}`]));
+  $('saved-sort').addEventListener('change', () => listSaved());
+  hear('voices', changedElsewhere);
   $('save-form').addEventListener('submit', save);
   $('save-cancel').addEventListener('click', () => $('save-dialog').close());
   new ResizeObserver(() => recorder || drawLevel()).observe($('level'));
