@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from voices.engines.builtin.world import Kind
 
 Float64 = NDArray[np.float64]
 
@@ -70,16 +66,16 @@ def home_shift(vocals: Path, reference: Path) -> int:
 
     0 where no pitch is found in either.
     """
-    sung, spoken = _median_semitones(vocals, "singing"), _median_semitones(reference, "speech")
+    sung, spoken = _median_semitones(vocals, sung=True), _median_semitones(reference, sung=False)
     if sung is None or spoken is None:
         return 0
     distance = spoken + SUNG_ABOVE_SPOKEN_SEMITONES - sung
     return min(SHIFTS, key=lambda shift: (abs(distance - shift) + SHIFTS[shift], abs(shift)))
 
 
-def _median_semitones(path: Path, kind: Kind) -> float | None:
+def _median_semitones(path: Path, sung: bool) -> float | None:
     """The median pitch, in semitones above 1 Hz, of up to 45 s around where it is loudest."""
-    from voices.engines.builtin import world  # A second of loading, which only those who listen wait for.
+    from voices.engines.builtin import melody, world  # A second of loading, which only those who listen wait for.
 
     samples, rate = sf.read(path, dtype="float32", always_2d=True)
     mono = samples.mean(axis=1)
@@ -88,6 +84,7 @@ def _median_semitones(path: Path, kind: Kind) -> float | None:
         sums = np.concatenate([[0.0], np.cumsum(mono.astype(np.float64) ** 2)])
         start = int(np.argmax(sums[count:] - sums[:-count]))
         mono = mono[start : start + count]
-    f0, _ = world.track_f0(world.resample(mono, rate), kind)
+    samples = world.resample(mono, rate)
+    f0 = melody.track(samples) if sung else world.track_f0(samples)[0]
     voiced = f0[f0 > 0]
     return 12 * float(np.log2(np.median(voiced))) if len(voiced) >= MIN_VOICED_FRAMES else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import JobStatus
+from voiceproject.web.names import MAX_TITLE
 
 STAGES = ("preprocess", "separate", "infer", "mix", "finalize")
 STEMS = ("vocals", "instrumental", "converted")
@@ -22,10 +23,16 @@ MADE_BY = {
 
 class CoverJob(Job):
     webhook_kind: ClassVar[str] = "cover"
+    searched_fields: ClassVar[tuple[str, ...]] = ("title",)
 
     reference_voice = models.FileField(_("reference voice"), max_length=200)
     song = models.FileField(_("song"), max_length=200)
-    title = models.CharField(_("title"), max_length=200, blank=True, help_text=_("The uploaded song's name, cleaned"))
+    title = models.CharField(
+        _("title"),
+        max_length=MAX_TITLE,
+        blank=True,
+        help_text=_("The song's name and the voice's, or what it was renamed"),
+    )
     own_instrumental = models.FileField(
         _("own accompaniment"), max_length=200, blank=True, help_text=_("Sent with a bare voice, to be mixed with it")
     )
@@ -104,10 +111,19 @@ class CoverJob(Job):
         """A remix has no song of its own: without the stems of its source every attempt fails alike."""
         return super().retryable and (bool(self.song) or self.source_has_stems)
 
+    def alike(self) -> models.Q:
+        return models.Q(input_kind=self.input_kind, remix_of__isnull=self.remix_of_id is None)
+
     @property
     def made(self) -> bool:
         """Whether its result was made here: not where nobody sings, and the song was given back as it was."""
         return not any(told["code"] == "kept" for told in self.warnings)
+
+    def heard(self) -> tuple[Any, str]:
+        # Of the formats that there are, the smallest.
+        formats = {"result_mp3": "mp3", "result_flac": "flac", "result": "wav"}
+        field = next(name for name in formats if getattr(self, name) or name == "result")
+        return getattr(self, field), formats[field]
 
     @property
     def has_accompaniment(self) -> bool:

@@ -171,7 +171,9 @@ class CoverJobSerializer(QueueSerializer):
 
     job_id = serializers.UUIDField(source="id")
     task_id = serializers.UUIDField(source="id", help_text="The same as job_id")
-    title = serializers.CharField(help_text="The name of the song's file, without its ending; may be empty")
+    title = serializers.CharField(
+        help_text="The song's name and the saved voice's, until PATCH gives another; may be empty"
+    )
     model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
     error = serializers.CharField(allow_null=True)
     error_message = serializers.CharField(allow_null=True)
@@ -193,9 +195,9 @@ class CoverJobSerializer(QueueSerializer):
             "job_id", "task_id", "title", "status", "stage", "progress", "model_id", "voice_id", "pitch_shift",
             "pitch_auto", "input_kind", "on_no_vocals", "shift_instrumental", "preview_seconds",
             "preview_start_seconds", "remix_of", "response_format", "vocal_gain_db", "instrumental_gain_db", "error",
-            "error_message", "warning", "warnings", "details", "attempts", "queue_position",
-            "expected_start_at", "created_at", "updated_at", "started_at", "finished_at", "expires_at",
-            "revoked_at", "duration_seconds", "links",
+            "error_message", "warning", "warnings", "details", "attempts", "queue_position", "expected_start_at",
+            "elapsed_seconds", "estimated_seconds_remaining", "created_at", "updated_at", "started_at", "finished_at",
+            "expires_at", "revoked_at", "duration_seconds", "links",
         )  # fmt: skip
         read_only_fields = fields
 

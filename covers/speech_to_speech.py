@@ -31,6 +31,7 @@ from voiceproject.media.formats import Output, encode_file
 from voiceproject.media.storage import fetch
 from voiceproject.telemetry.logging import current
 from voiceproject.web.api import SizedFileField, client_gone, warning_headers
+from voiceproject.web.names import joined_title
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import title_of, upload_path
 from voices.compat.common import marked, streaming_response
@@ -89,7 +90,7 @@ class SpeechToSpeechView(ElevenLabsView):
                 request_id=current("request_id"),
                 voice_id=voice.pk,
                 model_id=model_of_voice(voice),
-                title=title_of(upload),
+                title=joined_title(title_of(upload), voice.name),
                 song_hash=song_hash,
                 duration_seconds=info.duration_seconds,
                 input_kind="vocals",

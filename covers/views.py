@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 import uuid
 from pathlib import Path
@@ -25,7 +24,7 @@ from covers.models import STEMS, CoverJob
 from covers.serializers import RESULT_FORMATS, CoverJobSerializer, CreateCoverSerializer, RemixSerializer
 from covers.tasks import run_covers
 from voiceproject.errors import PublicError
-from voiceproject.jobs.api import JobFilters
+from voiceproject.jobs.api import JobFilters, RenameSerializer, rename
 from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.idempotency import Submission
 from voiceproject.jobs.job import Job
@@ -34,9 +33,11 @@ from voiceproject.media import audio, memory
 from voiceproject.media.storage import fetch
 from voiceproject.provenance.manifest import sign_file
 from voiceproject.provenance.marks import mark_cover
+from voiceproject.shares.api import SharesMixin, shares_documented
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response
+from voiceproject.web.names import joined_title
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import title_of, upload_path
 from voiceproject.webhooks.deliveries import callback_base
@@ -52,7 +53,9 @@ SIGNED_BYTES_PER_SECOND = {"flac": 400_000, "mp3": 64_000}
 AUDIO = {(200, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY), (206, "audio/*"): OpenApiResponse(OpenApiTypes.BINARY)}
 
 
+@shares_documented("cover", "cover")
 class CoverJobViewSet(
+    SharesMixin,
     BodyLimitMixin,
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
@@ -70,6 +73,7 @@ class CoverJobViewSet(
         "remix": (409, 410, 422),
         "result": (409, 410, 416),
         "stem": (409, 410, 416),
+        **SharesMixin.share_errors,
     }
 
     def get_max_body_bytes(self) -> int:
@@ -106,7 +110,7 @@ class CoverJobViewSet(
         serializer.is_valid(raise_exception=True)
         fields = serializer.validated_data
         textfilter.check(request, fields["lyrics"], "cover", "lyrics")
-        title = title_of(fields["song"])
+        names = [title_of(fields["song"])]
         song = upload_path(fields.pop("song"))
         own = upload_path(fields.pop("instrumental")) if "instrumental" in fields else None
         reference: Path | FieldFile
@@ -114,6 +118,7 @@ class CoverJobViewSet(
             voice = selection.find(tenant, fields["voice_id"])
             # A copy of its own: the voice may be changed or deleted while the job waits.
             reference = voice.reference
+            names.append(voice.name)
             if not fields["reference_text"] and "reference_text_file" in template("infer").placeholders:
                 fields["reference_text"] = voice.reference_transcript
             fields["model_id"] = fields["model_id"] or model_of_voice(voice)
@@ -143,7 +148,7 @@ class CoverJobViewSet(
             api_key=key,
             request_id=current("request_id"),
             callback_base=callback_base(request),
-            title=title,
+            title=joined_title(*names),
             song_hash=song_hash,
             duration_seconds=seconds,
             warning=" ".join(warnings)[:500],
@@ -180,6 +185,18 @@ class CoverJobViewSet(
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         job = self.get_object()
         return consumers.shown(request, job, self.get_serializer)
+
+    @extend_schema(
+        operation_id="rename_cover",
+        summary="Give a cover another title",
+        request={"application/json": RenameSerializer, "multipart/form-data": RenameSerializer},
+        responses=CoverJobSerializer,
+        tags=["cover"],
+    )
+    def rename(self, request: Request, pk: str) -> Response:
+        job = self.get_object()
+        rename(job, request.data)
+        return Response(self.get_serializer(job).data)
 
     @extend_schema(
         operation_id="delete_cover", summary="Delete a job and all its files; a live one is canceled", tags=["cover"]
@@ -278,10 +295,7 @@ class CoverJobViewSet(
         tags=["cover"],
     )
     def events(self, request: Request, pk: str) -> HttpResponseBase:
-        job = self.get_object()
-        return consumers.events(
-            request, job, functools.partial(CoverJobSerializer, context=self.get_serializer_context())
-        )
+        return consumers.events(request, self.get_object(), CoverJobSerializer)
 
     @extend_schema(
         operation_id="get_cover_result",
@@ -305,7 +319,7 @@ class CoverJobViewSet(
             request._request,
             getattr(job, field),
             content_type=audio.CONTENT_TYPES[format],
-            filename=f"{job.pk}.{audio.EXTENSIONS[format]}",
+            **job.download_names(audio.EXTENSIONS[format]),
         )
 
     @extend_schema(
@@ -327,7 +341,8 @@ class CoverJobViewSet(
             if job.status not in LIVE:
                 job.raise_unless_succeeded()
             raise PublicError("job_not_ready", "This stem is not made yet.", {"status": job.status}, retry_after=5)
-        return file_response(request._request, stored, content_type="audio/wav", filename=f"{job.pk}-{stem}.wav")
+        names = job.download_names("wav", f"-{stem}")
+        return file_response(request._request, stored, content_type="audio/wav", **names)
 
 
 def _encode_result(job: CoverJob, field: str, format: str) -> None:

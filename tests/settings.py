@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,11 @@ for _line in (Path(__file__).parent.parent / ".env.example").read_text(encoding=
         os.environ.pop(_name, None)
 os.environ["ENV_FILE"] = os.devnull
 os.environ["DATA_DIR"] = _folder
+# Hundreds of processes are started, each of which would otherwise compile the product anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# What all processes of the run share is in the folder of the first one, which ends last.
+os.environ.setdefault("TEST_RUN_DIR", _folder)
 
 from voiceproject.settings import *  # noqa: E402, F403
 

@@ -106,8 +106,10 @@ class Session:
         headers: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """The answer, its body still unread: use it in a `with`. deadline: time.monotonic(). Raises CallError."""
+        prepared = requests.PreparedRequest()
         try:
-            prepared = requests.Request(method, url, {**self.headers, **(headers or {})}, data=body).prepare()
+            # `requests.Request` would have it encode parameters that there are none of.
+            prepared.prepare(method, url, {**self.headers, **(headers or {})}, data=body)
         except requests.RequestException as error:
             raise NotConnected(error) from error
         prepared.url = url  # as it was written: requests would take dots out of the path and quote it anew

@@ -2,11 +2,14 @@
 
 from voiceproject.jobs.models import IdempotencyKey, WorkerHost
 from voiceproject.leases.models import EngineLease, EngineTurn, EngineWaiter
+from voiceproject.operations.models import Alert
 from voiceproject.provenance.models import Landmark, Mark, SigningCertificate
+from voiceproject.shares.models import Share
 from voiceproject.tenants.models import AuditEntry, RateLog, SigninFailures, Tenant, UsageEntry
 from voiceproject.webhooks.models import WebhookDelivery, WebhookSecret
 
 __all__ = [
+    "Alert",
     "AuditEntry",
     "EngineLease",
     "EngineTurn",
@@ -15,6 +18,7 @@ __all__ = [
     "Landmark",
     "Mark",
     "RateLog",
+    "Share",
     "SigninFailures",
     "SigningCertificate",
     "Tenant",

@@ -15,13 +15,24 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Expression, Model, QuerySet
 from django.db.models.functions import Now
 from django.db.models.query import get_related_populators
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import InsertQuery, UpdateQuery
+
+# Fields that write a value of this type as it is. Whole numbers get types of their own in PostgreSQL.
+_PLAIN: dict[type[models.Field], type] = {
+    models.BooleanField: bool,
+    models.CharField: str,
+    models.FloatField: float,
+    models.TextField: str,
+}
+if connections[DEFAULT_DB_ALIAS].vendor == "sqlite":
+    _PLAIN |= {models.IntegerField: int, models.PositiveIntegerField: int, models.BigIntegerField: int}
+    _PLAIN |= {models.PositiveSmallIntegerField: int, models.PositiveBigIntegerField: int}
 
 
 class Slot(Expression):
@@ -31,8 +42,10 @@ class Slot(Expression):
     """
 
     def __init__(self, name: str, model: type[Model], field: str = "") -> None:
-        super().__init__(output_field=model._meta.get_field(field or name))  # type: ignore[arg-type]
+        written: Any = model._meta.get_field(field or name)
+        super().__init__(output_field=written)
         self.name = name
+        self.plain = _PLAIN.get(type(written))
 
     def as_sql(self, compiler: Any, connection: Any) -> Any:
         return "%s", [self]
@@ -40,10 +53,15 @@ class Slot(Expression):
 
 class _Statement:
     def _given(self, parameters: Iterable[Any], values: dict[str, Any], database: BaseDatabaseWrapper) -> list[Any]:
-        return [
-            part.output_field.get_db_prep_save(values[part.name], database) if isinstance(part, Slot) else part
-            for part in parameters
-        ]
+        given = []
+        for part in parameters:
+            if type(part) is Slot:
+                value = values[part.name]
+                plain = value is None or type(value) is part.plain
+                given.append(value if plain else part.output_field.get_db_prep_save(value, database))
+            else:
+                given.append(part)
+        return given
 
 
 def _database() -> BaseDatabaseWrapper:
@@ -91,9 +109,10 @@ class Insert(_Statement):
         expressions = {name: value for name, value in values.items() if hasattr(value, "resolve_expression")}
         # To compare expressions costs as much as to run them, and one Now() is like another.
         key = tuple((name, Now if type(value) is Now else value) for name, value in expressions.items())
-        if key not in self._statements:
-            self._statements[key] = self._compile(expressions)
-        sql, parameters = self._statements[key]
+        statement = self._statements.get(key)
+        if statement is None:
+            statement = self._statements[key] = self._compile(expressions)
+        sql, parameters = statement
         database = _database()
         with transaction.mark_for_rollback_on_error(DEFAULT_DB_ALIAS), database.cursor() as cursor:
             cursor.execute(sql, self._given(parameters, values, database))

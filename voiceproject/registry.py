@@ -66,6 +66,7 @@ class WebSocketRoute:
     secret_in: where a key may also come in the first message: finds it there, "" where there is none.
     error_body: the JSON of a refusal that is an ordinary HTTP answer, given the error and the request id.
     last_message: what is sent before a socket is closed for an error, given that and the close code.
+    refuses_open: what is wrong with a key is told by such a message over an open socket, and not as an HTTP answer.
     """
 
     path: re.Pattern[str]
@@ -75,6 +76,7 @@ class WebSocketRoute:
     secret_in: Callable[[str | bytes], str] | None = None
     error_body: Callable[[Any, str], dict[str, Any]] | None = None
     last_message: Callable[[Any, int], str] | None = None
+    refuses_open: bool = False
 
 
 @dataclass

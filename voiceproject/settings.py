@@ -115,7 +115,8 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+            ],
+            "libraries": {"console": "voiceproject.console.tags"},
         },
     }
 ]
@@ -130,11 +131,12 @@ if _database.get("ENGINE") not in ("django.db.backends.sqlite3", "django.db.back
     raise BadSetting("DATABASE_URL", "must be a postgres:// or sqlite:/// URL")
 if _database["ENGINE"].endswith("sqlite3"):
     # Readers never wait for a writer (WAL); a transaction takes the write lock at its start, so that reading and then
-    # writing cannot fail half-way; a busy lock is waited for.
+    # writing cannot fail half-way; a busy lock is waited for. Each thread has a connection, and of what one has read
+    # (up to 2 MB by default) a write of any other leaves nothing.
     _database["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-400;",
     }
     if ":" not in str(_database["NAME"]):  # Not :memory:
         _database["NAME"] = env.sqlite_file("DATABASE_URL", _database["NAME"])
@@ -348,6 +350,11 @@ SYNTHESIS_MAX_QUEUED = env.number("SYNTHESIS_MAX_QUEUED", 100)
 SYNTHESIS_MAX_RUNNING = env.number("SYNTHESIS_MAX_RUNNING", 4)
 SYNTHESIS_TTL_HOURS = env.number("SYNTHESIS_TTL_HOURS", 24, maximum=MAX_HOURS)
 
+# --- Links to what was made ------------------------------------------------------------------------------------------
+
+SHARING = env.flag("SHARING", True)
+SHARE_REQUESTS_PER_MINUTE = env.number("SHARE_REQUESTS_PER_MINUTE", 60, minimum=1, maximum=10_000)
+
 # --- Provenance ------------------------------------------------------------------------------------------------------
 
 C2PA_CERT = env.optional_path("C2PA_CERT")
@@ -490,6 +497,29 @@ if SENTRY_DSN:
     _dsn = urlsplit(check_url("SENTRY_DSN", SENTRY_DSN, ("https", "http")))
     if not _dsn.username or not _dsn.path.strip("/"):
         raise BadSetting("SENTRY_DSN", "must be a URL like https://KEY@host/PROJECT, as Sentry shows it")
+# Whom the product itself tells what is wrong: voiceproject.operations.alerts.
+ALERT_EMAILS = env.words("ALERT_EMAILS", [])
+for address in ALERT_EMAILS:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", address):
+        raise BadSetting("ALERT_EMAILS", f"{address!r} is not an e-mail address")
+ALERT_WEBHOOK_URL = env.url("ALERT_WEBHOOK_URL", "", ("https", "http"))
+ALERT_FAILED_PERCENT = env.number("ALERT_FAILED_PERCENT", 50, minimum=0, maximum=100)
+ALERT_DISK_PERCENT = env.number("ALERT_DISK_PERCENT", 90, minimum=1, maximum=100)
+ALERT_CERTIFICATE_DAYS = env.number("ALERT_CERTIFICATE_DAYS", 14)
+EMAIL_HOST = env.text("EMAIL_HOST")
+EMAIL_PORT = env.number("EMAIL_PORT", 25, maximum=65535)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", False)
+EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", False)
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("EMAIL_FROM", "voice@localhost")
+EMAIL_TIMEOUT = 10
+if EMAIL_USE_TLS and EMAIL_USE_SSL:
+    raise BadSetting(
+        "EMAIL_USE_SSL", "cannot be with EMAIL_USE_TLS: the first is TLS from the start, the other STARTTLS"
+    )
+if ALERT_EMAILS and not EMAIL_HOST:
+    raise BadSetting("ALERT_EMAILS", "needs EMAIL_HOST: there is no server that could send them")
 
 # --- What was not read ----------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from covers.views import CoverJobViewSet
 from voiceproject.operations.health import HealthView
 from voiceproject.operations.metrics_view import MetricsView
 from voiceproject.provenance.api import VerifyView
+from voiceproject.shares.pages import SharedAudioView, SharedPageView
 from voiceproject.web.pages import DocsView, RedocView, SchemaView, StudioView
 from voiceproject.webhooks.api import RotateWebhookSecretView, WebhookDeliveryViewSet, WebhookSecretView
 from voices.account import pages
@@ -33,6 +34,7 @@ from voices.library.aliases_api import AliasesView, AliasView
 from voices.library.api import QualityView, StandingConsentView, VoiceViewSet
 from voices.speech.dialogue_api import DialogueView
 from voices.speech.history import HistoryView
+from voices.speech.joined import JoinView
 from voices.speech.normalize import NormalizeView
 from voices.speech.views import EngineStateView, ModelsView, SynthesisViewSet, SynthesizeView
 from voices.training.api import TrainedModelViewSet, TrainingViewSet
@@ -41,6 +43,8 @@ API = "api/v1"
 
 urlpatterns = [
     path("", gptsovits.root(StudioView.as_view()), name="studio"),
+    path("s/<str:token>", SharedPageView.as_view(), name="shared"),
+    path("s/<str:token>/audio", SharedAudioView.as_view(), name="shared-audio"),
     path("health", HealthView.as_view(), name="health"),
     path("metrics", MetricsView.as_view(), name="metrics"),
     path("favicon.ico", RedirectView.as_view(url=static("voiceproject/icon.svg"))),
@@ -55,6 +59,7 @@ urlpatterns = [
     path("account/password", pages.OwnPasswordView.as_view(), name="account-password"),
     path("account/export", pages.ExportView.as_view(), name="account-export"),
     path("account/erase", pages.EraseView.as_view(), name="account-erase"),
+    path("account/sessions", pages.EndSessionsView.as_view(), name="account-sessions"),
     path("account/usage", pages.UsageView.as_view(), name="account-usage"),
     path("account/voices", pages.VoicesView.as_view(), name="account-voices"),
     path("account/voices/<uuid:pk>/sample", pages.VoiceSampleView.as_view(), name="account-voice-sample"),
@@ -72,7 +77,7 @@ urlpatterns = [
     path(f"{API}/voice/syntheses", SynthesisViewSet.as_view({"get": "list"}), name="syntheses"),
     path(
         f"{API}/voice/syntheses/<uuid:pk>",
-        SynthesisViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+        SynthesisViewSet.as_view({"get": "retrieve", "patch": "rename", "delete": "destroy"}),
         name="synthesis",
     ),
     path(f"{API}/voice/syntheses/<uuid:pk>/audio", SynthesisViewSet.as_view({"get": "audio"}), name="synthesis-audio"),
@@ -83,6 +88,7 @@ urlpatterns = [
     path(
         f"{API}/voice/syntheses/<uuid:pk>/events", SynthesisViewSet.as_view({"get": "events"}), name="synthesis-events"
     ),
+    path(f"{API}/voice/join", JoinView.as_view(), name="join"),
     path(f"{API}/voice/voices", VoiceViewSet.as_view({"get": "list", "post": "create"}), name="voices"),
     path(
         f"{API}/voice/voices/<uuid:pk>",
@@ -134,8 +140,23 @@ urlpatterns = [
     path(f"{API}/cover/jobs", CoverJobViewSet.as_view({"get": "list", "post": "create"}), name="covers"),
     path(
         f"{API}/cover/jobs/<uuid:pk>",
-        CoverJobViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+        CoverJobViewSet.as_view({"get": "retrieve", "patch": "rename", "delete": "destroy"}),
         name="cover-detail",
+    ),
+    *(
+        path(
+            f"{API}/{jobs}/<uuid:pk>/shares{rest}",
+            viewset.as_view({**actions}),
+            name=f"{name}{'-link' if rest else '-links'}",
+        )
+        for jobs, viewset, name in (
+            ("cover/jobs", CoverJobViewSet, "cover"),
+            ("voice/syntheses", SynthesisViewSet, "synthesis"),
+        )
+        for rest, actions in (
+            ("", {"get": "shares", "post": "share"}),
+            ("/<uuid:share_id>", {"delete": "revoke_share"}),
+        )
     ),
     path(f"{API}/cover/jobs/<uuid:pk>/result", CoverJobViewSet.as_view({"get": "result"}), name="cover-result"),
     path(f"{API}/cover/jobs/<uuid:pk>/stems/<str:stem>", CoverJobViewSet.as_view({"get": "stem"}), name="cover-stem"),

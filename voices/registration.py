@@ -7,7 +7,18 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
-from voiceproject.console.panels import JOBS, TENANTS, JobPanel, Link, Section, register_jobs, register_links
+from voiceproject.console.panels import (
+    JOBS,
+    TENANTS,
+    JobPanel,
+    Link,
+    Section,
+    TenantPart,
+    register_jobs,
+    register_links,
+    register_tenant_parts,
+)
+from voiceproject.jobs import signals
 from voiceproject.jobs.files import sweep_folders
 from voiceproject.registry import EngineHealth, JobKind, SpeechEngine, registry
 from voices import checks  # noqa: F401 - registers the system checks
@@ -18,7 +29,7 @@ from voices.engines.gptsovits.references import sweep_references
 from voices.keys.auth import admit
 from voices.keys.models import ApiKey
 from voices.lexicons.models import Lexicon
-from voices.library import saved
+from voices.library import saved, use
 from voices.library.models import Voice
 from voices.speech import tasks, weights
 from voices.speech.models import MODELS_FOLDER, EngineModel, Synthesis, WeightsFile
@@ -67,6 +78,7 @@ def register() -> None:
         )
     )
     saved.ended.connect(published.remove_of_voices)
+    signals.ended.connect(use.on_job_ended, dispatch_uid="use of voices")
     registry.speech_engine = SpeechEngine(health=_engine_health, close=configured.close_engine)
     registry.admit = admit
     registry.websockets.append(realtime.route)
@@ -89,6 +101,11 @@ def register() -> None:
         Link(voices_and_models, 25, "voices.lexicon", _("Lexicons"), "dictionary"),
         Link(voices_and_models, 30, "voices.enginemodel", _("Models"), "neurology"),
         Link(TENANTS, 30, "voices.apikey", _("API keys"), "key"),
+    )
+    register_tenant_parts(
+        TenantPart(10, ApiKey, _("API keys"), "user"),
+        TenantPart(20, Voice, _("Voices")),
+        TenantPart(30, Lexicon, _("Lexicons")),
     )
 
 

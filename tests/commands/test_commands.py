@@ -299,6 +299,15 @@ def test_an_endless_line_on_stdout_does_not_hide_the_progress_after_it(bench: Be
     assert seen == [0.5]
 
 
+def test_the_end_of_stderr_is_told_while_the_command_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "TAIL_SECONDS", 0.05)
+    told: list[str] = []
+    code = "import time\nfor n in range(3):\n    os.write(2, b'step %d\\n' % n); time.sleep(0.4)"
+    result = bench.run(code, on_tail=told.append, poll_seconds=0.02)
+    assert [tail.splitlines()[-1] for tail in told if tail] == ["step 0", "step 1", "step 2"]
+    assert result.stderr_tail.splitlines() == ["step 0", "step 1", "step 2"]
+
+
 def test_the_tail_is_printable_text(bench: Bench) -> None:
     text = rb"\x1b[31mred\x1b[0m \xff\x00 \x07\x7f\x9b caf\xc3\xa9 \xe2\x80\xae 10%\r20%\r\nend\tok"
     result = bench.run(f"os.write(2, b'{text.decode()}')")

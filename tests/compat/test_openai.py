@@ -175,6 +175,19 @@ def test_odd_bodies_are_errors_of_their_shape(tenant: Tenant, engine: FakeEngine
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
+def test_a_voice_that_is_sent_as_the_model_speaks_and_nothing_else_does(
+    tenant: Tenant, engine: FakeEngine, save: Any
+) -> None:
+    assert save(name="Jane").status_code == 201
+    for model in ("jane", "alloy"):
+        assert tenant.client.post(SPEECH, {"input": TEXT, "model": model}, "json").status_code == 200
+    assert [job.voice_id is not None for job in Synthesis.objects.order_by("created_at")] == [True, False]
+    for body in ({"input": TEXT, "model": "tts-1"}, {"input": TEXT}, {"input": TEXT, "voice": None}):
+        error = tenant.client.post(SPEECH, body, "json").json()["error"]
+        assert (error["code"], error["param"]) == ("validation_error", "voice")
+        assert "required" in error["message"]
+
+
 def test_what_is_made_whole_is_signed(tenant: Tenant, engine: FakeEngine) -> None:
     for format in ("mp3", "flac"):
         content = tenant.client.post(SPEECH, {**ASKED, "response_format": format}, "json").content

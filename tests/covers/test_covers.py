@@ -26,7 +26,7 @@ from tests.support.audio import speech_like, upload, wav_bytes
 from tests.support.covers import RATE, URL, away, download, level_at, run_in_thread, song
 from tests.support.running.processes import processes_of
 from tests.support.tenants import Tenant
-from tests.support.waiting import until
+from tests.support.waiting import promised, until
 
 pytestmark = pytest.mark.usefixtures("fresh_covers")
 
@@ -350,7 +350,7 @@ def test_canceling_ends_a_command_that_stays_and_the_next_job_starts_another(
     started = time.monotonic()
     api.post(f"{URL}/{job['job_id']}/cancel")
     worker.join(10)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < promised(5)
     assert len(residents_of(settings)) == 1  # that of the separation, which is idle
     habits()
     again = submit().json()
@@ -384,9 +384,9 @@ def test_cancel_ends_the_whole_process_tree_and_stays(
     until(lambda: api.get(job["links"]["self"]).json()["stage"] == kind and len(processes_of(job["job_id"])) >= count)
     started = time.monotonic()
     assert api.post(f"{URL}/{job['job_id']}/cancel").json()["status"] == "canceled"
-    until(lambda: not processes_of(job["job_id"]), seconds=5)
+    until(lambda: not processes_of(job["job_id"]), 20)
     # The contract is two seconds; the rest is for a machine that runs other things too.
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < promised(3)
     worker.join(10)
     assert not worker.is_alive()
     again = api.post(f"{URL}/{job['job_id']}/cancel")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import uuid
@@ -21,6 +22,7 @@ import soundfile as sf
 from tests.docs.blocks import PAGES, ROOT, Block, blocks
 from tests.support.audio import decode
 from tests.support.missing import needs
+from tests.support.running.forked import run_forked
 from tests.support.running.quickstart import SAMPLES, Quickstart
 from tests.support.running.servers import free_port
 
@@ -101,14 +103,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
     server.stop()
 
 
-@pytest.fixture
-def reader(server: Quickstart, tmp_path: Path) -> Reader:
-    needs("curl")
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader has: a recording, and songs of five seconds.
+
+    The project's own song is a short one too. tests/operations/test_quickstart.py sings all of it.
+    """
+    folder = tmp_path_factory.mktemp("recordings")
     samples, rate = sf.read(SAMPLES / "reference.flac")
-    sf.write(tmp_path / "reference.wav", samples, rate)
+    sf.write(folder / "reference.wav", samples, rate)
     samples, rate = sf.read(SAMPLES / "song.ogg", frames=5 * 44_100)
-    sf.write(tmp_path / "song.mp3", samples, rate)
-    for name in ("manage.py", "gpu_scripts", "voiceproject", "docs"):
+    sf.write(folder / "song.mp3", samples, rate)
+    own = folder / "voiceproject" / "samples"
+    own.mkdir(parents=True)
+    (own / "reference.flac").symlink_to(SAMPLES / "reference.flac")
+    sf.write(own / "song.ogg", samples, rate)
+    return folder
+
+
+@pytest.fixture
+def reader(server: Quickstart, recordings: Path, tmp_path: Path) -> Reader:
+    needs("curl")
+    shutil.copytree(recordings, tmp_path, symlinks=True, dirs_exist_ok=True)
+    for name in ("manage.py", "gpu_scripts", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
@@ -186,6 +203,6 @@ def test_what_is_shown_is_well_formed(page: Path, tmp_path: Path) -> None:
             assert set(re.findall(r"^([A-Z][A-Z0-9_]+)=", block.code, re.MULTILINE)) <= known, where
             (tmp_path / ".env").write_text(block.code)
             environment = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path), "ENV_FILE": str(tmp_path / ".env")}
-            argv = [sys.executable, "-c", "from voiceproject import settings"]
-            done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+            code = "from voiceproject import settings"
+            done = run_forked(code, cwd=ROOT, environment=environment, log=tmp_path / "settings")
             assert done.returncode == 0, f"{where}: {done.stderr}"

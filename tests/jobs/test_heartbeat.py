@@ -19,13 +19,14 @@ class Job:
     """As much of a job as a heartbeat sees."""
 
     stage = "infer"
+    error_detail = ""
 
     def __init__(self, name: str, beats: Counter[str], fails: bool = False) -> None:
         self.pk, self._beats, self._fails = name, beats, fails
         self.stages: list[str] = []
         self.threads: set[int] = set()
 
-    def beat(self, stage: str, progress: int) -> bool:
+    def beat(self, stage: str, progress: int, tail: str) -> bool:
         self._beats[self.pk] += 1
         self.stages.append(stage)
         self.threads.add(threading.get_ident())

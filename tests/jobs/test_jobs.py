@@ -594,3 +594,16 @@ def test_a_retry_from_a_stage_deletes_what_that_stage_and_later_ones_have_made()
     assert storage.exists(job.vocals.name)
     assert not job.retry("separate")  # It waits already: nothing of it is touched.
     assert storage.exists(job.vocals.name)
+
+
+def test_what_a_running_command_says_is_kept_until_the_job_succeeds_and_is_no_change_for_clients() -> None:
+    job = baker.make(CoverJob, status="running", attempt=1, worker="w", stage="infer", progress=10)
+    assert job.beat("infer", 10, "loading\x00 weights")
+    row = CoverJob.objects.get(pk=job.pk)
+    assert (row.error_detail, row.revision) == ("loading weights", job.revision)
+    assert job.beat("infer", 20, "singing")
+    row.refresh_from_db()
+    assert (row.error_detail, row.progress, row.revision) == ("singing", 20, job.revision + 1)
+    assert job.succeed(24)
+    row.refresh_from_db()
+    assert (row.status, row.error_detail) == ("succeeded", "")

@@ -12,6 +12,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
+from django.utils.translation import gettext_lazy
 
 from tests.support.tenants import Tenant
 from voiceproject.prepared import Insert, Select, Slot, Update
@@ -112,3 +113,33 @@ def test_every_thread_asks_through_its_own_connection(tenant: Tenant) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(ask).result(30) == compiled_here == [tenant.key]
+
+
+def test_a_value_of_another_type_than_its_field_is_written_as_the_field_writes_it(tenant: Tenant) -> None:
+    row = Synthesis.objects.create(tenant=tenant.user, text="x", worker="w", sample_rate=8000)
+    fields = ("speed", "background", "text", "worker", "sample_rate", "seed")
+    write = Update(
+        Synthesis.objects.filter(pk=Slot("pk", Synthesis, "id")), **{name: Slot(name, Synthesis) for name in fields}
+    )
+    plain: dict[str, Any] = {
+        "speed": 0.5,
+        "background": True,
+        "text": "ä",
+        "worker": "b",
+        "sample_rate": 16000,
+        "seed": 2**32 - 1,
+    }
+    others: dict[str, Any] = {
+        "speed": "0.5",
+        "background": 1,
+        "text": 7,
+        "worker": gettext_lazy("b"),
+        "sample_rate": "9",
+        "seed": None,
+    }
+    for values, written in ((plain, plain), (others, others | {"speed": 0.5, "text": "7", "worker": "b"})):
+        assert write(pk=row.pk, **values) == 1
+        found = Synthesis.objects.values(*fields).get(pk=row.pk)
+        assert found == written | {"sample_rate": int(written["sample_rate"]), "background": True}
+    with pytest.raises(ValueError, match="sample_rate"):
+        write(pk=row.pk, **plain | {"sample_rate": "many"})

@@ -414,9 +414,67 @@ class TestTakedown:
         assert STATEMENT in detail.content.decode()
         response = client.post(
             reverse(f"admin:voices_{page}_changelist"),
-            {"action": "take_down", "_selected_action": [row.pk], "confirmed": "yes"},
+            {"action": "take_down", "_selected_action": [row.pk], "confirmed": "yes", "reason": "No consent"},
         )
         assert response.status_code == 302
         assert api.get(f"/api/v1/voice/syntheses/{spoken}/audio").json()["error"] == "revoked"
         entry = AuditEntry.objects.get(action="voice.takedown")
-        assert (entry.actor, entry.details["voice_id"]) == (root, voice_id)
+        assert (entry.actor, entry.details) == (root, {"voice_id": voice_id, "reason": "No consent"})
+        if page == "voice":
+            assert "root No consent" in client.get(reverse("admin:voices_voice_change", args=[row.pk])).content.decode()
+
+
+def test_voices_are_listed_by_name_and_by_their_last_use_page_by_page(
+    api: APIClient, engine: FakeEngine, save: Callable[..., Any]
+) -> None:
+    ids = {name: save(name=name).json()["voice_id"] for name in ("carl", "Ada", "ben", "Ada", "\u202eעדה <b>")}
+
+    def listed(sort: str) -> list[str]:
+        names, page = [], f"{URL}?page_size=2" + (f"&sort={sort}" if sort else "")
+        while page:
+            answer = api.get(page).json()
+            names += [voice["name"] for voice in answer["results"]]
+            page = answer["next"]
+        return names
+
+    assert listed("") == listed("newest") == ["\u202eעדה <b>", "Ada", "ben", "Ada", "carl"]
+    assert listed("name")[:4] == ["Ada", "Ada", "ben", "carl"] and len(listed("name")) == 5
+    assert listed("used") == listed("newest")  # Nothing was made yet.
+    before = api.get(f"{URL}/{ids['carl']}").json()["used_at"]
+    assert api.post(SYNTHESIZE, {"text": "Hello there.", "voice_id": ids["carl"]}).status_code == 200
+    assert listed("used")[0] == "carl" and api.get(f"{URL}/{ids['carl']}").json()["used_at"] > before
+    assert api.get(URL, {"sort": "loudest"}).json()["error"] == "validation_error"
+    cursor = api.get(URL, {"sort": "name", "page_size": 2}).json()["next"].replace("sort=name", "sort=used")
+    assert api.get(cursor).status_code == 400  # A name is no time.
+
+
+def test_a_voice_can_have_tags_from_its_first_day(api: APIClient, save: Callable[..., Any]) -> None:
+    assert save(name="Ada", tags="Warm, warm, 新闻").json()["tags"] == ["Warm", "新闻"]
+    assert [voice["name"] for voice in api.get(URL, {"tag": "warm"}).json()["results"]] == ["Ada"]
+    refused = save(name="Ben", tags="x" * 41)
+    assert (refused.status_code, refused.json()["error"]) == (400, "validation_error")
+    assert "tags" in refused.json()["details"]
+
+
+def test_voices_are_found_by_words_and_by_whole_tags(api: APIClient, save: Callable[..., Any], other: Tenant) -> None:
+    ada, ben = save(name="Ada").json(), save(name="Ben", description="Reads the evening news.").json()
+    changed = api.patch(
+        f"{URL}/{ada['voice_id']}", {"tags": ["Warm", " warm ", "新闻", "late\nshow", ""]}, format="json"
+    )
+    assert changed.json()["tags"] == ["Warm", "新闻", "late show"]
+    assert api.patch(f"{URL}/{ben['voice_id']}", {"tags": "warm-hearted, news"}).json()["tags"] == [
+        "warm-hearted",
+        "news",
+    ]
+
+    def found(**query: str) -> list[str]:
+        return [voice["name"] for voice in api.get(URL, query).json()["results"]]
+
+    assert found(q="warm") == ["Ben", "Ada"]
+    assert found(tag="WARM") == ["Ada"] and found(tag="新闻") == ["Ada"] and found(tag="w_rm") == []
+    assert found(q="news ben") == ["Ben"] and found(q="evening", tag="news") == ["Ben"] and found(q="ada news") == []
+    assert other.client.get(URL, {"q": "warm"}).json()["results"] == []
+    for wrong in ({"tags": [str(number) for number in range(21)]}, {"tags": ["x" * 41]}, {"tags": ["a\x00b"]}):
+        assert api.patch(f"{URL}/{ada['voice_id']}", wrong, format="json").status_code == 400
+    assert api.patch(f"{URL}/{ada['voice_id']}", {"tags": []}, format="json").json()["tags"] == []
+    assert api.get(URL, {"tags": "x"}).status_code == 400

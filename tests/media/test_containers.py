@@ -185,6 +185,101 @@ def test_what_tools_and_accidents_make_of_files_is_decoded_whole(made: Path) -> 
                 assert click_at(samples[:, 0], expected) == pytest.approx(expected, abs=within), (name, number)
 
 
+def with_open_bit_rate(mp3: bytes) -> bytes:
+    """The same frames, of 417 or 418 bytes each, as one of free format."""
+    frames = bytearray(mp3)
+    at = 0
+    while at + 4 <= len(frames):
+        length = 417 + (frames[at + 2] >> 1 & 1)
+        frames[at + 2] &= 0x0F
+        at += length
+    return bytes(frames)
+
+
+def test_an_mp3_of_free_format_is_refused_by_its_name(made: Path) -> None:
+    arguments = "-i source.wav -ar 44100 -c:a libmp3lame -b:a 128k -write_xing 0 -id3v2_version 0 -f mp3 pipe:1"
+    free = with_open_bit_rate(ffmpeg(made, *arguments.split()))
+    for content in (free, silent_tag(3000) + free):
+        (made / "case").write_bytes(content)
+        with pytest.raises(PublicError) as error:
+            decoded(made / "case")
+        assert error.value.details["reason"] == "unsupported_format"
+        assert "free format" in error.value.details["found"]
+
+
+CHAINED = {
+    "vorbis 44": "-c:a libvorbis -ar 44100", "vorbis 48": "-c:a libvorbis -ar 48000",
+    "vorbis mono": "-af pan=mono|c0=c0 -c:a libvorbis", "opus": "-c:a libopus", "opus mono": "-c:a libopus -ac 1",
+    "flac 44": "-c:a flac -ar 44100", "flac 48": "-c:a flac", "speex": "-c:a libspeex -ar 16000 -ac 1",
+}  # fmt: skip
+
+
+def test_a_chained_ogg_whose_parts_differ_is_taken_whole(made: Path) -> None:
+    """Each part has its length, its click in its place and its level, whatever the one before it was."""
+    files = {
+        name: ffmpeg(made, "-i", "source.wav", *how.split(), "-f", "ogg", "pipe:1") for name, how in CHAINED.items()
+    }
+    sent = np.std(click()[round(1.5 * RATE) : round(2.5 * RATE)])
+    names = list(files)
+    chains = [names, names[::-1], ["opus", "vorbis 44", "opus"], ["vorbis mono", "vorbis 44"]]
+    for chain in chains:
+        (made / "case").write_bytes(b"".join(files[name] for name in chain))
+        samples, info = decoded(made / "case")
+        assert info.duration_seconds == pytest.approx(3 * len(chain), abs=0.012 * len(chain)), chain
+        for number, name in enumerate(chain):
+            expected = CLICK_SECONDS + 3 * number
+            assert click_at(samples[:, 0], expected) == pytest.approx(expected, abs=0.012 * (number + 1)), (chain, name)
+            for side in (0, 1):
+                level = np.std(samples[round((expected + 0.5) * 44_100) : round((expected + 1.5) * 44_100), side])
+                assert level == pytest.approx(sent, rel=0.06), (chain, name, side)
+        (told,) = info.warnings
+        assert "song changes to " in told, told
+        assert "after 3.0" in told or "after 2.99" in told, told
+
+
+def test_a_joined_mp3_or_aac_whose_rate_changes_is_taken_whole(made: Path) -> None:
+    for codec, format in (("libmp3lame", "mp3"), ("aac", "adts")):
+        rates = [
+            ffmpeg(made, "-i", "source.wav", "-ar", str(rate), "-c:a", codec, "-b:a", "128k", "-f", format, "pipe:1")
+            for rate in (44_100, 48_000)
+        ]
+        (made / "case").write_bytes(b"".join(rates))
+        samples, info = decoded(made / "case")
+        assert info.duration_seconds == pytest.approx(6, abs=0.15), codec
+        for number in (0, 1):
+            expected = CLICK_SECONDS + 3 * number
+            assert click_at(samples[:, 0], expected) == pytest.approx(expected, abs=0.08), codec
+        assert "song changes to 48000 Hz, 2 channels after 3.0" in " ".join(info.warnings), info
+
+
+def test_a_part_of_a_chain_that_breaks_off_is_told_and_the_last_one_refused(made: Path) -> None:
+    whole, other = (made / "vorbis.ogg").read_bytes(), (made / "opus.ogg").read_bytes()
+    (made / "case").write_bytes(whole[:-100] + other)
+    _, info = decoded(made / "case")
+    assert 5 < info.duration_seconds < 6
+    assert "song has parts that break off before their end." in info.warnings
+    (made / "case").write_bytes(whole + other[:-100])
+    with pytest.raises(PublicError) as error:
+        decoded(made / "case")
+    assert error.value.details["reason"] == "truncated"
+
+
+@pytest.mark.parametrize("name", ["vorbis.ogg", "opus.ogg", "flac.oga"])
+def test_what_lies_behind_the_last_page_of_an_ogg_does_not_make_it_longer(made: Path, name: str) -> None:
+    ogg, noise = (made / name).read_bytes(), random.Random(3).randbytes
+    for behind in (b"TAG" + bytes(125), noise(3000), bytes(300_000), bytes(3_000_000)):
+        (made / "case").write_bytes(ogg + behind)
+        samples, info = decoded(made / "case")
+        assert (info.duration_seconds, info.warnings) == (pytest.approx(3, abs=0.01), ()), len(behind)
+        assert click_at(samples[:, 0], CLICK_SECONDS) == pytest.approx(CLICK_SECONDS, abs=0.005)
+    for content in (ogg + noise(300_000), ogg + noise(5000), ogg + noise(300_000) + ogg):
+        (made / "case").write_bytes(content)
+        with pytest.raises(PublicError) as error:
+            decoded(made / "case")
+        assert error.value.details["reason"] == "truncated"
+        assert "bytes that could not be decoded" in error.value.details["found"]
+
+
 def test_104_megabytes_of_tags_take_no_time(made: Path) -> None:
     frames = (made / "no-xing.mp3").read_bytes()
     size = 104 * 10**6

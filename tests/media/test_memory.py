@@ -184,6 +184,17 @@ def test_a_claim_is_made_from_the_header_and_corrected_when_the_length_is_known(
         assert held == memory.BLOCKS_BYTES + recordings.BYTES_PER_FRAME * 64_000
 
 
+def test_only_a_wav_of_plain_samples_is_asked_for_its_length_in_this_process(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain.mp3", speech_like(4.0), 16_000, "WAV")
+    assert memory.to_decode(plain, 60, 1000) == memory.BLOCKS_BYTES + 4000
+    # Its codec is a stranger's to choose: MP3 for instance.
+    adpcm = tmp_path / "adpcm.wav"
+    sf.write(adpcm, speech_like(4.0), 16_000, subtype="MS_ADPCM")
+    (tmp_path / "text").write_bytes(b"RIFF")
+    for other in (adpcm, tmp_path / "text"):
+        assert memory.to_decode(other, 60, 1000) == memory.BLOCKS_BYTES + 60_000 + memory.CHILD_BYTES
+
+
 def test_192_khz_is_never_held_and_its_cut_off_peaks_are_found_at_its_own_rate(tmp_path: Path) -> None:
     at = np.arange(6 * 192_000) / 192_000
     wave = 0.7 * np.sin(2 * np.pi * 440 * at) * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * at))

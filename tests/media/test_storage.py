@@ -207,7 +207,7 @@ def test_a_redirect_to_the_bucket_is_signed_private_and_opt_in(
     found = requests.get(response["Location"], timeout=10)
     assert found.content == reference_wav
     assert found.headers["Content-Type"] == "audio/wav"
-    assert found.headers["Content-Disposition"] == f'attachment; filename="{finished.pk}.wav"'
+    assert found.headers["Content-Disposition"] == f'attachment; filename="{finished.title}.wav"'
     assert "X-Amz-Signature" in response["Location"] and "X-Amz-Expires=300" in response["Location"]
     # Our own pages load nothing from elsewhere.
     of_ours = api.get(url, headers={"Sec-Fetch-Site": "same-origin"})

@@ -8,10 +8,12 @@ from tests.programs.quick_serving import *  # noqa: F403
 
 def post_worker_init(worker: object) -> None:  # type: ignore[no-redef]
     from voiceproject.registry import WebSocketRoute, registry
+    from voiceproject.server.connection import SocketConnection
     from voiceproject.server.websockets import Socket
 
     quick_serving.post_worker_init(worker)
     Socket.IDLE_SECONDS, Socket.SEND_SECONDS = 2.0, 1.0
+    SocketConnection.GOODBYE_SECONDS = 1.0
 
     async def echo(socket: Socket, name: str) -> None:
         while (message := await socket.receive()) != "bye":

@@ -385,7 +385,7 @@ def test_a_real_worker_speaks_while_a_cover_hangs_and_leaves_no_process(
         assert children
         process.terminate()
         process.wait(20)
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 5)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 20)
     assert type(cover).objects.get(pk=cover.pk).status == "queued"
 
 

@@ -456,5 +456,5 @@ def test_what_will_be_spoken_is_shown_and_spends_nothing(api: APIClient, engine:
         {"code": "left_out", "message": "Left out, since it is not read: grinning face."}
     ]
     assert not Synthesis.objects.exists() and engine.requests == []
-    refused = api.post("/api/v1/voice/normalize", {"text": "<voice>a</voice>"}, format="json")
+    refused = api.post("/api/v1/voice/normalize", {"text": "<audio>a</audio>"}, format="json")
     assert (refused.status_code, list(refused.json()["details"])) == (400, ["text"])

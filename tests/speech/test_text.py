@@ -104,7 +104,8 @@ def test_an_abbreviation_at_the_end_of_a_sentence_ends_it() -> None:
 
 def test_quotes_and_brackets_stay_with_their_sentence() -> None:
     assert texts('"Go!" (He went.) “Fine.” Done.') == ['"Go!"', "(He went.)", "“Fine.”", "Done."]
-    assert texts("他说：“你好！”然后走了。")[-1] == "然后走了。"
+    assert texts("他说：“好。”我走了。")[-1] == "我走了。"
+    assert texts("他说：“你好！”然后走了。") == ["他说：“你好！”然后走了。"]
 
 
 def test_a_list_keeps_its_numbers() -> None:

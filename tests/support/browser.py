@@ -20,14 +20,27 @@ from urllib.parse import urlsplit
 import requests
 import websocket
 
+DOMAINS = ("Page", "Runtime", "Network", "Log", "DOM")
 START_SECONDS = 60
 ANSWER_SECONDS = 30
+# How the protocol says that a page went away while it was asked something. The next one may well answer.
+GONE = (
+    "Inspected target navigated or closed", "Execution context was destroyed.",
+    "Cannot find default execution context", "Cannot find context with specified id",
+)  # fmt: skip
+
+
+class Navigated(RuntimeError):
+    pass
 
 
 class Browser:
-    """`microphone`: a WAV file that getUserMedia hears, from its beginning, over and over."""
+    """`microphone`: a WAV file that getUserMedia hears, from its beginning, over and over; `refused`: there is a
+    microphone, and no page gets it."""
 
-    def __init__(self, profile: Path, microphone: Path | None = None, language: str = "en-US") -> None:
+    def __init__(
+        self, profile: Path, microphone: Path | None = None, language: str = "en-US", refused: bool = False
+    ) -> None:
         self.profile = profile
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -42,6 +55,8 @@ class Browser:
                 "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
                 f"--use-file-for-fake-audio-capture={microphone}",
             ]  # fmt: skip
+        if refused:
+            arguments += ["--use-fake-device-for-media-stream", "--deny-permission-prompts"]
         self._process = subprocess.Popen(
             ["chromium", *arguments, "about:blank"],
             env={**os.environ, "LANGUAGE": language.partition("-")[0]},
@@ -51,7 +66,7 @@ class Browser:
         )
         try:
             self._socket = self._connect()
-            for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
+            for domain in DOMAINS:
                 self.call(f"{domain}.enable")
         except BaseException:
             self.close()
@@ -68,6 +83,19 @@ class Browser:
     def close(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def tab(self) -> Browser:
+        """Another tab of this browser, on the same storage. It ends with the browser, and is not to be closed."""
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        port = (self.profile / "DevToolsActivePort").read_text().split()[0]
+        other = object.__new__(Browser)
+        other.__dict__.update(self.__dict__, requests=[], complaints=[], _ids=0)
+        other._socket = websocket.create_connection(
+            f"ws://127.0.0.1:{port}/devtools/page/{target}", timeout=ANSWER_SECONDS, suppress_origin=True
+        )
+        for domain in DOMAINS:
+            other.call(f"{domain}.enable")
+        return other
 
     def _connect(self) -> websocket.WebSocket:
         deadline = time.monotonic() + START_SECONDS
@@ -96,7 +124,8 @@ class Browser:
             message = json.loads(self._socket.recv())
             if message.get("id") == mine:
                 if "error" in message:
-                    raise RuntimeError(f"{method}: {message['error']}")
+                    gone = message["error"].get("message") in GONE
+                    raise (Navigated if gone else RuntimeError)(f"{method}: {message['error']}")
                 result: dict[str, Any] = message["result"]
                 return result
             self._note(message.get("method", ""), message.get("params", {}))
@@ -123,12 +152,19 @@ class Browser:
     def wait(self, expression: str, seconds: float = 30) -> Any:
         """The expression's value as soon as it is true."""
         deadline = time.monotonic() + seconds
-        while (value := self.evaluate(expression)) in (None, False, 0, ""):
+        while (value := self._value(expression)) in (None, False, 0, ""):
             if time.monotonic() > deadline:
                 seen = self.evaluate("document.querySelector('main')?.innerText ?? ''")
                 raise AssertionError(f"never true: {expression}\n{self.complaints}\n{seen}")
             time.sleep(0.05)
         return value
+
+    def _value(self, expression: str) -> Any:
+        """An expression's value; none while one page gives way to the next."""
+        try:
+            return self.evaluate(expression)
+        except Navigated:
+            return None
 
     # --- What a person does ------------------------------------------------------------------------------------------
 

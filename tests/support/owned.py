@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -16,6 +17,7 @@ from model_bakery import baker
 from covers.models import CoverJob
 from tests.support.audio import speech_like
 from voiceproject.media import audio
+from voiceproject.shares.models import Share
 from voiceproject.webhooks.models import WebhookDelivery
 from voices.keys.models import ApiKey
 from voices.lexicons.models import Lexicon, LexiconVersion
@@ -43,6 +45,16 @@ def cover(owner: User) -> dict[str, Any]:
     return {"pk": made.pk, "stem": "converted"}
 
 
+def cover_link(owner: User) -> dict[str, Any]:
+    job = CoverJob.objects.get(pk=cover(owner)["pk"])
+    return {"pk": job.pk, "share_id": Share.make(job, 7).pk}
+
+
+def synthesis_link(owner: User) -> dict[str, Any]:
+    job = Synthesis.objects.get(pk=synthesis(owner)["pk"])
+    return {"pk": job.pk, "share_id": Share.make(job, 7).pk}
+
+
 def training(owner: User) -> dict[str, Any]:
     made = baker.make(Training, tenant=owner, status="failed", engine="gptsovits", name="Jane", voice_id=uuid.uuid4())
     stored = default_storage.save(f"{made.folder}/0-recording-0000", ContentFile(b"RIFF of one tenant"))
@@ -61,12 +73,17 @@ def key(owner: User) -> dict[str, Any]:
     return {"pk": ApiKey.objects.issue(owner, "another")[0].public_id}
 
 
+@cache
+def _flac() -> bytes:
+    return audio.encode(speech_like(), 16_000, "flac")
+
+
 def voice(owner: User) -> dict[str, Any]:
     made = baker.make(Voice, tenant=owner, language="en")
     made.reference = default_storage.save(f"{made.folder}/reference.flac", ContentFile(b"RIFF of one tenant"))
     made.save()
     # Audio, since what is left of a voice is decoded when a sample goes.
-    flac = audio.encode(speech_like(), 16_000, "flac")
+    flac = _flac()
     samples = [
         baker.make(
             VoiceSample, voice=made, quality=REPORT.as_json(), sample_rate=16_000, duration_seconds=4.0,

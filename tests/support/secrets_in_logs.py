@@ -43,8 +43,9 @@ FORM = ("text", "input", "reference_text", "lyrics", "password", "old_password",
 # Settings and variables of an environment, but those that name a file.
 SETTING = re.compile(r"(?!C2PA_)(\w+_)?(API_KEY|SECRET_KEY|ACCESS_KEY|TOKEN|PASSWORD|DSN|URL)")
 SHORTEST = 12  # A shorter word may stand in a log by chance.
-# So may a name of ours, which Hypothesis finds in our code and sends as a text: an error's code, a logger, a path.
-NAME = re.compile(r"/?[a-z]+(?:[_./][a-z0-9]+)+")
+# So may a name of ours, which Hypothesis finds in our code and sends as a text: an error's code, a logger, a path, or
+# a word of one.
+NAME = re.compile(r"[a-z]{12,16}|/?[a-z]+(?:[_./][a-z0-9]+)+/?")
 # Their output has to be where it can be read: a file.
 SERVES = re.compile(r"\b(gunicorn|dramatiq|manage\.py|gptsovits_server\.py)( |$)|--serve( |$)")
 TESTS = str(Path(__file__).parents[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,3 +24,8 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -
         assert time.monotonic() - started < seconds, f"never happened: {what}"
         time.sleep(0.01)
     return time.monotonic() - started
+
+
+def promised(seconds: float) -> float:
+    """What was promised to take so long at most, on a machine that is not busy with other things; else three times."""
+    return 3 * seconds if os.getloadavg()[0] > (os.cpu_count() or 1) else seconds

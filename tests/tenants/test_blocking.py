@@ -133,18 +133,22 @@ def test_operators_block_and_unblock_in_the_console_and_the_log_says_who(tenant:
     Limits.objects.create(user=root)
     client.force_login(root)
 
-    def act(action: str) -> str:
+    def act(action: str, **more: str) -> str:
         selected = [str(pk) for pk in Limits.objects.values_list("pk", flat=True)]
-        form = {"action": action, "_selected_action": selected, "confirmed": "1"}
+        form = {"action": action, "_selected_action": selected, "confirmed": "1", **more}
         answer = client.post("/admin/voiceproject/tenant/", form, follow=True)
         return str(answer.content.decode())
 
-    page = act("block")
-    assert "1 tenants blocked." in page
-    assert "1 are blocked already, or are staff." in page
+    assert 'name="reason"' in act("block", reason=" ")  # It is asked for again.
+    assert tenant.client.get("/api/v1/me").status_code == 200
+    page = act("block", reason="Sang <b>hymns</b>")
+    assert "1 tenant blocked." in page
+    assert "1 is blocked already, or is staff." in page
+    about = client.get(f"/admin/voiceproject/tenant/{tenant.user.pk}/change/").content.decode()
+    assert "Blocked since" in about and "by root: <b>Sang &lt;b&gt;hymns&lt;/b&gt;</b>" in about
     assert tenant.client.get("/api/v1/me").json()["error"] == "tenant_blocked"
     assert User.objects.get(username="root").is_active
-    assert "1 tenants unblocked." in act("unblock")
+    assert "1 tenant unblocked." in act("unblock")
     assert tenant.client.get("/api/v1/me").status_code == 200
     rows = AuditEntry.objects.filter(tenant_id=tenant.user.pk).order_by("pk").values_list("action", "actor_name")
     assert list(rows) == [("tenant.block", "root"), ("tenant.unblock", "root")]

@@ -89,7 +89,7 @@ def test_a_key_that_is_none_is_told(headers: dict[str, str], begins: str, says: 
 
 def test_a_wrong_method_is_told_with_the_right_one(api: APIClient) -> None:
     assert message(api.get(SPEAK), 405) == "GET is not allowed here; use POST."
-    assert message(api.put(f"{COVER}/{NOBODY}"), 405) == "PUT is not allowed here; use GET or DELETE."
+    assert message(api.put(f"{COVER}/{NOBODY}"), 405) == "PUT is not allowed here; use GET, PATCH or DELETE."
 
 
 def test_a_path_that_is_none_is_told_as_it_was_asked_for(api: APIClient) -> None:

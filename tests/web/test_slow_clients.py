@@ -132,4 +132,4 @@ def test_event_streams_that_were_dropped_hold_nothing(server: Server, tenant: Te
             assert status_of(stream.recv(65_536)) == 200
         for stream in streams:
             stream.close()
-        until(lambda: open_sockets(server.process.pid) <= before + 2, 3)
+        until(lambda: open_sockets(server.process.pid) <= before + 2, 20)

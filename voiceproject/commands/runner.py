@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 MARK = "VOICEPROJECT_COMMAND_MARK"  # the environment variable that all processes of a command have
 
 NOT_STARTED = 126
+TAIL_SECONDS = 2.0  # between two looks at the end of a running command's stderr
 
 
 class CommandError(Exception):
@@ -212,6 +213,7 @@ class Watch:
         deadline_seconds: float,
         on_progress: Callable[[float], None] | None = None,
         on_stage: Callable[[str], None] | None = None,
+        on_tail: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         poll_seconds: float = 0.25,
         stop_every_seconds: float = 0.5,
@@ -222,6 +224,7 @@ class Watch:
         self.started = time.monotonic()
         self.deadline_seconds = deadline_seconds
         self.on_progress, self.on_stage, self.should_stop = on_progress, on_stage, should_stop
+        self.on_tail, self._next_tail, self._tail = on_tail, self.started, ""
         self.poll_seconds, self.stop_every_seconds = poll_seconds, stop_every_seconds
         self.max_output_bytes, self.stall_seconds = max_output_bytes, stall_seconds
         self._reported, self._stages = 0.0, 0
@@ -235,8 +238,18 @@ class Watch:
             self._stages += 1
             self.on_stage(output.stages[self._stages - 1])
 
+    def report_tail(self, output: Output) -> None:
+        if self.on_tail is None or time.monotonic() < self._next_tail:
+            return
+        self._next_tail = time.monotonic() + TAIL_SECONDS
+        tail = output.tail()
+        if tail != self._tail:
+            self._tail = tail
+            self.on_tail(tail)
+
     def report_progress(self, output: Output) -> None:
         self.report_stages(output)
+        self.report_tail(output)
         if self.on_progress is not None and output.progress > self._reported:
             self._reported = output.progress
             self.on_progress(self._reported)
@@ -277,6 +290,7 @@ def run(
     deadline_seconds: float,
     on_progress: Callable[[float], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
+    on_tail: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     poll_seconds: float = 0.25,
     stop_every_seconds: float = 0.5,
@@ -293,6 +307,8 @@ def run(
     argv: program and arguments; a program without a slash is looked for on env's PATH.
     on_progress: called from this thread with each new greatest value of the lines `PROGRESS 0.42` on stdout,
         within 0..1; other lines on stdout are dropped. on_stage: called with each new word behind that number.
+    on_tail: called from this thread with the end of stderr while the command runs, when it has changed, every two
+        seconds at most.
     should_stop: called from this thread, at once and every stop_every_seconds; it may query a database. A
         command is gone within stop_every_seconds + grace_seconds + 0.5 of the first yes, so in 2 s at most.
     grace_seconds: between SIGTERM and SIGKILL.
@@ -309,6 +325,7 @@ def run(
         deadline_seconds=deadline_seconds,
         on_progress=on_progress,
         on_stage=on_stage,
+        on_tail=on_tail,
         should_stop=should_stop,
         poll_seconds=poll_seconds,
         stop_every_seconds=stop_every_seconds,

@@ -166,6 +166,7 @@ def run_command(
             cwd=folder,
             env=child_environment(folder, identity(job.log_ids(), tracing.traceparent())),
             should_stop=heartbeat.gone,
+            on_tail=heartbeat.hear,
             grace_seconds=0.8,
             **{"poll_seconds": 0.1, "stop_every_seconds": 0.1, **limits},
         )

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 from django.http import StreamingHttpResponse
@@ -32,26 +32,39 @@ COMMENT = b": still there\n\n"
 DELETED = b"event: deleted\ndata: {}\n\n"
 
 
-def _changed_here(job: Job, seconds: float) -> bool:
-    change = watcher(type(job)).change(job.pk, job.revision)
+class _Seen(NamedTuple):
+    """A job as somebody has seen it, who waits for its next change."""
+
+    model: type[Job]
+    pk: Any
+    revision: int
+    live: bool
+
+
+def _as_seen(job: Job) -> _Seen:
+    return _Seen(type(job), job.pk, job.revision, job.status in LIVE)
+
+
+def _changed_here(seen: _Seen, seconds: float) -> bool:
+    change = watcher(seen.model).change(seen.pk, seen.revision)
     try:
         change.result(seconds)
     except TimeoutError:
         return False
     finally:
-        watcher(type(job)).forget(job.pk, change)
+        watcher(seen.model).forget(seen.pk, change)
     return True
 
 
-async def _changed(job: Job, seconds: float) -> bool:
-    change = watcher(type(job)).change(job.pk, job.revision)
+async def _changed(seen: _Seen, seconds: float) -> bool:
+    change = watcher(seen.model).change(seen.pk, seen.revision)
     try:
         async with asyncio.timeout(seconds):
             await asyncio.wrap_future(change)
     except TimeoutError:
         return False
     finally:
-        watcher(type(job)).forget(job.pk, change)
+        watcher(seen.model).forget(seen.pk, change)
     return True
 
 
@@ -82,7 +95,7 @@ def wait_for_end(job: Job, seconds: float, gone: threading.Event | None = None) 
     while job.status in LIVE and (left := deadline - time.monotonic()) > 0:
         if gone is not None and gone.is_set():
             return
-        if _changed_here(job, min(left, HANG_UP_SECONDS)) and not _refresh_here(job):
+        if _changed_here(_as_seen(job), min(left, HANG_UP_SECONDS)) and not _refresh_here(job):
             return
 
 
@@ -90,7 +103,7 @@ async def end_of(job: Job, seconds: float) -> None:
     """`wait_for_end` as a coroutine."""
     deadline = time.monotonic() + seconds
     while job.status in LIVE and (left := deadline - time.monotonic()) > 0:
-        if await _changed(job, left) and not await with_database(_refresh, job):
+        if await _changed(_as_seen(job), left) and not await with_database(_refresh, job):
             return
 
 
@@ -98,12 +111,12 @@ class JobEvents(Live, StreamingHttpResponse):
     """A Server-Sent Events answer: a job now, then after each change, until it has ended.
 
     seen: the revision that the client has seen, -1 for none; render: gives a job's serializer; done: called once it is
-    over, also when the client has gone away.
+    over, also when the client has gone away. A job is not kept between its changes: a thousand clients may wait.
     """
 
     def __init__(self, job: Job, seen: int, render: Callable[..., Any], done: Callable[[], None]) -> None:
-        self._job = job
-        self._seen = seen
+        self._first = job if job.revision > seen else None
+        self._seen = _as_seen(job)
         self._render = render
         self._done = done
         super().__init__(self._blocks_here(), content_type="text/event-stream")
@@ -115,11 +128,11 @@ class JobEvents(Live, StreamingHttpResponse):
         self._done()
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        if self._job.revision > self._seen:
+        if self._first is not None:
             yield await with_database(self._event)
-        while self._job.status in LIVE:
-            changed = await _changed(self._job, COMMENT_SECONDS)
-            block = await with_database(self._after) if changed else COMMENT
+        while self._seen.live:
+            changed = await _changed(self._seen, COMMENT_SECONDS)
+            block = await with_database(self._event) if changed else COMMENT
             yield block
             if block is DELETED:
                 return
@@ -131,20 +144,23 @@ class JobEvents(Live, StreamingHttpResponse):
         return b"event: stopping\ndata: {}\n\n"  # It comes back, with Last-Event-ID, as EventSource does by itself.
 
     def _blocks_here(self) -> Iterator[bytes]:
-        if self._job.revision > self._seen:
+        if self._first is not None:
             yield self._event()
-        while self._job.status in LIVE:
-            changed = _changed_here(self._job, COMMENT_SECONDS)
-            block = self._after() if changed else COMMENT
+        while self._seen.live:
+            changed = _changed_here(self._seen, COMMENT_SECONDS)
+            block = self._event() if changed else COMMENT
             if not connection.in_atomic_block:
                 connection.close()
             yield block
             if block is DELETED:
                 return
 
-    def _after(self) -> bytes:
-        return self._event() if _refresh(self._job) else DELETED
-
     def _event(self) -> bytes:
-        data = json.dumps(self._render(self._job).data, cls=JSONEncoder, ensure_ascii=False)
-        return f"id: {self._job.revision}\ndata: {data}\n\n".encode()
+        job, self._first = self._first, None
+        if job is None:
+            job = self._seen.model._default_manager.filter(pk=self._seen.pk).first()
+        if job is None:
+            return DELETED
+        self._seen = _as_seen(job)
+        data = json.dumps(self._render(job).data, cls=JSONEncoder, ensure_ascii=False)
+        return f"id: {job.revision}\ndata: {data}\n\n".encode()

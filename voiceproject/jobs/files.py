@@ -18,6 +18,7 @@ from django.utils import timezone
 from voiceproject.jobs import signals
 from voiceproject.jobs.status import TERMINAL
 from voiceproject.media.storage import is_passing
+from voiceproject.web.names import download_name
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,21 @@ class JobFiles(models.Model):
     def storage_folder(cls) -> str:
         """Where the folders of this kind stand. Each kind has its own: what has no row there is swept."""
         return cls._meta.app_label
+
+    @property
+    def shown_title(self) -> str:
+        """What people call the job; empty where it has no name."""
+        return str(getattr(self, "title", ""))
+
+    def download_names(self, extension: str, suffix: str = "") -> dict[str, str]:
+        """The name of a file of the job that is downloaded, and one of ASCII, for `file_response`."""
+        plain = f"{self.pk}{suffix}.{extension}"
+        return {"filename": download_name(self.shown_title, extension, suffix) or plain, "plain": plain}
+
+    def heard(self) -> tuple[Any, str]:
+        """The file of what was made, as it is passed on to others, and its format. Of a job that has succeeded."""
+        # Every kind of job has its own, and Django's metaclass knows no abstract methods.
+        raise NotImplementedError(f"{type(self).__name__} does not say what is heard of it")
 
     def with_output(self, size: int, **fields: Any) -> dict[str, Any]:
         """`fields` for `note` or `succeed` that name one more file of `size` bytes."""

@@ -39,6 +39,7 @@ class Heartbeat:
         self.client_left = client or threading.Event()
         self.stage = job.stage
         self.progress = 0
+        self.tail = job.error_detail
         self.due = 0.0  # of the next beat, in time.monotonic()
         self._left = False
         self._beating = threading.Lock()
@@ -58,6 +59,14 @@ class Heartbeat:
         """Beats now: whoever watches the job shall see its new stage."""
         _beats.plan(self, 0.0)
 
+    def hear(self, tail: str) -> None:
+        """The end of what the command that runs now has written to stderr; the next beat writes it, for operators."""
+        self.tail = tail
+
+    def is_over(self, due: float) -> bool:
+        """Whether the beat that was planned for then is not wanted any more."""
+        return self._left or due != self.due
+
     def beat(self) -> bool:
         """Called when it is due; whether there is a next one."""
         with self._beating:
@@ -66,7 +75,7 @@ class Heartbeat:
             try:
                 close_old_connections()
                 asked_at = time.monotonic()
-                if not self.job.beat(self.stage, self.progress):
+                if not self.job.beat(self.stage, self.progress, self.tail):
                     self.lost.set()
                     return False
                 self.heard_at = asked_at
@@ -115,7 +124,8 @@ class _Beats:
     def _next(self) -> tuple[float, Heartbeat]:
         with self._changed:
             while True:
-                while self._planned and self._planned[0][0] != self._planned[0][2].due:
+                # Those whose job has ended are not waited for: there may be hundreds of them a second.
+                while self._planned and self._planned[0][2].is_over(self._planned[0][0]):
                     heapq.heappop(self._planned)
                 if not self._planned:
                     connection.close()

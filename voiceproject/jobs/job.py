@@ -29,6 +29,7 @@ from django.db.models.functions import Coalesce, Greatest, Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from voiceproject.commands.telling import MAX_CAUSE, cause_of
 from voiceproject.errors import PublicError
 from voiceproject.jobs import signals
 from voiceproject.jobs.files import JobFiles, delete_folder
@@ -57,6 +58,8 @@ class Job(QueuedJob, JobFiles):
 
     # What its webhooks are called: `<kind>.succeeded`, `<kind>.failed`, `<kind>.canceled`.
     webhook_kind: ClassVar[str] = "job"
+    # Where the lists of the API look for words.
+    searched_fields: ClassVar[tuple[str, ...]] = ()
     api_key = models.ForeignKey(
         "voices.ApiKey", verbose_name=_("api key"), null=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -83,6 +86,10 @@ class Job(QueuedJob, JobFiles):
     error_detail = models.TextField(
         _("error detail"), blank=True, help_text=_("For operators: the tail of the command's standard error")
     )
+    cause = models.CharField(
+        _("cause"), max_length=MAX_CAUSE, blank=True, default="", db_default="",
+        help_text=_("For operators: the line of it that says most, without its numbers; failures are grouped by it"),
+    )  # fmt: skip
     expires_at = models.DateTimeField(_("expires at"), null=True)
     engine_seconds = models.FloatField(
         _("engine seconds"), null=True, help_text=_("How long the engine worked, since the last retry")
@@ -127,6 +134,13 @@ class Job(QueuedJob, JobFiles):
             models.Index(
                 fields=["expires_at"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_expiry"
             ),
+            # The console's groups of failures: all that they need, and the list of one group.
+            models.Index(
+                fields=["finished_at", "error", "cause", "host"],
+                condition=~Q(error=""),
+                name="%(app_label)s_%(class)s_failed",
+            ),
+            models.Index(fields=["cause", "-created_at"], condition=~Q(error=""), name="%(app_label)s_%(class)s_cause"),
             models.Index(fields=["tenant"], condition=Q(files_expired=False), name="%(app_label)s_%(class)s_stored"),
         ]
 
@@ -163,6 +177,10 @@ class Job(QueuedJob, JobFiles):
         with transaction.atomic():
             usage.reserve(self)
             insert_job(type(self))(self)
+            self.accept_parts()
+
+    def accept_parts(self) -> None:
+        """Writes what belongs to a new job beside its row, in the same transaction."""
 
     def accept_running(self, worker: str, host: str = "", stage: str = "queued") -> None:
         """As `accept`, for a new job that this process does itself, now: it is born running, in its first attempt."""
@@ -214,6 +232,7 @@ class Job(QueuedJob, JobFiles):
                     error="",
                     error_message="",
                     error_detail="",
+                    cause="",
                     updated_at=Now(),
                     revision=F("revision") + 1,
                 ):
@@ -243,17 +262,23 @@ class Job(QueuedJob, JobFiles):
         mark = {"attempt": self.attempt, "stage": stage, "at": timezone.now().isoformat(timespec="milliseconds")}
         self.marks = [*self.marks[1 - MAX_MARKS :], mark | more]
 
-    def beat(self, stage: str | None = None, progress: int | None = None) -> bool:
-        """Heartbeat and cancel check in one query. False: the job was canceled, or is another worker's by now."""
+    def beat(self, stage: str | None = None, progress: int | None = None, tail: str | None = None) -> bool:
+        """Heartbeat and cancel check in one query. False: the job was canceled, or is another worker's by now.
+
+        tail: what the running command has said to stderr, as far as it is kept; nobody but operators sees it.
+        """
         changes: dict[str, Any] = {"heartbeat_at": Now()}
         if stage is not None and stage != self.stage:
             changes["stage"] = self.stage = stage
             changes["marks"] = self.marks
         if progress is not None and progress > self.progress:
             changes["progress"] = self.progress = min(progress, 100)
+        if len(changes) > 1:
+            changes |= {"updated_at": Now(), "revision": F("revision") + 1}
+        if tail is not None and tail != self.error_detail:
+            changes["error_detail"] = self.error_detail = tail.replace("\x00", "")
         if len(changes) == 1:
             return bool(beat_job(type(self))(_pk=self.pk, _attempt=self.attempt, _worker=self.worker))
-        changes |= {"updated_at": Now(), "revision": F("revision") + 1}
         return bool(self._mine().update(**changes))
 
     def note(self, **fields: Any) -> bool:
@@ -266,6 +291,8 @@ class Job(QueuedJob, JobFiles):
 
     def succeed(self, ttl_hours: float, **fields: Any) -> bool:
         self.mark("succeeded")
+        if self.error_detail:
+            fields["error_detail"] = ""  # What the commands have said while they ran.
         return self._finish(JobStatus.SUCCEEDED, ttl_hours, progress=100, **fields)
 
     def fail(self, error: str, message: str = "", detail: str = "", ttl_hours: float = 24, **fields: Any) -> bool:
@@ -278,6 +305,7 @@ class Job(QueuedJob, JobFiles):
             error=error,
             error_message=(message or ERROR_MESSAGES[error])[:500],
             error_detail=detail.replace("\x00", ""),
+            cause=cause_of(detail),
         )
 
     def cancel(self, ttl_hours: float = 24) -> bool:
@@ -349,8 +377,9 @@ class Job(QueuedJob, JobFiles):
         with transaction.atomic():
             usage.lock(self)  # Before the job's row, as claims do it.
             changed = over.filter(files_expired=False).update(
-                **self._queued(), error="", error_message="", error_detail="", finished_at=None, expires_at=None,
-                first_attempt=F("attempt"), engine_seconds=None, output_bytes=Greatest(F("output_bytes") - freed, 0),
+                **self._queued(), error="", error_message="", error_detail="", cause="", finished_at=None,
+                expires_at=None, first_attempt=F("attempt"), engine_seconds=None,
+                output_bytes=Greatest(F("output_bytes") - freed, 0),
                 **dict.fromkeys(fields, ""),
             )  # fmt: skip
             self.refresh_from_db()

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
+
+HEARD_LATELY_SECONDS = 30  # a worker looks for work every two
+
+
+class WorkerHostQuerySet(models.QuerySet):
+    def alive(self) -> WorkerHostQuerySet:
+        """Those that were heard of lately."""
+        return self.filter(seen_at__gt=Now() - timedelta(seconds=HEARD_LATELY_SECONDS))
+
+    def taking(self) -> WorkerHostQuerySet:
+        """Those of them that take new jobs."""
+        return self.alive().filter(draining=False)
 
 
 class WorkerHost(models.Model):
@@ -23,6 +36,7 @@ class WorkerHost(models.Model):
         db_default=False,
         help_text=_("Takes no new jobs; those that run there are finished"),
     )
+    objects = WorkerHostQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("worker host")

@@ -5,10 +5,14 @@ Nothing here writes `status`: only the verbs of `Job` do (job.py).
 
 from __future__ import annotations
 
+import math
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from statistics import median
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -25,6 +29,21 @@ from voiceproject.registry import registry
 from voiceproject.tenants.models import Tenant
 
 RECENT_JOBS = 20  # whose times foretell when the next one starts
+NEAREST_JOBS = 5  # of these, whose length is nearest to a job's, and foretells how long it takes
+LEARNT_SECONDS = 30.0
+OVERDUE = 0.1  # of a stage's time is left as long as it lasts longer than foretold
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long a job that has succeeded took. length: seconds of audio; stages: seconds of each of its last attempt."""
+
+    length: float
+    stages: dict[str, float]
+
+
+# Kind of job and what is alike -> when it was looked up (time.monotonic()), and what was found.
+_learnt: dict[tuple[str, str], tuple[float, list[Times]]] = {}
 
 
 class QueuedJob(models.Model):
@@ -148,6 +167,51 @@ class QueuedJob(models.Model):
         counts = others.annotate(n=Count("pk"), urgent=Count("pk", filter=Q(priority__gt=self.priority)))
         return own + sum(max(row["urgent"], min(row["n"], own)) for row in counts)
 
+    def alike(self) -> Q:
+        """Which jobs of this kind go through the same stages."""
+        return Q()
+
+    @property
+    def elapsed_seconds(self) -> float | None:
+        """Since the work was begun; None before."""
+        if self.started_at is None:
+            return None
+        return max(0.0, ((self.finished_at or timezone.now()) - self.started_at).total_seconds())
+
+    def expected_remaining(self) -> float | None:
+        """Seconds until a running job ends, as long as the last jobs of its length took; None where nothing is known.
+
+        Each stage's seconds are those that it took for a second of audio, of the jobs whose length is nearest.
+        """
+        this: Any = self  # Job has what is asked of it here.
+        length = this.expected_seconds()
+        if self.status != JobStatus.RUNNING or length <= 0 or not (times := self._learnt_times()):
+            return None
+        nearest = sorted(times, key=lambda one: abs(math.log(one.length / length)))[:NEAREST_JOBS]
+        stages = list(dict.fromkeys(stage for one in nearest for stage in one.stages))
+        foretold = {
+            stage: median(one.stages.get(stage, 0.0) * length / one.length for one in nearest) for stage in stages
+        }
+        if this.stage not in foretold:
+            return None
+        own = [mark for mark in this.marks if mark["attempt"] == this.attempt and mark["stage"] == this.stage]
+        since = datetime.fromisoformat(own[-1]["at"]) if own else self.started_at
+        passed = (timezone.now() - since).total_seconds() if since else 0.0
+        now = foretold[this.stage]
+        later = sum(foretold[stage] for stage in stages[stages.index(this.stage) + 1 :])
+        return max(now - passed, OVERDUE * now) + later
+
+    def _learnt_times(self) -> list[Times]:
+        """Of the last jobs like this one. Remembered for a while: each event of each job is foretold anew."""
+        like = self.alike()
+        key = (self._meta.label, str(like))
+        at, found = _learnt.get(key, (-math.inf, []))
+        if time.monotonic() - at > LEARNT_SECONDS:
+            ended = type(self)._default_manager.filter(like, status=JobStatus.SUCCEEDED, started_at__isnull=False)
+            found = [one for job in ended.order_by("-created_at")[:RECENT_JOBS] if (one := _times(job)) is not None]
+            _learnt[key] = time.monotonic(), found
+        return found
+
     def expected_start(self, host_limit: int) -> datetime | None:
         """When a queued job may start, by its place and the time that the last jobs took; None where nothing is known.
 
@@ -157,14 +221,35 @@ class QueuedJob(models.Model):
         ended = self.for_workers().filter(status=JobStatus.SUCCEEDED, started_at__isnull=False).order_by("-created_at")
         spans = ended.values_list("started_at", "finished_at")[:RECENT_JOBS]
         times = [end - start for start, end in spans if start and end]
-        lately = timezone.now() - timedelta(seconds=30)
-        hosts = WorkerHost.objects.filter(seen_at__gt=lately, draining=False).count()
+        hosts = WorkerHost.objects.taking().count()
         places = hosts * host_limit
         if position is None or not times or not places:
             return None
         running = self.for_workers().filter(status=JobStatus.RUNNING).count()
         rounds = max(0, position - max(0, places - running)) / places
         return timezone.now() + rounds * sum(times, timedelta()) / len(times)
+
+
+def forget_times() -> None:
+    """Looks the times of the last jobs up anew."""
+    _learnt.clear()
+
+
+def _times(job: Any) -> Times | None:
+    """None where its row does not tell."""
+    length = job.expected_seconds()
+    marks = [mark for mark in job.marks if mark["attempt"] == job.attempt]
+    if length <= 0 or job.finished_at is None:
+        return None
+    ends = [datetime.fromisoformat(mark["at"]) for mark in marks[1:]]
+    stages: dict[str, float] = {}
+    for mark, end in zip(marks, ends, strict=False):
+        seconds = (end - datetime.fromisoformat(mark["at"])).total_seconds()
+        stages[mark["stage"]] = stages.get(mark["stage"], 0.0) + max(0.0, seconds)
+    if not stages:  # Made where its client waits: all of it is one stage.
+        stages = {job.stage: (job.finished_at - job.started_at).total_seconds()}
+    stages.pop("claimed", None)
+    return Times(length, stages)
 
 
 @contextmanager

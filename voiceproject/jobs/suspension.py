@@ -15,22 +15,28 @@ from django.db import transaction
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import JobStatus
 from voiceproject.tenants import audit
-from voiceproject.tenants.models import Tenant
+from voiceproject.tenants.models import AuditEntry, Tenant
 
 log = logging.getLogger(__name__)
 
 
-def block(user: User, request: Any = None) -> bool:
-    """False where it is blocked already."""
+def block(user: User, request: Any = None, reason: str = "") -> bool:
+    """False where it is blocked already. reason: for the audit log, where `last_block` finds it."""
     Tenant.objects.get_or_create(user=user)
     with transaction.atomic():
         # Held while jobs are claimed too: none is started by one that looked before.
         Tenant.objects.select_for_update().get(user=user)
         if not User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
             return False
-        audit.record("tenant.block", user, request=request, tenant_id=user.pk)
+        details = {"reason": reason} if reason else {}
+        audit.record("tenant.block", user, request=request, tenant_id=user.pk, details=details)
     cancel_running(user)
     return True
+
+
+def last_block(user: User) -> AuditEntry | None:
+    """When, why and by whom a tenant was blocked last; None where the log has nothing of it."""
+    return AuditEntry.objects.filter(tenant_id=user.pk, action="tenant.block").order_by("-id").first()
 
 
 def unblock(user: User, request: Any = None) -> bool:

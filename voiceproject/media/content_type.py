@@ -83,8 +83,11 @@ def sniff(file: BinaryIO) -> Content:
         raise NotTaken("empty", 0)
     start = _after_tags(file, size)
     head = _read(file, start, 256)
-    content = _by_magic(file, head, start, size) or _by_frames(file, start, size)
-    if content is not None:
+    if (content := _by_magic(file, head, start, size)) is not None:
+        return content
+    if _is_free_format(_read(file, start, 8192)):
+        raise NotTaken("unsupported_format", "an mp3 of free format, whose frames do not tell their bit rate")
+    if (content := _by_frames(file, start, size)) is not None:
         return content
     if start > 0:
         raise NotTaken("not_audio" if head.strip(b"\0") else "empty", "a tag without audio behind it")
@@ -184,6 +187,16 @@ def _by_frames(file: BinaryIO, start: int, size: int) -> Content | None:
         content.cut = not _ends_whole(file, content)
         return content
     return None
+
+
+def _is_free_format(data: bytes) -> bool:
+    """Whether frames of MPEG layer III of an unstated length, which FFmpeg does not decode, follow each other here."""
+    if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE6 != 0xE2 or data[2] & 0xF0 or data[2] & 0x0C == 0x0C:
+        return False
+    rate = data[2] & 0x0C
+    same = re.escape(data[:2]) + b"[" + re.escape(bytes([rate])) + b"-" + re.escape(bytes([rate + 3])) + b"]"
+    places = {match.start() for match in re.finditer(same, data)}
+    return any(2 * place + filling in places for place in places if place for filling in (-1, 0, 1))
 
 
 def _ends_whole(file: BinaryIO, content: Content) -> bool:
@@ -369,7 +382,7 @@ def _are_chunks(file: BinaryIO, position: int, size: int) -> bool:
 
 
 def _ogg(file: BinaryIO, start: int, size: int) -> Content:
-    """The codec in the first page; the last page of the file has to be whole."""
+    """The codec in the first page."""
     head = _read(file, start, 27)
     if len(head) < 27:
         raise NotTaken("truncated", "an Ogg page is cut")
@@ -377,13 +390,7 @@ def _ogg(file: BinaryIO, start: int, size: int) -> Content:
     kind = next((kind for magic, kind in _OGG_CODECS if first.startswith(magic)), None)
     if kind is None:
         raise NotTaken("unsupported_format", "an Ogg stream that starts with neither Opus nor Vorbis")
-    end = _before_tags(file, start, size)
-    tail_start = max(start, end - 2 * 65_536)
-    tail = _read(file, tail_start, end - tail_start)
-    last = tail.rfind(b"OggS")
-    page = tail[last:]
-    length = 27 + page[26] + sum(page[27 : 27 + page[26]]) if len(page) > 26 else 27
-    return Content(kind, "ogg", start, end, cut=last >= 0 and len(page) < length)
+    return Content(kind, "ogg", start, _before_tags(file, start, size))
 
 
 def _walk_boxes(file: BinaryIO, content: Content) -> None:

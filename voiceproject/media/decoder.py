@@ -7,18 +7,21 @@ content.
     S  interleaved little-endian float32 samples
     E  the end, JSON: {"warnings": [str]}, or {"reason": str, "found": ...} for a refusal, or {"crashed": str}
 
-Samples are at the upload's own rate. More than two channels are mixed down by their layout. Audio that begins late in
-its container begins with silence, and what an encoder puts in front of it is left out. The bytes' end is the audio's:
-lengths that a header states serve to refuse early, and to say what is missing. FFmpeg never guesses a format.
+Samples are at the upload's own rate. More than two channels are mixed down by their layout (ITU-R BS.775, by
+libswresample). Audio that begins late in its container begins with silence, and what an encoder puts in front of it is
+left out. Where the rate or the channels change, all is brought to the first ones. The bytes' end is the audio's: what
+a header states of its length serves to refuse early, and to say what is missing. FFmpeg never guesses a format.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
+import re
 import resource
 import struct
 import traceback
@@ -36,6 +39,7 @@ CODECS = {
 }  # fmt: skip
 MAX_CHANNELS = 8
 BLOCK_FRAMES = 32_768
+SMALL_FRAMES, COLLECTED_FRAMES = 5000, 8192
 FIELDS = (
     "demuxer", "start", "end", "options", "patches", "cut", "joined", "stated_share", "delay", "stated_frames",
     "padding",
@@ -56,12 +60,13 @@ STATED_SLACK_SECONDS = 0.15
 EXACT_SLACK_SECONDS = 0.01
 MOVED_SECONDS = 0.1
 INDEX_MISSING = "0.00 s: what tells where the audio lies is missing"
-# How the channels of a layout are heard on two sides (ITU-R BS.775).
-_HALF = math.sqrt(0.5)
-LEFT = {"FL": 1.0, "FC": _HALF, "BL": _HALF, "SL": _HALF, "BC": 0.5, "FLC": 1.0, "TFL": _HALF, "TBL": _HALF, "DL": 1.0}
-RIGHT = {"FR": 1.0, "FC": _HALF, "BR": _HALF, "SR": _HALF, "BC": 0.5, "FRC": 1.0, "TFR": _HALF, "TBR": _HALF, "DR": 1.0}
 DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-USUAL = {3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+# The first page of a stream in an Ogg file: what is chained begins with one again.
+OGG_BEGIN = re.compile(rb"OggS\0[\x02\x06]\0{8}")
+OGG_BEGIN_BYTES = 14
+OGG_PAGE_HEAD = 27
+SCAN_BYTES = 2**20
+MAX_PARTS = 4096
 
 
 class Refused(Exception):
@@ -120,12 +125,7 @@ class Output:
             left_out = min(self.skip, len(samples))
             self.skip -= left_out
             samples = samples[left_out:]
-        count = len(samples)
-        self.frames += count
-        if (after := self.waiting + count) < len(self.buffer):  # Most frames are small.
-            self.buffer[self.waiting : after] = samples
-            self.waiting = after
-            return
+        self.frames += len(samples)
         while len(samples):
             some = samples[: len(self.buffer) - self.waiting]
             self.buffer[self.waiting : self.waiting + len(some)] = some
@@ -169,8 +169,14 @@ class Decoding:
         self.output = Output(np)
         self.warnings: list[str] = []
         self.codec = ""
+        self.cut: bool = request["cut"]
         self.first_packet_seconds: float | None = None
-        self.last_byte = self.packets = self.bad_packets = 0
+        self.begun = False  # Whether the part that is read has given a frame.
+        self.resampler: Any = None
+        self.form: tuple[Any, ...] = ()  # of the frames that it takes
+        self.collected: Any = None  # frames that wait to be added together: each call has its price
+        self.changed = False
+        self.last_byte = self.packets = self.bad_packets = self.left = 0
         self.last_is_bad = False
 
     def run(self) -> None:
@@ -182,22 +188,26 @@ class Decoding:
             **self.request["options"],
         }
         patches = {int(place): bytes.fromhex(content) for place, content in self.request["patches"].items()}
-        window = Window(self.request["start"], self.request["end"], patches)
-        container = self.av.open(window, mode="r", format=self.demuxer, options=options)
-        stream = self.choose(container)
-        stated = self.stated_seconds(container, stream)
-        longest = max(stated or 0.0, self.container_seconds(container))
-        if longest > self.max_seconds + 1:
-            raise Refused("too_long", round(longest, 3))
+        window = Window(0, 0, patches)
+        stated: float | None = 0.0
         error = ""
         try:
-            self.read(container, stream)
+            for start, end in self.parts():
+                window = Window(start, end, patches)
+                container = self.av.open(window, mode="r", format=self.demuxer, options=options)
+                stream = self.choose(container)
+                own = self.stated_seconds(container, stream)
+                longest = self.output.seconds + max(own or 0.0, self.container_seconds(container))
+                if longest > self.max_seconds + 1:
+                    raise Refused("too_long", round(longest, 3))
+                stated = None if stated is None or own is None else stated + own
+                self.read(container, stream)
         except self.av.error.FFmpegError as failure:
             if not self.output.rate:
                 raise
             error = failure.strerror or type(failure).__name__
         if not self.output.rate:
-            if self.request["cut"]:
+            if self.cut:
                 raise Refused("truncated", INDEX_MISSING)
             raise Refused("corrupt" if self.bad_packets else "empty", "0.00 s could be decoded")
         frames = math.inf
@@ -209,6 +219,32 @@ class Decoding:
         self.output.finish(frames)
         if self.output.seconds <= self.max_seconds + 1:
             self.judge(window, stated, error)
+
+    def parts(self) -> list[tuple[int, int]]:
+        """Where the parts of the file begin and end. Those of a chained Ogg file may differ in all, codec included."""
+        start, end = self.request["start"], self.request["end"]
+        if self.demuxer != "ogg":
+            return [(start, end)]
+        found, after = [start], start
+        for block in range(start, end, SCAN_BYTES):
+            data = os.pread(0, min(SCAN_BYTES + OGG_BEGIN_BYTES - 1, end - block), block)
+            for match in OGG_BEGIN.finditer(data):
+                place = block + match.start()
+                # Streams side by side begin with one such page behind the other.
+                if place > after:
+                    found.append(place)
+                after = place + page_bytes(os.pread(0, OGG_PAGE_HEAD + 255, place))
+        if len(found) > MAX_PARTS:
+            raise Refused("corrupt", f"more than {MAX_PARTS} parts")
+        spans = list(itertools.pairwise([*found, end]))
+        ends = [last_page_end(*span) for span in spans]
+        *earlier, self.cut = (page_end > span[1] for page_end, span in zip(ends, spans, strict=True))
+        if any(earlier):
+            self.warnings.append("has parts that break off before their end.")
+        # FFmpeg guesses at the length of a part with other things behind it.
+        parts = [(first, min(page_end, last)) for page_end, (first, last) in zip(ends, spans, strict=True)]
+        self.left = max(left_over(part[1], last) for part, (_, last) in zip(parts, spans, strict=True))
+        return parts
 
     def choose(self, container: Any) -> Any:
         """The audio that a player plays: the default track, or the first."""
@@ -251,6 +287,7 @@ class Decoding:
         return float(container.duration / self.av.time_base)
 
     def read(self, container: Any, stream: Any) -> None:
+        self.begun, self.first_packet_seconds = False, None
         for packet in container.demux(stream):
             if self.first_packet_seconds is None and packet.pts is not None:
                 self.first_packet_seconds = float(packet.pts * packet.time_base)
@@ -264,6 +301,7 @@ class Decoding:
                 self.bad_packets += 1
                 self.last_is_bad = True
                 if self.bad_packets > 3 and self.bad_packets > self.packets // 50:
+                    self.drain()
                     told = f"{self.output.seconds:.2f} s; {self.bad_packets} of {self.packets} packets are damaged"
                     raise Refused("corrupt", told) from None
                 continue
@@ -271,17 +309,56 @@ class Decoding:
                 self.take(frame)
             if self.output.seconds > self.max_seconds + 1:
                 return
+        self.drain()
 
     def take(self, frame: Any) -> None:
-        samples = as_float(self.np, frame)
-        if not self.output.rate:
+        if not self.begun:
             self.begin(frame)
-        elif frame.sample_rate != self.output.rate:
-            change = f"the sample rate changes from {self.output.rate} to {frame.sample_rate} Hz"
-            raise Refused("corrupt", f"{self.output.seconds:.2f} s, then {change}")
-        if samples.shape[1] > 2:
-            self.check(frame.sample_rate, samples.shape[1])
-            samples = samples @ downmix(self.np, frame.layout)
+            self.begun = True
+        form = frame.sample_rate, frame.layout.name, frame.format.name
+        if form != self.form:
+            self.drain()
+            self.prepare(frame)
+            self.form = form
+        for piece in (frame,) if self.resampler is None else self.resampler.resample(frame):
+            self.collect(piece)
+
+    def prepare(self, frame: Any) -> None:
+        """For frames of another form than those before it. Most need no resampler, which takes time."""
+        rate, channels = frame.sample_rate, frame.layout.nb_channels
+        self.check(rate, channels)
+        changed = rate != self.output.rate or min(channels, 2) != self.output.channels
+        if changed and not self.changed:
+            self.changed = True
+            sides = "mono" if self.output.channels == 1 else "stereo"
+            form = f"{rate} Hz, {channels} channel{'s' * (channels > 1)} after {self.output.seconds:.2f} s"
+            self.warnings.append(f"changes to {form}; all of it was brought to {self.output.rate} Hz, {sides}.")
+        if rate != self.output.rate or channels > 2:
+            layout = "mono" if channels == 1 else "stereo"
+            self.resampler = self.av.AudioResampler(format="flt", layout=layout, rate=self.output.rate)
+
+    def drain(self) -> None:
+        """What a resampler still has is added, and what is collected."""
+        for piece in self.resampler.resample(None) if self.resampler is not None else ():
+            self.collect(piece)
+        if self.collected is not None and self.collected.samples:
+            self.add(self.collected.read(partial=True))
+        self.resampler = self.collected = None
+        self.form = ()
+
+    def collect(self, frame: Any) -> None:
+        if frame.samples >= SMALL_FRAMES and self.collected is None:
+            self.add(frame)
+            return
+        if self.collected is None:
+            self.collected = self.av.AudioFifo()
+        frame.pts = None  # Gaps between times are no gaps in the audio.
+        self.collected.write(frame)
+        if self.collected.samples >= COLLECTED_FRAMES:
+            self.add(self.collected.read(partial=True))
+
+    def add(self, frame: Any) -> None:
+        samples = as_float(self.np, frame)
         if samples.shape[1] < self.output.channels:
             samples = self.np.repeat(samples, 2, axis=1)
         elif samples.shape[1] > self.output.channels:
@@ -310,6 +387,9 @@ class Decoding:
                 raise Refused("too_long", round(late, 3))
             # Muxers move what begins before 0 to 0; elsewhere the time is that of what the encoder put in front.
             silence = max(0, round(late * frame.sample_rate)) + (skip if late > MOVED_SECONDS else 0)
+        if self.output.rate:  # A later part
+            self.output.skip = round(skip * self.output.rate / frame.sample_rate)
+            return
         header = {"upload_channels": channels, "codec": self.codec}
         self.output.begin(frame.sample_rate, min(channels, 2), skip, silence, header)
 
@@ -318,16 +398,16 @@ class Decoding:
         found = f"{self.output.seconds:.2f} s"
         if error:
             raise Refused("truncated", f"{found}, then: {error}")
-        cut = self.request["cut"] or self.last_is_bad
+        cut = self.cut or self.last_is_bad
         if cut and self.demuxer not in STREAMS:
             of = f" of {stated:.2f} s" if stated and stated > self.output.seconds else ""
             raise Refused("truncated", f"{found}{of}")
         if self.request["joined"]:
             raise Refused("truncated", f"{found}, then another file begins in this one")
-        left = window.size - self.last_byte
-        tail = os.pread(0, 2**16, window.start + self.last_byte).strip(b"\0")
-        if self.demuxer not in CONTAINERS and left > MAX_TAIL_BYTES and tail:
-            raise Refused("truncated", f"{found}, then {left} bytes that could not be decoded")
+        if self.demuxer not in CONTAINERS:
+            self.left = left_over(window.start + self.last_byte, window.start + window.size)
+        if self.left > MAX_TAIL_BYTES:
+            raise Refused("truncated", f"{found}, then {self.left} bytes that could not be decoded")
         slack = EXACT_SLACK_SECONDS if self.demuxer == "au" else STATED_SLACK_SECONDS
         if self.request["stated_share"]:
             stated, slack = self.output.seconds * self.request["stated_share"], EXACT_SLACK_SECONDS
@@ -340,39 +420,45 @@ class Decoding:
 
 
 def as_float(np: Any, frame: Any) -> Any:
-    """(n, channels) in float, whatever the decoder gives. Valid while the frame is."""
-    if frame.format.is_planar and frame.layout.nb_channels >= MAX_CHANNELS:
-        # PyAV looks for the end of the planes by a null, which eight of them leave no place for.
-        import av
-
-        (frame,) = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate).resample(frame)
-    dtype, count, planes = DTYPES[frame.format.name.removesuffix("p")], frame.samples, frame.planes
+    """(n, 1) or (n, 2) in float, whatever the decoder gives. Valid while the frame is."""
+    dtype, count, channels = DTYPES[frame.format.name.removesuffix("p")], frame.samples, frame.layout.nb_channels
     if frame.format.is_planar:
-        sides = [np.frombuffer(plane, dtype, count) for plane in planes]
-        samples = sides[0][:, None] if len(sides) == 1 else np.stack(sides, axis=1)
+        sides = [np.frombuffer(plane, dtype, count) for plane in frame.planes]
+        samples = sides[0][:, None] if channels == 1 else np.stack(sides, axis=1)
     else:
-        channels = frame.layout.nb_channels
-        samples = np.frombuffer(planes[0], dtype, count * channels).reshape(count, channels)
+        samples = np.frombuffer(frame.planes[0], dtype, count * channels).reshape(count, channels)
     if dtype == "u1":
         return (samples.astype(np.float32) - 128) / np.float32(128)
-    return samples if dtype[0] == "f" else np.multiply(samples, -1.0 / np.iinfo(dtype).min, dtype=np.float32)
+    return samples if dtype[0] == "f" else np.multiply(samples, 2.0 ** (1 - 8 * int(dtype[1])), dtype=np.float32)
 
 
-def downmix(np: Any, layout: Any) -> Any:
-    """(channels, 2)"""
-    names = [channel.name for channel in layout.channels]
-    if not any(name in LEFT for name in names):  # A WAV without a mask
-        import av
+def page_bytes(head: bytes) -> int:
+    """The length of the Ogg page that begins so."""
+    return OGG_PAGE_HEAD + (head[26] + sum(head[27 : 27 + head[26]]) if len(head) > 26 else 0)
 
-        names = [channel.name for channel in av.AudioLayout(USUAL[len(names)]).channels]
-    return np.array([[LEFT.get(name, 0.0), RIGHT.get(name, 0.0)] for name in names], np.float32)
+
+def last_page_end(start: int, end: int) -> int:
+    """Where the last page of Ogg that begins between the two ends: behind `end` where it is cut."""
+    for block in range(end, start, -SCAN_BYTES):
+        first = max(start, block - SCAN_BYTES)
+        data = os.pread(0, min(block + 3, end) - first, first)
+        if (last := data.rfind(b"OggS")) >= 0:
+            return first + last + page_bytes(os.pread(0, min(OGG_PAGE_HEAD + 255, end - first - last), first + last))
+    return end
+
+
+def left_over(start: int, end: int) -> int:
+    """The bytes between the two, 0 where they are nothing but zeros."""
+    return end - start if os.pread(0, min(2**16, end - start), start).strip(b"\0") else 0
 
 
 def warm(av: Any, np: Any) -> None:
     """Decodes a second of silence to descriptor 1: what a fork touches first is copied for it, which takes as long as
     to decode ten seconds."""
     frame = b"\xff\xfb\x90\xc4" + bytes(413)  # of an mp3: 128 kbit/s, 44.1 kHz, mono
-    decoding = Decoding(av, np, {"demuxer": "mp3", "delay": 0, "max_seconds": 9, "max_sample_rate": 48_000})
+    decoding = Decoding(
+        av, np, {"demuxer": "mp3", "cut": False, "delay": 0, "max_seconds": 9, "max_sample_rate": 48_000}
+    )
     container = av.open(io.BytesIO(40 * frame), mode="r", format="mp3")
     decoding.read(container, decoding.choose(container))
     decoding.output.finish(math.inf)

@@ -7,6 +7,7 @@ a few MB. What is decoded in workers is not claimed: they have as many threads a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -19,6 +20,7 @@ import soundfile as sf
 from django.conf import settings
 
 from voiceproject.errors import PublicError
+from voiceproject.media.content_type import NotTaken, sniff
 from voiceproject.telemetry.logging import current
 
 MIB = 1024 * 1024
@@ -30,9 +32,6 @@ SHARE_OF_ONE = 0.5
 BLOCKS_BYTES = 4 * MIB  # what is in memory of a file that is read in blocks, whatever its length
 # A forked process that decodes, as it is resident. All but 7 MB of it is shared with the process it was forked from.
 CHILD_BYTES = 36 * MIB
-# Of these the header tells the length for little; all others may be as long as they are allowed to be.
-_STATING = (b"RIFF", b"RF64", b"fLaC")
-_IN_PROCESS = (b"RIFF", b"RF64")  # what is decoded without a child
 
 
 class Claim:
@@ -192,12 +191,14 @@ def to_decode(path: str | os.PathLike[str], max_seconds: float, bytes_per_second
 
     bytes_per_second: that stay in memory of what was decoded.
     """
-    with open(path, "rb") as file:
-        magic = file.read(4)
-    seconds = max_seconds
-    if magic in _STATING:
-        try:
-            seconds = min(seconds, sf.info(os.fspath(path)).duration)
-        except sf.LibsndfileError:
-            pass  # It is refused as soon as it is read, or read by the other decoder.
-    return BLOCKS_BYTES + int(seconds * bytes_per_second) + (0 if magic in _IN_PROCESS else CHILD_BYTES)
+    seconds, exact = max_seconds, False
+    with open(path, "rb") as file, contextlib.suppress(NotTaken):
+        content = sniff(file)
+        exact = content.exact  # Such a WAV is decoded without a child.
+        # Of these the header tells the length for little, and no codec is asked; all others may be as long as allowed.
+        if exact or content.kind == "flac":
+            os.lseek(file.fileno(), content.start, os.SEEK_SET)
+            # What libsndfile does not know is refused as soon as it is read, or read by the other decoder.
+            with contextlib.suppress(sf.LibsndfileError), sf.SoundFile(file.fileno(), closefd=False) as sound:
+                seconds = min(seconds, sound.frames / sound.samplerate)
+    return BLOCKS_BYTES + int(seconds * bytes_per_second) + (0 if exact else CHILD_BYTES)

@@ -185,11 +185,13 @@ class Connection(H11Protocol):
 class SocketConnection(WebSocketsSansIOProtocol):
     """A WebSocket's connection. Pongs that nobody takes are not kept without end."""
 
+    GOODBYE_SECONDS = 10.0  # for the client to answer that the socket is closed
     MAX_UNSENT_BYTES = 1024 * 1024
     PART_BYTES = 16 * 1024
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.close_timeout = self.GOODBYE_SECONDS
         self._flush = Flush()
         self._rest = bytearray()
 

@@ -235,6 +235,8 @@ class Exchange:
         task = asyncio.current_task()
         assert task is not None
         key = self._request.credentials[1].pk if self._request.credentials else None
+        if self._request.resolver_match is not None:
+            self._request.resolver_match.tried = None  # All routes that it is not: a thousand streams would keep them.
         self._stream = Stream(task, key, self._request.scopes, waits)
         streams.add(self._stream)
         if self._gone.is_set():

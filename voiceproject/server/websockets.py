@@ -2,7 +2,7 @@
 
 A key comes as a header, as with requests, or as a subprotocol `...-api-key.KEY` from a browser, which can send no
 header; on some routes also in the first message; never in the URL, since URLs are logged. What is refused before the
-socket is open is an ordinary HTTP answer.
+socket is open is an ordinary HTTP answer; on some routes a refused key is told over an open socket.
 """
 
 from __future__ import annotations
@@ -151,6 +151,7 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
     later = route is not None and route.secret_in is not None and not secret
     later = later and KEY_IN_QUERY.search(scope["query_string"]) is None
     place: Callable[[], None] | None = None
+    refused: PublicError | None = None
     try:
         try:
             check_host(socket.request)
@@ -160,15 +161,18 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
                 await socket.admit(secret, route)
             place = slots.streams.take(KEYLESS if later else socket.tenant.pk)
         except Exception as error:
-            public = _public(error, socket)
-            _tell(scope, route, public.status, started, {"request_id": request_id}, public.code)
-            await _refuse(send, route, public, request_id)
-            return
+            refused = _public(error, socket)
+            if route is not None and route.refuses_open and refused.status in (401, 403):
+                place = slots.streams.acquire(KEYLESS)
+            if place is None or route is None:
+                _tell(scope, route, refused.status, started, {"request_id": request_id}, refused.code)
+                await _refuse(send, route, refused, request_id)
+                return
         # What the client has offered besides its key.
         spoken = next((name for name in scope["subprotocols"] if not KEY_IN_SUBPROTOCOL.fullmatch(name)), None)
         named = [(b"x-request-id", request_id.encode())]
         await send({"type": "websocket.accept", "subprotocol": spoken, "headers": named})
-        if later:
+        if later and refused is None:
             try:
                 await socket.admit_by_message(route)
                 place()
@@ -178,10 +182,11 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
                 _tell(scope, route, 101, started, {"request_id": request_id})
                 return
             except Exception as error:
-                public = _public(error, socket)
-                _tell(scope, route, 101, started, {"request_id": request_id}, public.code)
-                await _end(socket, route, public)
-                return
+                refused = _public(error, socket)
+        if refused is not None:
+            _tell(scope, route, 101, started, {"request_id": request_id}, refused.code)
+            await _end(socket, route, refused)
+            return
         _tell(scope, route, 101, started, socket.ids)
         await _run(route, socket, groups)
     finally:

@@ -28,6 +28,8 @@ ACTIONS = {
     "job.requeue": _("Took a job from its worker"),
     "job.prioritize": _("Changed a job's priority"),
     "job.listen": _("Listened to a job"),
+    "share.make": _("Made a link to a result"),
+    "share.revoke": _("Took a link to a result back"),
     "voice.listen": _("Listened to a voice"),
     "voice.takedown": _("Took a voice down"),
     "voice.delete": _("Deleted a voice"),

@@ -32,6 +32,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
 from django.utils.translation import gettext_lazy as _
 
@@ -240,6 +241,12 @@ def _record_once(action: str, request: HttpRequest, username: str) -> None:
 @receiver(user_logged_in)
 def _signed_in(sender: Any, request: Any, user: User, **kwargs: Any) -> None:
     audit.record("signin", user, request=request)
+    if hasattr(request, "session"):  # So that people see where they are signed in.
+        request.session["signed_in"] = {
+            "at": timezone.now().isoformat(timespec="seconds"),
+            "address": audit.client_address(request)[:64],
+            "agent": "".join(c for c in request.META.get("HTTP_USER_AGENT", "") if c.isprintable())[:200],
+        }
 
 
 @receiver(user_logged_out)

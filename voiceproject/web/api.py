@@ -27,10 +27,12 @@ from rest_framework.exceptions import NotFound, ParseError
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from voiceproject.errors import UNKNOWN_FIELD, PublicError
 from voiceproject.media.storage import presigned_url, read_blocks
 from voiceproject.web import slots
+from voiceproject.web.names import attachment
 from voiceproject.web.streams import BodyWanted
 
 # Room for the form fields and the part headers around the files.
@@ -66,6 +68,14 @@ class BoundedJSONParser(JSONParser):
             raise
 
 
+def refuse_compressed(request: HttpRequest | Request) -> None:
+    """Bodies are read as they come, and a compressed one would be found malformed. Raises PublicError."""
+    encoding = request.META.get("HTTP_CONTENT_ENCODING", "").strip()
+    if encoding.lower() not in ("", "identity") and request.method not in ("GET", "HEAD", "OPTIONS"):
+        message = f"The body is compressed (Content-Encoding: {encoding[:50]}). Send it as it is, without that header."
+        raise PublicError("unsupported_media_type", message)
+
+
 class BodyUnread(Exception):
     """All is well with the head of a request, and its body has not been read."""
 
@@ -93,6 +103,7 @@ class BodyLimitMixin:
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
+        refuse_compressed(request)
         files = self.get_max_body_bytes() if request.content_type.lower().startswith("multipart/") else 0
         limit = files + FORM_OVERHEAD_BYTES
         if not files and "json" not in request.content_type.lower():
@@ -164,6 +175,13 @@ def tell_choices(field: serializers.Field) -> None:
         field.error_messages["invalid_choice"] = f'"{{input}}" is not one of: {choices}.'
 
 
+def _copy(field: serializers.Field) -> serializers.Field:
+    """As `copy.copy`, in a fifth of the time."""
+    made: serializers.Field = object.__new__(type(field))
+    vars(made).update(vars(field))
+    return made
+
+
 class StrictSerializer(serializers.Serializer):
     """Refuses what it does not know: an unknown field, a field sent twice, a field that is not served yet.
 
@@ -183,7 +201,7 @@ class StrictSerializer(serializers.Serializer):
         fields = {
             name: copy.deepcopy(field)
             if isinstance(field, serializers.BaseSerializer) or hasattr(field, "child")
-            else copy.copy(field)
+            else _copy(field)
             for name, field in self._declared_fields.items()
         }
         for field in fields.values():
@@ -256,6 +274,11 @@ class TextField(serializers.CharField):
     """Text of people: null bytes, lone surrogates and other control characters are refused, spaces are stripped."""
 
     CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # It asks of each character what CONTROL has asked of all at once.
+        self.validators = [one for one in self.validators if not isinstance(one, ProhibitSurrogateCharactersValidator)]
 
     def to_internal_value(self, data: Any) -> str:
         if isinstance(data, str) and self.CONTROL.search(data):
@@ -337,10 +360,19 @@ class CursorPagesById(CursorPages):
         cls._opened(position)
 
 
-def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str, filename: str) -> HttpResponseBase:
+def file_response(
+    request: HttpRequest,
+    stored: FieldFile,
+    *,
+    content_type: str,
+    filename: str,
+    plain: str = "download",
+    tenant: int | None = None,
+) -> HttpResponseBase:
     """A stored file with `Range` (206, 416), `If-Range`, `ETag` and `If-None-Match`, as RFC 9110 has them.
 
-    One range is served; of several the whole file is sent, as the RFC allows. Raises PublicError result_expired,
+    filename, plain: as `attachment` takes them. tenant: whose download it is, where the request has no key. One range
+    is served; of several the whole file is sent, as the RFC allows. Raises PublicError result_expired,
     range_not_satisfiable, too_many_waiting.
     """
     name = str(stored.name)
@@ -349,7 +381,7 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     except FileNotFoundError:
         raise PublicError("result_expired", gettext_noop("The file was deleted after its time.")) from None
     etag = f'"{name.rsplit("/", 1)[-1]}-{size:x}"'  # A name holds the attempt and is never written twice.
-    disposition = f'attachment; filename="{filename}"'
+    disposition = attachment(filename, plain)
     # Our own pages may load nothing from elsewhere, and a script's key would go along to the bucket.
     own_page = request.headers.get("Sec-Fetch-Site") == "same-origin"
     if settings.STORAGE_PRESIGNED_REDIRECTS and not own_page:
@@ -392,8 +424,10 @@ def file_response(request: HttpRequest, stored: FieldFile, *, content_type: str,
     if request.method == "HEAD":
         return HttpResponse(status=status, headers=headers, content_type=content_type)
     blocks = read_blocks(stored.storage, name, start, stop - start)
-    known_as = getattr(request, "credentials", None)
-    body = _Download(blocks, slots.downloads.take(known_as[0].pk if known_as else request.user.pk))
+    if tenant is None:
+        known_as = getattr(request, "credentials", None)
+        tenant = known_as[0].pk if known_as else request.user.pk
+    body = _Download(blocks, slots.downloads.take(tenant))
     return StreamingHttpResponse(body, status=status, headers=headers, content_type=content_type)
 
 

@@ -64,7 +64,8 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     if error.code == "method_not_allowed":
         allowed = context["view"].allowed_methods
         headers["Allow"] = ", ".join(allowed)
-        use = " or ".join(method for method in allowed if method not in ("HEAD", "OPTIONS"))
+        *most, last = [method for method in allowed if method not in ("HEAD", "OPTIONS")]
+        use = f"{', '.join(most)} or {last}" if most else last
         error.message = f"{context['request'].method} is not allowed here; use {use}."
     request = context.get("request")
     if request is not None:

@@ -19,6 +19,7 @@ from django.utils.cache import patch_vary_headers
 from voiceproject.errors import PublicError
 from voiceproject.telemetry import metrics, tracing
 from voiceproject.telemetry.logging import bind, bound, loggable
+from voiceproject.web.api import refuse_compressed
 from voiceproject.web.errors import json_response
 from voiceproject.web.streams import BodyWanted, Held
 
@@ -122,7 +123,7 @@ class CompatHostMiddleware:
 
 
 class PageBodyMiddleware:
-    """Refuses a large body outside the APIs, whose views look at the length themselves once they know who asks.
+    """Refuses a large or compressed body outside the APIs, whose views do so themselves once they know who asks.
 
     Django reads a form before it knows that: the check of its CSRF token does. A file in it would fill the disk.
     """
@@ -134,9 +135,13 @@ class PageBodyMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        found = int(request.META.get("CONTENT_LENGTH") or 0)
         if request.path_info.startswith(self.APIS):
             return self.get_response(request)
+        try:
+            refuse_compressed(request)
+        except PublicError as error:
+            return json_response(error)
+        found = int(request.META.get("CONTENT_LENGTH") or 0)
         if found > self.MAX_BYTES:
             message = f"The request has {found} bytes; {self.MAX_BYTES} are taken here."
             return json_response(PublicError("file_too_large", message, {"limit": self.MAX_BYTES, "found": found}))

@@ -9,6 +9,7 @@ import re
 import threading
 from typing import Any, NamedTuple
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -42,7 +43,12 @@ class StudioView(TemplateView):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         api = reverse("synthesize").removesuffix("/voice/synthesize")
-        return super().get_context_data(api=api, **kwargs)
+        limits = {
+            "upload_bytes": settings.MAX_UPLOAD_SIZE,
+            "song_bytes": settings.COVER_MAX_UPLOAD_SIZE,
+            "song_seconds": settings.COVER_MAX_DURATION_SECONDS,
+        }
+        return super().get_context_data(api=api, limits=limits, sharing=settings.SHARING, **kwargs)
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = super().dispatch(*args, **kwargs)

@@ -19,6 +19,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser, DataAndFiles
 
+from voiceproject.web.names import tidy
+
 MAX_TITLE = 200
 # 255 characters of four bytes each, percent-encoded, and again in another spelling.
 MAX_HEADER_BYTES = 16 * 1024
@@ -43,12 +45,7 @@ def title_of(upload: Any) -> str:
 def clean_title(name: str) -> str:
     parts = [part for part in re.split(r"[/\\]", unicodedata.normalize("NFC", name)) if part.strip(". ")]
     name = re.sub(r"\.(?:[A-Za-z][A-Za-z0-9]{1,4}|3gpp?|3g2)$", "", parts[-1]) if parts else ""
-    # Joiners make one emoji of several; other invisible characters turn text around or break lines.
-    kept = (
-        character if character in "\u200c\u200d" or unicodedata.category(character)[0] != "C" else " "
-        for character in name
-    )  # fmt: skip
-    return " ".join("".join(kept).split()).strip(". ")[:MAX_TITLE].strip()
+    return tidy(name).strip(". ")[:MAX_TITLE].strip()
 
 
 class MultiPartParser(BaseParser):

@@ -104,7 +104,9 @@ class SpeechSerializer(serializers.Serializer):
 
     input = TextField(max_length=MAX_INPUT_CHARACTERS)
     model = serializers.CharField(default="", allow_blank=True, max_length=200)
-    voice = VoiceField(help_text="A saved voice's id or name, an alias or a preset")
+    voice = VoiceField(
+        required=False, help_text="A saved voice's id or name, an alias or a preset; where it is missing, `model` is it"
+    )
     instructions = serializers.CharField(required=False, allow_blank=True)
     response_format = serializers.ChoiceField(FORMATS, default="mp3")
     speed = FiniteFloatField(default=1.0, min_value=0.25, max_value=4.0)
@@ -146,7 +148,7 @@ class SpeechView(OpenAIView):
         asked = serializer.validated_data
         format = asked["response_format"]
         speed, clamped = clamp_speed(asked["speed"])
-        speaker = speakers.find(tenant, asked["voice"])
+        speaker = speaker_of(tenant, asked)
         fields: dict[str, Any] = {"text": asked["input"], "speed": speed, "model_id": model_id(asked["model"], tenant)}
         if isinstance(speaker, Voice):
             fields["voice_id"] = str(speaker.pk)
@@ -174,6 +176,18 @@ class SpeechView(OpenAIView):
         if clamped:
             response["X-Speed-Clamped"] = f"{speed:g}"
         return response
+
+
+def speaker_of(tenant: User, asked: dict[str, Any]) -> str | Voice:
+    """The voice, which LocalAI's clients send as the model, and nothing as the voice."""
+    if "voice" in asked:
+        return speakers.find(tenant, asked["voice"])
+    try:
+        return speakers.find(tenant, asked["model"])
+    except PublicError as error:
+        if error.code != "not_found":
+            raise
+        raise invalid("voice", str(SpeechSerializer().fields["voice"].error_messages["required"])) from error
 
 
 def events(blocks: Transcoded, speaking: Speaking) -> Iterator[bytes]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Lower
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
@@ -20,7 +21,7 @@ from voiceproject.errors import PublicError
 from voiceproject.jobs.status import revoked
 from voiceproject.media import audio
 from voiceproject.tenants import audit
-from voiceproject.web.api import BodyLimitMixin, CursorPages, PageParameters, file_response
+from voiceproject.web.api import BodyLimitMixin, CursorPages, file_response
 from voiceproject.web.slots import waiting_slot
 from voiceproject.web.uploads import upload_path
 from voices.engines import configured
@@ -36,6 +37,7 @@ from voices.library.serializers import (
     CreateVoiceSerializer,
     QualitySerializer,
     StandingConsentSerializer,
+    VoiceFilters,
     VoiceSampleSerializer,
     VoiceSerializer,
 )
@@ -43,6 +45,25 @@ from voices.library.serializers import (
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201], description="The voice's URL"
 )
+
+
+class VoicePages(CursorPages):
+    """In the order that `sort` asks for."""
+
+    orders: ClassVar = {"name": ("name_key", "id"), "used": ("-used_at", "-id")}
+
+    def get_ordering(self, request: Request, queryset: QuerySet, view: Any) -> tuple[str, ...]:
+        return self.orders.get(request.query_params.get("sort", ""), self.ordering)
+
+    def decode_cursor(self, request: Request) -> Any:
+        self.by_name = request.query_params.get("sort") == "name"
+        return super().decode_cursor(request)
+
+    def check_position(self, position: str) -> None:  # type: ignore[override]
+        if not self.by_name:
+            super().check_position(position)
+        elif "\x00" in position:
+            raise ValueError
 
 
 class VoiceViewSet(
@@ -54,7 +75,7 @@ class VoiceViewSet(
 ):
     required_scope = "voices"
     serializer_class = VoiceSerializer
-    pagination_class = CursorPages
+    pagination_class = VoicePages
     queryset = Voice.objects.none()
     error_statuses = {
         "create": (404, 409), "partial_update": (410,), "sample": (410, 416), "add_sample": (409, 410),
@@ -64,9 +85,24 @@ class VoiceViewSet(
     def get_queryset(self) -> QuerySet[Voice]:
         return Voice.objects.for_tenant(self.request.user).prefetch_related("samples")
 
-    @extend_schema(operation_id="list_voices", summary="Your saved voices, newest first", tags=["voices"])
+    def filter_queryset(self, queryset: QuerySet) -> QuerySet:
+        if self.action != "list":
+            return queryset
+        filters = VoiceFilters(data=self.request.query_params)
+        filters.is_valid(raise_exception=True)
+        given = filters.validated_data
+        for word in given.get("q", "").split():
+            found = Q(name__icontains=word) | Q(description__icontains=word) | Q(tag_lines__icontains=word)
+            queryset = queryset.filter(found)
+        if "tag" in given:
+            queryset = queryset.filter(tag_lines__icontains=f"\n{given['tag']}\n")
+        return queryset.annotate(name_key=Lower("name")) if given.get("sort") == "name" else queryset
+
+    @extend_schema(
+        operation_id="list_voices", summary="Your saved voices", parameters=[VoiceFilters],
+        tags=["voices"],
+    )  # fmt: skip
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        PageParameters(data=request.query_params).is_valid(raise_exception=True)
         return super().list(request, *args, **kwargs)
 
     @extend_schema(
@@ -97,6 +133,7 @@ class VoiceViewSet(
                 name=fields["name"],
                 description=fields["description"],
                 language=fields["language"],
+                tags=fields.get("tags", ()),
                 lexicon=lexicon,
                 engine=configured.get_engine(),
             )
@@ -120,6 +157,8 @@ class VoiceViewSet(
         fields = dict(serializer.validated_data)
         if "language" in fields:
             check_language("language", fields["language"])
+        if "tags" in fields:
+            fields["tag_lines"] = Voice.lines_of(fields.pop("tags"))
         if "lexicon_id" in fields:
             pk = fields.pop("lexicon_id")
             fields["lexicon"] = stored.find(request.user, pk) if pk else None

@@ -8,10 +8,12 @@ from typing import Any, ClassVar, Self
 from django.conf import settings
 from django.db import models
 from django.db.models import Sum
-from django.db.models.functions import Now
+from django.db.models.functions import Lower, Now
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+
+from voiceproject.web.names import tidy
 
 MAX_VOICE_NAME = 100
 VOICES_FOLDER = "saved-voices"  # not the app's own, where the folders of syntheses stand
@@ -49,6 +51,8 @@ class Voice(models.Model):
     reference_bytes = models.PositiveBigIntegerField(
         _("reference bytes"), default=0, db_default=0, help_text=_("Of its file")
     )
+    # One on each line, with a line's end before the first one too: a whole one is found as text on every database.
+    tag_lines = models.TextField(_("tags"), blank=True, default="", db_default="")
     speaking_style = models.JSONField(
         _("speaking style"), default=dict, blank=True, help_text=_("What ElevenLabs' clients have set for it")
     )
@@ -57,6 +61,11 @@ class Voice(models.Model):
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now)
     updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
+    used_at = models.DateTimeField(
+        _("used at"),
+        default=timezone.now,
+        help_text=_("When something was last made with it; before that, its creation"),
+    )
 
     objects = TenantQuerySet.as_manager()
 
@@ -64,10 +73,22 @@ class Voice(models.Model):
         ordering = ("-created_at", "-id")
         verbose_name = _("voice")
         verbose_name_plural = _("voices")
-        indexes: ClassVar = [models.Index(fields=["tenant", "-created_at", "-id"])]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "-created_at", "-id"]),
+            models.Index(fields=["tenant", "-used_at", "-id"]),
+            models.Index("tenant", Lower("name"), "id", name="voices_voice_by_name"),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.pk})"
+        return f"{tidy(self.name)} ({self.pk})"
+
+    @property
+    def tags(self) -> list[str]:
+        return self.tag_lines.split("\n")[1:-1]
+
+    @staticmethod
+    def lines_of(tags: list[str]) -> str:
+        return "".join(f"\n{tag}" for tag in tags) + "\n" if tags else ""
 
     @property
     def folder(self) -> str:

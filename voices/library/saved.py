@@ -51,6 +51,7 @@ def create(
     name: str,
     description: str = "",
     language: str = "auto",
+    tags: Sequence[str] = (),
     lexicon: Lexicon | None = None,
     engine: Engine | None = None,
     voice_id: uuid.UUID | None = None,
@@ -67,6 +68,7 @@ def create(
         name=name,
         description=description,
         language=language,
+        tag_lines=Voice.lines_of(list(tags)),
         lexicon=lexicon,
     )
     samples = [_sample(voice, recording, transcript) for recording, transcript in recordings]

@@ -8,7 +8,8 @@ from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from voiceproject.web.api import SizedFileField, StrictSerializer, TextField
+from voiceproject.web.api import PageParameters, SizedFileField, StrictSerializer, TextField
+from voiceproject.web.names import tidy
 from voices.engines.language_field import LanguageField
 from voices.lexicons.serializers import LexiconIdField
 from voices.library import consents, quality
@@ -60,7 +61,25 @@ class AddSampleSerializer(StrictSerializer):
     consent = StatementField(required=False, allow_blank=True, default="")
 
 
+MAX_TAGS, MAX_TAG_CHARACTERS = 20, 40
+TAGS = f"All of them, up to {MAX_TAGS}; in a form separated by commas."
 LEXICON = "A lexicon of yours, by which this voice speaks unless a request names another for a word."
+
+
+class TagsField(serializers.ListField):
+    """Words to find a voice by: a list in JSON, or a text with commas. Each is kept once, in whatever case."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        child = TextField(max_length=MAX_TAG_CHARACTERS, allow_blank=True)
+        super().__init__(child=child, max_length=MAX_TAGS, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        if isinstance(data, str):
+            data = [data]
+        if isinstance(data, list | tuple):
+            data = [part for one in data for part in (one.split(",") if isinstance(one, str) else [one])]
+        tags = [tidy(tag) for tag in super().to_internal_value(data)]
+        return list({tag.casefold(): tag for tag in reversed(tags) if tag}.values())[::-1]
 
 
 class CreateVoiceSerializer(AddSampleSerializer):
@@ -68,6 +87,7 @@ class CreateVoiceSerializer(AddSampleSerializer):
     description = TextField(required=False, allow_blank=True, default="", max_length=500)
     language = LanguageField(default="auto", help_text="What is spoken in the sample.")
     lexicon_id = LexiconIdField(help_text=LEXICON)
+    tags = TagsField(required=False, help_text=TAGS)
     consent = StatementField()
 
 
@@ -76,9 +96,21 @@ class ChangeVoiceSerializer(StrictSerializer):
     description = TextField(required=False, allow_blank=True, max_length=500)
     language = LanguageField(required=False)
     lexicon_id = LexiconIdField(help_text=f"{LEXICON} null: none.")
+    tags = TagsField(required=False, help_text=TAGS)
     transcript = TextField(
         required=False, allow_blank=True, max_length=2000, help_text="Of the only sample of a voice."
     )
+
+
+class VoiceFilters(PageParameters):
+    """Filters of the list of voices, from the query string."""
+
+    q = TextField(required=False, max_length=200, help_text="Those with these words in their name, text or tags")
+    tag = TextField(required=False, max_length=MAX_TAG_CHARACTERS, help_text="Those with this tag, in any case")
+    sort = serializers.ChoiceField(
+        ["newest", "name", "used"], required=False,
+        help_text="The newest first, by their names, or the last used first",
+    )  # fmt: skip
 
 
 class StandingConsentSerializer(StrictSerializer):
@@ -106,14 +138,15 @@ class VoiceSerializer(serializers.ModelSerializer):
         source="reference_transcript", help_text="What is said in all samples; empty unless each has its own"
     )
     quality = serializers.SerializerMethodField()
+    tags = serializers.ListField(child=serializers.CharField())
     lexicon_id = serializers.UUIDField(allow_null=True)
     samples = VoiceSampleSerializer(many=True)
     links = serializers.SerializerMethodField()
 
     class Meta:
         model = Voice
-        fields = ("voice_id", "name", "description", "language", "lexicon_id", "transcript", "created_at", "updated_at",
-                  "taken_down_at", "quality", "samples", "links")  # fmt: skip
+        fields = ("voice_id", "name", "description", "language", "tags", "lexicon_id", "transcript", "created_at",
+                  "updated_at", "used_at", "taken_down_at", "quality", "samples", "links")  # fmt: skip
         read_only_fields = fields
 
     @extend_schema_field(QualitySerializer)

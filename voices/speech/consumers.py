@@ -16,6 +16,7 @@ from rest_framework import status
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 
 from voiceproject.jobs.broker import wake_workers
 from voiceproject.jobs.events import MAX_WAIT_SECONDS, JobEvents, end_of, wait_for_end
@@ -131,10 +132,12 @@ def _held(
     return held
 
 
-def events(request: Request, job: Job, render: Callable[..., Any]) -> HttpResponseBase:
-    """A job's changes as Server-Sent Events. Raises PublicError too_many_waiting."""
+def events(request: Request, job: Job, serializer: type[BaseSerializer]) -> HttpResponseBase:
+    """A job's changes as Server-Sent Events. serializer: of such a job. Raises PublicError too_many_waiting."""
     sent = request.headers.get("Last-Event-ID", "")
     seen = int(sent) if re.fullmatch(r"\d{1,9}", sent) else -1
     if job.status not in LIVE and seen >= job.revision:
         return HttpResponse(status=204)  # Tells an EventSource not to connect again.
+    # Not REST framework's request, with which its view would stay for as long as this lasts.
+    render = functools.partial(serializer, context={"request": request._request})
     return JobEvents(job, seen, render, slots.streams.take(request.user.pk))

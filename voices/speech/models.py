@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Collection
 from typing import Any, ClassVar, Self
@@ -10,22 +11,27 @@ from typing import Any, ClassVar, Self
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
-from django.db import models, transaction
+from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import JobStatus
+from voiceproject.web.names import MAX_TITLE, first_words
 from voices.engines.interface import Model
 from voices.library.references import references
 from voices.speech import weights
 from voices.text.languages import LANGUAGES, speaking_seconds
 from voices.text.lexicon import Lexicon
+from voices.text.markdown import without_markdown
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "default"
+# Of a text that makes its title, where none is given; its marks and tags are no part of that.
+TITLED_CHARACTERS = 2000
+TAG = re.compile(r"</?[A-Za-z][^<>]{0,500}>")
 MODELS_FOLDER = "models"  # of the storage
 WEIGHTS = {"gpt_weights": ".ckpt", "sovits_weights": ".pth", "voice_weights": ".pth", "voice_index": ".index"}
 MODEL_LANGUAGES = tuple(LANGUAGES[1:])  # all but `auto`
@@ -199,7 +205,12 @@ class Synthesis(Job):
 
     webhook_kind: ClassVar[str] = "synthesis"
     turn_field: ClassVar[str] = "synthesis_served_at"
+    searched_fields: ClassVar[tuple[str, ...]] = ("title", "text")
 
+    title = models.CharField(
+        _("title"), max_length=MAX_TITLE, blank=True, default="", db_default="",
+        help_text=_("What it was renamed; empty: its first words"),
+    )  # fmt: skip
     background = models.BooleanField(
         _("background"), default=False, help_text=_("Made by a worker; otherwise by the process where its client waits")
     )
@@ -236,6 +247,10 @@ class Synthesis(Job):
     lexicon = models.JSONField(
         _("lexicon"), default=list, blank=True, help_text=_("The entries of lexicons that the text has in it")
     )
+    spoken = models.JSONField(
+        _("spoken"), default=list, blank=True, db_default=[],
+        help_text=_("Each sentence, with the seconds at which it begins and ends"),
+    )  # fmt: skip
     # See voices.speech.dialogue.Line. What the row itself says of a voice and a language is of no dialogue.
     turns = models.JSONField(
         _("turns"), default=list, blank=True, db_default=[], help_text=_("Of a dialogue: who says what, and when")
@@ -249,6 +264,16 @@ class Synthesis(Job):
     @property
     def resumable(self) -> bool:
         return self.background
+
+    def heard(self) -> tuple[Any, str]:
+        return self.audio, self.response_format
+
+    @property
+    def shown_title(self) -> str:
+        if self.title:
+            return self.title
+        beginning = TAG.sub(" ", self.text[:TITLED_CHARACTERS])
+        return first_words(without_markdown(beginning)) or first_words(self.text)
 
     @property
     def pronunciations(self) -> Lexicon:
@@ -269,12 +294,13 @@ class Synthesis(Job):
         speakers = DialogueSpeaker.objects.filter(voice_id__in=voice_ids)
         return super().made_with(voice_ids) | models.Q(pk__in=speakers.values("synthesis_id"))
 
-    def accept(self) -> None:
-        with transaction.atomic():
-            super().accept()
-            if self.turns:
-                speakers = [DialogueSpeaker(synthesis=self, voice_id=voice_id) for voice_id in self.voice_ids]
-                DialogueSpeaker.objects.bulk_create(speakers)
+    def accept_parts(self) -> None:
+        if self.turns:
+            speakers = [DialogueSpeaker(synthesis=self, voice_id=voice_id) for voice_id in self.voice_ids]
+            DialogueSpeaker.objects.bulk_create(speakers)
+
+    def alike(self) -> models.Q:
+        return models.Q(engine=self.engine, background=self.background)
 
     def expected_seconds(self) -> float:
         if self.turns:

@@ -204,6 +204,17 @@ class QueueSerializer(serializers.ModelSerializer):
         help_text="A guess from the queue and how long the last jobs took; null in lists and when not queued"
     )
 
+    elapsed_seconds = serializers.FloatField(allow_null=True, help_text="Since the work was begun; null before")
+    estimated_seconds_remaining = serializers.SerializerMethodField(
+        help_text="A guess from the stages of the last jobs of that length; null where nothing is known or it is not "
+        "running"
+    )
+
+    @extend_schema_field(serializers.FloatField(allow_null=True))
+    def get_estimated_seconds_remaining(self, job: Job) -> float | None:
+        left = job.expected_remaining()
+        return None if left is None else round(left, 1)
+
     @extend_schema_field(serializers.IntegerField(allow_null=True))
     def get_queue_position(self, job: Job) -> int | None:
         return None if self.context.get("in_list") else job.queue_position()
@@ -248,6 +259,7 @@ class SynthesisSerializer(QueueSerializer):
 
     synthesis_id = serializers.UUIDField(source="id")
     job_id = serializers.UUIDField(source="id", help_text="The same as synthesis_id")
+    title = serializers.CharField(source="shown_title", help_text="The text's first words, until PATCH gives another")
     attempts = serializers.IntegerField(source="attempt")
     model_id = serializers.CharField(allow_null=True, help_text="null: the default model")
     error = serializers.CharField(allow_null=True)
@@ -260,10 +272,11 @@ class SynthesisSerializer(QueueSerializer):
     class Meta:
         model = Synthesis
         fields = (
-            "synthesis_id", "job_id", "status", "stage", "progress", "background", "attempts", "queue_position",
-            "expected_start_at", "voice_id", "text", "language", "speed", "temperature", "seed", "model_id",
-            "response_format", "turns", "engine", "error", "error_message", "warnings", "warning", "duration_seconds",
-            "sample_rate", "created_at", "updated_at", "started_at", "finished_at", "expires_at", "revoked_at", "links",
+            "synthesis_id", "job_id", "title", "status", "stage", "progress", "background", "attempts",
+            "queue_position", "expected_start_at", "elapsed_seconds", "estimated_seconds_remaining", "voice_id", "text",
+            "language", "speed", "temperature", "seed", "model_id", "response_format", "turns", "engine", "error",
+            "error_message", "warnings", "warning", "duration_seconds", "sample_rate", "created_at", "updated_at",
+            "started_at", "finished_at", "expires_at", "revoked_at", "links",
         )  # fmt: skip
         read_only_fields = fields
 

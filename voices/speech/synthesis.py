@@ -329,6 +329,7 @@ class Work:
                 duration_seconds=self.seconds,
                 sample_rate=self.sample_rate,
                 engine_seconds=self._elapsed,
+                spoken=[[text, round(begin, 3), round(end, 3)] for text, begin, end in self.spoken],
                 **self.synthesis.with_output(len(signed), audio=stored),
                 **self._turns(),
             )

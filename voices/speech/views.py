@@ -21,17 +21,19 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voiceproject.errors import EngineTimeout, PublicError
-from voiceproject.jobs.api import JobFilters
+from voiceproject.jobs.api import JobFilters, RenameSerializer, rename
 from voiceproject.jobs.files import delete_folder
 from voiceproject.jobs.idempotency import Submission, refuse_key
 from voiceproject.jobs.job import Job
 from voiceproject.jobs.status import LIVE, JobStatus, revoked
 from voiceproject.media import audio
 from voiceproject.provenance.manifest import without_manifest
+from voiceproject.shares.api import SharesMixin, shares_documented
 from voiceproject.telemetry.logging import current
 from voiceproject.tenants import textfilter, usage
 from voiceproject.web import uploads
 from voiceproject.web.api import BodyLimitMixin, CursorPages, client_gone, file_response, preferences, warning_headers
+from voiceproject.web.names import attachment
 from voiceproject.webhooks.deliveries import callback_base
 from voices.engines import configured
 from voices.engines.interface import SynthesisRequest
@@ -276,7 +278,7 @@ def _spoken(
         response = HttpResponse(content, content_type=content_type)
         response["X-Audio-Duration"] = f"{speech.duration_seconds:.3f}"
         response["X-Audio-Sample-Rate"] = str(speech.sample_rate)
-    response["Content-Disposition"] = f'attachment; filename="{job.pk}.{job.response_format}"'
+    response["Content-Disposition"] = attachment(**job.download_names(job.response_format))
     response["X-Synthesis-ID"] = str(job.pk)
     response["X-Engine"] = job.engine
     for name, text in warning_headers(told["message"] for told in job.warnings).items():
@@ -288,7 +290,9 @@ def _spoken(
     return response
 
 
+@shares_documented("synthesis", "voice")
 class SynthesisViewSet(
+    SharesMixin,
     BodyLimitMixin,
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
@@ -299,7 +303,9 @@ class SynthesisViewSet(
     serializer_class = SynthesisSerializer
     pagination_class = CursorPages
     queryset = Synthesis.objects.none()
-    error_statuses = {"cancel": (409,), "retry": (409, 410), "audio": (409, 410, 416)}
+    error_statuses = {
+        "cancel": (409,), "retry": (409, 410), "audio": (409, 410, 416), **SharesMixin.share_errors,
+    }  # fmt: skip
 
     def get_queryset(self) -> QuerySet[Synthesis]:
         return Synthesis.objects.for_tenant(self.request.user)
@@ -319,6 +325,18 @@ class SynthesisViewSet(
     @extend_schema(operation_id="get_synthesis", summary="One synthesis", parameters=[consumers.WAIT], tags=["voice"])
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         return consumers.shown(request, self.get_object(), self.get_serializer)
+
+    @extend_schema(
+        operation_id="rename_synthesis",
+        summary="Give a synthesis another title",
+        request={"application/json": RenameSerializer, "multipart/form-data": RenameSerializer},
+        responses=SynthesisSerializer,
+        tags=["voice"],
+    )
+    def rename(self, request: Request, pk: str) -> Response:
+        job = self.get_object()
+        rename(job, request.data)
+        return Response(self.get_serializer(job).data)
 
     @extend_schema(operation_id="delete_synthesis", summary="Delete a synthesis and its audio", tags=["voice"])
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -374,8 +392,7 @@ class SynthesisViewSet(
         tags=["voice"],
     )
     def events(self, request: Request, pk: str) -> HttpResponseBase:
-        render = functools.partial(SynthesisSerializer, context=self.get_serializer_context())
-        return consumers.events(request, self.get_object(), render)
+        return consumers.events(request, self.get_object(), SynthesisSerializer)
 
     @extend_schema(
         operation_id="get_synthesis_audio",
@@ -398,7 +415,7 @@ class SynthesisViewSet(
             request._request,
             job.audio,
             content_type=audio.CONTENT_TYPES[job.response_format],
-            filename=f"{job.pk}.{job.response_format}",
+            **job.download_names(job.response_format),
         )
 
 
@@ -406,7 +423,7 @@ def bare_file(job: Synthesis) -> HttpResponse:
     """The WAV of a synthesis without its manifest, remembered by its hash. Raises PublicError result_expired."""
     content = synthesis.bare_wav(job)
     response = HttpResponse(content, content_type=audio.CONTENT_TYPES["wav"])
-    response["Content-Disposition"] = f'attachment; filename="{job.pk}.wav"'
+    response["Content-Disposition"] = attachment(**job.download_names("wav"))
     response["Cache-Control"] = "private, no-transform"
     return response
 

@@ -14,6 +14,7 @@ from covers.models import CoverJob
 from covers.serializers import RESULT_FORMATS, CreateCoverSerializer
 from voiceproject.media import audio
 from voiceproject.operations.terminal import JobCommand, existing_file, told_plainly
+from voiceproject.web.names import joined_title
 from voiceproject.web.uploads import clean_title
 from voices.library import selection
 
@@ -67,6 +68,7 @@ class Command(JobCommand):
             serializer = CreateCoverSerializer(data=data)
             serializer.is_valid(raise_exception=True)
             fields = serializer.validated_data
+            voice = None
             if reference is None:
                 voice = selection.find_any(options["voice"])
                 reference = voice.reference
@@ -77,11 +79,12 @@ class Command(JobCommand):
             limit = settings.COVER_MAX_DURATION_SECONDS
             files = [("song", song), *([("instrumental", own)] if own else [])]
             lengths = [audio.decode_song(path, None, field=name, max_seconds=limit) for name, path in files]
+        named = [clean_title(song.name), voice.name if voice is not None else ""]
         for name in ("song", "instrumental", "reference_voice", "callback_url"):
             fields.pop(name, None)
         fields["pitch_auto"] = fields["pitch_shift"] is None
         job = CoverJob(
-            title=clean_title(song.name),
+            title=joined_title(*named),
             song_hash=audio.sha256_file(song),
             duration_seconds=max(info.duration_seconds for info in lengths),
             **fields,

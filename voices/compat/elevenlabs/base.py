@@ -85,6 +85,9 @@ class ElevenLabsView(CompatView):
             # Its clients have an exception of its own for it, whose body is typed so.
             response.status_code = 422
             return {"detail": list(self._problems(self.refused or error.details)) or [problem(["body"], error.message)]}
+        if error.code == "quota_exceeded":
+            # As there. Their clients repeat a 429 once its Retry-After is over, which is of no use here.
+            response.status_code = 401
         return error_detail(error, request_id, self.param(error), self.message(error))
 
     def _problems(self, found: Any, place: tuple[str | int, ...] = ()) -> Iterator[dict[str, Any]]:

@@ -39,7 +39,14 @@ class TooManyContexts(PublicError):
         super().__init__("too_many_jobs", f"{message} Please close an existing context before opening a new one.")
 
 
+class TextTooLong(PublicError):
+    def __init__(self, characters: int) -> None:
+        message = f"More than {characters} characters wait to be spoken. Send less at a time."
+        super().__init__("validation_error", f"text: {message}", {"text": [message]})
+
+
 def _error_name(error: PublicError) -> str:
+    """What is wrong, by the name that ElevenLabs has for it where one is known."""
     match error:
         case BadMessage():
             return "invalid_input_message"
@@ -47,7 +54,10 @@ def _error_name(error: PublicError) -> str:
             return "input_timeout_exceeded"
         case TooManyContexts():
             return "max_active_conversations"
-    return error_code(error)
+        case TextTooLong():
+            return "max_character_limit_exceeded"
+    name = error_code(error)
+    return "voice_id_does_not_exist" if name == "voice_not_found" else name
 
 
 def last_message(error: PublicError, code: int) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from django.db import close_old_connections
 from django.http import QueryDict
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
 from voiceproject.errors import PublicError, StreamBroken
@@ -37,6 +38,7 @@ from voices.compat.elevenlabs.messages import (
     InputTimeout,
     MessageSerializer,
     Options,
+    TextTooLong,
     TooManyContexts,
     last_message,
     parsed,
@@ -257,7 +259,10 @@ class Context:
         self.active_at = asyncio.get_running_loop().time()
         if not sent.keys().isdisjoint(("voice_settings", "generation_config", "pronunciation_dictionary_locators")):
             serializer = MessageSerializer(data=sent)
-            serializer.is_valid(raise_exception=True)
+            try:
+                serializer.is_valid(raise_exception=True)
+            except ValidationError as error:
+                raise BadMessage(as_public_error(error).message.rstrip(".")) from None
             self.style = serializer.validated_data.get("voice_settings") or self.style
             locators = serializer.validated_data.get("pronunciation_dictionary_locators")
             self.lexicons = located(locators) if locators else self.lexicons
@@ -267,8 +272,7 @@ class Context:
             self.flushed = False
             self.text.add(text, trigger=sent.get("try_trigger_generation") is True)
         if len(self.text) > MAX_WAITING_CHARACTERS:
-            message = f"More than {MAX_WAITING_CHARACTERS} characters wait to be spoken. Send less at a time."
-            raise PublicError("validation_error", f"text: {message}", {"text": [message]})
+            raise TextTooLong(MAX_WAITING_CHARACTERS)
         if sent.get("flush") is True:
             self.flushed = True
             self.text.flush()
@@ -422,5 +426,6 @@ async def speak(socket: Socket, voice_id: str, kind: str) -> None:
 
 
 route = WebSocketRoute(
-    PATH, ("synthesize",), speak, TEMPLATE, secret_in=secret_in, error_body=error_detail, last_message=last_message
-)
+    PATH, ("synthesize",), speak, TEMPLATE, secret_in=secret_in, error_body=error_detail, last_message=last_message,
+    refuses_open=True,
+)  # fmt: skip

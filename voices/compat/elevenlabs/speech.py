@@ -88,13 +88,20 @@ def own_fields(asked: dict[str, Any], speaker: str | Voice, tenant: Any) -> dict
     return fields
 
 
-def spread(text: str, begin: float, end: float) -> Iterator[tuple[str, float, float]]:
-    """Each character of a sentence with the seconds at which it begins and ends: by its share of the sentence."""
-    weights = [1.0 if char.isalnum() else 0.5 for char in text]
+def spread(text: str, begin: float, end: float, before: float | None = None) -> Iterator[tuple[str, float, float]]:
+    """Each character of a sentence with the seconds at which it begins and ends: by its share of the sentence.
+
+    Tags are not said. before: when what comes before has ended; what stands in front of the first word lasts from then
+    to begin, as the pause of a <break>.
+    """
+    masked = _TAGS.sub(lambda tag: "\0" * len(tag[0]), text) if _MARKED.search(text) else text
+    head = len(masked) - len(masked.lstrip("\0 \n")) if "\0" in masked else 0
+    weights = [1.0 if char.isalnum() else 0.5 if char != "\0" else 0.0 for char in masked]
+    weights[:head] = [0.0] * head
     total = sum(weights) or 1.0
-    at = begin
-    for char, weight in zip(text, weights, strict=True):
-        until = at + (end - begin) * weight / total
+    at = before if head and before is not None else begin
+    for place, (char, weight) in enumerate(zip(text, weights, strict=True)):
+        until = begin if place == 0 and head else at + (end - begin) * weight / total
         yield char, at, until
         at = until
 
@@ -135,7 +142,7 @@ def alignment(text: str, spoken: list[tuple[str, float, float]]) -> dict[str, An
         stop = end_of(sentence, text, place)
         if number == len(spoken) - 1:
             stop = len(text)
-        for char, at, until in spread(text[place:stop], begin, end):
+        for char, at, until in spread(text[place:stop], begin, end, spoken[number - 1][2] if number else None):
             characters.append(char)
             starts.append(round(at, 3))
             ends.append(round(until, 3))

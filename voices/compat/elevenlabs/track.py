@@ -64,8 +64,10 @@ class Track:
         for samples in samples_of(stream):
             alignment = None
             if len(stream.spoken) > told:
+                before = stream.spoken[told - 1][2] if told else 0.0
                 sentences, told = stream.spoken[told:], len(stream.spoken)
-                alignment = self._timed(aligner, sentences, self._ahead + lead)
+                pause = sentences[0][1] - before  # of a <break> in front of them
+                alignment = self._timed(aligner, sentences, self._ahead + lead + pause)
             data += self._write(samples, stream.sample_rate, lead)
             lead = 0.0
             yield Chunk(data, alignment)
