@@ -23,6 +23,11 @@ def main() -> None:
         sys.exit(which_python(package))
     except KeyboardInterrupt:
         sys.exit(130)
+    except RuntimeError as error:
+        # So Python 3.11 tells of a Ctrl-C that comes while a class is made.
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        sys.exit(130)
 
 
 def which_python(package: str) -> str:

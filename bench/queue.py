@@ -163,26 +163,36 @@ class Tables:
         look = measure(self.samples, it=lambda: (CoverJob.expire(), CoverJob.recover(30, 3)))["it"]
         print(f"  a worker's look at them all: {look[0]:.2f} ({look[1]:.2f}) ms", flush=True)
 
-    def multiply(self, tenant: int, count: int) -> None:
-        """Copies one of the tenant's rows, each copy with an id and a second of its own."""
+    def ago(self, seconds: str) -> str:
+        """In SQL: the moment so many seconds ago; seconds: an expression, in which `i` is the row's number."""
+        from django.db import connection
+
+        if connection.vendor == "sqlite":
+            return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '-' || ({seconds}) || ' seconds')"
+        return f"now() - ({seconds}) * interval '1 second'"
+
+    def multiply(self, tenant: int, count: int, like: str = "1 = 1", **others: str) -> None:
+        """Copies one of the tenant's rows that is `like` so, each copy with an id and a second of its own.
+
+        others: columns that each copy has of its own, too, as SQL expressions, in which `i` is the copy's number.
+        """
         from django.db import connection
 
         from covers.models import CoverJob
 
-        columns = [field.column for field in CoverJob._meta.fields if field.column not in ("id", "created_at")]
-        names = ", ".join(f'"{column}"' for column in columns)
+        own = {"created_at": self.ago("i"), **others}
         if connection.vendor == "sqlite":
             numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
-            key = "lower(hex(randomblob(16)))"
-            moment = "strftime('%Y-%m-%d %H:%M:%f', 'now', '-' || i || ' seconds')"
+            own["id"] = "lower(hex(randomblob(16)))"
         else:
             numbers = f"WITH n AS (SELECT i FROM generate_series(1, {count}) i)"
-            key, moment = "gen_random_uuid()", "now() - i * interval '1 second'"
+            own["id"] = "gen_random_uuid()"
+        names = ", ".join(f'"{field.column}"' for field in CoverJob._meta.fields if field.column not in own)
         with connection.cursor() as cursor:
             cursor.execute(
-                f"{numbers} INSERT INTO covers_coverjob (id, created_at, {names}) "
-                f"SELECT {key}, {moment}, {names} FROM n, "
-                f"(SELECT {names} FROM covers_coverjob WHERE tenant_id = {tenant} LIMIT 1) one"
+                f"{numbers} INSERT INTO covers_coverjob ({', '.join(own)}, {names}) "
+                f"SELECT {', '.join(own.values())}, {names} FROM n, "
+                f"(SELECT {names} FROM covers_coverjob WHERE tenant_id = {tenant} AND {like} LIMIT 1) one"
             )
 
     def run(self) -> int:
@@ -199,12 +209,17 @@ def on_this_database(run: Callable[[argparse.Namespace], int], options: argparse
     from django.db import connection
 
     settings.ALLOWED_HOSTS = ["testserver"]
-    connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    if options.keep and connection.vendor == "sqlite":
+        Path(options.keep).mkdir(parents=True, exist_ok=True)
+        connection.settings_dict["TEST"]["NAME"] = str(Path(options.keep, "kept.sqlite3"))
+    connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False, keepdb=bool(options.keep))
     try:
         print(connection.vendor, flush=True)
         return run(options)
     finally:
-        connection.creation.destroy_test_db(settings.DATABASES["default"]["NAME"], verbosity=0)
+        connection.creation.destroy_test_db(
+            settings.DATABASES["default"]["NAME"], verbosity=0, keepdb=bool(options.keep)
+        )
 
 
 def run_on_databases(
@@ -215,6 +230,7 @@ def run_on_databases(
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queued", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=samples)
+    parser.add_argument("--keep", type=os.path.abspath, help="a folder: the databases are kept, and used again")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:

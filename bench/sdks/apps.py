@@ -3,75 +3,31 @@
     python -m bench.sdks.apps BASE KEY PATH_KEY
 
 Read in the version that each class names: of apps on PyPI and npm in their package, of others in their repository.
-Written anew from that; the apps themselves are not run. `tests/compat/test_apps.py` sends the same ones.
+Written anew from that, with the official clients where the app has them; the apps themselves are not run.
+`tests/compat/test_apps.py` sends the same ones.
 The server has a saved voice "Jane of the Bench", a standing consent, and OPEN_VOICES_OF. PATH_KEY: of the kind `path`.
 """
 
 from __future__ import annotations
 
-import io
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, ClassVar
 
-import requests
-import soundfile as sf
-
-from bench.sdks.telling import tail_is_speech, tell
-
-SAMPLE = Path(__file__).resolve().parent.parent.parent / "voiceproject" / "samples" / "reference.flac"
-TEXT, JANE = "Hello from an app.", "Jane of the Bench"
-AIOHTTP = {"User-Agent": "Python/3.12 aiohttp/3.13.3", "Accept": "*/*", "Accept-Encoding": "gzip, deflate, br, zstd"}
-FETCH = {"User-Agent": "node", "Accept": "*/*", "Accept-Language": "*", "Sec-Fetch-Mode": "cors",
-         "Accept-Encoding": "gzip, deflate"}  # fmt: skip
-NODE_FETCH = {"User-Agent": "node-fetch", "Accept": "*/*", "Accept-Encoding": "gzip, deflate, br"}
-AXIOS = {"Accept": "application/json, text/plain, */*", "User-Agent": "axios/1.13.2",
-         "Accept-Encoding": "gzip, compress, deflate, br"}  # fmt: skip
-PYTHON_REQUESTS = {"User-Agent": "python-requests/2.32.5", "Accept": "*/*"}
-OPENAI_NODE = {"Accept": "application/octet-stream", "User-Agent": "OpenAI/JS 6.41.0", "X-Stainless-Lang": "js",
-               "X-Stainless-Package-Version": "6.41.0", "X-Stainless-Retry-Count": "0"}  # fmt: skip
-OPENAI_PYTHON = {"Accept": "application/octet-stream", "User-Agent": "AsyncOpenAI/Python 2.54.0",
-                 "X-Stainless-Lang": "python", "X-Stainless-Raw-Response": "stream"}  # fmt: skip
-
-
-class App:
-    """Its public methods are the features, in the order in which it comes to them; each returns whether it is so."""
-
-    name: ClassVar[str]
-    version: ClassVar[str]
-    headers: ClassVar[dict[str, str]] = {}
-
-    def __init__(self, base: str, key: str, path_key: str) -> None:
-        self.openai, self.elevenlabs = f"{base}/openai/v1", f"{base}/elevenlabs/v1"
-        self.gptsovits = f"{base}/gptsovits/{path_key}"
-        self.bearer = {"Authorization": f"Bearer {key}"}
-        self.xi = {"xi-api-key": key}
-
-    def features(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        for name in type(self).__dict__:
-            if not name.startswith("_") and callable(feature := getattr(self, name)):
-                yield name.replace("_", " ").capitalize(), feature
-
-    def _ask(self, method: str, url: str, headers: dict[str, str] | None = None, **sent: Any) -> requests.Response:
-        session = requests.Session()
-        session.headers.clear()
-        return session.request(method, url, headers={**self.headers, **(headers or {})}, timeout=120, **sent)
-
-    def _get(self, url: str, headers: dict[str, str] | None = None, **sent: Any) -> Any:
-        answer = self._ask("GET", url, headers, **sent)
-        answer.raise_for_status()
-        return answer.json()
-
-    def _heard(self, method: str, url: str, headers: dict[str, str], content_type: str, **sent: Any) -> bool:
-        """Whether the answer is this kind of audio, and long enough to be the text."""
-        answer = self._ask(method, url, headers, **sent)
-        answer.raise_for_status()
-        if answer.headers["Content-Type"].split(";")[0] != content_type:
-            raise ValueError(answer.headers["Content-Type"])
-        if content_type == "audio/wav" and "Content-Length" in answer.headers and not tail_is_speech(answer.content):
-            raise ValueError("something stands behind the samples")
-        return sf.info(io.BytesIO(answer.content)).duration > 0.5
+from bench.sdks import integrations  # noqa: F401 - its classes are replayed too
+from bench.sdks.app import (
+    AIOHTTP,
+    AXIOS,
+    FETCH,
+    JANE,
+    LIBRECHAT,
+    NODE_FETCH,
+    OPENAI_NODE,
+    OPENAI_PYTHON,
+    PYTHON_REQUESTS,
+    SAMPLE,
+    TEXT,
+    App,
+)
+from bench.sdks.telling import tell
 
 
 class OpenWebUI(App):
@@ -197,18 +153,26 @@ class SillyTavernGPTSoVITS(App):
 
 
 class LibreChatOpenAI(App):
-    """The URL is that of the speech itself; what is not set is left out."""
+    """The URL is that of the speech itself; what is not set is left out, the header of the key too."""
 
-    name, version, headers = "LibreChat (OpenAI)", "00b3bc3", AXIOS
+    name, version, headers = "LibreChat (OpenAI)", "0.8.8", LIBRECHAT
 
     def speech(self) -> bool:
         headers = {"Content-Type": "application/json", **self.bearer}
         body = {"input": TEXT, "model": "tts-1", "voice": JANE}
         return self._heard("POST", f"{self.openai}/audio/speech", headers, "audio/mpeg", json=body)
 
+    def errors(self) -> bool:
+        body = {"input": TEXT, "model": "tts-1", "voice": JANE}
+        headers = {"Content-Type": "application/json"}
+        answer = self._ask("POST", f"{self.openai}/audio/speech", headers, json=body)
+        return answer.status_code == 401
+
 
 class LibreChatElevenLabs(App):
-    name, version, headers = "LibreChat (ElevenLabs)", "00b3bc3", AXIOS
+    """The URL has the voice; those of the list are not looked at then."""
+
+    name, version, headers = "LibreChat (ElevenLabs)", "0.8.8", LIBRECHAT
 
     def speech(self) -> bool:
         headers = {"Content-Type": "application/json", **self.xi, "Accept": "audio/mpeg"}
@@ -219,16 +183,30 @@ class LibreChatElevenLabs(App):
         return self._heard("POST", url, headers, "audio/mpeg", json=body)
 
 
+class LibreChatLocalAI(App):
+    """The voice is sent as the model, as LocalAI has it, and nothing as the voice."""
+
+    name, version, headers = "LibreChat (LocalAI)", "0.8.8", LIBRECHAT
+
+    def speech(self) -> bool:
+        headers = {"Content-Type": "application/json", **self.bearer}
+        body = {"input": TEXT, "model": JANE, "backend": "piper"}
+        return self._heard("POST", f"{self.openai}/audio/speech", headers, "audio/mpeg", json=body)
+
+
 class N8n(App):
     """Six voices to choose from, so that a clone is reached by an alias. The credential is tried with the models."""
 
-    name, version, headers = "n8n", "2.41.1", {**AXIOS, "User-Agent": "n8n", "Accept": "*/*"}
+    name, version = "n8n", "2.41.1"
+    headers = {**AXIOS, "User-Agent": "n8n", "Accept": "*/*", "OpenAI-Organization": ""}
 
     def models(self) -> bool:
-        return bool(self._get(f"{self.openai}/models", self.bearer)["data"])
+        headers = {**self.bearer, "Accept": "application/json"}
+        return bool(self._get(f"{self.openai}/models", headers)["data"])
 
     def speech(self) -> bool:
-        for format, kind in (("mp3", "audio/mpeg"), ("opus", "audio/ogg"), ("flac", "audio/flac")):
+        kinds = {"mp3": "audio/mpeg", "opus": "audio/ogg", "aac": "audio/aac", "flac": "audio/flac"}
+        for format, kind in kinds.items():
             body = {"model": "tts-1", "input": TEXT, "voice": "onyx", "response_format": format, "speed": 1}
             if not self._heard("POST", f"{self.openai}/audio/speech", self.bearer, kind, json=body):
                 return False
@@ -246,8 +224,7 @@ class AnythingLLM(App):
 
 
 class HomeAssistant(App):
-    """Its own integrations know no other address. This is `openai_tts` of the community, whose set-up says a full
-    stop."""
+    """`openai_tts` of the community, whose set-up says a full stop."""
 
     name, version, headers = "Home Assistant (openai_tts)", "3.7", AIOHTTP
 
@@ -262,6 +239,40 @@ class HomeAssistant(App):
         self._ask("POST", f"{self.openai}/audio/speech", self.bearer, json=setting_up).raise_for_status()
         body = {"model": "tts-1", "input": TEXT, "voice": JANE, "response_format": "mp3", "speed": 1.0}
         return self._heard("POST", f"{self.openai}/audio/speech", headers, "audio/mpeg", json=body)
+
+
+class WyomingOpenAI(App):
+    """It asks which server it has. With TTS_BACKEND=KOKORO_FASTAPI it lists the voices, by their ids."""
+
+    name, version = "wyoming_openai", "0.8.0"
+    headers = {**OPENAI_PYTHON, "User-Agent": "CustomAsyncOpenAI/Python 2.44.0"}
+
+    def models(self) -> bool:
+        asked = f"{self.openai}/readyz", f"{self.openai}/../../health", f"{self.openai}/test"
+        localai, speaches, kokoro = (self._ask("GET", url, self.bearer) for url in asked)
+        return localai.status_code == kokoro.status_code == 404 and speaches.text != "OK"
+
+    def voices(self) -> bool:
+        voices = self._get(f"{self.openai}/audio/voices", self.bearer)["voices"]
+        self._voice_id = next(voice["id"] for voice in voices if voice["name"] == JANE)
+        return True
+
+    def speech(self) -> bool:
+        body = {"input": TEXT, "model": "tts-1", "voice": self._voice_id, "response_format": "wav"}
+        return self._heard("POST", f"{self.openai}/audio/speech", self.bearer, "audio/wav", json=body)
+
+
+class OpenAIAgents(App):
+    """The voice pipeline of OpenAI's Agents SDK plays what comes as samples at 24 kHz, in blocks of 1,024 bytes."""
+
+    name, version, headers = "OpenAI Agents SDK", "0.24.0", OPENAI_PYTHON
+
+    def speech(self) -> bool:
+        body = {"input": TEXT, "model": "gpt-4o-mini-tts", "voice": "ash", "response_format": "pcm",
+                "instructions": "You will receive partial sentences. Just read them."}  # fmt: skip
+        answer = self._ask("POST", f"{self.openai}/audio/speech", self.bearer, json=body)
+        answer.raise_for_status()
+        return len(answer.content) % 2 == 0 and len(answer.content) / 48_000 > 0.5
 
 
 class AstrBotOpenAI(App):
