@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -554,3 +555,13 @@ def test_memory_stays_flat_whatever_is_decoded(kind: str, tmp_path: Path) -> Non
     assert result == ("too_long" if kind == "bomb" else "ok")
     assert int(grown_mb) <= (150 if kind == "reference" else 20)
     assert int(child_mb) <= 150
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("frames", [0, 1, 70_001])
+def test_a_wav_is_byte_for_byte_what_libsndfile_writes(channels: int, frames: int) -> None:
+    samples = np.random.default_rng(3).normal(0, 0.6, (frames, channels)[:channels]).astype(np.float32)
+    steps = np.rint(np.clip(samples, -1, 1) * 32_767).astype(np.int16)
+    written = io.BytesIO()
+    sf.write(written, steps, 32_000, format="WAV", subtype="PCM_16")
+    assert audio.encode(samples, 32_000, "wav") == written.getvalue()

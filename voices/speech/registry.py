@@ -155,8 +155,9 @@ def for_cover(model_id: str, tenant: int | None = None) -> Model | None:
 
 
 def _check(registry: _Registry, model_id: str, use: str) -> None:
-    known = [entry["id"] for entry in registry.listed() if use in entry["uses"]]
-    if (model_id or DEFAULT_MODEL) not in known:
+    can = registry.speaks if use == "synthesis" else registry.sings
+    if not can(model_id or DEFAULT_MODEL):
+        known = [entry["id"] for entry in registry.listed() if use in entry["uses"]]
         what = f"There is no model {model_id} for {use}" if model_id else f"Choose a model for {use}"
         message = f"{what}; there are: {', '.join(known) or 'none'}."
         raise PublicError("validation_error", f"model_id: {message}", {"model_id": [message]})
