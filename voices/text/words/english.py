@@ -60,6 +60,10 @@ def _plural(amount: str, names: Sequence[str]) -> str:
     return names[0] if amount == "1" else names[1]
 
 
+def _counted(amount: str, unit: str) -> str:
+    return f"{number(amount)} {_plural(amount, UNITS[unit])}"
+
+
 _MONTH_NAMES = tuple(dict.fromkeys(MONTHS.values()))
 
 
@@ -108,26 +112,18 @@ def _time(m: re.Match[str]) -> str:
 
 _AT = re.compile(r"(?:\b(?:at|by|until|till|from|since|before|after)|\d{4},?|[a-z](?:st|nd|rd|th),?) $", _I)
 _LASTS = re.compile(rf"\b(?:{alternatives(words('duration'))})\b[\w' ]{{0,12}}[ :]$", _I)
+_LASTING = re.compile(r" (?:long|to go|left)\b")
 
 
 def _duration(m: re.Match[str]) -> str:
     """`2:03:59` and `3:29.88` where they are no time of day."""
     hours, minutes, seconds, part = m.groups()
     before = m.string[max(0, m.start() - 30) : m.start()]
-    lasts = (
-        part
-        or int(hours or 0) > 24
-        or _LASTS.search(before)
-        or re.match(r" (?:long|to go|left)\b", m.string[m.end() :])
-    )
+    lasts = part or int(hours or 0) > 24 or _LASTS.search(before) or _LASTING.match(m.string, m.end())
     if not lasts and (not hours or len(hours) > 1 or _AT.search(before)):
         return m[0]
-    counted = {"hour": hours or "", "minute": minutes, "second": seconds + (part or "")}
-    said = [
-        f"{number(amount.lstrip('0') or '0')} {name}{'' if int(amount.replace('.', '')) == 1 else 's'}"
-        for name, amount in counted.items()
-        if amount.strip("0.")
-    ]
+    counted = {"h": hours or "", "min": minutes, "s": seconds + (part or "")}
+    said = [_counted(amount.lstrip("0") or "0", unit) for unit, amount in counted.items() if amount.strip("0.")]
     return " and ".join([" ".join(said[:-1]), *said[-1:]]).removeprefix(" and ") or m[0]
 
 
@@ -199,21 +195,13 @@ def _fraction(m: re.Match[str]) -> str:
 
 def _measure(m: re.Match[str]) -> str:
     amount, space, unit, raised = m.groups()[:4]
-    before = m.string[max(0, m.start() - 6) : m.start()].lower()
-    decade = (
-        unit == "s"
-        and not space
-        and amount.endswith("0")
-        and (len(amount) == 4 or before.endswith(("the ", "early ", "late ", "mid ", "mid-", "his ", "her ", "their ")))
-    )
     if (
-        decade
-        or (unit == "in" and space and not m[5] and "." not in (m[0][-1], m.string[m.end() : m.end() + 1]))
+        (unit == "in" and space and not m[5] and "." not in (m[0][-1], m.string[m.end() : m.end() + 1]))
         or (unit == "A" and not space)
         or (unit[-1] == "." and _stop(m))
     ):
-        return m[0]  # "the 90s", "1 in sales", "seat 5A", "I have 3 tabs."
-    single = space == "-" or re.search(r"\ban? $", before)  # "a 5 km run"
+        return m[0]  # "1 in sales", "seat 5A", "I have 3 tabs."
+    single = space == "-" or re.search(r"\ban? $", m.string[max(0, m.start() - 6) : m.start()], _I)  # "a 5 km run"
     said = f"{number(amount)} {_raised(raised, _plural('1' if single else amount, UNITS[unit]))}"
     return f"{said} per {_raised(m[6], UNITS[m[5]][0], m[5] in ('s', 'h', 'min'))}" if m[5] else said
 
@@ -279,9 +267,8 @@ def _four_digits(m: re.Match[str]) -> str:
 
 
 def _decade(m: re.Match[str]) -> str:
-    digits = int(m[1])
-    said = year(digits) if digits >= 100 else cardinal(digits)
-    return said[:-1] + "ies" if said.endswith("y") else said + "s" if not said.endswith("x") else said + "es"
+    said = year(int(m[2]))
+    return m[1].strip("'’") + (f"{said[:-1]}ies" if said.endswith("y") else f"{said}s")
 
 
 def _shorten(m: re.Match[str]) -> str:
@@ -333,7 +320,7 @@ _RULES: list[Rule] = [
     *COMMON,
     numeric(r"(?<=\d)h(\d{1,2}) ?m(?:in)?\b", r"h \1 min"),
     numeric(r"\bFY(?=(?:19|20)\d\d\b)", "FY "),
-    numeric(r"['’](\d0)s\b", _decade),
+    numeric(r"(\b(?:the|early|late|mid|his|her|their)[ -]|['’]|(?<![\w.])(?=\d{4}))(\d{1,3}0)s\b", _decade, _I),
     rule(rf"\b({alternatives(WEEKDAYS)})\b\.?(?=,? [A-Z\d]|\s?[-–])", lambda m: WEEKDAYS[m[1]]),
     numeric(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})\b(?!\.\d)", lambda m: _date(m[1], int(m[2]), int(m[3]), m[0])),
     numeric(r"(?<![\w./-])(\w+day,? )?(\d{1,2})([/-])(\d{1,2})(?:\3(\d{4}|\d{2}))?(?![\w/-])", _slashed),
@@ -451,7 +438,6 @@ _RULES: list[Rule] = [
     rule(r"\b(?:[A-Za-z]\.){2,}", lambda m: " ".join(m[0].replace(".", "")) + _stop(m)),
     # What numbers are left.
     numeric(r"\b(\d{1,3}(?:,\d{3})*|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1].replace(",", "")))),
-    numeric(r"(?<![\w.])'?(\d0|\d{3}0)s\b", _decade),
     numeric(r"(?<![\d.,A-Za-z])[1-9]\d{3}(?![\dA-Za-z]|[.,]\d)", _four_digits),
     numeric(r"(?<=[A-Za-z])-?(?=\d)|(?<=\d)-?(?=[A-Za-z])", " "),
     numeric(NUMBER, lambda m: number(m[0])),

@@ -14,18 +14,15 @@ _NUMBERS: dict[str, tuple[str, Callable[[int], str]]] = {"zh": _HAN, "yue": _HAN
 
 
 def _characters(text: str, language: str) -> str:
-    spelled = [_digits(char, language) if char in "0123456789" else char.upper() for char in text]
-    return " ".join(char for char in spelled if char.strip())
+    return " ".join(_digits(char, language) if char in "0123456789" else char.upper() for char in "".join(text.split()))
 
 
 def _digits(text: str, language: str) -> str:
-    found = [char for char in text if char.isdecimal()]
-    if not found:
+    if not re.search(r"\d", text):
         raise ValueError("there are no digits in it.")
     if language == "ja":
         return numbers.han_digits(text, JAPANESE_DIGITS)
-    digits = "".join(found)
-    return numbers.han_digits(digits) if language in ("zh", "yue") else numbers.spoken_digits(digits)
+    return numbers.han_digits(text) if language in _NUMBERS else numbers.spoken_digits(text)
 
 
 def _number(text: str) -> int:
@@ -36,11 +33,11 @@ def _number(text: str) -> int:
 
 
 def _cardinal(text: str, language: str) -> str:
-    sign = re.match(r"\s*[-−]", text)
     if "." in text:
         return text  # which is read as a decimal in any case
     minus, said = _NUMBERS.get(language, ("minus ", numbers.cardinal))
-    return (minus if sign else "") + said(_number(text[sign.end() :] if sign else text))
+    unsigned = re.sub(r"^\s*[-−]", "", text)
+    return (minus if unsigned != text else "") + said(_number(unsigned))
 
 
 def _ordinal(text: str, language: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 COLUMNS = ("en", "zh", "ja")
@@ -20,10 +20,12 @@ _MINUS = re.compile(rf"(?<![A-Za-z\d#-]){_TERM}(?:\s?-\s?[(√]?{_TERM})+(?![A-Z
 
 @dataclass(frozen=True)
 class Rule:
+    """What is said for each match of a pattern. needs_digit: it matches nothing without one, as most sentences are."""
+
     pattern: str
     said: Said
-    flags: int
-    needs_digit: bool
+    flags: int = 0
+    needs_digit: bool = False
 
     # At first use: to compile those of all languages takes longer than to start without them, and few processes speak.
     @cached_property
@@ -31,14 +33,8 @@ class Rule:
         return re.compile(self.pattern, self.flags)
 
 
-def rule(pattern: str, said: Said, flags: int = 0) -> Rule:
-    """What is said for each match of a pattern."""
-    return Rule(pattern, said, flags, needs_digit=False)
-
-
-def numeric(pattern: str, said: Said, flags: int = 0) -> Rule:
-    """As `rule`, of a pattern that matches nothing without a digit: most sentences have none."""
-    return Rule(pattern, said, flags, needs_digit=True)
+rule = Rule
+numeric = partial(Rule, needs_digit=True)
 
 
 def applied(rules: Iterable[Rule], text: str) -> str:
