@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from math import gcd
 
 from voices.text.words.addresses import written_out
-from voices.text.words.numbers import MAX_DIGITS, cardinal, ordinal, roman, spoken_digits, year
-from voices.text.words.say_as import said_as
-from voices.text.words.terms import COMMON, NUMBER, ROMAN, STANDARD, Rule, alternatives, numeric, rule, terms, words
+from voices.text.words.codes import COMMON, STANDARD, numbered
+from voices.text.words.numbers import cardinal, digits, ordinal, quantity, roman, year
+from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, numeric, rule, terms, words
 
 _N = rf"(?:{NUMBER})"
 _I = re.IGNORECASE
@@ -45,23 +44,12 @@ _RULERS = alternatives(words("ruler"))
 _CALLED = {"call", "ring", "dial", "text"}  # of these only short and long numbers are codes: "call 20 people"
 
 
-@lru_cache(maxsize=4096)
-def number(text: str) -> str:
-    """A number as it is written (1,234.50), as a quantity."""
-    whole, dot, part = text.replace(",", "").partition(".")
-    if len(whole) > MAX_DIGITS or (len(whole) > 1 and whole[0] == "0"):
-        said = spoken_digits(whole)
-    else:
-        said = cardinal(int(whole or "0"))
-    return f"{said if whole else ''} point {spoken_digits(part)}".lstrip() if dot else said
-
-
 def _plural(amount: str, names: Sequence[str]) -> str:
     return names[0] if amount == "1" else names[1]
 
 
 def _counted(amount: str, unit: str) -> str:
-    return f"{number(amount)} {_plural(amount, UNITS[unit])}"
+    return f"{quantity(amount)} {_plural(amount, UNITS[unit])}"
 
 
 _MONTH_NAMES = tuple(dict.fromkeys(MONTHS.values()))
@@ -129,8 +117,7 @@ def _duration(m: re.Match[str]) -> str:
 
 def _grouped(m: re.Match[str]) -> str:
     """A telephone or identity number, group by group."""
-    digits = re.findall(r"\d+", m[0])
-    return ("plus " if m[0].lstrip("(").startswith("+") else "") + ", ".join(map(spoken_digits, digits))
+    return ("plus " if m[0].lstrip("(").startswith("+") else "") + ", ".join(map(digits, re.findall(r"\d+", m[0])))
 
 
 def _cued(m: re.Match[str]) -> str:
@@ -138,31 +125,22 @@ def _cued(m: re.Match[str]) -> str:
     short = cue.lower() == "text" and len(code) in (5, 6)
     if cue.lower() in _CALLED and not short and not (len(code) == 3 and code[0] in "1456789") and len(code) < 7:
         return m[0]
-    said = ", ".join(map(spoken_digits, re.findall(r"\d+", code)))
+    said = ", ".join(map(digits, re.findall(r"\d+", code)))
     return f"{cue}{between}{letters.strip(' -')}{' ' if letters.strip() else ''}{said}"
-
-
-def _dotted(m: re.Match[str]) -> str:
-    parts = m[2].split(".")
-    before = m.string[max(0, m.start() - 10) : m.start()].lower()
-    called = "" if not m[1] or re.search(r"(?:version|ver\.?)\s$", before) else "version "
-    if len(parts) == 4 and not m[1] and all(int(part) < 256 for part in parts if len(part) < 4):
-        return " dot ".join(map(spoken_digits, parts))
-    return called + " dot ".join(cardinal(int(part)) if len(part) < 7 else spoken_digits(part) for part in parts)
 
 
 def _money(amount: str, big: str | None, names: Sequence[str]) -> str:
     one, many, cent, cents = names
     if big:
-        return f"{number(amount)} {_BIGS.get(big.lower().strip(' .'), big.lower())} {many}"
+        return f"{quantity(amount)} {_BIGS.get(big.lower().strip(' .'), big.lower())} {many}"
     whole, _, part = amount.replace(",", "").partition(".")
     if part and cent and len(part) <= 2:
         small = int(part.ljust(2, "0"))
         said = f"{cardinal(small)} {cent if small == 1 else cents}" if small else ""
         if not int(whole or 0) and said:
             return said
-        return f"{number(whole)} {_plural(whole, (one, many))}" + (f" and {said}" if said else "")
-    return f"{number(amount)} {_plural(amount, (one, many))}"
+        return f"{quantity(whole)} {_plural(whole, (one, many))}" + (f" and {said}" if said else "")
+    return f"{quantity(amount)} {_plural(amount, (one, many))}"
 
 
 def _paid(m: re.Match[str]) -> str:
@@ -170,7 +148,7 @@ def _paid(m: re.Match[str]) -> str:
     to = m.groupdict().get("to")
     said = _money(to or re.sub(r",(?=\d{2}$)", ".", m["amount"]), m["big"], MONEY[m["sign"]])
     said += f" per {UNITS[m['per']][0]}" if m["per"] else ""
-    return ("minus " if m["minus"] else "") + (f"{number(m['amount'])} to {said}" if to else said)
+    return ("minus " if m["minus"] else "") + (f"{quantity(m['amount'])} to {said}" if to else said)
 
 
 _PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
@@ -180,17 +158,17 @@ def _fraction(m: re.Match[str]) -> str:
     whole, upper, lower = m[1], int(m[2]), int(m[3])
     unit = f" {UNITS[m[4]][bool(whole)]}" if m[4] else ""
     if not lower or (not whole and (upper > lower or lower > 1000)):
-        return f"{number(m[2])} slash {number(m[3])}"
+        return f"{quantity(m[2])} slash {quantity(m[3])}"
     if not whole and not unit and gcd(upper, lower) > 1:  # nobody counts in such fractions
         pair = m.string.startswith(" time", m.end()) or (upper == lower and lower not in (5, 10, 100))
         of = " " if pair else " out of "
-        return f"{number(m[2])}{of}{number(m[3])}"
+        return f"{quantity(m[2])}{of}{quantity(m[3])}"
     name = ordinal(lower)
     one, many = _PARTS.get(lower, (name, name + "s"))
     if not whole:
         return f"{cardinal(upper)} {one if upper == 1 else many}{unit}"
     part = ("an " if one[0] in "aeiou" else "a ") + one if upper == 1 else f"{cardinal(upper)} {many}"
-    return f"{number(whole)} and {part}{unit}"
+    return f"{quantity(whole)} and {part}{unit}"
 
 
 def _measure(m: re.Match[str]) -> str:
@@ -202,7 +180,7 @@ def _measure(m: re.Match[str]) -> str:
     ):
         return m[0]  # "1 in sales", "seat 5A", "I have 3 tabs."
     single = space == "-" or re.search(r"\ban? $", m.string[max(0, m.start() - 6) : m.start()], _I)  # "a 5 km run"
-    said = f"{number(amount)} {_raised(raised, _plural('1' if single else amount, UNITS[unit]))}"
+    said = f"{quantity(amount)} {_raised(raised, _plural('1' if single else amount, UNITS[unit]))}"
     return f"{said} per {_raised(m[6], UNITS[m[5]][0], m[5] in ('s', 'h', 'min'))}" if m[5] else said
 
 
@@ -309,7 +287,6 @@ _RULES: list[Rule] = [
         lambda m: f"{NUMBERING[m[1].lower()]} ",
         _I,
     ),
-    numeric(r"(?<!\w)0x([0-9A-Fa-f]{1,16})(?!\w)", lambda m: "zero x " + said_as("characters", m[1], "en")),
     numeric(r"(?<=[\dkKmMbBn])-(?=[$€£¥]\s?\d)", " to "),
     # Addresses of houses.
     numeric(r"(?<=\d )([NESW])\.(?= [A-Z\d])", lambda m: words("quarter")[m[1]]),
@@ -347,7 +324,7 @@ _RULES: list[Rule] = [
     numeric(r"(?<![\d:.,])(\d{1,2})(?:\.(\d{2}))?()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
     # Codes.
     numeric(rf"{STANDARD}\d+(?:-\d+)*:?", lambda m: re.sub(r"(?<=\d)-", " dash ", m[0]).replace(":", ", ")),
-    numeric(r"(?<![\w.])(v(?:er(?:sion)?)?\.?\s?)?(\d{1,6}(?:\.\d{1,6}){2,8})(?![\w.]*\w)", _dotted, _I),
+    *numbered("en"),
     numeric(
         r"(?<![\w.])\+(?=(?:[ .()-]{0,2}\d){7})\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){1,6}(?!\w)"
         r"|(?<![\w.-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])"
@@ -363,7 +340,7 @@ _RULES: list[Rule] = [
         _cued,
         _I,
     ),
-    numeric(r"\b([Tt]ext \w+ to )(\d{3,6})\b", lambda m: m[1] + spoken_digits(m[2])),
+    numeric(r"\b([Tt]ext \w+ to )(\d{3,6})\b", lambda m: m[1] + digits(m[2])),
     numeric(r"(?<![\d%°])(?<![\d%°] )(?<!°[CF])(?<!°[CF] )~(?=\s?[\d$€£])", " about "),
     # Money.
     numeric(
@@ -440,7 +417,7 @@ _RULES: list[Rule] = [
     numeric(r"\b(\d{1,3}(?:,\d{3})*|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1].replace(",", "")))),
     numeric(r"(?<![\d.,A-Za-z])[1-9]\d{3}(?![\dA-Za-z]|[.,]\d)", _four_digits),
     numeric(r"(?<=[A-Za-z])-?(?=\d)|(?<=\d)-?(?=[A-Za-z])", " "),
-    numeric(NUMBER, lambda m: number(m[0])),
+    numeric(NUMBER, lambda m: quantity(m[0])),
     rule(r"\b[a-zA-Z]*([a-z])\1{2,}[a-z]*\b", _shorten),
     rule(r"([!?.,;:\-_*=~#/\\|])\1{3,}", r"\1\1\1"),
     rule(r"(?<=[a-z])\.(?=[a-z]{2,4}\b)", " dot "),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from functools import lru_cache
+from functools import partial
 
-from voices.text.words.numbers import han_digits, roman
-from voices.text.words.terms import COMMON, NUMBER, ROMAN, STANDARD, Rule, alternatives, numeric, rule, terms, words
+from voices.text.words.codes import COMMON, STANDARD, numbered
+from voices.text.words.numbers import cardinal, digits, quantity, roman
+from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, numeric, rule, terms, words
 
 N = rf"(?:{NUMBER})"
-MAX_DIGITS = 16
 TIMES = r"(\d+|[\w)])\^([+-]?\d{1,3})"
 _PLACE = re.compile("[区市村郡路街道巷県省座版]|町(?!田)")  # of an address: 銀座2-5三田ビル
 _POWERS = {"2": "平方", "3": "立方"}
@@ -20,30 +20,16 @@ _I = re.IGNORECASE | re.ASCII
 
 
 class Han:
-    """cardinal: a number in characters; digits: of a text, one by one; counted: a number as it is said before what is
-    counted; dash: a pattern; called: what is said for parts of a number (see the languages)."""
+    """counted: a number as it is said before what is counted; dash: a pattern."""
 
-    def __init__(
-        self,
-        language: str,
-        cardinal: Callable[[int], str],
-        digits: Callable[[str], str],
-        counted: Callable[[str], str],
-        dash: str,
-        **called: str,
-    ) -> None:
-        self.language, self.cardinal, self.digits, self.dash, self.called = language, cardinal, digits, dash, called
-        self.number = lru_cache(maxsize=4096)(self._number)
+    def __init__(self, language: str, counted: Callable[[str], str], dash: str) -> None:
+        self.language, self.dash, self.called = language, dash, terms("called", language)
+        self.number, self.cardinal, self.digits = (
+            partial(say, language=language) for say in (quantity, cardinal, digits)
+        )
         self.counted = lambda text: counted(self.number(text))
         self.money, self.units = terms("money", language), terms("unit", language)
         self.signs, self.keys = terms("sign", language) | terms("greek", language), terms("key", language)
-
-    def _number(self, text: str) -> str:
-        """A number as it is written (1,234.50), said as a quantity; more than 16 digits are said one by one."""
-        whole, dot, part = text.replace(",", "").partition(".")
-        if len(whole) > MAX_DIGITS or (len(whole) > 1 and whole[0] == "0"):
-            return self.digits(whole) + (f"{self.called['dot']}{self.digits(part)}" if dot else "")
-        return self.cardinal(int(whole or "0")) + (f"点{han_digits(part)}" if dot else "")
 
     def to(self, m: re.Match[str]) -> str:
         return "至" if "至" in m[0] else self.called["to"]
@@ -99,7 +85,7 @@ class Han:
             numeric(r"(?<![\d-])(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?![\d-]|\.\d)", date),
             # 37″50 is a time that was run; 39°54′20″ a place.
             numeric(r"(\d)\s?(?:[′'](?=\s?\d)|′)", r"\1分"),
-            numeric(r"(?<=[\d分°])(\d*)\s?″(\d{1,2})(?!\d)", lambda m: f"{m[1]}秒{han_digits(m[2])}"),
+            numeric(r"(?<=[\d分°])(\d*)\s?″(\d{1,2})(?!\d)", lambda m: f"{m[1]}秒{digits(m[2], 'zh')}"),
             numeric(r"(?<=分)(\d+(?:\.\d+)?)\s?[\"″]", r"\1秒"),
             numeric(r"(?<!\d)(\d{1,2})[:：](\d{2})(?:[:：](\d{2}))?(\.\d{1,3})?(?!\d)", time),
             numeric(r"(\d)\s?[:：]\s?(?=\d)", rf"\1{self.called['ratio']}"),
@@ -124,33 +110,23 @@ class Han:
         """parts: hours, minutes and seconds, or the last two; fraction: of the seconds, `.13`."""
         names = [self.called["hours"], "分", "秒"][-len(parts) :]
         said = [self.counted(part.lstrip("0")) + name for part, name in zip(parts, names, strict=True) if int(part)]
-        return "".join(said) + han_digits(fraction)
+        return "".join(said) + digits(fraction, "zh")
 
-    def codes(self, cues: str, between: str, before: str, not_before: str) -> list[Rule]:
+    def codes(self, cues: str, between: str, before: str, least: int, not_before: str) -> list[Rule]:
         """cues: of a number that is read by its digits; between: what may stand there; before: of what is not counted,
-        in front of the number; not_before: of what counts things, behind it."""
-
-        def hexadecimal(m: re.Match[str]) -> str:
-            return self.called["hex"] + " ".join(self.digits(char) or char.upper() for char in m[1])
-
-        def dotted(m: re.Match[str]) -> str:
-            parts = m[2].split(".")
-            by_digits = len(parts) == 4 and not m[1]
-            said = [self.digits(one) if by_digits or len(one) > 4 else self.cardinal(int(one)) for one in parts]
-            return (self.called["version"] or m[1] if m[1] else "") + self.called["dot"].join(said)
+        in front of the number; least: digits of it; not_before: of what counts things, behind it."""
 
         def cued(m: re.Match[str]) -> str:
             return m[1] + m[2] + m[3] + self.groups(m[4])
 
         return [
             numeric(r"[（(]0\d{1,4}[)）] ?\d{1,4}[- ]?\d{4}(?!\d)", self.all_digits),
-            numeric(r"(?<![A-Za-z\d])0x([0-9A-Fa-f]{1,16})(?![A-Za-z\d])", hexadecimal),
             numeric(
-                rf"({cues})({between})({before}[A-Za-z]{{0,3}}-?)(\d{{{self.called['least']},12}}(?:-\d{{2,8}}){{0,4}})"
+                rf"({cues})({between})({before}[A-Za-z]{{0,3}}-?)(\d{{{least},12}}(?:-\d{{2,8}}){{0,4}})"
                 rf"(?![\d.,]*\d|{not_before})",
                 cued,
             ),
-            numeric(r"(?<![\w.])(v(?:er)?\.?)?(\d{1,6}(?:\.\d{1,6}){2,8})(?![\d.]*\d)", dotted, _I),
+            *numbered(self.language),
         ]
 
     def sums(self) -> list[Rule]:

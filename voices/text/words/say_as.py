@@ -7,10 +7,7 @@ from collections.abc import Callable
 
 from voices.text.words import numbers
 
-JAPANESE_DIGITS = ("ゼロ", "イチ", "ニー", "サン", "ヨン", "ゴー", "ロク", "ナナ", "ハチ", "キュー")
-
-_HAN = ("负", numbers.chinese)
-_NUMBERS: dict[str, tuple[str, Callable[[int], str]]] = {"zh": _HAN, "yue": _HAN, "ja": ("マイナス", numbers.japanese)}
+_MINUS = {"zh": "负", "yue": "负", "ja": "マイナス"}
 
 
 def _characters(text: str, language: str) -> str:
@@ -20,9 +17,7 @@ def _characters(text: str, language: str) -> str:
 def _digits(text: str, language: str) -> str:
     if not re.search(r"\d", text):
         raise ValueError("there are no digits in it.")
-    if language == "ja":
-        return numbers.han_digits(text, JAPANESE_DIGITS)
-    return numbers.han_digits(text) if language in _NUMBERS else numbers.spoken_digits(text)
+    return numbers.digits(text, language)
 
 
 def _number(text: str) -> int:
@@ -35,14 +30,14 @@ def _number(text: str) -> int:
 def _cardinal(text: str, language: str) -> str:
     if "." in text:
         return text  # which is read as a decimal in any case
-    minus, said = _NUMBERS.get(language, ("minus ", numbers.cardinal))
     unsigned = re.sub(r"^\s*[-−]", "", text)
-    return (minus if unsigned != text else "") + said(_number(unsigned))
+    minus = _MINUS.get(language, "minus ") if unsigned != text else ""
+    return minus + numbers.cardinal(_number(unsigned), language)
 
 
 def _ordinal(text: str, language: str) -> str:
     number = _number(re.sub(r"(?<=\d)(?:st|nd|rd|th)\s*$|^第", "", text.strip()))
-    return "第" + _NUMBERS[language][1](number) if language in _NUMBERS else numbers.ordinal(number)
+    return f"第{numbers.cardinal(number, language)}" if language in _MINUS else numbers.ordinal(number)
 
 
 SAID_AS: dict[str, Callable[[str, str], str]] = {

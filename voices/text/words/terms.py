@@ -75,13 +75,3 @@ def words(kind: str) -> dict[str, str]:
     """The words of English of a kind, and what is said for them."""
     found = [word.partition("=") for row in _WORDS if row[0] == kind for word in row[1].split()]
     return {word: (said or word).replace("_", " ") for word, _, said in found}
-
-
-STANDARD = rf"(?<![A-Za-z])(?:{alternatives(words('standard'))})[ -]?(?:[A-Z] )?"
-# Of a bank, or on a card: GB29 NWBK 6016 ..., 4111 1111 ...
-_ACCOUNT = r"[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,3})?|\d{4}(?: \d{4}){2,4}"
-COMMON: list[Rule] = [
-    numeric(r"(?<=\d)T(?=\d\d:\d\d)", " "),
-    numeric(rf"(?<![A-Za-z\d])(?:{_ACCOUNT})(?![A-Za-z\d])", lambda m: re.sub(r"(?<=\d)(?=\d)", " ", m[0])),
-    numeric(r"(?<!\d)(\d+)/(?=\d+\s?Hz(?![A-Za-z]))", r"\1 "),
-]
