@@ -24,7 +24,9 @@ WRITTEN = words("written")
 MONEY = {sign: [*names.split(","), "", ""][:4] for sign, names in terms("money", "en").items()}
 UNITS = {sign: [*names.split(","), f"{names}s"][:2] for sign, names in terms("unit", "en").items()}
 SIGNS, KEYS = terms("sign", "en") | terms("greek", "en"), terms("key", "en")
-_MONTH = alternatives(MONTHS)
+_MONTH = rf"(?P<month>{alternatives(MONTHS)})\b\.?"
+_DAY, _YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?:,? (?P<year>\d{4})\b)?"
+_HALF = r"[ap](?:\.m\.|m\b)"
 # Names of days and months that are nothing else where a full stop is behind them.
 _SHORT = {
     word.title(): name for word, name in (MONTHS | WEEKDAYS).items() if word.lower() != name.lower() and word != "Sun"
@@ -36,7 +38,8 @@ _PER = rf"(?:\s?/\s?(?P<per>{_FRACTIONED})(?!\w))?"
 _ABBREVIATED = r"(?:\.(?=\s[a-z(&]|[,;:)]))?"  # the full stop of a unit that ends no sentence
 _SIGN = alternatives(sign for sign in MONEY if not sign.isalpha())
 _CODE = alternatives(filter(str.isalpha, MONEY))
-_BIG = r"hundred|thousand|million|billion|trillion|mil\b\.?|[kKmMbB]n?\b"
+_BIG = r"(?:\s?(?P<big>hundred|thousand|million|billion|trillion|mil\b\.?|[kKmMbB]n?\b))?"
+_OWED = r"(?P<minus>(?<![\w)])[-−])?"
 _BIGS = {"k": "thousand", "m": "million", "b": "billion", "mn": "million", "bn": "billion", "mil": "million"}
 _DASH = r"\s?[-–—~]\s?"
 _CUES = alternatives(words("cue").values())
@@ -251,14 +254,12 @@ def _decade(m: re.Match[str]) -> str:
 
 def _shorten(m: re.Match[str]) -> str:
     """`soooo` is `so`, `goooood` `good`: what is drawn out in lower case."""
-    word = m[0]
-    single, double = (re.sub(r"([a-z])\1{2,}", form, word) for form in (r"\1", r"\1\1"))
+    single, double = (re.sub(r"([a-z])\1{2,}", form, m[0]) for form in (r"\1", r"\1\1"))
     if double.lower() in DOUBLES:
         return double
-    ends = re.search(r"([a-z])\1{2,}$", word)
-    if ends or single.lower() in SINGLES:
+    if single.lower() in SINGLES or re.search(r"([a-z])\1\1$", m[0]):
         return single
-    return re.sub(r"([a-z])\1{2,}", lambda run: run[1] * (2 if run[1] in "eo" else 1), word)
+    return re.sub(r"([a-z])\1{2,}", lambda run: run[1] * (2 if run[1] in "eo" else 1), m[0])
 
 
 _CAPITALS = r"(?<![\w'])(?:[A-Z][A-Z']*[A-Z](?![\w'])|[AI](?![\w'.]))"
@@ -302,26 +303,15 @@ _RULES: list[Rule] = [
     numeric(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})\b(?!\.\d)", lambda m: _date(m[1], int(m[2]), int(m[3]), m[0])),
     numeric(r"(?<![\w./-])(\w+day,? )?(\d{1,2})([/-])(\d{1,2})(?:\3(\d{4}|\d{2}))?(?![\w/-])", _slashed),
     numeric(r"(?<![\w./-])(\d{1,2})\.(\d{1,2})\.(\d{4})\b(?!\.\d)", lambda m: _date(m[3], int(m[2]), int(m[1]), m[0])),
-    numeric(
-        rf"\b(?P<month>{_MONTH})\b\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?:\s?[-–]\s?(?P<last>\d{{1,2}})\b)?"
-        r"(?![\d:%]|\.\d)(?:,? (?P<year>\d{4})\b)?",
-        _day_of_month,
-        _I,
-    ),
-    numeric(
-        rf"\b(?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<month>{_MONTH})\b\.?(?: (?P<year>\d{{4}})\b)?",
-        _day_of_month,
-        _I,
-    ),
+    numeric(rf"\b{_MONTH} {_DAY}\b(?:{_DASH}(?P<last>\d{{1,2}})\b)?(?![\d:%]|\.\d){_YEAR}", _day_of_month, _I),
+    numeric(rf"\b(?:the )?{_DAY} (?:of )?{_MONTH}{_YEAR}", _day_of_month, _I),
     rule(rf"(?<=day)\s?[-–]\s?({alternatives(WEEKDAYS)})\b\.?", lambda m: " to " + WEEKDAYS[m[1]]),
     numeric(
-        rf"\b(\d{{1,2}}(?:[:.]\d{{2}})?\s?(?:[ap]\.?m\.?)?){_DASH}(?=\d{{1,2}}(?:[:.]\d{{2}}(?!\d)|\s?[ap]\.?m\b))",
-        r"\1 to ",
-        _I,
+        rf"\b(\d{{1,2}}(?:[:.]\d\d)?\s?(?:{_HALF})?){_DASH}(?=\d{{1,2}}(?:[:.]\d\d(?!\d)|\s?{_HALF}))", r"\1 to ", _I
     ),
-    numeric(r"(?<![\d:.])(?:(\d{1,3}):)?(\d{1,2}):(\d\d)(\.\d{1,3})?(?![\d:]|\.\d|\s?[ap]\.?m\b)", _duration, _I),
-    numeric(r"(?<![\d:.])(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\s?([ap]\.m\.|[ap]m\b))?(?![\d:])", _time, _I),
-    numeric(r"(?<![\d:.,])(\d{1,2})(?:\.(\d{2}))?()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
+    numeric(rf"(?<![\d:.])(?:(\d{{1,3}}):)?(\d{{1,2}}):(\d\d)(\.\d{{1,3}})?(?![\d:]|\.\d|\s?{_HALF})", _duration, _I),
+    numeric(rf"(?<![\d:.])(\d{{1,2}}):(\d\d)(?::(\d\d))?(?:\s?({_HALF}))?(?![\d:])", _time, _I),
+    numeric(rf"(?<![\d:.,])(\d{{1,2}})(?:\.(\d\d))?()\s?({_HALF})", _time, _I),
     # Codes.
     numeric(rf"{STANDARD}\d+(?:-\d+)*:?", lambda m: re.sub(r"(?<=\d)-", " dash ", m[0]).replace(":", ", ")),
     *numbered("en"),
@@ -344,14 +334,11 @@ _RULES: list[Rule] = [
     numeric(r"(?<![\d%°])(?<![\d%°] )(?<!°[CF])(?<!°[CF] )~(?=\s?[\d$€£])", " about "),
     # Money.
     numeric(
-        rf"(?P<minus>(?<![\w)])[-−])?(?P<sign>{_SIGN}|(?<![A-Za-z])(?:{_CODE})(?=\s?\d))\s?(?P<amount>{_N})"
-        rf"(?:{_DASH}(?P=sign)?(?P<to>{_N}))?(?:\s?(?P<big>{_BIG}))?{_PER}",
+        rf"{_OWED}(?P<sign>{_SIGN}|(?<![A-Za-z])(?:{_CODE})(?=\s?\d))\s?(?P<amount>{_N})(?:{_DASH}(?P=sign)?(?P<to>{_N}))?{_BIG}{_PER}",
         _paid,
     ),
     numeric(
-        rf"(?P<minus>(?<![\w)])[-−])?(?<!\d)(?P<amount>\d+,\d\d(?!\d)|{_N})(?:\s?(?P<big>{_BIG}))?\s?"
-        rf"(?P<sign>{_SIGN}|(?:{_CODE})\b)(?!\s?\d){_PER}",
-        _paid,
+        rf"{_OWED}(?<!\d)(?P<amount>\d+,\d\d(?!\d)|{_N}){_BIG}\s?(?P<sign>{_SIGN}|(?:{_CODE})\b)(?!\s?\d){_PER}", _paid
     ),
     # Measures and fractions.
     numeric(r"(?<=\d)\s?([x×])\s?(?=\d)|(?<=[\w\"″']) ([x×]) (?=\d)|(?<=\d) ([x×]) (?=[a-z])", _by_or_times),
