@@ -133,8 +133,9 @@ def _end_at(mark: re.Match[str], start: int) -> int:
         bracketed = "）" in text[stop:after] and text.rfind("（", start, stop) > start
         ends = not (bracketed and next_script) and not _goes_on_behind(text, run, stop, after, start)
     elif "!" in run or "?" in run:
-        goes_on = (after > stop and following.islower()) or following in set("=≠≈<>≤≥×÷")  # "Really?" he said. 5! = 120
-        ends = (at_gap and not goes_on) or next_script in WIDE or text[after : after + 1] in OPENERS
+        quoted = after > stop and following.islower()  # "Really?" he said.
+        factorial = following in "=≠≈<>≤≥×÷は" and text[position - 1 : position].isdigit()
+        ends = not (quoted or factorial) and (at_gap or next_script in WIDE or text[after : after + 1] in OPENERS)
     elif run == ".":
         ends = _dot_ends(text, position, after, start)
     elif set(run) == {"."}:

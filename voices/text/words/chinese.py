@@ -43,7 +43,7 @@ number, _D = _HAN.number, _HAN.dash
 
 def _quantity(m: re.Match[str]) -> str:
     said = _two(number(m[0]))
-    counted = m.string.startswith(_MEASURES, m.end()) and m.string[m.start() - 1 : m.start()] != "第"
+    counted = m.string.startswith(_MEASURES, m.end()) and not re.match("[第A-Z]", m.string[m.start() - 1 : m.start()])
     return "二" if said == "两" and not counted else said
 
 
@@ -61,7 +61,7 @@ _RULES: list[Rule] = [
         r"(?<!\d)((?:19|20)\d\d)-(\d\d)(?=赛季|学年|财年|年)", lambda m: f"{_HAN.digits(m[1])}到{_HAN.digits(m[2])}"
     ),
     numeric(
-        rf"(?<!\d)(?:\d{{4}}(?={_D}\d{{4}}年)|(?:19|20)\d\d(?={_D}(?:19|20)\d\d(?!\d)))"
+        rf"(?<!\d)(?:\d{{4}}(?={_D}\d{{4}}年)|\d{{3}}(?=年{_D}\d{{3,4}}年)|(?<=年[-—~～至到])\d{{3}}(?=年)|(?:19|20)\d\d(?={_D}(?:19|20)\d\d(?!\d)))"
         r"|(?<!\d)(?:\d{4,}(?=号)|\d[05](?=后(?![天年来面])))"
         r"|(?<![\d.])(?:19|20)\d\d(?=财年|学年|赛季|[款届级]|世界杯|奥运|Q[1-4]|H[12])"
         r"|(?<=[（(〔\[])(?:(?:19|20)\d\d|\d{6})(?=[）)〕\]])|(?<=年[（(])\d{3,4}(?=[）)])|(?<=《)\d{4}(?=》)",
@@ -84,7 +84,7 @@ _RULES: list[Rule] = [
     *_HAN.codes(
         _CUES,
         between=r"(?:号码|号|码|群|是|为|了|请|：|:|电话|房间|热线|[Nn][Oo]\.?|\s){0,4}",
-        before="[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼]?",
+        before="[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼*#]?",
         least=2,
         not_before="[个次人元块天小分年月米公岁%]",
     ),
@@ -113,9 +113,7 @@ _RULES: list[Rule] = [
     ),
     numeric(rf"({N})\s?([%‰])", lambda m: f"{'百' if m[2] == '%' else '千'}分之{number(m[1])}"),
     *_HAN.measures(),
-    rule(
-        rf"(?<=[元次块个件万人])/(?=[{_H}])|(?<=[{_H}])/(?=[天日年月周时分秒人次升克吨亩米]|小时|平方|立方|公|千)", "每"
-    ),
+    rule(rf"(?<=[{_H}])/(?=[天日年月周时分秒人次升克吨亩米]|小时|平方|立方|公|千)", "每"),
     *_HAN.remaining(rf"{_H}》"),
     rule(
         rf"(?<![A-Za-z0-9])(?![IVXLCDM](?![IVXLCDM]))({ROMAN})(?=[期型世级章部卷类代])",

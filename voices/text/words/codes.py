@@ -18,7 +18,7 @@ COMMON: list[Rule] = [
 
 
 def numbered(language: str) -> list[Rule]:
-    """0x1F, 10.0.0.1 and v1.2.3."""
+    """0x1F, 10.0.0.1, v1.2.3, q12h, 5! = 120."""
     called = terms("called", language)
 
     def dotted(m: re.Match[str]) -> str:
@@ -41,4 +41,6 @@ def numbered(language: str) -> list[Rule]:
             dotted,
             re.IGNORECASE | re.ASCII,
         ),
+        numeric(r"(?<![A-Za-z])q\.?\s?(\d{1,2}(?:\s?[-–]\s?\d{1,2})?)\s?h(?![A-Za-z])\.?", called["every"]),
+        numeric(r"(?<=[A-Za-z\d])!(?=\s=|\s?[+*/×÷<>≤≥)−は-])|(?<=[=+*/×÷−-]\s\d)!", called["factorial"]),
     ]

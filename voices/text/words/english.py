@@ -20,11 +20,12 @@ _I = re.IGNORECASE
 MONTHS, WEEKDAYS, TITLES, ABBREVIATIONS = map(words, ("month", "weekday", "title", "abbreviation"))
 NUMBERING = words("numbering") | words("numbering word")
 REGNAL, SHOUTED, DOUBLES, SINGLES = map(words, ("regnal", "shouted", "double", "single"))
-WRITTEN = words("written")
+WRITTEN, EACH = words("written"), words("each")
 MONEY = {sign: [*names.split(","), "", ""][:4] for sign, names in terms("money", "en").items()}
 UNITS = {sign: [*names.split(","), f"{names}s"][:2] for sign, names in terms("unit", "en").items()}
 SIGNS, KEYS = terms("sign", "en") | terms("greek", "en"), terms("key", "en")
-_MONTH = rf"(?P<month>{alternatives(MONTHS)})\b\.?"
+_MONTHS = alternatives(MONTHS)
+_MONTH = rf"(?P<month>{_MONTHS})\b\.?"
 _DAY, _YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?:,? (?P<year>\d{4})\b)?"
 _HALF = r"[ap](?:\.m\.|m\b)"
 # Names of days and months that are nothing else where a full stop is behind them.
@@ -200,15 +201,19 @@ def _inches(m: re.Match[str]) -> str:
     """Of a mark that closes no quotation."""
     if len(re.findall(r'(?<!\d)"', m.string[: m.start()])) % 2:
         return m[0]
-    return " inch" if re.match(r"\s[a-z]", m.string[m.end() :]) else " inches"
+    return " inch" if re.match(r"\s(?:[a-z]|[A-Z]{2})", m.string[m.end() :]) else " inches"
+
+
+_SIZE = re.compile(rf"[\d.]+(?: ?× ?[\d.]+)* ?(?:{_UNIT})\b")
 
 
 def _by_or_times(m: re.Match[str]) -> str:
     """`9x13` is a size, `5 x 3 = 15` a sum."""
     after = m.string[m.end() : m.end() + 12]
-    if re.match(r"\d+ (?:day|week|month|night)", after) and not m.string[m.start() - 1].isdigit():
-        return " for "
-    return " by " if "x" in m[0] and "=" not in after and after[0].isdigit() else " times "
+    if re.match(r"\d+ (?:day|week|month|night)", after):
+        return " times " if m.string[m.start() - 1].isdigit() else " for "
+    size = "x" in m[0] or _SIZE.match(m.string, m.end())
+    return " by " if size and "=" not in after and after[0].isdigit() else " times "
 
 
 def _power(m: re.Match[str]) -> str:
@@ -241,8 +246,8 @@ def _four_digits(m: re.Match[str]) -> str:
     """A year, unless things are counted."""
     value = int(m[0])
     after = re.match(r"\s+(?:people|men|women|children|feet|[a-z]{2,}[^\Ws]s)\b", m.string[m.end() :])
-    before = re.search(r"\b(?:in|of|since|by|from|until|till|before|after|around|year|early|late|mid|to|and|the)\s$",
-                       m.string[max(0, m.start() - 8) : m.start()], re.IGNORECASE)  # fmt: skip
+    before = re.search(r"\b(?:in|of|since|by|from|until|till|before|after|around|year|early|late|mid|to|and|the)\s$"
+                       r"|\($", m.string[max(0, m.start() - 8) : m.start()], re.IGNORECASE)  # fmt: skip
     counted = after is not None and before is None
     return cardinal(value) if counted or not 1010 <= value < 2100 else year(value)
 
@@ -280,18 +285,18 @@ def _calm(run: re.Match[str]) -> str:
 _RULES: list[Rule] = [
     numeric(r"(?<![\w&])#(?=[A-Z]{0,3}-?\d)", "number "),
     rule(r"(?<![\w&])#(?=[^\W\d_])", "hashtag "),
-    rule(r"(?<=[^\W\d] )[*#](?=[\s.,;:?]|$)", lambda m: KEYS[m[0]]),
+    rule(r"(?<=[^\W\d] )[*#](?=[\s.,;:?\d]|$)", lambda m: KEYS[m[0]]),
     rule(r"(?<=\w)_+(?=\w)", " "),
     rule(rf"(?<![\w/])(?:{alternatives(WRITTEN)})(?![\w/#])", lambda m: WRITTEN[m[0]]),
     numeric(
-        rf"(?<![\w.])({alternatives(NUMBERING)})\.?\s?(?=(?:number )?\d)",
+        rf"(?<![\w.])(?!(?-i:RM) ?[\d,]+\.\d\d\b)({alternatives(NUMBERING)})\.?\s?(?=(?:number )?\d)",
         lambda m: f"{NUMBERING[m[1].lower()]} ",
         _I,
     ),
     numeric(r"(?<=[\dkKmMbBn])-(?=[$€£¥]\s?\d)", " to "),
     # Addresses of houses.
     numeric(r"(?<=\d )([NESW])\.(?= [A-Z\d])", lambda m: words("quarter")[m[1]]),
-    rule(r"(?<=[a-z] )St\b\.?(?=\s*[,;)])|(?<=[a-z] )St\.?(?=\.?\s*$)", "Street"),
+    rule(r"(?<=[a-z] )St\b\.?(?=\s*(?:[,;)]|[a-z]|\.?$))", "Street"),
     numeric(r"(?:(?<=, [A-Z]{2} )|(?<=[A-Z]-))\d{5,12}(?:-\d{4})?\b", _grouped),
     # Dates and times.
     numeric(r"\b(\d{1,2}(?::\d\d)?)([ap])(\s?[-–]\s?)(\d{1,2}(?::\d\d)?)([ap])\b", r"\1\2m\3\4\5m"),
@@ -300,12 +305,17 @@ _RULES: list[Rule] = [
     numeric(r"\bFY(?=(?:19|20)\d\d\b)", "FY "),
     numeric(r"(\b(?:the|early|late|mid|his|her|their)[ -]|['’]|(?<![\w.])(?=\d{4}))(\d{1,3}0)s\b", _decade, _I),
     rule(rf"\b({alternatives(WEEKDAYS)})\b\.?(?=,? [A-Z\d]|\s?[-–])", lambda m: WEEKDAYS[m[1]]),
+    numeric(
+        rf"(?:(?<=\d/\d\d)|(?<=\b\d{{4}})){_DASH}(?=\d{{1,2}}/\d|\d{{1,2}} (?:{_MONTHS})\b|(?:{_MONTHS})\b)", " to ", _I
+    ),
+    numeric(r"(?<![\d/])(0?[1-9]|1[0-2])/((?:19|20)\d\d)(?![\d/])", lambda m: f"{_MONTH_NAMES[int(m[1]) - 1]} {m[2]}"),
     numeric(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})\b(?!\.\d)", lambda m: _date(m[1], int(m[2]), int(m[3]), m[0])),
     numeric(r"(?<![\w./-])(\w+day,? )?(\d{1,2})([/-])(\d{1,2})(?:\3(\d{4}|\d{2}))?(?![\w/-])", _slashed),
     numeric(r"(?<![\w./-])(\d{1,2})\.(\d{1,2})\.(\d{4})\b(?!\.\d)", lambda m: _date(m[3], int(m[2]), int(m[1]), m[0])),
     numeric(rf"\b{_MONTH} {_DAY}\b(?:{_DASH}(?P<last>\d{{1,2}})\b)?(?![\d:%]|\.\d){_YEAR}", _day_of_month, _I),
     numeric(rf"\b(?:the )?{_DAY} (?:of )?{_MONTH}{_YEAR}", _day_of_month, _I),
     rule(rf"(?<=day)\s?[-–]\s?({alternatives(WEEKDAYS)})\b\.?", lambda m: " to " + WEEKDAYS[m[1]]),
+    rule(rf"(?:(?<=[Oo]pen )|(?<=[Cc]losed ))({alternatives(WEEKDAYS)})\b", lambda m: WEEKDAYS[m[1]]),
     numeric(
         rf"\b(\d{{1,2}}(?:[:.]\d\d)?\s?(?:{_HALF})?){_DASH}(?=\d{{1,2}}(?:[:.]\d\d(?!\d)|\s?{_HALF}))", r"\1 to ", _I
     ),
@@ -326,7 +336,7 @@ _RULES: list[Rule] = [
     ),
     numeric(
         rf"\b({_CUES})\b((?:\.|:|,)?(?: (?:code|number|no\.?|nr\.?|is|was|in|are|now|of|the|my|your))*:? ?#?)"
-        r"((?:\b[A-Z]{1,3}[ -]?)?)(\d{3,12}(?:-\d{2,8})?)(?![\w%°]|[.,]\d| (?:dollars|euros|people))",
+        r"((?:\b[A-Z]{1,3}[ -]?)?)(\d{3,12}(?:-\d{2,8})?|\d\d-\d{3,8})(?![\w%°]|[.,]\d| (?:dollars|euros|people))",
         _cued,
         _I,
     ),
@@ -347,7 +357,10 @@ _RULES: list[Rule] = [
         r"\1\2 over ",
     ),
     numeric(r"(?<![\d,])(\d+),(\d{1,2})(?![\d,])", r"\1.\2"),
-    numeric(r"(°\s?\d{1,2}|\+\d{1,2}(?=')|\b[A-Z]\w+ \d+(?='\))|\b\d{1,2}(?=['′]\d\d[\"″]/))\s?['′]", r"\1 minutes "),
+    numeric(
+        r"(°\s?\d{1,2}|\+\d{1,2}(?=')|(?<![\w'])[A-Z]\w+ \d{1,3}(?='(?:[).,;]|$))|\b\d{1,2}(?=['′]\d\d[\"″]/))\s?['′]",
+        r"\1 minutes ",
+    ),
     numeric(r"(?<=minutes )\s?0?(\d{1,2}(?:\.\d+)?)\s?(?:[\"″]|'')", r"\1 seconds "),
     numeric(r"(?<![\d.])(\d{1,2})\s?['′]\s?(\d{1,2}(?:\.\d)?)\s?(?:[\"″]|'')", r"\1ft \2in"),
     numeric(r"(?<=\d)['′](?= (?:tall|long|wide|high|deep|by|x)\b)", "ft"),
@@ -355,6 +368,11 @@ _RULES: list[Rule] = [
     numeric(rf"(?<![\w.^])((?:{_N})\s?%?){_DASH}(?=(?:{_N})(?![\d-])(?!-\d)(?!\s?=))", r"\1 to "),
     numeric(r"(?<![\w)\]-])[-−](?=\.?\d)", "minus "),
     numeric(rf"\b((?:{alternatives(words('out of'))})s? \d+)/(?=\d)", r"\1 of ", _I),
+    numeric(
+        rf"((?:{alternatives(words('rated'))})\b[\w ]{{0,9}} \d+|\d\.\d+)/(?=\d+\b(?! of))"
+        rf"|(\d)/(?=\d+ (?:{alternatives(words('rating'))})\b)",
+        r"\1\2 out of ",
+    ),
     numeric(
         rf"(?<![\d/.,])(?:(\d+)[ -])?(\d{{1,4}})/(\d{{1,4}})(?![\d/])(?: ({_FRACTIONED})(?![\w^/]){_ABBREVIATED})?",
         _fraction,
@@ -373,9 +391,9 @@ _RULES: list[Rule] = [
     numeric(r"(?<=\d)\s?\*\s?(?=[\w(])", " times "),
     numeric(r"(?<=\d):(?=\d)|(?<=\w\))[-–](?=\(\w)", " to "),
     numeric(r"(?<=\d(?:st|nd|rd|th) )[Cc]\b\.?", "century"),
-    numeric(r"(?<=\w)!(?=\s?[=+*/×÷<>≤≥)−-])", " factorial "),
     numeric(r"(?<!\w)['’](?=\d\d\b)", ""),
-    rule(r"(?<=\w)\s?/\s?(?=(?:month|mo|day|hour|hr|h|year|yr|week|min|minute|second|person|night|user)\b)", " per "),
+    rule(rf"(?<=\w)\s?/\s?({alternatives(EACH)})\b", lambda m: f" per {EACH[m[1]]}"),
+    rule(r"(?<=[^\W\d_]s)/(?=[a-z]+ \d)", " per "),
     rule(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])", " "),
     rule(r"(?<=\w)\s?/\s?(?=\w)", " slash "),
     rule(alternatives(SIGNS), lambda m: f" {SIGNS[m[0]]} "),
@@ -389,7 +407,6 @@ _RULES: list[Rule] = [
     rule(rf"\b({ROMAN})(?= [Cc]entur(?:y|ies)\b)", lambda m: ordinal(roman(m[1]))),
     rule(rf"\b((?:(?:{_RULERS}) )?)([A-Z][a-z]+) ({ROMAN})\b(?: and ({ROMAN})\b)?(?![.'’]\w|-\w)", _roman_named),
     # Abbreviations.
-    numeric(r"\bq\.?\s?(\d{1,2})\s?h\b\.?", r"every \1 hours"),
     numeric(r"\b([Ee])st\.?(?= (?:1[5-9]|20)\d\d\b)", r"\1stablished"),
     rule(rf"\b({alternatives(TITLES)})\.\s?(?=[A-Z\d]|and )", lambda m: TITLES[m[1]] + " "),
     rule(
@@ -409,6 +426,7 @@ _RULES: list[Rule] = [
     rule(r"([!?.,;:\-_*=~#/\\|])\1{3,}", r"\1\1\1"),
     rule(r"(?<=[a-z])\.(?=[a-z]{2,4}\b)", " dot "),
     rule(r"\s+([.,;:!?])(?!\w)", r"\1"),
+    rule(r"(?<=[^\W_])\((?=[A-Za-z])", " ("),
     rule(rf"{_CAPITALS}(?:[\W_]{{1,4}}{_CAPITALS})*", _calm),
 ]
 

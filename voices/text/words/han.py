@@ -71,7 +71,7 @@ class Han:
         team = alternatives(words("team"))  # whose names begin with what counts things
         names, score = "一-龥々ァ-ヶー", r"(?<![\d.-])\d{1,3}"
         other = rf"\d{{1,3}}(?![\d.-])(?:(?={team})|(?!{counted}))"
-        ranged = r"[-−](?=\.?\d[\d,.]*(?:~-?[\d.]+)?\s?[%万亿億元円度℃°])"
+        ranged = r"[-−](?=\.?\d[\d,.]*(?:~-?[\d.]+)?\s?[%万亿億元円度℃°米])"
         behind = "(?<=[一-龥ぁ-ヶ])(?<![万亿億元円度])"
         return [
             numeric(r"^(\d{1,3})[.)]\s+", r"\1、"),
@@ -82,7 +82,13 @@ class Han:
             numeric(r"(?<!\d)\d(?: \d){3,}(?!\d)", lambda m: self.digits(m[0])),
             numeric(r"(?<=\d)h(\d{1,2})\s?m(?:in)?(?![A-Za-z])", rf"{self.called['hours']}\1分"),
             numeric(rf"(\d[-/.]\d{{1,2}}){self.dash}(?=\d{{4}}[-/.]\d{{1,2}}[-/.])", rf"\1{self.called['to']}"),
+            numeric(
+                rf"(?<!\d)(\d{{4}})([-/.])(\d\d?)\2(\d\d?){self.dash}(\d\d?)\2(\d\d?)(?![\d.])",
+                rf"\1年\3月\4日{self.called['to']}\5月\6日",
+            ),
             numeric(r"(?<![\d-])(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?![\d-]|\.\d)", date),
+            numeric(r"(?<![\d/.])((?:19|20)\d\d)/(0[1-9]|1[0-2])(?![\d/])", r"\1年\2月"),
+            numeric(r"(?<!\d)0(?=[1-9](?:月|日|銭|時))", ""),
             # 37″50 is a time that was run; 39°54′20″ a place.
             numeric(r"(\d)\s?(?:[′'](?=\s?\d)|′)", r"\1分"),
             numeric(r"(?<=[\d分°])(\d*)\s?″(\d{1,2})(?!\d)", lambda m: f"{m[1]}秒{digits(m[2], 'zh')}"),
@@ -175,6 +181,7 @@ class Han:
                 rf"(?:(?<![A-Za-z\d.])|(?<=(?<![A-Za-z])[AD]C))({N})(\^[+-]?\d{{1,3}})?\s?([万億亿兆千百]{{0,2}})({unit})(\^[23])?(?:/({unit})(\^[23])?)?(?![A-Za-z\d^])",
                 measure,
             ),
+            rule("(?<=[元次块个件万人回拍])/(?=[一-龥])", self.called["per"]),
             numeric(rf"(?<=[^\W\dA-Za-z_])/({unit})(\^[23])?(?![A-Za-z\d^])", each),
             numeric(TIMES, raised),
         ]
@@ -191,7 +198,7 @@ class Han:
 
     def called_signs(self) -> list[Rule]:
         return [
-            rule(r"[*#](?:号|(?=[键を]|キー|ボタン))|(?<=[按押])[*#]", lambda m: self.keys[m[0][0]]),
+            rule(r"[*#](?:号|(?=[键を]|キー|ボタン))|(?<=[按押打])[*#]", lambda m: self.keys[m[0][0]]),
             rule(alternatives(self.signs), lambda m: self.signs[m[0]]),
         ]
 
