@@ -1,6 +1,6 @@
 """How many texts are read as they should be, and how long the longest take: `python -m bench.texts`.
 
-The references are those of tests/text/readings: 849 texts of the kinds in which readers of texts err, written by hand
+The references are those of tests/text/readings: 1069 texts of the kinds in which readers of texts err, written by hand
 for this, with the words as a careful person says them, before the code that reads them. Candidate libraries read the
 same texts where they are installed: `pip install wetext==0.1.8 cn2an==0.5.24`. They get the text without its markup
 only where they take it off themselves.
@@ -48,6 +48,8 @@ NASTY = {
     "accounts": "GB29 NWBK 6016 ", "cards": "4111 ", "parts of standards": "ISO 1-1", "keys": "a * ",
     "factorials": "5! ", "frosts": "气温-3~-", "hours and minutes": "1h1m", "dates in rows": "2025-1-1-",
     "discounts": "满1-", "shouting": "GO A ", "days without a year": "02/28 ", "doses": "1 mg/1 mL/", "hyphens": "A-1 ",
+    "hours of doses": "q12h ", "rows of dates": "2023.05.01-", "goals": "Kane 88' ", "scores of ten": "got 7/10 ",
+    "months": "05/2024–", "years in Chinese": "701年—", "brackets in words": "a(b",
     "days to": "Mon 1/2-", "banks": "AB12 ", "codes": "GB/T 19001-2016", "per": "克/升",
     "prose": "The quick brown fox jumps over the lazy dog. ",
 }  # fmt: skip

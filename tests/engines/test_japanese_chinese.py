@@ -124,7 +124,7 @@ def test_chinese_numbers_and_signs_are_written_out(text: str, said: str) -> None
     ],
 )
 def test_chinese_cardinals(value: int, said: str) -> None:
-    assert numbers.chinese(value) == said
+    assert numbers.cardinal(value, "zh") == said
 
 
 @pytest.mark.parametrize(

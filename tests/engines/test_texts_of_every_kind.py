@@ -43,6 +43,11 @@ def sounds(said: list[str], language: str) -> str:
     return phonemes.replace("ɐ", "A") if language == "en" else phonemes
 
 
+def said_by_the_built_in_voices(text: str) -> str:
+    words = "".join(sentence.words for sentence in BuiltinEngine.check(text, "en").sentences)
+    return "".join(english.phonemes()(words))
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_built_in_voices_are_given_the_sounds_of_the_words(language: str) -> None:
     found = of_kinds(language, "language", *(["readings"] if language == "zh" else []))
@@ -99,5 +104,9 @@ def test_both_engines_take_a_text_for_one_language(fake: FakeGptSovits, engine_f
     ],
 )
 def test_words_beside_marks_are_said_as_they_are_alone(text: str, phonemes: str) -> None:
-    said = [sentence.words for sentence in BuiltinEngine.check(text, "en").sentences]
-    assert "".join(english.phonemes()("".join(said))) == phonemes
+    assert said_by_the_built_in_voices(text) == phonemes
+
+
+def test_a_capital_in_front_of_a_number_is_a_letter_but_where_a_sentence_begins() -> None:
+    assert said_by_the_built_in_voices("Print it on A4 paper.") == "pɹˈɪnt ɪt ˌɔn ˈA fˈɔɹ pˈApəɹ."
+    assert said_by_the_built_in_voices("A 4 year plan") == "ɐ fˈɔɹ jˈɪɹ plˈæn."

@@ -153,14 +153,6 @@ def test_a_fixed_language_decides_how_han_are_read() -> None:
     assert pairs("これはtestです", "zh")[0][1] == "ja"  # kana are not Chinese whatever is said
 
 
-def test_a_sentence_can_be_left_whole_under_its_main_language() -> None:
-    assert pairs("The word 猫 means cat. 我喜欢 cats and dogs 吗？", mixed=False) == [
-        ("The word 猫 means cat.", "en"),
-        ("我喜欢 cats and dogs 吗？", "zh"),
-    ]
-    assert pairs("彼は猫が好き。2024。", "auto", mixed=False) == [("彼は猫が好き。", "ja"), ("2024。", "ja")]
-
-
 def test_long_sentences_are_cut_at_commas_then_at_spaces() -> None:
     text = "We came home late, had some soup, read a little, and went to bed without a word"
     pieces = texts(text, max_chars=40)
@@ -228,8 +220,8 @@ def test_nothing_that_can_be_spoken_is_lost() -> None:
         text = "".join(source.choices(alphabet, k=source.randrange(1, 120)))
         language = source.choice(["auto", "en", "zh", "ja"])
         limit = source.choice([None, 1, 7, 40])
-        for mixed in (True, False):
-            pieces = split(text, language, max_chars=limit, early=source.choice([False, True]), mixed=mixed)
+        for early in (True, False):
+            pieces = split(text, language, max_chars=limit, early=early)
             said = "\n".join(piece.text for piece in pieces)
             assert spoken_characters(said) == spoken_characters(text)
             assert bool(pieces) == has_speech(text)

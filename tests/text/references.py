@@ -1,7 +1,7 @@
 """How texts should be read: the written-out references of tests/text/readings, and what a reading is compared by.
 
 A line is a kind, a text (`\\n` and `\\r` stand for line breaks) and the words, with ` | ` between what is right as
-well (in later tables also `{a|b}` within the words), ` / ` where a sentence ends, and `(0.5)` for a pause of so many
+well (also `{a|b}` within the words), ` / ` where a sentence ends, and `(0.5)` for a pause of so many
 seconds. English is compared by its words, Chinese by its characters (of the kind `readings` by its pinyin), Japanese by
 its pronunciation as the analysis has it (where ハ and ワ are one, since a reference in kana has no particles), the kind
 `language` by what the text is taken for, where its language is not said.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voiceproject.errors import PublicError
-from voices.engines.builtin.languages import chinese, japanese
+from voices.engines.builtin.languages import chinese, english, japanese
 from voices.text.reading import read
 
 FOLDER = Path(__file__).parent / "readings"
@@ -39,7 +39,7 @@ def references(language: str) -> list[Reference]:
         if not line.startswith("#"):
             kind, text, words = line.split("\t")
             text = text.replace("\\n", "\n").replace("\\r", "\r")
-            rows.append(Reference(language, kind, text, tuple(words.split(" | "))))
+            rows.append(Reference(language, kind, text, ways(words)))
     return rows
 
 
@@ -49,15 +49,17 @@ def later_references(name: str = "later.tsv") -> list[Reference]:
     for line in (FOLDER / name).read_text("utf-8").splitlines():
         if not line.startswith("#"):
             language, kind, text, words = line.split("\t")
-            ways = tuple(way for words_of_one in words.split(" | ") for way in either(words_of_one))
-            rows.append(Reference(language, kind, text.replace("\\n", "\n"), ways))
+            rows.append(Reference(language, kind, text.replace("\\n", "\n"), ways(words)))
     return rows
 
 
-def either(words: str) -> list[str]:
-    """Every way in which words with `{a|b}` in them can be said."""
-    parts = re.split(r"\{([^}]*)\}", words)
-    return ["".join(way) for way in itertools.product(*(part.split("|") for part in parts))]
+def ways(words: str) -> tuple[str, ...]:
+    """Every way in which words with ` | ` between them, or `{a|b}` within them, can be said."""
+    found = []
+    for one in words.split(" | "):
+        parts = re.split(r"\{([^}]*)\}", one)
+        found += ["".join(way) for way in itertools.product(*(part.split("|") for part in parts))]
+    return tuple(found)
 
 
 def fold_english(text: str) -> str:
@@ -103,6 +105,16 @@ def polyphones() -> list[tuple[str, list[str], list[str]]]:
             found.append(said[position])
             position += 1
         rows.append((text, found, wanted.split()))
+    return rows
+
+
+def heteronyms() -> list[tuple[str, str, str]]:
+    """English texts, their sounds, and those of the same with other words for what could be said in two ways."""
+    rows = []
+    for line in (FOLDER / "heteronyms.tsv").read_text("utf-8").splitlines()[1:]:
+        text, respelled = line.split("\t")
+        found, wanted = (re.sub("[ˈˌ]", "", "".join(english.phonemes()(one))) for one in (text, respelled))
+        rows.append((text, found, wanted))
     return rows
 
 

@@ -15,7 +15,6 @@ from voices.text.languages import (
     LATIN,
     NEUTRAL,
     OTHER,
-    detect_language,
     han_language,
     has_speech,
     script_of,
@@ -36,23 +35,29 @@ SOFT_END_WEIGHT = 24  # `;` `:` `…` end a piece only after this much (Latin le
 
 _HARD_ENDS = frozenset("。｡！？．!?‼⁇⁈⁉؟।")
 _SOFT_ENDS = frozenset("；：;:…⋯")
-_SIGNS = frozenset("-+−±~〜№")  # before a digit they belong to the number
+WIDE = (HAN, KANA, HANGUL)
+_WIDE_ENDS = frozenset(mark for mark in _HARD_ENDS if not mark.isascii())
+_MARKS = re.compile(rf"\n|[.{''.join(_HARD_ENDS | _SOFT_ENDS)}]+")
+# What goes with the word behind it, read backwards: opening marks, signs of numbers, numbers that are written onto it.
+_LEADS = dict.fromkeys(OPENERS, "(") | dict.fromkeys("-+−±~〜№", "-")
+_LEAD = re.compile(r"(?:\(|(?<=0)-|(?<=a)0+(?![a0]))*")
 
 # The end of one only where the next word is one that starts sentences.
 _ABBREVIATIONS = frozenset(words("last")) | frozenset(words("may end"))
 # Never the end of a sentence: what they stand before follows.
 _TITLES = frozenset(map(str.lower, words("title") | words("abbreviation") | words("goes on"))) - _ABBREVIATIONS - {"no"}
 _STARTERS = frozenset(words("starter"))
-_BEFORE_NUMBERS = frozenset({"no", *words("numbering word")})  # else they are words, which may end a sentence
+# Else they are words, which may end a sentence.
+_BEFORE_NUMBERS = frozenset({"no", "sat", "sun", *words("numbering word")})
 _WORD_BEFORE_DOT = re.compile(r"[^\W\d_](?:[^\W\d_]|\.(?=[^\W\d_])|['’](?=\w))*\Z")
 _NUMBERED = re.compile(r"(?:[A-Z]{1,4}-?)?\d")  # "No. 5", "no. KX-250"
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\Z")
-# A line break that ends a sentence: the line after it is blank, or an item of a list.
 _INITIALS_ALONE = re.compile(r"(?<![A-Za-z])(?:[A-Z]{1,5}|[a-z])(?![A-Za-z])")
 _LATIN_RUN = re.compile(
     r"(?P<unit>(?<=\d) ?[A-Za-zμ]{1,4}(?![A-Za-z])|(?<![A-Za-z])[A-Za-z]{1,4}[.$]? ?(?=\d))"
     r"|[A-Za-zÀ-ÖØ-öø-ɏ]+|(?P<wide>[\u1100-\U0003ffff])"
 )
+# A line break that ends a sentence: the line after it is blank, or an item of a list.
 _LINE_ENDS = re.compile(r"\n[^\S\n]*(?:\n|[-*+•◦▪‣][^\S\n]+\S|・|\(?\d{1,3}[.)、][^\S\n]+\S)")
 _BREAKS = re.compile(r"\r\n?|[\u2028\u2029\u0085\v\f]")
 
@@ -71,103 +76,77 @@ class Sentence:
 
 def _dot_ends(text: str, dot: int, after: int, piece_start: int) -> bool:
     """Whether the full stop at `dot` ends a sentence; `after` is where the text goes on behind closing marks."""
-    if after < len(text) and not text[after].isspace():
-        initials = _WORD_BEFORE_DOT.search(text[max(piece_start, dot - 24) : dot])
-        if initials and ("." in initials.group() or initials.group().casefold() in _TITLES | _ABBREVIATIONS):
-            return False  # "U.S.の", "Mr.スミス"
-        return script_of(text[after]) in (HAN, KANA, HANGUL) and after > dot
-    following = text[after : after + 24].lstrip()
     before = text[max(piece_start, dot - 24) : dot]
+    match = _WORD_BEFORE_DOT.search(before)
+    word = match[0].casefold() if match else ""
+    if after < len(text) and not text[after].isspace():
+        # "U.S.の", "Mr.スミス"
+        return not ("." in word or word in _TITLES | _ABBREVIATIONS) and script_of(text[after]) in WIDE
+    following = text[after : after + 24].lstrip()
     if not following:
         return True
-    if following[0].islower() or following[0] == "&":
+    if following[0].islower() or following[0] == "&" or word in _TITLES:
         return False
     if before.strip().isdigit() and len(before.strip()) <= 3 and not text[piece_start:dot].strip(" \t0123456789"):
         return False  # "1. First": a list's number stays with its line
-    match = _WORD_BEFORE_DOT.search(before)
-    if not match:
-        return True
-    word = match.group().casefold()
-    next_word = WORD.match(following)
-    if word in _TITLES:
-        return False
-    if word in ("sat", "sun") and following[0].isdigit():
-        return False
     if word in _BEFORE_NUMBERS:
         return not _NUMBERED.match(following)
-    if word in _ABBREVIATIONS or (_INITIALS.match(word) and word != "i"):
-        if following.lstrip("'’$€£¥#")[:1].isdigit():
-            return False  # "Oct. 3", "the U.S. 7th Fleet"
-        if "." not in word and len(word) == 1:
-            # "J. Smith", but "plan B. The next": an initial begins a name.
-            return bool(next_word and next_word.group().casefold() in _STARTERS)
-        return not next_word or next_word.group().casefold() in _STARTERS
-    return True
+    if word not in _ABBREVIATIONS and (word == "i" or not _INITIALS.match(word)):
+        return True
+    if following.lstrip("'’$€£¥#")[:1].isdigit():
+        return False  # "Oct. 3", "the U.S. 7th Fleet"
+    next_word = WORD.match(following)
+    if not next_word:
+        return len(word) > 1
+    return next_word[0].casefold() in _STARTERS  # "J. Smith", but "plan B. The next"
 
 
 def _weight(text: str) -> int:
-    return sum(3 if script_of(char) in (HAN, KANA, HANGUL) else 1 for char in text)
+    return sum(3 if script_of(char) in WIDE else 1 for char in text)
 
 
 def _sentences(text: str) -> Iterator[str]:
     """Cuts at the ends of sentences; every character but white space comes out again, in order."""
     inside = uncut(text)
-    start = position = 0
-    while position < len(text):
-        char = text[position]
-        if char == "\n":
-            end = position + 1 if _LINE_ENDS.match(text, position) else -1
-            position += 1
-        elif char in _HARD_ENDS or char in _SOFT_ENDS or char == ".":
-            end, position = _end_at(text, position, start)
-        else:
-            position += 1
-            continue
-        if end >= 0 and not (end < len(text) and inside[end]):
+    start = 0
+    for mark in _MARKS.finditer(text):
+        end = _end_at(mark, start)
+        if end and not (end < len(text) and inside[end]):
             yield text[start:end]
-            start = position = end
+            start = end
     if start < len(text):
         yield text[start:]
 
 
-def _end_at(text: str, position: int, start: int) -> tuple[int, int]:
-    """Where the sentence from `start` on ends, if it does at the mark at `position`, else -1; where to go on."""
-    length = len(text)
-    end = -1
-    stop = position + 1
-    while stop < length and (text[stop] in _HARD_ENDS or text[stop] in _SOFT_ENDS or text[stop] == "."):
-        stop += 1
-    run = text[position:stop]
+def _end_at(mark: re.Match[str], start: int) -> int:
+    """Where the sentence from `start` on ends, if it does at this mark, else 0."""
+    text, run, position, stop = mark.string, mark[0], mark.start(), mark.end()
+    if run == "\n":
+        return stop if _LINE_ENDS.match(text, position) else 0
     after = stop
-    while after < length and text[after] in CLOSERS:
+    while text[after : after + 1] in CLOSERS:
         after += 1
-    at_gap = after >= length or text[after].isspace()
-    next_script = script_of(text[after]) if after < length else NEUTRAL
-    wide_next = next_script in (HAN, KANA, HANGUL)
-    if any(mark in _HARD_ENDS and not mark.isascii() for mark in run):
-        quoted = after > stop and _goes_on_behind(text, run, stop, after, start)
+    at_gap = not text[after : after + 1].strip()
+    next_script = script_of(text[after]) if after < len(text) else NEUTRAL
+    following = text[after : after + 8].lstrip()[:1]
+    if not _WIDE_ENDS.isdisjoint(run):
         bracketed = "）" in text[stop:after] and text.rfind("（", start, stop) > start
-        if not quoted and not (bracketed and after < length and script_of(text[after])):
-            end = after
+        ends = not (bracketed and next_script) and not _goes_on_behind(text, run, stop, after, start)
     elif "!" in run or "?" in run:
-        following = text[after : after + 8].lstrip()[:1]
-        goes_on = (after > stop and following.islower()) or following in set("=≠≈<>≤≥×÷")  # "Really?" he said. 5! = 120
-        if (at_gap and not goes_on) or wide_next or (after < length and text[after] in OPENERS):
-            end = after
+        quoted = after > stop and following.islower()  # "Really?" he said.
+        factorial = following in "=≠≈<>≤≥×÷は" and text[position - 1 : position].isdigit()
+        ends = not (quoted or factorial) and (at_gap or next_script in WIDE or text[after : after + 1] in OPENERS)
     elif run == ".":
-        if _dot_ends(text, position, after, start):
-            end = after
+        ends = _dot_ends(text, position, after, start)
     elif set(run) == {"."}:
-        following = text[after : after + 8].lstrip()
-        if (at_gap or wide_next) and not following[:1].islower():
-            end = after
-    elif (
-        (at_gap or any(not mark.isascii() for mark in run))
-        and _weight(text[max(start, position - SOFT_END_WEIGHT) : position]) >= SOFT_END_WEIGHT
-        and _weight(text[after : after + SOFT_END_WEIGHT]) >= SOFT_END_WEIGHT // 2
-    ):
-        end = after
-    return end, after
+        ends = (at_gap or next_script in WIDE) and not following.islower()
+    else:
+        ends = (
+            (at_gap or not run.isascii())
+            and _weight(text[max(start, position - SOFT_END_WEIGHT) : position]) >= SOFT_END_WEIGHT
+            and _weight(text[after : after + SOFT_END_WEIGHT]) >= SOFT_END_WEIGHT // 2
+        )
+    return after if ends else 0
 
 
 def _goes_on_behind(text: str, run: str, stop: int, after: int, start: int) -> bool:
@@ -194,7 +173,7 @@ def finished(text: str) -> int:
 # --- runs of one language --------------------------------------------------------------------------------------------
 
 
-def _runs(sentence: str, languages: dict[str, str]) -> list[tuple[str, str]]:
+def _runs(sentence: str, languages: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Cuts a sentence where its language changes. Digits and marks go with a neighbour; leading ones with the first.
 
     languages: from script to language.
@@ -209,36 +188,20 @@ def _runs(sentence: str, languages: dict[str, str]) -> list[tuple[str, str]]:
         for index, script in enumerate(scripts):
             if script == OTHER and OTHER not in (padded[index], padded[index + 2]):
                 scripts[index] = NEUTRAL
-    pieces: list[tuple[str, str]] = []
+    backwards = "".join(
+        "a" if script in languages else "0" if script == DIGIT else _LEADS.get(char, " ")
+        for char, script in zip(reversed(sentence), reversed(scripts), strict=True)
+    )
     start, current = 0, ""
     for index, script in enumerate(scripts):
-        language = languages.get(script, "")
-        if not language or language == current:
-            continue
-        if not current:
-            current = language
-            continue
-        cut = index
-        # Opening brackets, signs and a number written onto the next word go with it.
-        while cut > start + 1 and (
-            sentence[cut - 1] in OPENERS
-            or (sentence[cut - 1] in _SIGNS and scripts[cut] == DIGIT)
-            or (scripts[cut - 1] == DIGIT and _digits_join_right(sentence, scripts, cut))
-        ):
-            cut -= 1
-        pieces.append((sentence[start:cut], current))
-        start, current = cut, language
-    pieces.append((sentence[start:], current))
-    return pieces
-
-
-def _digits_join_right(sentence: str, scripts: list[str], cut: int) -> bool:
-    first = cut - 1
-    while first > 0 and scripts[first - 1] == DIGIT:
-        first -= 1
-    glued_left = first > 0 and bool(scripts[first - 1])
-    glued_right = cut < len(sentence) and bool(scripts[cut])
-    return glued_right and not glued_left
+        language = languages.get(script, current)
+        if current and language != current:
+            lead = _LEAD.match(backwards, len(sentence) - index)
+            cut = max(start + 1, index - len(lead[0] if lead else ""))
+            yield sentence[start:cut], current
+            start = cut
+        current = language
+    yield sentence[start:], current
 
 
 def _keeps_its_latin(sentence: str, base_scripts: frozenset[str], said: bool) -> bool:
@@ -265,25 +228,13 @@ def _keeps_its_latin(sentence: str, base_scripts: frozenset[str], said: bool) ->
 
 def _script_languages(sentence: str, language: str, japanese_near: bool) -> dict[str, str]:
     """From script to language for one sentence."""
-    languages = {LATIN: "en", HANGUL: "ko", KANA: "ja", OTHER: "und"}
-    if language in ("zh", "yue", "ja", "ko"):
-        languages[HAN] = language
-    else:
-        languages[HAN] = han_language(sentence, japanese_near)
-    base = languages[HAN]
-    if base in ("zh", "yue", "ja") and language != "en":
+    base = language if language in ("zh", "yue", "ja", "ko") else han_language(sentence, japanese_near)
+    languages = {LATIN: "en", HANGUL: "ko", KANA: "ja", OTHER: "und", HAN: base}
+    if base != "ko" and language != "en":
         scripts = frozenset((HAN, KANA) if base == "ja" else (HAN,))
         if _keeps_its_latin(sentence, scripts, said=language == base):
             languages[LATIN] = base
     return languages
-
-
-def _main_language(sentence: str, japanese_near: bool) -> str:
-    """As detect_language, but '' for a sentence without letters, and with a look at its neighbours."""
-    if all(script_of(char) in (NEUTRAL, DIGIT) for char in sentence):
-        return ""
-    name = detect_language(sentence)
-    return han_language(sentence, japanese_near) if name in ("zh", "ja") else name
 
 
 def split(
@@ -291,7 +242,6 @@ def split(
     language: str = "auto",
     max_chars: int | None = None,
     early: bool = False,
-    mixed: bool = True,
     japanese: bool = False,
 ) -> list[Sentence]:
     """Cuts a text into sentences, each of one language. Nothing that can be spoken is lost; the order is the text's.
@@ -299,8 +249,7 @@ def split(
     language: `auto`, or a code that all of the text is in: other scripts are then still read in their own language
     (kana in a text said to be English), and a few Latin words stay inside a Chinese or Japanese sentence.
     max_chars: the longest piece, in characters (default: about 15 s of speech, by language). early: for an early first
-    sound a long first sentence is cut after its first clauses (about 4 s). mixed False leaves a sentence whole, under
-    the language of most of it, for engines that read several scripts at once. japanese: Han characters that could be
+    sound a long first sentence is cut after its first clauses (about 4 s). japanese: Han characters that could be
     both are Japanese, not Chinese. A text with nothing to speak gives an empty list.
 
     A single line break is a space, a blank line ends a paragraph.
@@ -312,28 +261,23 @@ def split(
     found: list[tuple[str, str]] = []
     for index, sentence in enumerate(sentences):
         near = japanese or any(kana[max(0, index - 2) : index + 3])
-        if not mixed:
-            found.append((sentence, language if language != "auto" else _main_language(sentence, near)))
-        else:
-            found.extend(_runs(sentence, _script_languages(sentence, language, near)))
+        found.extend(_runs(sentence, _script_languages(sentence, language, near)))
     # A number by itself is read in the language around it.
     fallback = language if language != "auto" else next((name for _, name in found if name), "en")
     pieces: list[Sentence] = []
     pending = ""  # marks in front of the first words
     for raw, name in found:
         fallback = name or fallback
-        if not has_speech(raw):
-            if pieces:
-                last = pieces[-1]
-                paragraph = last.ends_paragraph or "\n" in raw
-                pieces[-1] = Sentence(joined_lines(last.text + raw), last.language, paragraph)
-            else:
-                pending += raw
-            continue
-        if pieces and raw.startswith("\n"):
-            pieces[-1] = replace(pieces[-1], ends_paragraph=True)
-        pieces.append(Sentence(joined_lines(pending + raw), fallback, raw.endswith("\n")))
-        pending = ""
+        if has_speech(raw):
+            if pieces and raw.startswith("\n"):
+                pieces[-1] = replace(pieces[-1], ends_paragraph=True)
+            pieces.append(Sentence(joined_lines(pending + raw), fallback, raw.endswith("\n")))
+            pending = ""
+        elif pieces:
+            last = pieces[-1]
+            pieces[-1] = Sentence(joined_lines(last.text + raw), last.language, last.ends_paragraph or "\n" in raw)
+        else:
+            pending += raw
     if pieces:
         pieces[-1] = replace(pieces[-1], ends_paragraph=False)
     fitted: list[Sentence] = []

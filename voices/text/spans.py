@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_TLD = "com|org|net|edu|gov|io|ai|co|info|dev|app|uk|us|de|fr|jp|cn|eu|ca|au|me|tv|xyz"
-ATOM = re.compile(
-    r"(?P<address>(?<![A-Za-z0-9_.+-])[A-Za-z0-9_+-]{1,64}(?:\.[A-Za-z0-9_+-]{1,64}){0,8}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"
-    r"|(?:https?|ftp)://[!-~]*[A-Za-z0-9/]"
-    rf"|(?<![A-Za-z0-9.@-])(?:[A-Za-z0-9-]{{1,63}}\.){{1,8}}(?:{_TLD})(?![A-Za-z0-9])(?:[/?#][!-~]*[A-Za-z0-9/])?)"
-    r"|(?P<number>(?<![0-9])[0-9]+(?:[.,:/·'’][0-9]+)+)",
-    re.IGNORECASE,
+_TLD = "com|org|net|edu|gov|io|ai|co|info|dev|app|uk|us|de|fr|jp|cn|eu|ca|au|me|tv|xyz|tw|hk"
+_HOST = r"(?:[A-Za-z0-9_-]{1,63}\.){1,8}"
+ADDRESS = (  # of mail, then of the web
+    rf"(?<![A-Za-z0-9_.+-])[A-Za-z0-9_+-]{{1,64}}(?:\.[A-Za-z0-9_+-]{{1,64}}){{0,8}}@{_HOST}[A-Za-z]{{2,24}}(?![A-Za-z0-9])"
+    r"|(?:https?|ftp)://(?:[!-~]*[A-Za-z0-9/])?"
+    rf"|(?<![A-Za-z0-9_.@-]){_HOST}(?:{_TLD})(?![A-Za-z0-9_@])(?::\d+)?(?:[/?#][!-~]*[A-Za-z0-9/]|/)?"
 )
+ATOM = re.compile(rf"{ADDRESS}|(?<![0-9])[0-9]+(?:[.,:/·'’][0-9]+)+", re.IGNORECASE)
 _PAIRS = dict(zip("“「『（([【〈《«〔［", "”」』）)]】〉》»〕］", strict=True))
 _CLOSERS = {closer: opener for opener, closer in _PAIRS.items()}
 QUOTES = {closer: _CLOSERS[closer] for closer in "”」』"}

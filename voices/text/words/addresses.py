@@ -5,18 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from voices.text.spans import ADDRESS
 from voices.text.words.terms import Rule, applied, terms, with_minus
 
-_TLD = "com|org|net|edu|gov|io|ai|co|info|dev|app|uk|us|de|fr|jp|cn|eu|ca|au|me|tv|xyz|tw|hk"
-_EMAIL = re.compile(
-    r"(?<![A-Za-z0-9_.+-])([A-Za-z0-9_+-]{1,64}(?:\.[A-Za-z0-9_+-]{1,64}){0,8})"
-    r"@((?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24})(?![A-Za-z0-9])"
-)
-_URL = re.compile(
-    r"(?:https?|ftp)://[!-~]+"
-    rf"|(?<![A-Za-z0-9_.@-])(?:[A-Za-z0-9_-]{{1,63}}\.){{1,8}}(?:{_TLD})(?![A-Za-z0-9_@])(?:[:/?#][!-~]*)?",
-    re.IGNORECASE,
-)
+_ADDRESS = re.compile(ADDRESS, re.IGNORECASE)
 
 
 def say_addresses(text: str, language: str) -> str:
@@ -31,17 +23,14 @@ def say_addresses(text: str, language: str) -> str:
         return "".join(f" {marks[char]} " if char in marks else char for char in part)
 
     def address(m: re.Match[str]) -> str:
-        written = m[0].rstrip(".,;:!?\"')]>")
-        rest = re.sub(r"^[a-z]+://", "", written, flags=re.IGNORECASE)
-        host, _, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-        host = re.sub(r"^(?:[^@/]*@)?(?:www\.)?", "", host, flags=re.IGNORECASE)
-        return (
-            " ".join([named(host), *(f"{marks['/']} {named(part)}" for part in path.split("/") if part)])
-            + m[0][len(written) :]
-        )
+        host, _, path = re.split(r"[?#]", re.sub("^[a-z]+://", "", m[0], flags=re.IGNORECASE))[0].partition("/")
+        mailbox, at, host = host.rpartition("@")
+        if at and "://" not in m[0]:
+            return f"{named(mailbox)} {marks['@']} {named(host)}"
+        host = re.sub(r"^www\.", "", host, flags=re.IGNORECASE)
+        return " ".join([named(host), *(f"{marks['/']} {named(part)}" for part in path.split("/") if part)])
 
-    text = _EMAIL.sub(lambda m: f"{named(m[1])} {marks['@']} {named(m[2])}", text)
-    return _URL.sub(address, text)
+    return _ADDRESS.sub(address, text)
 
 
 def written_out(rules: Iterable[Rule], text: str, language: str) -> str:

@@ -10,10 +10,9 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from voices.text.words import numbers
 from voices.text.words.addresses import written_out
 from voices.text.words.han import Han, N
-from voices.text.words.numbers import han_digits
+from voices.text.words.numbers import roman
 from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, numeric, rule, words
 
 # What is counted, so that two of it are 两.
@@ -38,17 +37,13 @@ def _two(said: str) -> str:
     return "两" if said == "二" else re.sub(r"^二(?=[千万亿])", "两", said)
 
 
-_HAN = Han(
-    "zh", numbers.chinese, han_digits, _two, r"\s?[-–—~～至]\s?", minus="负", to="到", ratio="比", joint=",", dot="点",
-    hour="点", oh="零", whole="又", of="分之", power="{}的{}次方", per="每", divided="除以", least="2",
-    slash="斜杠", over="比", hex="零x", hours="小时", version="", hyphen="杠",
-)  # fmt: skip
+_HAN = Han("zh", _two, r"\s?[-–—~～至]\s?")
 number, _D = _HAN.number, _HAN.dash
 
 
 def _quantity(m: re.Match[str]) -> str:
     said = _two(number(m[0]))
-    counted = m.string.startswith(_MEASURES, m.end()) and m.string[m.start() - 1 : m.start()] != "第"
+    counted = m.string.startswith(_MEASURES, m.end()) and not re.match("[第A-Z]", m.string[m.start() - 1 : m.start()])
     return "二" if said == "两" and not counted else said
 
 
@@ -56,15 +51,17 @@ def _two_digit_year(m: re.Match[str]) -> str:
     text = m[1]
     if len(text) == 2 and int(text) < 50 and text[0] != "0":
         return text  # 10年, 24年: as often a span of time; as a number it is both
-    return han_digits(text)
+    return _HAN.digits(text)
 
 
 _RULES: list[Rule] = [
-    *_HAN.dates(year=han_digits),
+    *_HAN.dates(year=_HAN.digits),
     numeric(r"(?<![\d/.])(1[0-2]|[1-9])/([12]?\d|3[01])(?=[是（(日号起至到前后])", r"\1月\2日"),
-    numeric(r"(?<!\d)((?:19|20)\d\d)-(\d\d)(?=赛季|学年|财年|年)", lambda m: f"{han_digits(m[1])}到{han_digits(m[2])}"),
     numeric(
-        rf"(?<!\d)(?:\d{{4}}(?={_D}\d{{4}}年)|(?:19|20)\d\d(?={_D}(?:19|20)\d\d(?!\d)))"
+        r"(?<!\d)((?:19|20)\d\d)-(\d\d)(?=赛季|学年|财年|年)", lambda m: f"{_HAN.digits(m[1])}到{_HAN.digits(m[2])}"
+    ),
+    numeric(
+        rf"(?<!\d)(?:\d{{4}}(?={_D}\d{{4}}年)|\d{{3}}(?=年{_D}\d{{3,4}}年)|(?<=年[-—~～至到])\d{{3}}(?=年)|(?:19|20)\d\d(?={_D}(?:19|20)\d\d(?!\d)))"
         r"|(?<!\d)(?:\d{4,}(?=号)|\d[05](?=后(?![天年来面])))"
         r"|(?<![\d.])(?:19|20)\d\d(?=财年|学年|赛季|[款届级]|世界杯|奥运|Q[1-4]|H[12])"
         r"|(?<=[（(〔\[])(?:(?:19|20)\d\d|\d{6})(?=[）)〕\]])|(?<=年[（(])\d{3,4}(?=[）)])|(?<=《)\d{4}(?=》)",
@@ -87,7 +84,8 @@ _RULES: list[Rule] = [
     *_HAN.codes(
         _CUES,
         between=r"(?:号码|号|码|群|是|为|了|请|：|:|电话|房间|热线|[Nn][Oo]\.?|\s){0,4}",
-        before="[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼]?",
+        before="[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼*#]?",
+        least=2,
         not_before="[个次人元块天小分年月米公岁%]",
     ),
     numeric(
@@ -104,7 +102,7 @@ _RULES: list[Rule] = [
     numeric(r"(满\d+)-(?=\d)", r"\1减"),
     numeric(r"(?<=\d)M(?=宽带|带宽|网|光纤|流量)", "兆"),
     numeric(r"(?<=[图表]\d)-(?=\d)", "杠"),
-    numeric(r"(?<=\d)(米|秒)(\d{1,2})(?![\d.]|[米秒分厘个次%])", lambda m: m[1] + han_digits(m[2])),
+    numeric(r"(?<=\d)(米|秒)(\d{1,2})(?![\d.]|[米秒分厘个次%])", lambda m: m[1] + _HAN.digits(m[2])),
     numeric(r"(\d+(?:\.\d+)?)\s?[wW](?=[\u4e00-\u9fff+])(?!灯|的?灯泡|功率|充电|快充|电|的充电|适配|音响|光)", r"\1万"),
     numeric(r"(?<=[破超过近约达])(\d+(?:\.\d+)?)\s?[wW](?![A-Za-z])", r"\1万"),
     numeric(rf"({N}){_D}({N})\s?%", lambda m: f"百分之{number(m[1])}到百分之{number(m[2])}"),
@@ -115,13 +113,11 @@ _RULES: list[Rule] = [
     ),
     numeric(rf"({N})\s?([%‰])", lambda m: f"{'百' if m[2] == '%' else '千'}分之{number(m[1])}"),
     *_HAN.measures(),
-    rule(
-        rf"(?<=[元次块个件万人])/(?=[{_H}])|(?<=[{_H}])/(?=[天日年月周时分秒人次升克吨亩米]|小时|平方|立方|公|千)", "每"
-    ),
+    rule(rf"(?<=[{_H}])/(?=[天日年月周时分秒人次升克吨亩米]|小时|平方|立方|公|千)", "每"),
     *_HAN.remaining(rf"{_H}》"),
     rule(
         rf"(?<![A-Za-z0-9])(?![IVXLCDM](?![IVXLCDM]))({ROMAN})(?=[期型世级章部卷类代])",
-        lambda m: numbers.chinese(numbers.roman(m[1])),
+        lambda m: _HAN.cardinal(roman(m[1])),
     ),
     rule(rf"(?<=[A-Za-z])\.(?=[A-Z](?:\.|\b)|\s?[{_H}])|(?<=\b[A-Z])\.|(?<=[{_H}])_(?=[{_H}])", ""),
     numeric(r"(?<![A-Za-z\d])No\.?\s?(?=\d)", "第"),

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from math import gcd
 
 from voices.text.words.addresses import written_out
-from voices.text.words.numbers import MAX_DIGITS, cardinal, ordinal, roman, spoken_digits, year
-from voices.text.words.say_as import said_as
-from voices.text.words.terms import COMMON, NUMBER, ROMAN, STANDARD, Rule, alternatives, numeric, rule, terms, words
+from voices.text.words.codes import COMMON, STANDARD, numbered
+from voices.text.words.numbers import cardinal, digits, ordinal, quantity, roman, year
+from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, numeric, rule, terms, words
 
 _N = rf"(?:{NUMBER})"
 _I = re.IGNORECASE
 MONTHS, WEEKDAYS, TITLES, ABBREVIATIONS = map(words, ("month", "weekday", "title", "abbreviation"))
 NUMBERING = words("numbering") | words("numbering word")
 REGNAL, SHOUTED, DOUBLES, SINGLES = map(words, ("regnal", "shouted", "double", "single"))
-WRITTEN = words("written")
+WRITTEN, EACH = words("written"), words("each")
 MONEY = {sign: [*names.split(","), "", ""][:4] for sign, names in terms("money", "en").items()}
 UNITS = {sign: [*names.split(","), f"{names}s"][:2] for sign, names in terms("unit", "en").items()}
 SIGNS, KEYS = terms("sign", "en") | terms("greek", "en"), terms("key", "en")
-_MONTH = alternatives(MONTHS)
+_MONTHS = alternatives(MONTHS)
+_MONTH = rf"(?P<month>{_MONTHS})\b\.?"
+_DAY, _YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?:,? (?P<year>\d{4})\b)?"
+_HALF = r"[ap](?:\.m\.|m\b)"
 # Names of days and months that are nothing else where a full stop is behind them.
 _SHORT = {
     word.title(): name for word, name in (MONTHS | WEEKDAYS).items() if word.lower() != name.lower() and word != "Sun"
@@ -37,7 +39,8 @@ _PER = rf"(?:\s?/\s?(?P<per>{_FRACTIONED})(?!\w))?"
 _ABBREVIATED = r"(?:\.(?=\s[a-z(&]|[,;:)]))?"  # the full stop of a unit that ends no sentence
 _SIGN = alternatives(sign for sign in MONEY if not sign.isalpha())
 _CODE = alternatives(filter(str.isalpha, MONEY))
-_BIG = r"hundred|thousand|million|billion|trillion|mil\b\.?|[kKmMbB]n?\b"
+_BIG = r"(?:\s?(?P<big>hundred|thousand|million|billion|trillion|mil\b\.?|[kKmMbB]n?\b))?"
+_OWED = r"(?P<minus>(?<![\w)])[-−])?"
 _BIGS = {"k": "thousand", "m": "million", "b": "billion", "mn": "million", "bn": "billion", "mil": "million"}
 _DASH = r"\s?[-–—~]\s?"
 _CUES = alternatives(words("cue").values())
@@ -45,19 +48,12 @@ _RULERS = alternatives(words("ruler"))
 _CALLED = {"call", "ring", "dial", "text"}  # of these only short and long numbers are codes: "call 20 people"
 
 
-@lru_cache(maxsize=4096)
-def number(text: str) -> str:
-    """A number as it is written (1,234.50), as a quantity."""
-    whole, dot, part = text.replace(",", "").partition(".")
-    if len(whole) > MAX_DIGITS or (len(whole) > 1 and whole[0] == "0"):
-        said = spoken_digits(whole)
-    else:
-        said = cardinal(int(whole or "0"))
-    return f"{said if whole else ''} point {spoken_digits(part)}".lstrip() if dot else said
-
-
 def _plural(amount: str, names: Sequence[str]) -> str:
     return names[0] if amount == "1" else names[1]
+
+
+def _counted(amount: str, unit: str) -> str:
+    return f"{quantity(amount)} {_plural(amount, UNITS[unit])}"
 
 
 _MONTH_NAMES = tuple(dict.fromkeys(MONTHS.values()))
@@ -108,33 +104,24 @@ def _time(m: re.Match[str]) -> str:
 
 _AT = re.compile(r"(?:\b(?:at|by|until|till|from|since|before|after)|\d{4},?|[a-z](?:st|nd|rd|th),?) $", _I)
 _LASTS = re.compile(rf"\b(?:{alternatives(words('duration'))})\b[\w' ]{{0,12}}[ :]$", _I)
+_LASTING = re.compile(r" (?:long|to go|left)\b")
 
 
 def _duration(m: re.Match[str]) -> str:
     """`2:03:59` and `3:29.88` where they are no time of day."""
     hours, minutes, seconds, part = m.groups()
     before = m.string[max(0, m.start() - 30) : m.start()]
-    lasts = (
-        part
-        or int(hours or 0) > 24
-        or _LASTS.search(before)
-        or re.match(r" (?:long|to go|left)\b", m.string[m.end() :])
-    )
+    lasts = part or int(hours or 0) > 24 or _LASTS.search(before) or _LASTING.match(m.string, m.end())
     if not lasts and (not hours or len(hours) > 1 or _AT.search(before)):
         return m[0]
-    counted = {"hour": hours or "", "minute": minutes, "second": seconds + (part or "")}
-    said = [
-        f"{number(amount.lstrip('0') or '0')} {name}{'' if int(amount.replace('.', '')) == 1 else 's'}"
-        for name, amount in counted.items()
-        if amount.strip("0.")
-    ]
+    counted = {"h": hours or "", "min": minutes, "s": seconds + (part or "")}
+    said = [_counted(amount.lstrip("0") or "0", unit) for unit, amount in counted.items() if amount.strip("0.")]
     return " and ".join([" ".join(said[:-1]), *said[-1:]]).removeprefix(" and ") or m[0]
 
 
 def _grouped(m: re.Match[str]) -> str:
     """A telephone or identity number, group by group."""
-    digits = re.findall(r"\d+", m[0])
-    return ("plus " if m[0].lstrip("(").startswith("+") else "") + ", ".join(map(spoken_digits, digits))
+    return ("plus " if m[0].lstrip("(").startswith("+") else "") + ", ".join(map(digits, re.findall(r"\d+", m[0])))
 
 
 def _cued(m: re.Match[str]) -> str:
@@ -142,31 +129,22 @@ def _cued(m: re.Match[str]) -> str:
     short = cue.lower() == "text" and len(code) in (5, 6)
     if cue.lower() in _CALLED and not short and not (len(code) == 3 and code[0] in "1456789") and len(code) < 7:
         return m[0]
-    said = ", ".join(map(spoken_digits, re.findall(r"\d+", code)))
+    said = ", ".join(map(digits, re.findall(r"\d+", code)))
     return f"{cue}{between}{letters.strip(' -')}{' ' if letters.strip() else ''}{said}"
-
-
-def _dotted(m: re.Match[str]) -> str:
-    parts = m[2].split(".")
-    before = m.string[max(0, m.start() - 10) : m.start()].lower()
-    called = "" if not m[1] or re.search(r"(?:version|ver\.?)\s$", before) else "version "
-    if len(parts) == 4 and not m[1] and all(int(part) < 256 for part in parts if len(part) < 4):
-        return " dot ".join(map(spoken_digits, parts))
-    return called + " dot ".join(cardinal(int(part)) if len(part) < 7 else spoken_digits(part) for part in parts)
 
 
 def _money(amount: str, big: str | None, names: Sequence[str]) -> str:
     one, many, cent, cents = names
     if big:
-        return f"{number(amount)} {_BIGS.get(big.lower().strip(' .'), big.lower())} {many}"
+        return f"{quantity(amount)} {_BIGS.get(big.lower().strip(' .'), big.lower())} {many}"
     whole, _, part = amount.replace(",", "").partition(".")
     if part and cent and len(part) <= 2:
         small = int(part.ljust(2, "0"))
         said = f"{cardinal(small)} {cent if small == 1 else cents}" if small else ""
         if not int(whole or 0) and said:
             return said
-        return f"{number(whole)} {_plural(whole, (one, many))}" + (f" and {said}" if said else "")
-    return f"{number(amount)} {_plural(amount, (one, many))}"
+        return f"{quantity(whole)} {_plural(whole, (one, many))}" + (f" and {said}" if said else "")
+    return f"{quantity(amount)} {_plural(amount, (one, many))}"
 
 
 def _paid(m: re.Match[str]) -> str:
@@ -174,7 +152,7 @@ def _paid(m: re.Match[str]) -> str:
     to = m.groupdict().get("to")
     said = _money(to or re.sub(r",(?=\d{2}$)", ".", m["amount"]), m["big"], MONEY[m["sign"]])
     said += f" per {UNITS[m['per']][0]}" if m["per"] else ""
-    return ("minus " if m["minus"] else "") + (f"{number(m['amount'])} to {said}" if to else said)
+    return ("minus " if m["minus"] else "") + (f"{quantity(m['amount'])} to {said}" if to else said)
 
 
 _PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
@@ -184,37 +162,29 @@ def _fraction(m: re.Match[str]) -> str:
     whole, upper, lower = m[1], int(m[2]), int(m[3])
     unit = f" {UNITS[m[4]][bool(whole)]}" if m[4] else ""
     if not lower or (not whole and (upper > lower or lower > 1000)):
-        return f"{number(m[2])} slash {number(m[3])}"
+        return f"{quantity(m[2])} slash {quantity(m[3])}"
     if not whole and not unit and gcd(upper, lower) > 1:  # nobody counts in such fractions
         pair = m.string.startswith(" time", m.end()) or (upper == lower and lower not in (5, 10, 100))
         of = " " if pair else " out of "
-        return f"{number(m[2])}{of}{number(m[3])}"
+        return f"{quantity(m[2])}{of}{quantity(m[3])}"
     name = ordinal(lower)
     one, many = _PARTS.get(lower, (name, name + "s"))
     if not whole:
         return f"{cardinal(upper)} {one if upper == 1 else many}{unit}"
     part = ("an " if one[0] in "aeiou" else "a ") + one if upper == 1 else f"{cardinal(upper)} {many}"
-    return f"{number(whole)} and {part}{unit}"
+    return f"{quantity(whole)} and {part}{unit}"
 
 
 def _measure(m: re.Match[str]) -> str:
     amount, space, unit, raised = m.groups()[:4]
-    before = m.string[max(0, m.start() - 6) : m.start()].lower()
-    decade = (
-        unit == "s"
-        and not space
-        and amount.endswith("0")
-        and (len(amount) == 4 or before.endswith(("the ", "early ", "late ", "mid ", "mid-", "his ", "her ", "their ")))
-    )
     if (
-        decade
-        or (unit == "in" and space and not m[5] and "." not in (m[0][-1], m.string[m.end() : m.end() + 1]))
+        (unit == "in" and space and not m[5] and "." not in (m[0][-1], m.string[m.end() : m.end() + 1]))
         or (unit == "A" and not space)
         or (unit[-1] == "." and _stop(m))
     ):
-        return m[0]  # "the 90s", "1 in sales", "seat 5A", "I have 3 tabs."
-    single = space == "-" or re.search(r"\ban? $", before)  # "a 5 km run"
-    said = f"{number(amount)} {_raised(raised, _plural('1' if single else amount, UNITS[unit]))}"
+        return m[0]  # "1 in sales", "seat 5A", "I have 3 tabs."
+    single = space == "-" or re.search(r"\ban? $", m.string[max(0, m.start() - 6) : m.start()], _I)  # "a 5 km run"
+    said = f"{quantity(amount)} {_raised(raised, _plural('1' if single else amount, UNITS[unit]))}"
     return f"{said} per {_raised(m[6], UNITS[m[5]][0], m[5] in ('s', 'h', 'min'))}" if m[5] else said
 
 
@@ -231,15 +201,19 @@ def _inches(m: re.Match[str]) -> str:
     """Of a mark that closes no quotation."""
     if len(re.findall(r'(?<!\d)"', m.string[: m.start()])) % 2:
         return m[0]
-    return " inch" if re.match(r"\s[a-z]", m.string[m.end() :]) else " inches"
+    return " inch" if re.match(r"\s(?:[a-z]|[A-Z]{2})", m.string[m.end() :]) else " inches"
+
+
+_SIZE = re.compile(rf"[\d.]+(?: ?× ?[\d.]+)* ?(?:{_UNIT})\b")
 
 
 def _by_or_times(m: re.Match[str]) -> str:
     """`9x13` is a size, `5 x 3 = 15` a sum."""
     after = m.string[m.end() : m.end() + 12]
-    if re.match(r"\d+ (?:day|week|month|night)", after) and not m.string[m.start() - 1].isdigit():
-        return " for "
-    return " by " if "x" in m[0] and "=" not in after and after[0].isdigit() else " times "
+    if re.match(r"\d+ (?:day|week|month|night)", after):
+        return " times " if m.string[m.start() - 1].isdigit() else " for "
+    size = "x" in m[0] or _SIZE.match(m.string, m.end())
+    return " by " if size and "=" not in after and after[0].isdigit() else " times "
 
 
 def _power(m: re.Match[str]) -> str:
@@ -272,28 +246,25 @@ def _four_digits(m: re.Match[str]) -> str:
     """A year, unless things are counted."""
     value = int(m[0])
     after = re.match(r"\s+(?:people|men|women|children|feet|[a-z]{2,}[^\Ws]s)\b", m.string[m.end() :])
-    before = re.search(r"\b(?:in|of|since|by|from|until|till|before|after|around|year|early|late|mid|to|and|the)\s$",
-                       m.string[max(0, m.start() - 8) : m.start()], re.IGNORECASE)  # fmt: skip
+    before = re.search(r"\b(?:in|of|since|by|from|until|till|before|after|around|year|early|late|mid|to|and|the)\s$"
+                       r"|\($", m.string[max(0, m.start() - 8) : m.start()], re.IGNORECASE)  # fmt: skip
     counted = after is not None and before is None
     return cardinal(value) if counted or not 1010 <= value < 2100 else year(value)
 
 
 def _decade(m: re.Match[str]) -> str:
-    digits = int(m[1])
-    said = year(digits) if digits >= 100 else cardinal(digits)
-    return said[:-1] + "ies" if said.endswith("y") else said + "s" if not said.endswith("x") else said + "es"
+    said = year(int(m[2]))
+    return m[1].strip("'’") + (f"{said[:-1]}ies" if said.endswith("y") else f"{said}s")
 
 
 def _shorten(m: re.Match[str]) -> str:
     """`soooo` is `so`, `goooood` `good`: what is drawn out in lower case."""
-    word = m[0]
-    single, double = (re.sub(r"([a-z])\1{2,}", form, word) for form in (r"\1", r"\1\1"))
+    single, double = (re.sub(r"([a-z])\1{2,}", form, m[0]) for form in (r"\1", r"\1\1"))
     if double.lower() in DOUBLES:
         return double
-    ends = re.search(r"([a-z])\1{2,}$", word)
-    if ends or single.lower() in SINGLES:
+    if single.lower() in SINGLES or re.search(r"([a-z])\1\1$", m[0]):
         return single
-    return re.sub(r"([a-z])\1{2,}", lambda run: run[1] * (2 if run[1] in "eo" else 1), word)
+    return re.sub(r"([a-z])\1{2,}", lambda run: run[1] * (2 if run[1] in "eo" else 1), m[0])
 
 
 _CAPITALS = r"(?<![\w'])(?:[A-Z][A-Z']*[A-Z](?![\w'])|[AI](?![\w'.]))"
@@ -314,53 +285,46 @@ def _calm(run: re.Match[str]) -> str:
 _RULES: list[Rule] = [
     numeric(r"(?<![\w&])#(?=[A-Z]{0,3}-?\d)", "number "),
     rule(r"(?<![\w&])#(?=[^\W\d_])", "hashtag "),
-    rule(r"(?<=[^\W\d] )[*#](?=[\s.,;:?]|$)", lambda m: KEYS[m[0]]),
+    rule(r"(?<=[^\W\d] )[*#](?=[\s.,;:?\d]|$)", lambda m: KEYS[m[0]]),
     rule(r"(?<=\w)_+(?=\w)", " "),
     rule(rf"(?<![\w/])(?:{alternatives(WRITTEN)})(?![\w/#])", lambda m: WRITTEN[m[0]]),
     numeric(
-        rf"(?<![\w.])({alternatives(NUMBERING)})\.?\s?(?=(?:number )?\d)",
+        rf"(?<![\w.])(?!(?-i:RM) ?[\d,]+\.\d\d\b)({alternatives(NUMBERING)})\.?\s?(?=(?:number )?\d)",
         lambda m: f"{NUMBERING[m[1].lower()]} ",
         _I,
     ),
-    numeric(r"(?<!\w)0x([0-9A-Fa-f]{1,16})(?!\w)", lambda m: "zero x " + said_as("characters", m[1], "en")),
     numeric(r"(?<=[\dkKmMbBn])-(?=[$€£¥]\s?\d)", " to "),
     # Addresses of houses.
     numeric(r"(?<=\d )([NESW])\.(?= [A-Z\d])", lambda m: words("quarter")[m[1]]),
-    rule(r"(?<=[a-z] )St\b\.?(?=\s*[,;)])|(?<=[a-z] )St\.?(?=\.?\s*$)", "Street"),
+    rule(r"(?<=[a-z] )St\b\.?(?=\s*(?:[,;)]|[a-z]|\.?$))", "Street"),
     numeric(r"(?:(?<=, [A-Z]{2} )|(?<=[A-Z]-))\d{5,12}(?:-\d{4})?\b", _grouped),
     # Dates and times.
     numeric(r"\b(\d{1,2}(?::\d\d)?)([ap])(\s?[-–]\s?)(\d{1,2}(?::\d\d)?)([ap])\b", r"\1\2m\3\4\5m"),
     *COMMON,
     numeric(r"(?<=\d)h(\d{1,2}) ?m(?:in)?\b", r"h \1 min"),
     numeric(r"\bFY(?=(?:19|20)\d\d\b)", "FY "),
-    numeric(r"['’](\d0)s\b", _decade),
+    numeric(r"(\b(?:the|early|late|mid|his|her|their)[ -]|['’]|(?<![\w.])(?=\d{4}))(\d{1,3}0)s\b", _decade, _I),
     rule(rf"\b({alternatives(WEEKDAYS)})\b\.?(?=,? [A-Z\d]|\s?[-–])", lambda m: WEEKDAYS[m[1]]),
+    numeric(
+        rf"(?:(?<=\d/\d\d)|(?<=\b\d{{4}})){_DASH}(?=\d{{1,2}}/\d|\d{{1,2}} (?:{_MONTHS})\b|(?:{_MONTHS})\b)", " to ", _I
+    ),
+    numeric(r"(?<![\d/])(0?[1-9]|1[0-2])/((?:19|20)\d\d)(?![\d/])", lambda m: f"{_MONTH_NAMES[int(m[1]) - 1]} {m[2]}"),
     numeric(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})\b(?!\.\d)", lambda m: _date(m[1], int(m[2]), int(m[3]), m[0])),
     numeric(r"(?<![\w./-])(\w+day,? )?(\d{1,2})([/-])(\d{1,2})(?:\3(\d{4}|\d{2}))?(?![\w/-])", _slashed),
     numeric(r"(?<![\w./-])(\d{1,2})\.(\d{1,2})\.(\d{4})\b(?!\.\d)", lambda m: _date(m[3], int(m[2]), int(m[1]), m[0])),
-    numeric(
-        rf"\b(?P<month>{_MONTH})\b\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?:\s?[-–]\s?(?P<last>\d{{1,2}})\b)?"
-        r"(?![\d:%]|\.\d)(?:,? (?P<year>\d{4})\b)?",
-        _day_of_month,
-        _I,
-    ),
-    numeric(
-        rf"\b(?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<month>{_MONTH})\b\.?(?: (?P<year>\d{{4}})\b)?",
-        _day_of_month,
-        _I,
-    ),
+    numeric(rf"\b{_MONTH} {_DAY}\b(?:{_DASH}(?P<last>\d{{1,2}})\b)?(?![\d:%]|\.\d){_YEAR}", _day_of_month, _I),
+    numeric(rf"\b(?:the )?{_DAY} (?:of )?{_MONTH}{_YEAR}", _day_of_month, _I),
     rule(rf"(?<=day)\s?[-–]\s?({alternatives(WEEKDAYS)})\b\.?", lambda m: " to " + WEEKDAYS[m[1]]),
+    rule(rf"(?:(?<=[Oo]pen )|(?<=[Cc]losed ))({alternatives(WEEKDAYS)})\b", lambda m: WEEKDAYS[m[1]]),
     numeric(
-        rf"\b(\d{{1,2}}(?:[:.]\d{{2}})?\s?(?:[ap]\.?m\.?)?){_DASH}(?=\d{{1,2}}(?:[:.]\d{{2}}(?!\d)|\s?[ap]\.?m\b))",
-        r"\1 to ",
-        _I,
+        rf"\b(\d{{1,2}}(?:[:.]\d\d)?\s?(?:{_HALF})?){_DASH}(?=\d{{1,2}}(?:[:.]\d\d(?!\d)|\s?{_HALF}))", r"\1 to ", _I
     ),
-    numeric(r"(?<![\d:.])(?:(\d{1,3}):)?(\d{1,2}):(\d\d)(\.\d{1,3})?(?![\d:]|\.\d|\s?[ap]\.?m\b)", _duration, _I),
-    numeric(r"(?<![\d:.])(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\s?([ap]\.m\.|[ap]m\b))?(?![\d:])", _time, _I),
-    numeric(r"(?<![\d:.,])(\d{1,2})(?:\.(\d{2}))?()\s?([ap]\.m\.|[ap]m\b)", _time, _I),
+    numeric(rf"(?<![\d:.])(?:(\d{{1,3}}):)?(\d{{1,2}}):(\d\d)(\.\d{{1,3}})?(?![\d:]|\.\d|\s?{_HALF})", _duration, _I),
+    numeric(rf"(?<![\d:.])(\d{{1,2}}):(\d\d)(?::(\d\d))?(?:\s?({_HALF}))?(?![\d:])", _time, _I),
+    numeric(rf"(?<![\d:.,])(\d{{1,2}})(?:\.(\d\d))?()\s?({_HALF})", _time, _I),
     # Codes.
     numeric(rf"{STANDARD}\d+(?:-\d+)*:?", lambda m: re.sub(r"(?<=\d)-", " dash ", m[0]).replace(":", ", ")),
-    numeric(r"(?<![\w.])(v(?:er(?:sion)?)?\.?\s?)?(\d{1,6}(?:\.\d{1,6}){2,8})(?![\w.]*\w)", _dotted, _I),
+    *numbered("en"),
     numeric(
         r"(?<![\w.])\+(?=(?:[ .()-]{0,2}\d){7})\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){1,6}(?!\w)"
         r"|(?<![\w.-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])"
@@ -372,22 +336,19 @@ _RULES: list[Rule] = [
     ),
     numeric(
         rf"\b({_CUES})\b((?:\.|:|,)?(?: (?:code|number|no\.?|nr\.?|is|was|in|are|now|of|the|my|your))*:? ?#?)"
-        r"((?:\b[A-Z]{1,3}[ -]?)?)(\d{3,12}(?:-\d{2,8})?)(?![\w%°]|[.,]\d| (?:dollars|euros|people))",
+        r"((?:\b[A-Z]{1,3}[ -]?)?)(\d{3,12}(?:-\d{2,8})?|\d\d-\d{3,8})(?![\w%°]|[.,]\d| (?:dollars|euros|people))",
         _cued,
         _I,
     ),
-    numeric(r"\b([Tt]ext \w+ to )(\d{3,6})\b", lambda m: m[1] + spoken_digits(m[2])),
+    numeric(r"\b([Tt]ext \w+ to )(\d{3,6})\b", lambda m: m[1] + digits(m[2])),
     numeric(r"(?<![\d%°])(?<![\d%°] )(?<!°[CF])(?<!°[CF] )~(?=\s?[\d$€£])", " about "),
     # Money.
     numeric(
-        rf"(?P<minus>(?<![\w)])[-−])?(?P<sign>{_SIGN}|(?<![A-Za-z])(?:{_CODE})(?=\s?\d))\s?(?P<amount>{_N})"
-        rf"(?:{_DASH}(?P=sign)?(?P<to>{_N}))?(?:\s?(?P<big>{_BIG}))?{_PER}",
+        rf"{_OWED}(?P<sign>{_SIGN}|(?<![A-Za-z])(?:{_CODE})(?=\s?\d))\s?(?P<amount>{_N})(?:{_DASH}(?P=sign)?(?P<to>{_N}))?{_BIG}{_PER}",
         _paid,
     ),
     numeric(
-        rf"(?P<minus>(?<![\w)])[-−])?(?<!\d)(?P<amount>\d+,\d\d(?!\d)|{_N})(?:\s?(?P<big>{_BIG}))?\s?"
-        rf"(?P<sign>{_SIGN}|(?:{_CODE})\b)(?!\s?\d){_PER}",
-        _paid,
+        rf"{_OWED}(?<!\d)(?P<amount>\d+,\d\d(?!\d)|{_N}){_BIG}\s?(?P<sign>{_SIGN}|(?:{_CODE})\b)(?!\s?\d){_PER}", _paid
     ),
     # Measures and fractions.
     numeric(r"(?<=\d)\s?([x×])\s?(?=\d)|(?<=[\w\"″']) ([x×]) (?=\d)|(?<=\d) ([x×]) (?=[a-z])", _by_or_times),
@@ -396,7 +357,10 @@ _RULES: list[Rule] = [
         r"\1\2 over ",
     ),
     numeric(r"(?<![\d,])(\d+),(\d{1,2})(?![\d,])", r"\1.\2"),
-    numeric(r"(°\s?\d{1,2}|\+\d{1,2}(?=')|\b[A-Z]\w+ \d+(?='\))|\b\d{1,2}(?=['′]\d\d[\"″]/))\s?['′]", r"\1 minutes "),
+    numeric(
+        r"(°\s?\d{1,2}|\+\d{1,2}(?=')|(?<![\w'])[A-Z]\w+ \d{1,3}(?='(?:[).,;]|$))|\b\d{1,2}(?=['′]\d\d[\"″]/))\s?['′]",
+        r"\1 minutes ",
+    ),
     numeric(r"(?<=minutes )\s?0?(\d{1,2}(?:\.\d+)?)\s?(?:[\"″]|'')", r"\1 seconds "),
     numeric(r"(?<![\d.])(\d{1,2})\s?['′]\s?(\d{1,2}(?:\.\d)?)\s?(?:[\"″]|'')", r"\1ft \2in"),
     numeric(r"(?<=\d)['′](?= (?:tall|long|wide|high|deep|by|x)\b)", "ft"),
@@ -404,6 +368,11 @@ _RULES: list[Rule] = [
     numeric(rf"(?<![\w.^])((?:{_N})\s?%?){_DASH}(?=(?:{_N})(?![\d-])(?!-\d)(?!\s?=))", r"\1 to "),
     numeric(r"(?<![\w)\]-])[-−](?=\.?\d)", "minus "),
     numeric(rf"\b((?:{alternatives(words('out of'))})s? \d+)/(?=\d)", r"\1 of ", _I),
+    numeric(
+        rf"((?:{alternatives(words('rated'))})\b[\w ]{{0,9}} \d+|\d\.\d+)/(?=\d+\b(?! of))"
+        rf"|(\d)/(?=\d+ (?:{alternatives(words('rating'))})\b)",
+        r"\1\2 out of ",
+    ),
     numeric(
         rf"(?<![\d/.,])(?:(\d+)[ -])?(\d{{1,4}})/(\d{{1,4}})(?![\d/])(?: ({_FRACTIONED})(?![\w^/]){_ABBREVIATED})?",
         _fraction,
@@ -422,9 +391,9 @@ _RULES: list[Rule] = [
     numeric(r"(?<=\d)\s?\*\s?(?=[\w(])", " times "),
     numeric(r"(?<=\d):(?=\d)|(?<=\w\))[-–](?=\(\w)", " to "),
     numeric(r"(?<=\d(?:st|nd|rd|th) )[Cc]\b\.?", "century"),
-    numeric(r"(?<=\w)!(?=\s?[=+*/×÷<>≤≥)−-])", " factorial "),
     numeric(r"(?<!\w)['’](?=\d\d\b)", ""),
-    rule(r"(?<=\w)\s?/\s?(?=(?:month|mo|day|hour|hr|h|year|yr|week|min|minute|second|person|night|user)\b)", " per "),
+    rule(rf"(?<=\w)\s?/\s?({alternatives(EACH)})\b", lambda m: f" per {EACH[m[1]]}"),
+    rule(r"(?<=[^\W\d_]s)/(?=[a-z]+ \d)", " per "),
     rule(r"(?<=[^\W\d_])\s?/\s?(?=[^\W\d_])", " "),
     rule(r"(?<=\w)\s?/\s?(?=\w)", " slash "),
     rule(alternatives(SIGNS), lambda m: f" {SIGNS[m[0]]} "),
@@ -438,7 +407,6 @@ _RULES: list[Rule] = [
     rule(rf"\b({ROMAN})(?= [Cc]entur(?:y|ies)\b)", lambda m: ordinal(roman(m[1]))),
     rule(rf"\b((?:(?:{_RULERS}) )?)([A-Z][a-z]+) ({ROMAN})\b(?: and ({ROMAN})\b)?(?![.'’]\w|-\w)", _roman_named),
     # Abbreviations.
-    numeric(r"\bq\.?\s?(\d{1,2})\s?h\b\.?", r"every \1 hours"),
     numeric(r"\b([Ee])st\.?(?= (?:1[5-9]|20)\d\d\b)", r"\1stablished"),
     rule(rf"\b({alternatives(TITLES)})\.\s?(?=[A-Z\d]|and )", lambda m: TITLES[m[1]] + " "),
     rule(
@@ -451,14 +419,14 @@ _RULES: list[Rule] = [
     rule(r"\b(?:[A-Za-z]\.){2,}", lambda m: " ".join(m[0].replace(".", "")) + _stop(m)),
     # What numbers are left.
     numeric(r"\b(\d{1,3}(?:,\d{3})*|\d+)(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1].replace(",", "")))),
-    numeric(r"(?<![\w.])'?(\d0|\d{3}0)s\b", _decade),
     numeric(r"(?<![\d.,A-Za-z])[1-9]\d{3}(?![\dA-Za-z]|[.,]\d)", _four_digits),
     numeric(r"(?<=[A-Za-z])-?(?=\d)|(?<=\d)-?(?=[A-Za-z])", " "),
-    numeric(NUMBER, lambda m: number(m[0])),
+    numeric(NUMBER, lambda m: quantity(m[0])),
     rule(r"\b[a-zA-Z]*([a-z])\1{2,}[a-z]*\b", _shorten),
     rule(r"([!?.,;:\-_*=~#/\\|])\1{3,}", r"\1\1\1"),
     rule(r"(?<=[a-z])\.(?=[a-z]{2,4}\b)", " dot "),
     rule(r"\s+([.,;:!?])(?!\w)", r"\1"),
+    rule(r"(?<=[^\W_])\((?=[A-Za-z])", " ("),
     rule(rf"{_CAPITALS}(?:[\W_]{{1,4}}{_CAPITALS})*", _calm),
 ]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from functools import lru_cache
+from functools import partial
 
-from voices.text.words.numbers import han_digits, roman
-from voices.text.words.terms import COMMON, NUMBER, ROMAN, STANDARD, Rule, alternatives, numeric, rule, terms, words
+from voices.text.words.codes import COMMON, STANDARD, numbered
+from voices.text.words.numbers import cardinal, digits, quantity, roman
+from voices.text.words.terms import NUMBER, ROMAN, Rule, alternatives, numeric, rule, terms, words
 
 N = rf"(?:{NUMBER})"
-MAX_DIGITS = 16
 TIMES = r"(\d+|[\w)])\^([+-]?\d{1,3})"
 _PLACE = re.compile("[区市村郡路街道巷県省座版]|町(?!田)")  # of an address: 銀座2-5三田ビル
 _POWERS = {"2": "平方", "3": "立方"}
@@ -20,30 +20,16 @@ _I = re.IGNORECASE | re.ASCII
 
 
 class Han:
-    """cardinal: a number in characters; digits: of a text, one by one; counted: a number as it is said before what is
-    counted; dash: a pattern; called: what is said for parts of a number (see the languages)."""
+    """counted: a number as it is said before what is counted; dash: a pattern."""
 
-    def __init__(
-        self,
-        language: str,
-        cardinal: Callable[[int], str],
-        digits: Callable[[str], str],
-        counted: Callable[[str], str],
-        dash: str,
-        **called: str,
-    ) -> None:
-        self.language, self.cardinal, self.digits, self.dash, self.called = language, cardinal, digits, dash, called
-        self.number = lru_cache(maxsize=4096)(self._number)
+    def __init__(self, language: str, counted: Callable[[str], str], dash: str) -> None:
+        self.language, self.dash, self.called = language, dash, terms("called", language)
+        self.number, self.cardinal, self.digits = (
+            partial(say, language=language) for say in (quantity, cardinal, digits)
+        )
         self.counted = lambda text: counted(self.number(text))
         self.money, self.units = terms("money", language), terms("unit", language)
         self.signs, self.keys = terms("sign", language) | terms("greek", language), terms("key", language)
-
-    def _number(self, text: str) -> str:
-        """A number as it is written (1,234.50), said as a quantity; more than 16 digits are said one by one."""
-        whole, dot, part = text.replace(",", "").partition(".")
-        if len(whole) > MAX_DIGITS or (len(whole) > 1 and whole[0] == "0"):
-            return self.digits(whole) + (f"{self.called['dot']}{self.digits(part)}" if dot else "")
-        return self.cardinal(int(whole or "0")) + (f"点{han_digits(part)}" if dot else "")
 
     def to(self, m: re.Match[str]) -> str:
         return "至" if "至" in m[0] else self.called["to"]
@@ -85,7 +71,7 @@ class Han:
         team = alternatives(words("team"))  # whose names begin with what counts things
         names, score = "一-龥々ァ-ヶー", r"(?<![\d.-])\d{1,3}"
         other = rf"\d{{1,3}}(?![\d.-])(?:(?={team})|(?!{counted}))"
-        ranged = r"[-−](?=\.?\d[\d,.]*(?:~-?[\d.]+)?\s?[%万亿億元円度℃°])"
+        ranged = r"[-−](?=\.?\d[\d,.]*(?:~-?[\d.]+)?\s?[%万亿億元円度℃°米])"
         behind = "(?<=[一-龥ぁ-ヶ])(?<![万亿億元円度])"
         return [
             numeric(r"^(\d{1,3})[.)]\s+", r"\1、"),
@@ -96,10 +82,16 @@ class Han:
             numeric(r"(?<!\d)\d(?: \d){3,}(?!\d)", lambda m: self.digits(m[0])),
             numeric(r"(?<=\d)h(\d{1,2})\s?m(?:in)?(?![A-Za-z])", rf"{self.called['hours']}\1分"),
             numeric(rf"(\d[-/.]\d{{1,2}}){self.dash}(?=\d{{4}}[-/.]\d{{1,2}}[-/.])", rf"\1{self.called['to']}"),
+            numeric(
+                rf"(?<!\d)(\d{{4}})([-/.])(\d\d?)\2(\d\d?){self.dash}(\d\d?)\2(\d\d?)(?![\d.])",
+                rf"\1年\3月\4日{self.called['to']}\5月\6日",
+            ),
             numeric(r"(?<![\d-])(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?![\d-]|\.\d)", date),
+            numeric(r"(?<![\d/.])((?:19|20)\d\d)/(0[1-9]|1[0-2])(?![\d/])", r"\1年\2月"),
+            numeric(r"(?<!\d)0(?=[1-9](?:月|日|銭|時))", ""),
             # 37″50 is a time that was run; 39°54′20″ a place.
             numeric(r"(\d)\s?(?:[′'](?=\s?\d)|′)", r"\1分"),
-            numeric(r"(?<=[\d分°])(\d*)\s?″(\d{1,2})(?!\d)", lambda m: f"{m[1]}秒{han_digits(m[2])}"),
+            numeric(r"(?<=[\d分°])(\d*)\s?″(\d{1,2})(?!\d)", lambda m: f"{m[1]}秒{digits(m[2], 'zh')}"),
             numeric(r"(?<=分)(\d+(?:\.\d+)?)\s?[\"″]", r"\1秒"),
             numeric(r"(?<!\d)(\d{1,2})[:：](\d{2})(?:[:：](\d{2}))?(\.\d{1,3})?(?!\d)", time),
             numeric(r"(\d)\s?[:：]\s?(?=\d)", rf"\1{self.called['ratio']}"),
@@ -124,33 +116,23 @@ class Han:
         """parts: hours, minutes and seconds, or the last two; fraction: of the seconds, `.13`."""
         names = [self.called["hours"], "分", "秒"][-len(parts) :]
         said = [self.counted(part.lstrip("0")) + name for part, name in zip(parts, names, strict=True) if int(part)]
-        return "".join(said) + han_digits(fraction)
+        return "".join(said) + digits(fraction, "zh")
 
-    def codes(self, cues: str, between: str, before: str, not_before: str) -> list[Rule]:
+    def codes(self, cues: str, between: str, before: str, least: int, not_before: str) -> list[Rule]:
         """cues: of a number that is read by its digits; between: what may stand there; before: of what is not counted,
-        in front of the number; not_before: of what counts things, behind it."""
-
-        def hexadecimal(m: re.Match[str]) -> str:
-            return self.called["hex"] + " ".join(self.digits(char) or char.upper() for char in m[1])
-
-        def dotted(m: re.Match[str]) -> str:
-            parts = m[2].split(".")
-            by_digits = len(parts) == 4 and not m[1]
-            said = [self.digits(one) if by_digits or len(one) > 4 else self.cardinal(int(one)) for one in parts]
-            return (self.called["version"] or m[1] if m[1] else "") + self.called["dot"].join(said)
+        in front of the number; least: digits of it; not_before: of what counts things, behind it."""
 
         def cued(m: re.Match[str]) -> str:
             return m[1] + m[2] + m[3] + self.groups(m[4])
 
         return [
             numeric(r"[（(]0\d{1,4}[)）] ?\d{1,4}[- ]?\d{4}(?!\d)", self.all_digits),
-            numeric(r"(?<![A-Za-z\d])0x([0-9A-Fa-f]{1,16})(?![A-Za-z\d])", hexadecimal),
             numeric(
-                rf"({cues})({between})({before}[A-Za-z]{{0,3}}-?)(\d{{{self.called['least']},12}}(?:-\d{{2,8}}){{0,4}})"
+                rf"({cues})({between})({before}[A-Za-z]{{0,3}}-?)(\d{{{least},12}}(?:-\d{{2,8}}){{0,4}})"
                 rf"(?![\d.,]*\d|{not_before})",
                 cued,
             ),
-            numeric(r"(?<![\w.])(v(?:er)?\.?)?(\d{1,6}(?:\.\d{1,6}){2,8})(?![\d.]*\d)", dotted, _I),
+            *numbered(self.language),
         ]
 
     def sums(self) -> list[Rule]:
@@ -199,6 +181,7 @@ class Han:
                 rf"(?:(?<![A-Za-z\d.])|(?<=(?<![A-Za-z])[AD]C))({N})(\^[+-]?\d{{1,3}})?\s?([万億亿兆千百]{{0,2}})({unit})(\^[23])?(?:/({unit})(\^[23])?)?(?![A-Za-z\d^])",
                 measure,
             ),
+            rule("(?<=[元次块个件万人回拍])/(?=[一-龥])", self.called["per"]),
             numeric(rf"(?<=[^\W\dA-Za-z_])/({unit})(\^[23])?(?![A-Za-z\d^])", each),
             numeric(TIMES, raised),
         ]
@@ -215,7 +198,7 @@ class Han:
 
     def called_signs(self) -> list[Rule]:
         return [
-            rule(r"[*#](?:号|(?=[键を]|キー|ボタン))|(?<=[按押])[*#]", lambda m: self.keys[m[0][0]]),
+            rule(r"[*#](?:号|(?=[键を]|キー|ボタン))|(?<=[按押打])[*#]", lambda m: self.keys[m[0][0]]),
             rule(alternatives(self.signs), lambda m: self.signs[m[0]]),
         ]
 

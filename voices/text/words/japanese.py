@@ -8,24 +8,16 @@ analysis' work, but for what it gets wrong.
 from __future__ import annotations
 
 import re
-from functools import partial
 
-from voices.text.words import numbers
 from voices.text.words.addresses import written_out
 from voices.text.words.han import Han, N
-from voices.text.words.say_as import JAPANESE_DIGITS
 from voices.text.words.terms import NUMBER, Rule, alternatives, numeric, rule, terms, words
 
 LETTERS, _TITLES = terms("letter", "ja"), terms("title", "ja")
 _CUES = alternatives(words("cue ja")) + "|下[0-9一二三四五六七八九]桁"
 
 
-_digits = partial(numbers.han_digits, digits=JAPANESE_DIGITS)
-_HAN = Han(
-    "ja", numbers.japanese, _digits, str, r"\s?[-–—~]\s?", minus="マイナス", to="から", ratio="対", joint="の",
-    dot="テン", hour="時", oh="", whole="と", of="分の", power="{}の{}乗", per="毎", divided="わる", least="3",
-    slash="スラッシュ", over="の", hex="ゼロエックス", hours="時間", version="バージョン", hyphen="の",
-)  # fmt: skip
+_HAN = Han("ja", str, r"\s?[-–—~]\s?")
 number, GREEK, _D = _HAN.number, terms("greek", "ja"), _HAN.dash
 # A letter behind a number names something ("5A").
 _HAN.units.pop("A")
@@ -45,8 +37,8 @@ _RULES: list[Rule] = [
     numeric(rf"{_MONTH_DAY}(?={_D}\d{{1,2}}/\d|[(（に]|から|まで|の(?:朝|夜|昼|午))", r"\1月\2日"),
     numeric(rf"(?<=日)({_D}){_MONTH_DAY}(?![\d/])", r"から\2月\3日"),
     # Codes.
-    numeric(r"〒\s?(\d{3})-(\d{4})\s?", lambda m: f"郵便番号{_digits(m[1])}の{_digits(m[2])}、"),
-    *_HAN.codes(_CUES, r"(?:番号|は|が|:|：|の|\s){0,4}", "", "[個人円枚件回年月日台本%]"),
+    numeric(r"〒\s?(\d{3})-(\d{4})\s?", lambda m: f"郵便番号{_HAN.digits(m[1])}の{_HAN.digits(m[2])}、"),
+    *_HAN.codes(_CUES, r"(?:番号|は|が|:|：|の|\s){0,4}", "", 3, "[個人円枚件回年月日台本%]"),
     # Of a house: block, lot, number.
     numeric(r"(?<![\d.-])[1-9]\d?(?:-[1-9]\d{0,2}){2}(?:-\d{1,4})?(?![\d-])", lambda m: m[0].replace("-", "の")),
     numeric(

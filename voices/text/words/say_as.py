@@ -7,25 +7,17 @@ from collections.abc import Callable
 
 from voices.text.words import numbers
 
-JAPANESE_DIGITS = ("ゼロ", "イチ", "ニー", "サン", "ヨン", "ゴー", "ロク", "ナナ", "ハチ", "キュー")
-
-_HAN = ("负", numbers.chinese)
-_NUMBERS: dict[str, tuple[str, Callable[[int], str]]] = {"zh": _HAN, "yue": _HAN, "ja": ("マイナス", numbers.japanese)}
+_MINUS = {"zh": "负", "yue": "负", "ja": "マイナス"}
 
 
 def _characters(text: str, language: str) -> str:
-    spelled = [_digits(char, language) if char in "0123456789" else char.upper() for char in text]
-    return " ".join(char for char in spelled if char.strip())
+    return " ".join(_digits(char, language) if char in "0123456789" else char.upper() for char in "".join(text.split()))
 
 
 def _digits(text: str, language: str) -> str:
-    found = [char for char in text if char.isdecimal()]
-    if not found:
+    if not re.search(r"\d", text):
         raise ValueError("there are no digits in it.")
-    if language == "ja":
-        return numbers.han_digits(text, JAPANESE_DIGITS)
-    digits = "".join(found)
-    return numbers.han_digits(digits) if language in ("zh", "yue") else numbers.spoken_digits(digits)
+    return numbers.digits(text, language)
 
 
 def _number(text: str) -> int:
@@ -36,16 +28,16 @@ def _number(text: str) -> int:
 
 
 def _cardinal(text: str, language: str) -> str:
-    sign = re.match(r"\s*[-−]", text)
     if "." in text:
         return text  # which is read as a decimal in any case
-    minus, said = _NUMBERS.get(language, ("minus ", numbers.cardinal))
-    return (minus if sign else "") + said(_number(text[sign.end() :] if sign else text))
+    unsigned = re.sub(r"^\s*[-−]", "", text)
+    minus = _MINUS.get(language, "minus ") if unsigned != text else ""
+    return minus + numbers.cardinal(_number(unsigned), language)
 
 
 def _ordinal(text: str, language: str) -> str:
     number = _number(re.sub(r"(?<=\d)(?:st|nd|rd|th)\s*$|^第", "", text.strip()))
-    return "第" + _NUMBERS[language][1](number) if language in _NUMBERS else numbers.ordinal(number)
+    return f"第{numbers.cardinal(number, language)}" if language in _MINUS else numbers.ordinal(number)
 
 
 SAID_AS: dict[str, Callable[[str, str], str]] = {

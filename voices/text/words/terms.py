@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 COLUMNS = ("en", "zh", "ja")
@@ -20,10 +20,12 @@ _MINUS = re.compile(rf"(?<![A-Za-z\d#-]){_TERM}(?:\s?-\s?[(√]?{_TERM})+(?![A-Z
 
 @dataclass(frozen=True)
 class Rule:
+    """What is said for each match of a pattern. needs_digit: it matches nothing without one, as most sentences are."""
+
     pattern: str
     said: Said
-    flags: int
-    needs_digit: bool
+    flags: int = 0
+    needs_digit: bool = False
 
     # At first use: to compile those of all languages takes longer than to start without them, and few processes speak.
     @cached_property
@@ -31,14 +33,8 @@ class Rule:
         return re.compile(self.pattern, self.flags)
 
 
-def rule(pattern: str, said: Said, flags: int = 0) -> Rule:
-    """What is said for each match of a pattern."""
-    return Rule(pattern, said, flags, needs_digit=False)
-
-
-def numeric(pattern: str, said: Said, flags: int = 0) -> Rule:
-    """As `rule`, of a pattern that matches nothing without a digit: most sentences have none."""
-    return Rule(pattern, said, flags, needs_digit=True)
+rule = Rule
+numeric = partial(Rule, needs_digit=True)
 
 
 def applied(rules: Iterable[Rule], text: str) -> str:
@@ -79,13 +75,3 @@ def words(kind: str) -> dict[str, str]:
     """The words of English of a kind, and what is said for them."""
     found = [word.partition("=") for row in _WORDS if row[0] == kind for word in row[1].split()]
     return {word: (said or word).replace("_", " ") for word, _, said in found}
-
-
-STANDARD = rf"(?<![A-Za-z])(?:{alternatives(words('standard'))})[ -]?(?:[A-Z] )?"
-# Of a bank, or on a card: GB29 NWBK 6016 ..., 4111 1111 ...
-_ACCOUNT = r"[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,3})?|\d{4}(?: \d{4}){2,4}"
-COMMON: list[Rule] = [
-    numeric(r"(?<=\d)T(?=\d\d:\d\d)", " "),
-    numeric(rf"(?<![A-Za-z\d])(?:{_ACCOUNT})(?![A-Za-z\d])", lambda m: re.sub(r"(?<=\d)(?=\d)", " ", m[0])),
-    numeric(r"(?<!\d)(\d+)/(?=\d+\s?Hz(?![A-Za-z]))", r"\1 "),
-]

@@ -71,6 +71,9 @@ _VOWELS = "AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻᵊɐ"
 _SOUND = re.compile(rf"[{_VOWELS}bdfhjklmnpstvwzðŋɡɹɾʃʒʤʧθTsz]")
 # Letters that are said one by one: behind dots, A is no article.
 _SPELLED = re.compile(r"(\b[A-Z](?: [A-Z]\b)+)\.?")
+# Nor is it one in front of a number, but where a sentence begins: "A4 paper", "A four year plan".
+_NUMBERS = "one two three four five six seven eight nine ten eleven twelve [a-z]+teen [a-z]+ty".replace(" ", "|")
+_NUMBERED = re.compile(rf"(?<=[a-z,] )A(?= (?:{_NUMBERS})\b)")
 _QUOTES = re.compile('["“”«»„]| +(?=[,.;:!?])')  # a word that is written onto a mark is not found in the dictionary
 _BRACKETS = re.compile(r"[\[\]]")
 _SAID = re.compile(rf"{SAID.pattern}(['’]s\b)?")
@@ -91,6 +94,7 @@ class EnglishPhonemes:
     def __call__(self, text: str) -> list[str]:
         """Pieces of at most 400 phonemes, each with closing punctuation. PublicError where nothing can be said."""
         plain = _SPELLED.sub(lambda m: m[1].replace(" ", ".") + ".", _BRACKETS.sub(" ", text))
+        plain = _NUMBERED.sub("[A](/ˈA/)", plain)
         # hibari takes the phonemes of a word in this form.
         plain = _SAID.sub(_as_link, " ".join(_QUOTES.sub(" ", plain.replace("’", "'")).split()))
         # Its own rules for numbers and abbreviations are left out: they make "number" of "I said no."

@@ -11,7 +11,7 @@ from voiceproject.errors import PublicError
 from voices.text import ipa
 from voices.text.pronunciation import SAID
 from voices.text.words.japanese import GREEK, LETTERS
-from voices.text.words.say_as import JAPANESE_DIGITS
+from voices.text.words.numbers import DIGITS
 
 from . import kokoro
 from .base import BaseVoice
@@ -60,7 +60,7 @@ _NAMES = tuple(
         "池田 橋本 阿部 石川 前田 藤田 小川 後藤 岡田 村上 長谷川 近藤 石井 坂本 遠藤 青木 藤井 西村 福田 太田"
     )
 )
-_DIGITS = dict(zip("0123456789", JAPANESE_DIGITS, strict=True))
+_DIGITS = dict(zip("0123456789", DIGITS["ja"], strict=True))
 
 
 @lru_cache(maxsize=1)
