@@ -62,6 +62,8 @@ FILES = {
         "logs/mute/0_gt_wavs/mute40k.wav",
     ],
 }
+# Applio's trainer finds a module beside it; in RVC-Project's folder `train` is a train.py, which hides that package.
+IMPORTS = {"applio": "", "rvc": "from train import utils\n"}
 TORCH = """
 
 from tests.fakes.rvc_training import isfinite, load
@@ -74,11 +76,12 @@ def build(folder: Path) -> None:
     head = f"import sys\nsys.path.append({str(REPOSITORY)!r})\n"
     for engine, scripts in SCRIPTS.items():
         for path, function in scripts.items():
-            source = f"{head}from tests.fakes.rvc_training import {function}\n"
+            source = f"{IMPORTS[engine]}{head}from tests.fakes.rvc_training import {function}\n"
             fake_engines.put(folder / engine / path, f'{source}if __name__ == "__main__":\n    {function}()\n')
         for path in FILES[engine]:
             if not (folder / engine / path).exists():
                 fake_engines.put(folder / engine / path, "{}")
+    fake_engines.put(folder / "rvc/train/utils.py", "")
     for name in ("sklearn", "librosa", "tensorboard", "tqdm"):
         fake_engines.put(folder / "site" / name / "__init__.py", "")
     torch = folder / "site" / "torch.py"

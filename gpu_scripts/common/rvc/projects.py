@@ -38,6 +38,10 @@ class Applio:
             self.needed.append(f"rvc/models/predictors/{f0}.pt")
         self.f0 = f0
 
+    def call(self, script: str) -> list[str]:
+        """How Python is told to run a script: its trainer finds what lies beside it there."""
+        return [str(self.root / script)]
+
     def prepare(self, clips: Path, experiment: Path, gpu: str | None, threads: int, is_half: bool) -> list[list[str]]:
         cores = str(threads)
         cutting = ["Automatic", "False", "False", "0.5", "3.0", "0.3", "none"]
@@ -93,6 +97,10 @@ class RvcProject:
         self.needed += ["assets/hubert_base/config.json", f"logs/mute/0_gt_wavs/mute{self.kilo}.wav"]
         if f0 == "rmvpe":
             self.needed.append("assets/rmvpe/rmvpe.pt")
+
+    def call(self, script: str) -> list[str]:
+        """Scripts import the package `train`, and beside them lies train.py: by its path none finds the package."""
+        return ["-m", script.removesuffix(".py").replace("/", ".")]
 
     def prepare(self, clips: Path, experiment: Path, gpu: str | None, threads: int, is_half: bool) -> list[list[str]]:
         half = str(is_half)

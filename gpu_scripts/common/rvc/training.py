@@ -137,7 +137,7 @@ class Training:
         for attempt in (1, 2):
             child = children.run(
                 name,
-                [sys.executable, "-s", self.root / command[0], *command[1:]],
+                [sys.executable, "-s", *self.project.call(command[0]), *command[1:]],
                 cwd=self.cwd,
                 log=self.folder / "logs" / f"{name}.log",
                 environment=environment,
