@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
 
 from common import audio, foreign, options, script_io
-from common.calls import told_by_calls
+from common.calls import Course, told_by_calls
 from common.rvc import courses
 from common.script_io import Progress, ScriptError
 
@@ -87,6 +87,7 @@ class Applio:
     name = "Applio"
     marker = "rvc/infer/infer.py"
     f0_methods = ("rmvpe", "fcpe", "crepe", "crepe-tiny")
+    usual_part = courses.APPLIO_PART
     index_rate, volume_envelope = 0.3, 1.0
 
     def __init__(self, root: Path) -> None:
@@ -166,6 +167,7 @@ class RvcProject:
     name = "RVC-Project"
     marker = "infer/vc/modules.py"
     f0_methods = ("rmvpe", "fcpe", "pm")
+    usual_part = courses.PROJECT_PART
     index_rate, volume_envelope = 0.75, 0.25
 
     def __init__(self, root: Path) -> None:
@@ -350,7 +352,7 @@ def convert(
         tell(LOADED)
         index = usable_index(voice.index, version, folder) if arguments.index_rate > 0 else ""
         foreign.set_seed(arguments.seed)
-        with told_of_parts(*project.parts(), len(vocal), tell, arguments.f0_method):
+        with told_of_parts(*project.parts(), len(vocal), tell, arguments.f0_method, project.usual_part):
             samples, rate = project.sing(source, index, folder, arguments)
         if index and any("reading the FAISS index" in line for line in prints):
             raise ScriptError(script_io.NO_WEIGHTS, f"{voice.index} could not be read")
@@ -359,7 +361,12 @@ def convert(
 
 @contextmanager
 def told_of_parts(
-    pipeline: Any, method: str, frames: int, tell: Callable[[float], None], f0_method: str
+    pipeline: Any,
+    method: str,
+    frames: int,
+    tell: Callable[[float], None],
+    f0_method: str,
+    usual_part: Course,
 ) -> Iterator[None]:
     """Within the block `tell` hears that the melody was found, and of each part that was sung.
 
@@ -385,7 +392,7 @@ def told_of_parts(
         def within(share: float) -> None:
             tell(MELODY + (SUNG - MELODY) * min(1.0, (done + share * own) / max(1, frames)))
 
-        with told_by_calls("part", within, usual=courses.PART):
+        with told_by_calls("part", within, usual=usual_part):
             sung = wrapped[method](*positional, **named)
         within(1)
         done += own

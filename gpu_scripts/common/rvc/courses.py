@@ -1,8 +1,8 @@
-"""How the singing of Applio goes: what told_by_calls is told to expect of it, for the first part of a process.
+"""How the singing of Applio and of RVC-Project goes: what told_by_calls is told to expect of a process's first part.
 
-Measured in its code at commit b9c0ccb1 by the processor's time on one core, with networks of the size that every voice
-of version 2 at 40 kHz has: rmvpe on 150 s, HuBERT and generator on 20 s. Other networks make other calls: then it is
-told less evenly, and no worse than with nothing known.
+Measured in their code at commits b9c0ccb1 and 4338f12 by the processor's time on one core, with networks of the size
+that every voice of version 2 at 40 kHz has: rmvpe on 150 s, HuBERT and generator on 20 s. Other networks make other
+calls: then it is told less evenly.
 """
 
 from __future__ import annotations
@@ -22,11 +22,17 @@ RMVPE = Course(
      (0.9707, 0.924), (0.9844, 0.936), (0.9863, 0.947), (0.9883, 0.996), (1, 0.999)),
 )  # fmt: skip
 CREPE = Course(14, ((0, 0), (1, 1)))  # of a batch
-PART = Course(
+APPLIO_PART = Course(
     669,
     ((0, 0), (0.0209, 0.023), (0.3348, 0.072), (0.4425, 0.122), (0.6353, 0.131), (0.6398, 0.147), (0.6981, 0.179),
      (0.7265, 0.213), (0.7309, 0.265), (0.7608, 0.321), (0.7892, 0.413), (0.8087, 0.511), (0.8176, 0.539),
      (0.8221, 0.596), (0.8804, 0.708), (0.9088, 0.793), (0.9103, 0.82), (0.9133, 0.832), (0.9716, 0.929), (1, 1)),
+)  # fmt: skip
+PROJECT_PART = Course(
+    461,
+    ((0, 0), (0.0304, 0.032), (0.4859, 0.08), (0.4902, 0.094), (0.6421, 0.146), (0.7961, 0.155), (0.846, 0.241),
+     (0.8525, 0.298), (0.8655, 0.342), (0.8807, 0.43), (0.9024, 0.626), (0.9306, 0.728), (0.9458, 0.805),
+     (0.9479, 0.835), (1, 1)),
 )  # fmt: skip
 
 
