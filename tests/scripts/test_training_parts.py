@@ -287,6 +287,7 @@ DONE = "Training has been successfully completed with 1 epoch, 10 steps and 43.2
         (["Starting training...", DONE, CAUGHT, *LEAKED], CAUGHT),
         ([CAUGHT, DONE, *LEAKED], CAUGHT),
         ([DONE, *LEAKED], DONE),
+        (["[HuBERT][failed] The model does not exist", "Completed | Success: 0 | Failed: 0", DONE], "[HuBERT][failed]"),
         ([f"11%|█         | 1/9 [00:30<04:02, 30.26s/it]{CAUGHT}", "22%|██        | 2/9 [00:31<"], CAUGHT),
         (["Traceback (most recent call last):", "KeyError: 'precision'", "Unable to say more.", *LEAKED], "KeyError"),
         (

@@ -38,6 +38,9 @@ TELLING = re.compile(
     r"|(not|n't) (found|match|exist|enough|supported)|no such|too (few|small|short|large))\b",
     re.IGNORECASE,
 )
+NONE_FAILED = re.compile(
+    r"\b(failed|failures?|errors?)\s*[:=]\s*0\b|\b(0|no) (failed|failures?|errors?)\b", re.IGNORECASE
+)
 # Python's own, each with a line of source below it: of the caller, or of the library, which calls warnings.warn.
 PYTHON_WARNING = re.compile(r"\.py:\d+: (\w+\.)*\w*Warning\b")
 OTHER_WARNING = re.compile(r"^(<[\w ]+>|sys):\d+: \w*Warning\b|^\[W\S* |^WARNING\b|^(\w+\.)*warn(_\w+)?\(")
@@ -102,7 +105,7 @@ class Child:
     def reason(self) -> str:
         """The last exception that it printed, or else its last own line that tells of an error, or its last one."""
         own = self.own_lines
-        places = [number for number, line in enumerate(own) if TELLING.search(line)]
+        places = [number for number, line in enumerate(own) if TELLING.search(NONE_FAILED.sub("", line))]
         said = self.error or self.last or ("it said nothing but warnings" if self.lines else "it said nothing")
         if places and not self.error:
             said = own[places[-1]]
