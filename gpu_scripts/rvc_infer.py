@@ -49,7 +49,8 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python itself leaves it out with -I or -P
 
 from common import audio, foreign, options, script_io
-from common.calls import told_by_calls
+from common.calls import Course, told_by_calls
+from common.rvc import courses
 from common.script_io import Progress, ScriptError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ APPLIO_EMBEDDERS = {
     "korean-hubert-base": "korean_hubert_base",
 }
 
-LOADED, MELODY = 0.2, 0.4  # of the progress, when the voice is loaded, and when the melody is known
+LOADED, MELODY, SUNG = 0.2, 0.4, 0.97  # of the progress: the voice is loaded, the melody known, all of it sung
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Applio:
     name = "Applio"
     marker = "rvc/infer/infer.py"
     f0_methods = ("rmvpe", "fcpe", "crepe", "crepe-tiny")
+    usual_part = courses.APPLIO_PART
     index_rate, volume_envelope = 0.3, 1.0
 
     def __init__(self, root: Path) -> None:
@@ -165,6 +167,7 @@ class RvcProject:
     name = "RVC-Project"
     marker = "infer/vc/modules.py"
     f0_methods = ("rmvpe", "fcpe", "pm")
+    usual_part = courses.PROJECT_PART
     index_rate, volume_envelope = 0.75, 0.25
 
     def __init__(self, root: Path) -> None:
@@ -265,7 +268,7 @@ def main(argv: list[str]) -> None:
         arguments.index_rate = 0.0
     with TemporaryDirectory(prefix="rvc-") as folder:
         sung, rate = convert(project, voice, Path(folder), vocal.mono(FEATURES_RATE), arguments, progress)
-    progress(0.97)
+    progress(SUNG)
     audio.write(arguments.output, audio.fitted(sung, rate, vocal.length, "vocal"), vocal.channels)
     progress(1)
 
@@ -349,7 +352,7 @@ def convert(
         tell(LOADED)
         index = usable_index(voice.index, version, folder) if arguments.index_rate > 0 else ""
         foreign.set_seed(arguments.seed)
-        with told_of_parts(*project.parts(), len(vocal), tell):
+        with told_of_parts(*project.parts(), len(vocal), tell, arguments.f0_method, project.usual_part):
             samples, rate = project.sing(source, index, folder, arguments)
         if index and any("reading the FAISS index" in line for line in prints):
             raise ScriptError(script_io.NO_WEIGHTS, f"{voice.index} could not be read")
@@ -357,7 +360,14 @@ def convert(
 
 
 @contextmanager
-def told_of_parts(pipeline: Any, method: str, frames: int, tell: Callable[[float], None]) -> Iterator[None]:
+def told_of_parts(
+    pipeline: Any,
+    method: str,
+    frames: int,
+    tell: Callable[[float], None],
+    f0_method: str,
+    usual_part: Course,
+) -> Iterator[None]:
     """Within the block `tell` hears that the melody was found, and of each part that was sung.
 
     Both projects cut a song of `frames` (16 kHz) where it is quiet, into parts of at most a minute, and sing each by
@@ -368,7 +378,8 @@ def told_of_parts(pipeline: Any, method: str, frames: int, tell: Callable[[float
     done = 0
 
     def melody(*positional: Any, **named: Any) -> Any:
-        with told_by_calls("melody", lambda share: tell(LOADED + (MELODY - LOADED) * share)):
+        size, usual = courses.melody(f0_method, frames)
+        with told_by_calls(f0_method, lambda share: tell(LOADED + (MELODY - LOADED) * share), size, usual):
             found = wrapped["get_f0"](*positional, **named)
         tell(MELODY)
         return found
@@ -379,9 +390,9 @@ def told_of_parts(pipeline: Any, method: str, frames: int, tell: Callable[[float
         own = max(0, len(samples) - 2 * getattr(pipeline, "t_pad", 0))
 
         def within(share: float) -> None:
-            tell(MELODY + (1 - MELODY) * min(1.0, (done + share * own) / max(1, frames)))
+            tell(MELODY + (SUNG - MELODY) * min(1.0, (done + share * own) / max(1, frames)))
 
-        with told_by_calls("part", within):
+        with told_by_calls("part", within, usual=usual_part):
             sung = wrapped[method](*positional, **named)
         within(1)
         done += own

@@ -199,13 +199,8 @@ def told_by_bars(tell: Callable[[float], None]) -> Iterator[None]:
 
 
 def share_of(progress: Progress, start: float, end: float) -> Callable[[float], None]:
-    """A callback for foreign code: its 0 to 1 is our `start` to `end`, told on our own stdout."""
-
-    def tell(done: float) -> None:
-        with redirect_stdout(sys.__stdout__):
-            progress(start + (end - start) * min(max(done, 0.0), 1.0))
-
-    return tell
+    """A callback for foreign code: its 0 to 1 is our `start` to `end`."""
+    return lambda done: progress(start + (end - start) * min(max(done, 0.0), 1.0))
 
 
 def stamp(*paths: Path | None) -> tuple[object, ...]:

@@ -83,11 +83,13 @@ def require_packages(*names: str) -> None:
 class Progress:
     """Tells how far the job is: a fraction that never falls, at most once for each hundredth, the last one 1.
 
-    One job: a line `PROGRESS 0.42` on stdout. In a server: `{"id": "...", "progress": 0.42}`.
+    One job: a line `PROGRESS 0.42` on what is stdout when this is made, whatever foreign code puts in its place. In a
+    server: `{"id": "...", "progress": 0.42}`.
     """
 
     def __init__(self) -> None:
         self._told = -1
+        self._out = sys.stdout
 
     def __call__(self, fraction: float) -> None:
         hundredths = int(100 * min(max(fraction, 0.0), 1.0) + 1e-9)
@@ -97,7 +99,7 @@ class Progress:
         if _server is not None:
             _server.tell(progress=hundredths / 100)
         else:
-            print(f"PROGRESS {hundredths / 100:g}", flush=True)
+            print(f"PROGRESS {hundredths / 100:g}", file=self._out, flush=True)
 
 
 def warn(message: str) -> None:

@@ -2,8 +2,8 @@
 as read at the commits that rvc_train.py names. Applio ends with one status after a training and after none; both take
 an old index again; RVC-Project writes weights into assets/weights of the working folder.
 
-FAKE_RVC_MOOD (JSON): `fits`: the largest batch; `stop`: after this epoch it waits; `train`: "nan" | "nothing" | "disk";
-`extract`: "nothing".
+FAKE_RVC_MOOD (JSON): `fits`: the largest batch; `stop`: after this epoch it waits; `train`: "nan" | "nothing" | "disk"
+| "unsaved" (of its weights); `extract`: "nothing".
 
 numpy is loaded by what computes with it alone: each of these is an interpreter of its own in each training.
 """
@@ -17,7 +17,9 @@ import os
 import re
 import sys
 import time
+import warnings
 import zipfile
+from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,8 @@ FILES = {
         "logs/mute/0_gt_wavs/mute40k.wav",
     ],
 }
+# Applio's trainer finds a module beside it; in RVC-Project's folder `train` is a train.py, which hides that package.
+IMPORTS = {"applio": "", "rvc": "from train import utils\n"}
 TORCH = """
 
 from tests.fakes.rvc_training import isfinite, load
@@ -72,11 +76,12 @@ def build(folder: Path) -> None:
     head = f"import sys\nsys.path.append({str(REPOSITORY)!r})\n"
     for engine, scripts in SCRIPTS.items():
         for path, function in scripts.items():
-            source = f"{head}from tests.fakes.rvc_training import {function}\n"
+            source = f"{IMPORTS[engine]}{head}from tests.fakes.rvc_training import {function}\n"
             fake_engines.put(folder / engine / path, f'{source}if __name__ == "__main__":\n    {function}()\n')
         for path in FILES[engine]:
             if not (folder / engine / path).exists():
                 fake_engines.put(folder / engine / path, "{}")
+    fake_engines.put(folder / "rvc/train/utils.py", "")
     for name in ("sklearn", "librosa", "tensorboard", "tqdm"):
         fake_engines.put(folder / "site" / name / "__init__.py", "")
     torch = folder / "site" / "torch.py"
@@ -165,7 +170,9 @@ def applio_train() -> None:
     def epoch_done(epoch: int, step: int) -> str:
         return f"{name} | epoch={epoch} | step={step} | time=12:00:00 | training_speed=0:00:01"
 
-    _train(experiment, experiment, f"{name}_{{epoch}}e_{{step}}s", epochs, every, batch, pieces, rate, epoch_done)
+    names = f"{name}_{{epoch}}e_{{step}}s"
+    _train(experiment, experiment, names, epochs, every, batch, pieces, rate, epoch_done, repeated=0)
+    warnings.warn_explicit("resource_tracker: 12 leaked semlock objects", UserWarning, __file__, 1)
 
 
 def _train(
@@ -178,12 +185,14 @@ def _train(
     pieces: int,
     rate: int,
     said: Any,
+    repeated: int,
 ) -> None:
     first = 1
     if (experiment / "G_2333333.pth").exists():
         with zipfile.ZipFile(experiment / "G_2333333.pth") as file:
-            first = json.loads(file.read("data.pkl"))["epoch"] + 1
+            first = json.loads(file.read("data.pkl"))["epoch"] + 1 - repeated
     print("begins with epoch", first, flush=True)
+    Listener(family="AF_UNIX").close()  # as workers of torch's loaders do, in a folder of TMPDIR
     for epoch in range(first, epochs + 1):
         if batch > mood().get("fits", 1000):
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
@@ -199,7 +208,12 @@ def _train(
                     file.writestr("data.pkl", json.dumps({"epoch": epoch}))
         if epoch % every == 0 or epoch == epochs:
             loss = float("nan") if mood().get("train") == "nan" else 1 / epoch
-            fake_engines.voice(weights / f"{saved_as.format(epoch=epoch, step=step)}.pth", rate, loss=loss)
+            try:
+                if mood().get("train") == "unsaved":
+                    raise FileNotFoundError("assets/config.json")
+                fake_engines.voice(weights / f"{saved_as.format(epoch=epoch, step=step)}.pth", rate, loss=loss)
+            except FileNotFoundError as error:
+                print(f"An error occurred extracting the model: {error}")
         if mood().get("stop") == epoch:
             time.sleep(600)
 
@@ -258,6 +272,7 @@ def rvc_train() -> None:
         len(lines),
         rate,
         epoch_done,
+        repeated=1,  # the epoch of its state
     )
 
 

@@ -117,7 +117,34 @@ def test_a_stopped_training_goes_on_at_its_last_state(place: Place, engine: str)
     result = place.run(engine, "--until", "train")
     assert result.returncode == 0, result.stderr
     log = (place.work / "logs" / "train.log").read_text()
-    assert "begins with epoch 1\n" in log and "begins with epoch 3\n" in log
+    assert "begins with epoch 1\n" in log and f"begins with epoch {3 if engine == 'applio' else 2}\n" in log
+
+
+@pytest.mark.parametrize("engine", ["applio", "rvc"])
+def test_a_last_epoch_whose_weights_were_not_saved_is_no_dead_end(place: Place, engine: str) -> None:
+    result = place.run(engine, train="unsaved")
+    assert result.returncode == 11
+    assert result.stderr.splitlines()[-1].endswith("An error occurred extracting the model: assets/config.json")
+    result = place.run(engine)
+    assert result.returncode == 0, result.stderr
+    model = json.loads((place.output / "model.json").read_text())
+    trained = 5 if engine == "applio" else 4  # RVC-Project repeats the epoch of its state
+    assert model["epochs"]["epoch"] == trained
+    assert ("WARNING one_more_epoch" in result.stdout) == (engine == "applio")
+
+
+def test_loaders_of_data_have_room_for_their_sockets_in_a_long_folder(place: Place, prepared: Place) -> None:
+    place.work = place.work.parent / ("long" * 25) / "work"
+    shutil.copytree(prepared.work, place.work, symlinks=True)
+    result = place.run("applio", "--until", "train")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(("engine", "f0"), [("applio", "pm"), ("rvc", "crepe"), ("rvc", "fcpe")])
+def test_a_pitch_that_the_engine_has_not_is_refused_before_anything_is_made(place: Place, engine: str, f0: str) -> None:
+    result = place.run(engine, "--f0", f0)
+    assert result.returncode == 2 and f"not {f0}" in result.stderr.splitlines()[-1], result.stderr
+    assert not place.work.exists()
 
 
 @pytest.mark.parametrize(

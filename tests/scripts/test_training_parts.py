@@ -269,6 +269,40 @@ def test_an_error_while_another_is_handled_does_not_hide_it() -> None:
     assert reason.startswith("RuntimeError: Please call") and "OSError: [Errno 5] Input/output error" in reason
 
 
+LEAKED = [
+    "/opt/venv/lib/python3.11/site-packages/joblib/externals/loky/backend/resource_tracker.py:354: UserWarning: "
+    "resource_tracker: There appear to be 12 leaked semlock objects to clean up at shutdown",
+    "warnings.warn(",
+    "/opt/venv/lib/python3.11/site-packages/joblib/externals/loky/backend/resource_tracker.py:371: UserWarning: "
+    "resource_tracker: /dev/shm/x: FileNotFoundError(2, 'No such file or directory')",
+    "warnings.warn(f'resource_tracker: {name}: {error!r}')",
+] * 20
+CAUGHT = "An error occurred extracting the model: [Errno 2] No such file or directory: 'assets/config.json'"
+DONE = "Training has been successfully completed with 1 epoch, 10 steps and 43.2 loss gen."
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["Starting training...", DONE, CAUGHT, *LEAKED], CAUGHT),
+        ([CAUGHT, DONE, *LEAKED], CAUGHT),
+        ([DONE, *LEAKED], DONE),
+        (["[HuBERT][failed] The model does not exist", "Completed | Success: 0 | Failed: 0", DONE], "[HuBERT][failed]"),
+        ([f"11%|█         | 1/9 [00:30<04:02, 30.26s/it]{CAUGHT}", "22%|██        | 2/9 [00:31<"], CAUGHT),
+        (["Traceback (most recent call last):", "KeyError: 'precision'", "Unable to say more.", *LEAKED], "KeyError"),
+        (
+            ["Error(s) in loading state_dict for Synthesizer:", "size mismatch for dec.conv_pre.weight"],
+            "Error(s) in loading state_dict for Synthesizer: size mismatch for dec.conv_pre.weight",
+        ),
+        (["<string>:1: FutureWarning: soon", "The root has no config", "[W1130 socket.cpp:9] no IPv6"], "The root has"),
+        (LEAKED[:2], "it said nothing but warnings"),
+        ([], "it said nothing"),
+    ],
+)
+def test_the_line_that_tells_why_is_found_above_the_warnings_of_the_end(lines: list[str], reason: str) -> None:
+    assert Child("train", 0, deque(lines)).reason.startswith(reason)
+
+
 HOLDS_A_SEMAPHORE = """
 import multiprocessing, os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -20,6 +20,7 @@ class Applio:
     parts = ("sliced_audios", "sliced_audios_16k", "f0", "f0_voiced", "extracted")
     steps = (("sliced_audios_16k",), ("f0", "extracted"))  # what each command of `prepare` makes
     piece_seconds = 2.7
+    f0_methods = ("rmvpe", "fcpe", "crepe")
 
     def __init__(self, root: Path, sample_rate: int, f0: str) -> None:
         self.root, self.rate = root, sample_rate
@@ -33,9 +34,13 @@ class Applio:
         self.needed += [f"rvc/configs/{sample_rate}.json", f"logs/mute/sliced_audios/mute{sample_rate}.wav"]
         # Its window makes this file when it is first opened. Without it a training ends with no weights, as a success.
         self.needed.append("assets/config.json")
-        if f0 == "rmvpe":
-            self.needed.append("rvc/models/predictors/rmvpe.pt")
+        if f0 in ("rmvpe", "fcpe"):  # crepe's weights are in its package
+            self.needed.append(f"rvc/models/predictors/{f0}.pt")
         self.f0 = f0
+
+    def call(self, script: str) -> list[str]:
+        """How Python is told to run a script: its trainer finds what lies beside it there."""
+        return [str(self.root / script)]
 
     def prepare(self, clips: Path, experiment: Path, gpu: str | None, threads: int, is_half: bool) -> list[list[str]]:
         cores = str(threads)
@@ -80,6 +85,7 @@ class RvcProject:
     parts = ("0_gt_wavs", "1_16k_wavs", "2a_f0", "2b-f0nsf", "3_feature768")
     steps = (("1_16k_wavs",), ("2a_f0",), ("3_feature768",))
     piece_seconds = 3.4
+    f0_methods = ("rmvpe", "pm")  # of its training; it sings with fcpe too
 
     def __init__(self, root: Path, sample_rate: int, f0: str) -> None:
         self.root, self.rate, self.f0 = root, sample_rate, f0
@@ -92,9 +98,15 @@ class RvcProject:
         if f0 == "rmvpe":
             self.needed.append("assets/rmvpe/rmvpe.pt")
 
+    def call(self, script: str) -> list[str]:
+        """Scripts import the package `train`, and beside them lies train.py: by its path none finds the package."""
+        return ["-m", script.removesuffix(".py").replace("/", ".")]
+
     def prepare(self, clips: Path, experiment: Path, gpu: str | None, threads: int, is_half: bool) -> list[list[str]]:
         half = str(is_half)
-        f0 = ["cuda", "1", "0", gpu, str(experiment), half] if gpu else ["cpu", str(experiment), str(threads), self.f0]
+        f0 = ["cpu", str(experiment), str(threads), self.f0]
+        if gpu and self.f0 == "rmvpe":  # on a GPU it asks for no method
+            f0 = ["cuda", "1", "0", gpu, str(experiment), half]
         device = ["cuda:0" if gpu else "cpu", "1", "0", gpu or "", str(experiment), "v2", half]
         return [
             ["train/preprocess.py", str(clips), str(self.rate), str(threads), str(experiment), "False", "3.7"],

@@ -66,6 +66,9 @@ class Training:
             raise ScriptError(
                 script_io.BAD_ARGUMENTS, f"{self.root} is no root of {arguments.engine} (no {project.marker})"
             )
+        if arguments.f0 not in project.f0_methods:  # hours later, the choice would fail by it
+            message = f"{arguments.engine} trains with --f0 {' or '.join(project.f0_methods)}, not {arguments.f0}"
+            raise ScriptError(script_io.BAD_ARGUMENTS, message)
         publishing.check_output(arguments.output, arguments.model_id)
         if not arguments.dataset.is_dir():
             raise ScriptError(script_io.UNREADABLE, f"there is no folder {arguments.dataset}")
@@ -110,6 +113,7 @@ class Training:
                 wanted[f"assets/{path.name}"] = path
         for path in (self.root / "logs").glob("mute*"):
             wanted[f"logs/{path.name}"] = path
+        wanted["tmp"] = self.folder / "tmp"
         for name, target in wanted.items():
             link = self.cwd / name
             if link.is_symlink():
@@ -127,10 +131,13 @@ class Training:
     ) -> Child:
         path = [str(self.cwd), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = self.python.environment | {"PYTHONPATH": os.pathsep.join(path), "weight_root": "assets/weights"}
+        if Path("/proc/self/cwd").exists():
+            # Loaders of data pass tensors on over sockets there, whose path may have 107 bytes; that of WORK is longer.
+            environment["TMPDIR"] = "/proc/self/cwd/tmp"
         for attempt in (1, 2):
             child = children.run(
                 name,
-                [sys.executable, "-s", self.root / command[0], *command[1:]],
+                [sys.executable, "-s", *self.project.call(command[0]), *command[1:]],
                 cwd=self.cwd,
                 log=self.folder / "logs" / f"{name}.log",
                 environment=environment,
@@ -251,6 +258,11 @@ class Training:
                 found[int(match[1])] = path
         return dict(sorted(found.items()))
 
+    @property
+    def is_trained(self) -> bool:
+        """One of the epochs may have been added."""
+        return max(self.saved(), default=0) >= self.arguments.epochs
+
     def train(self) -> None:
         arguments = self.arguments
         batch = arguments.batch
@@ -293,9 +305,17 @@ class Training:
             ended = max(ended, self.project.epoch_of(line))
             progress((ended + self.project.part_of(line)) / epochs)
 
-        command = self.project.train(epochs, self.save_every, batch)
-        child = self.program("train", command, on_line, stall_seconds=self.python.stall_seconds)
-        if epochs not in self.saved():
+        def train(until: int) -> Child:
+            command = self.project.train(until, self.save_every, batch)
+            return self.program("train", command, on_line, stall_seconds=self.python.stall_seconds)
+
+        before = ended
+        child = train(epochs)
+        if states and not self.is_trained and ended == before and not child.error and not child.out_of_memory():
+            # It goes on after the epoch of its state, here the last one: only what followed it was not written.
+            self.teller.warn("one_more_epoch", "The weights of the last epoch were not saved: one more was trained.")
+            child = train(epochs + 1)
+        if not self.is_trained:
             if child.said(r"Not enough data present"):
                 raise ScriptError(script_io.ENGINE_FAILED, f"{self.pieces} pieces are too few for batch {batch}")
             raise child.failure(self.folder)
@@ -379,8 +399,8 @@ class Training:
 
         child = children.run("infer", command, cwd=self.folder, log=log, environment=environment, on_line=on_line)
         if child.code:
-            known = child.lines and script_io.BAD_ARGUMENTS <= child.code <= script_io.DISK_FULL
-            raise ScriptError(child.code, child.lines[-1]) if known else child.failure(self.folder)
+            known = child.last and script_io.BAD_ARGUMENTS <= child.code <= script_io.DISK_FULL
+            raise ScriptError(child.code, child.last) if known else child.failure(self.folder)
         spectra = [_log_spectrum(*soundfile.read(path, dtype="float32", always_2d=True)) for path in (source, made)]
         count = min(len(spectrum) for spectrum in spectra)
         return float(np.mean(np.abs(spectra[0][:count] - spectra[1][:count])))

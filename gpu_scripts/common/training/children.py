@@ -32,6 +32,19 @@ LOST_BATCH = re.compile(r'queues\.py", line \d+, in _feed')
 NO_SHARED_MEMORY = re.compile(r"shared memory|_multiprocessing\.SemLock\(|</torch_\d")
 LOST_BATCH_SECONDS = 5.0  # until the trainer is ended: the reason follows in the next lines
 LAST_LINE = re.compile(r"^\s*(\w+(?:\.\w+)*(?:Error|Exception|Interrupt)\b.*)")
+# What programs say of an error that they have caught.
+TELLING = re.compile(
+    r"\b(errors?|fatal|fail(ed|s|ure)?|cannot|can't|could not|couldn't|unable|invalid|missing|aborted"
+    r"|(not|n't) (found|match|exist|enough|supported)|no such|too (few|small|short|large))\b",
+    re.IGNORECASE,
+)
+NONE_FAILED = re.compile(
+    r"\b(failed|failures?|errors?)\s*[:=]\s*0\b|\b(0|no) (failed|failures?|errors?)\b", re.IGNORECASE
+)
+# Python's own, each with a line of source below it: of the caller, or of the library, which calls warnings.warn.
+PYTHON_WARNING = re.compile(r"\.py:\d+: (\w+\.)*\w*Warning\b")
+OTHER_WARNING = re.compile(r"^(<[\w ]+>|sys):\d+: \w*Warning\b|^\[W\S* |^WARNING\b|^(\w+\.)*warn(_\w+)?\(")
+BAR = re.compile(r"^.*\d+%\|[^\[]*\[[^\]]*\]?")  # what is printed next stands in the same line
 
 
 class Ended(Exception):
@@ -68,9 +81,36 @@ class Child:
         return f"{last} (after {cause})" if cause and cause != last else last
 
     @property
+    def own_lines(self) -> list[str]:
+        """What it said without Python's warnings and the line of source below each, and without bars.
+
+        At its end Python may warn of dozens of things that were not cleared up, below the line that tells why.
+        """
+        own: list[str] = []
+        is_source = False
+        for line in self.lines:
+            text = BAR.sub("", line).strip()
+            is_warning = bool(PYTHON_WARNING.search(text))
+            if text and not (is_source or is_warning or OTHER_WARNING.search(text)):
+                own.append(text)
+            is_source = is_warning
+        return own
+
+    @property
+    def last(self) -> str:
+        """Its last own line; nothing where it said nothing."""
+        return self.own_lines[-1] if self.own_lines else ""
+
+    @property
     def reason(self) -> str:
-        """The last exception that it printed, or its last line."""
-        said = self.error or (self.lines[-1] if self.lines else "it said nothing")
+        """The last exception that it printed, or else its last own line that tells of an error, or its last one."""
+        own = self.own_lines
+        places = [number for number, line in enumerate(own) if TELLING.search(NONE_FAILED.sub("", line))]
+        said = self.error or self.last or ("it said nothing but warnings" if self.lines else "it said nothing")
+        if places and not self.error:
+            said = own[places[-1]]
+            if said.endswith(":"):
+                said = " ".join(own[places[-1] : places[-1] + 2])
         return " ".join(said.split())[:600]
 
     def out_of_memory(self) -> bool:

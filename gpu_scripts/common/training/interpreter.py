@@ -121,8 +121,8 @@ class Interpreter:
         )
         if child.code == 0 and paths[1].is_file():
             return json.loads(paths[1].read_text("utf-8"))
-        if script_io.BAD_ARGUMENTS <= child.code <= script_io.DISK_FULL and child.lines:
-            raise ScriptError(child.code, child.lines[-1])
+        if script_io.BAD_ARGUMENTS <= child.code <= script_io.DISK_FULL and child.last:
+            raise ScriptError(child.code, child.last)
         raise child.failure(self.folder)
 
     def inspect(
