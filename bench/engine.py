@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=("default", "clear", "transcript"), action="append", help="speech: one mode")
     parser.add_argument("--speaker", help="speech: only speakers whose name contains this")
     parser.add_argument("--group", choices=("known", "checked", "new"), default="known", help="speech: whose voices")
-    parser.add_argument("--sentences", type=int, default=12, help="speech: how many each speaker says")
+    parser.add_argument("--sentences", type=int, default=12, help="speech, languages: how many each speaker says")
     parser.add_argument("--no-wer", action="store_true", help="speech: without the recogniser, much faster")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -38,6 +38,8 @@ def main() -> int:
             met &= module.run(
                 options.data, modes, options.speaker, not options.no_wer, options.group, options.sentences
             )
+        elif section == "languages":
+            met &= module.run(options.data, options.sentences)
         else:
             met &= module.run(options.data)
     return 0 if met else 1
