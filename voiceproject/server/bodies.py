@@ -99,11 +99,12 @@ class Body:
         if self.error is not None:
             return _Failed(self.error)
         if self._file is None:
-            return io.BytesIO(self._pending)
+            self._file, self._pending = io.BytesIO(self._pending), bytearray()
         self._file.seek(0)
         return self._file
 
     def close(self) -> None:
+        """Frees what was read: the request holds it for as long as nobody looks for garbage."""
         if self._file is not None:
             self._file.close()
 

@@ -165,6 +165,9 @@ class Exchange:
                 streams.discard(self._stream)
             if self._response is not None and not self._response.closed:
                 await in_thread(self._response.close, cleanup=True)
+            if self._response is not None and not self._response.streaming:
+                # A view and its request hold each other, and so the answer, until garbage is looked for.
+                self._response.content = b""  # type: ignore[attr-defined]
             self._body.close()
             if self._body_places is not None:
                 self._body_places()

@@ -171,8 +171,8 @@ def post_worker_init(worker: Any) -> None:
     # What has been loaded by now stays for good: looking through it again and again costs a twentieth of all work.
     gc.collect()
     gc.freeze()
-    # And of what comes later little is in cycles: looking each 700 objects cost another twentieth.
-    gc.set_threshold(20_000, 20, 100)
+    # And of what comes later little is in cycles: looking for each 700 objects cost another twentieth.
+    gc.set_threshold(5_000, 10, 10)
     registry.start()
     if worker.age == 1:  # One of all web processes tells it.
         log_unknown(settings.UNKNOWN_NAMES)
