@@ -22,6 +22,7 @@ from tests.support.running.quickstart import SAMPLES, Quickstart
 from tests.support.running.studio import api, enter, studio_server
 from voiceproject.errors import STATUS_OF_CODE
 from voiceproject.jobs.status import ERROR_MESSAGES
+from voices.engines.builtin.languages.base import ONLY_MARKUP
 from voices.library import consents, quality
 from voices.speech import serializers
 from voices.text.pronunciation import ALPHABETS
@@ -89,6 +90,13 @@ def test_every_text_that_the_page_asks_for_is_there_and_none_is_left_over() -> N
     made = set(re.findall(r"`([\w.]+[._])\$\{", code))
     left = {key for key in english if key not in asked and not any(key.startswith(prefix) for prefix in made)}
     assert left == set()
+
+
+def test_what_is_wrong_with_a_text_is_told_in_the_servers_own_words() -> None:
+    """By them the page knows what it tells in another language."""
+    told = serializers.SynthesizeSerializer(data={"text": "?!"})
+    assert not told.is_valid() and dictionary("en")["speak.no_letters"] in told.errors["text"]
+    assert dictionary("en")["speak.only_markup"] == ONLY_MARKUP
 
 
 def test_every_error_has_words_in_both_languages() -> None:
@@ -246,7 +254,7 @@ def test_a_voice_is_saved_with_consent_spoken_with_and_deleted(studio: Browser, 
     studio.click("#tab-saved")
     studio.click("#saved-voices .round")
     studio.wait("document.querySelector('#saved-voices .waveform').getAttribute('aria-valuenow') > 0.1")
-    studio.click("#saved-voices .buttons button")
+    studio.click("#saved-voices .player .icon-check")
     studio.wait(f"!{recording}.hidden && {recording}.querySelector('.player:not(.waiting)')")
     studio.click("#current [aria-label='Take another voice']")
     studio.click("#tab-saved")
@@ -333,13 +341,19 @@ def test_nothing_is_lost_on_an_error(studio: Browser) -> None:
     studio.click("#tab-speak")
     studio.write("#text", "?!?!")
     studio.click("#speak-button")
-    said = studio.wait("document.querySelector('#speak-form .notice.bad')?.innerText")
-    assert "There is nothing to speak in this text" in said
+    said = studio.wait("document.querySelector('#text-problem .notice.bad')?.innerText")
+    assert "There is nothing to speak in this text: it has no letters" in said
     assert not re.search(r"\w{32}", said)
-    studio.click("#language")  # In Chinese by the error's code; and what the server says beyond that, as it says it.
+    assert studio.evaluate("document.activeElement.id + document.activeElement.ariaInvalid") == "texttrue"
+    studio.write("#text", "<img src=x>")
+    studio.wait("!document.querySelector('#text-problem .notice')")  # It was about what stood there before.
+    studio.click("#speak-button")
+    assert "markup such as <b>" in studio.wait("document.querySelector('#text-problem .notice.bad')?.innerText")
+    studio.click("#language")
     studio.wait("document.documentElement.lang === 'zh-Hans'")
-    said = studio.evaluate("document.querySelector('#speak-form .notice.bad').innerText")
-    assert "请求中有无效的内容" in said and "There is nothing to speak in this text" in said
+    said = studio.evaluate("document.querySelector('#text-problem .notice.bad').innerText")
+    assert "这样的标记" in said and "There is" not in said
+    studio.write("#text", "?!?!")
     studio.click("#language")
     studio.wait("document.documentElement.lang === 'en'")
     assert studio.evaluate("document.querySelector('#text').value") == "?!?!"
@@ -410,9 +424,8 @@ def test_the_keyboard_is_enough(studio: Browser) -> None:
     studio.evaluate("document.querySelector('#speak-button').focus()")
     assert studio.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     studio.write("#text", "?!")
-    studio.evaluate("document.querySelector('#speak-form .notices').replaceChildren()")
     studio.press("Enter", modifiers=2)
-    assert "nothing to speak" in studio.wait("document.querySelector('#speak-form .notice.bad')?.innerText")
+    assert "nothing to speak" in studio.wait("document.querySelector('#text-problem .notice.bad')?.innerText")
 
 
 @pytest.mark.browser
