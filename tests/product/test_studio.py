@@ -17,9 +17,8 @@ from django.test import Client
 
 from covers.serializers import RESULT_FORMATS
 from tests.support.browser import Browser
-from tests.support.missing import needs
 from tests.support.running.quickstart import SAMPLES, Quickstart
-from tests.support.running.studio import api, enter, studio_server
+from tests.support.running.studio import api, enter, studio_browser, studio_server
 from voiceproject.errors import STATUS_OF_CODE
 from voiceproject.jobs.status import ERROR_MESSAGES
 from voices.engines.builtin.languages.base import ONLY_MARKUP
@@ -159,9 +158,7 @@ def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(server: Quickstart, microphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    needs("chromium")
-    with Browser(tmp_path_factory.mktemp("profile"), microphone) as running:
-        running.size(1280, 900)
+    with studio_browser(tmp_path_factory.mktemp("profile"), microphone=microphone) as running:
         yield running
 
 

@@ -10,9 +10,8 @@ import pytest
 import requests
 
 from tests.support.browser import Browser
-from tests.support.missing import needs
 from tests.support.running.quickstart import REFERENCE, SAMPLES, Quickstart
-from tests.support.running.studio import api, choose_files, studio_server
+from tests.support.running.studio import api, choose_files, paste_key, studio_browser, studio_server
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -27,12 +26,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
 @pytest.fixture(scope="module")
 def one(server: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A tab in which the key was remembered."""
-    needs("chromium")
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        running.size(1280, 900)
+    with studio_browser(tmp_path_factory.mktemp("profile")) as running:
         running.open(f"{server.base}/")
         running.click("#remember")
-        yield enter_here(running, server.key)
+        yield paste_key(running, server.key)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +39,6 @@ def two(one: Browser, server: Quickstart) -> Browser:
     other.open(f"{server.base}/")
     other.wait("!document.querySelector('#workspace').hidden")
     return other
-
-
-def enter_here(tab: Browser, key: str) -> Browser:
-    tab.write("#key", key)
-    tab.click("#key-form button.primary")
-    tab.wait("!document.querySelector('#workspace').hidden")
-    return tab
 
 
 def front(tab: Browser) -> Browser:
@@ -209,7 +199,7 @@ def test_a_key_that_one_tab_forgets_or_that_is_revoked_opens_no_other(
     scopes = ["synthesize", "covers", "voices"]
     made = change(server, "POST", "/keys", json={"name": "tabs", "scopes": scopes}).json()
     for tab in (one, two):
-        enter_here(front(tab), made["secret"])
+        paste_key(front(tab), made["secret"])
     two.write("#text", "Written before the key ended.")
     change(server, "DELETE", f"/keys/{made['id']}")
     front(two)

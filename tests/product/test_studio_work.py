@@ -17,9 +17,8 @@ import requests
 import soundfile as sf
 
 from tests.support.browser import Browser
-from tests.support.missing import needs
 from tests.support.running.quickstart import SAMPLES, Quickstart
-from tests.support.running.studio import api, choose_files, enter, studio_server
+from tests.support.running.studio import api, choose_files, enter, studio_browser, studio_server
 from tests.support.waiting import until
 from voiceproject.media import audio
 
@@ -63,9 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
 
 @pytest.fixture(scope="module")
 def browser(server: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    needs("chromium")
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        running.size(1280, 900)
+    with studio_browser(tmp_path_factory.mktemp("profile")) as running:
         yield running
 
 

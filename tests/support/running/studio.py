@@ -11,6 +11,7 @@ import requests
 
 from tests.support.browser import Browser
 from tests.support.covers import INFER, SEPARATE
+from tests.support.missing import needs
 from tests.support.running.quickstart import Quickstart
 
 
@@ -30,10 +31,24 @@ def studio_server(folder: Path, **environment: str) -> Iterator[Quickstart]:
         running.stop()
 
 
-def enter(browser: Browser, server: Quickstart, before: str = "") -> Browser:
-    """Opens the page and pastes the key. before: a script that runs ahead of the page's own."""
-    browser.open(f"{server.base}/", before=before)
-    browser.write("#key", server.key)
+@contextmanager
+def studio_browser(folder: Path, **options: Any) -> Iterator[Browser]:
+    """A browser as wide as a small desktop's, with a profile of its own; options: of Browser."""
+    needs("chromium")
+    with Browser(folder, **options) as browser:
+        browser.size(1280, 900)
+        yield browser
+
+
+def enter(browser: Browser, server: Quickstart, before: str = "", base: str = "") -> Browser:
+    """Opens the page and pastes the key. before: a script that runs ahead of the page's own; base: where the server is
+    reached, if not at its own address."""
+    browser.open(f"{base or server.base}/", before=before)
+    return paste_key(browser, server.key)
+
+
+def paste_key(browser: Browser, key: str) -> Browser:
+    browser.write("#key", key)
     browser.click("#key-form button.primary")
     browser.wait("!document.querySelector('#workspace').hidden")
     return browser
