@@ -28,7 +28,7 @@ INPUTS = {"mix": _("a song"), "vocals": _("a bare voice")}
 @admin.register(CoverJob)
 class CoverJobAdmin(JobAdmin):
     list_display = (
-        "short_id", "short_title", "tenant", "badge", "stage_name", "error", "attempt", "length", "created", "host",
+        "short_id", "short_title", "tenant", "badge", "stage_name", "error", "length", "created", "host",
     )  # fmt: skip
     players = {
         "song": _("Song"),

@@ -394,7 +394,7 @@ class SynthesisAdmin(JobAdmin):
 @admin.register(Training)
 class TrainingAdmin(JobAdmin):
     list_display = (
-        "short_id", "short_title", "tenant", "badge", "stage_name", "error", "engine", "attempt", "length", "created",
+        "short_id", "short_title", "tenant", "badge", "stage_name", "error", "engine", "length", "created",
         "host",
     )  # fmt: skip
     stages = STAGES

@@ -184,7 +184,7 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
 
     @admin.display(description=_("title"))
     def short_title(self, job: Job) -> str:
-        return Truncator(job.shown_title).chars(80)
+        return Truncator(job.shown_title).chars(60)
 
     @admin.display(description=_("length"))
     def length(self, job: Any) -> str:
