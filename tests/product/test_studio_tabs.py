@@ -11,7 +11,7 @@ import requests
 
 from tests.support.browser import Browser
 from tests.support.running.quickstart import REFERENCE, SAMPLES, Quickstart
-from tests.support.running.studio import api, choose_files, paste_key, studio_browser, studio_server
+from tests.support.running.studio import api, choose_files, kept, paste_key, studio_browser, studio_server
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -157,10 +157,29 @@ def test_a_voice_that_is_deleted_on_another_device_is_told_when_it_is_to_speak(
 def test_each_tab_has_its_own_draft_over_a_reload(one: Browser, two: Browser) -> None:
     one.write("#text", "The draft of the first.")
     two.write("#text", "The draft of the second.")
-    one.evaluate("new Promise((resolve) => setTimeout(resolve, 500))")
+    one.wait(kept("speak", "row.text === 'The draft of the first.'"))
+    two.wait(kept("speak", "row.text === 'The draft of the second.'"))
     for tab, draft in ((one, "The draft of the first."), (two, "The draft of the second.")):
         tab.evaluate("window.old = true; location.reload()")
         tab.wait(f"!window.old && document.querySelector('#text')?.value === {draft!r}")
+
+
+def test_a_new_tab_begins_with_the_last_draft_stored_once(one: Browser, two: Browser, server: Quickstart) -> None:
+    new = one.tab()
+    new.size(1280, 900)
+    new.open(f"{server.base}/")
+    new.wait("document.querySelector('#text')?.value === 'The draft of the second.'")
+    found = new.evaluate("""new Promise((resolve) => {
+        indexedDB.open('studio').onsuccess = ({target}) => {
+            const rows = target.result.transaction('kept').objectStore('kept');
+            const [keys, values] = [rows.getAllKeys(), rows.getAll()];
+            values.onsuccess = () => resolve(keys.result.map((key, index) => [key, values.result[index].value?.text]));
+        };
+    })""")
+    drafts = [text for key, text in found if key.endswith(" speak")]
+    assert drafts.count("The draft of the second.") == 1
+    assert ["device speak", None] in [[key, text] for key, text in found]
+    new.open("about:blank")
 
 
 def test_words_that_both_tabs_write_down_are_all_kept(one: Browser, two: Browser, server: Quickstart) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,9 +57,38 @@ def paste_key(browser: Browser, key: str) -> Browser:
 
 def choose_files(browser: Browser, selector: str, *paths: Path) -> None:
     """As a person who chooses several files at once."""
-    root = browser.call("DOM.getDocument")["root"]["nodeId"]
-    node = browser.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-    browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+    browser.choose_file(selector, *paths)
+
+
+def remember_words(browser: Browser, selector: str) -> None:
+    """From now on the page remembers what stands in the elements that match, however short: see `words_seen`."""
+    browser.evaluate(f"""(() => {{
+        window.wordsSeen = new Set();
+        const look = () => {{
+            for (const one of document.querySelectorAll({json.dumps(selector)})) wordsSeen.add(one.textContent);
+        }};
+        new MutationObserver(look).observe(document.body, {{subtree: true, childList: true, characterData: true}});
+        look();
+    }})()""")
+
+
+def words_seen(browser: Browser) -> list[str]:
+    words: list[str] = browser.evaluate("[...wordsSeen]")
+    return words
+
+
+def kept(name: str, condition: str) -> str:
+    """An expression that is true once the browser has kept such a draft (`row`), so that a reload finds it."""
+    return f"""new Promise((resolve) => {{
+        indexedDB.open('studio').onsuccess = ({{target}}) => {{
+            const rows = target.result.transaction('kept').objectStore('kept');
+            const found = [rows.getAllKeys(), rows.getAll()];
+            found[1].onsuccess = () => resolve(found[0].result.some((key, index) => {{
+                const row = found[1].result[index].value;
+                return key.endsWith(' {name}') && row && ({condition});
+            }}));
+        }};
+    }})"""
 
 
 def api(server: Quickstart, path: str, **query: str) -> Any:
