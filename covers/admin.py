@@ -28,8 +28,7 @@ INPUTS = {"mix": _("a song"), "vocals": _("a bare voice")}
 @admin.register(CoverJob)
 class CoverJobAdmin(JobAdmin):
     list_display = (
-        "short_id", "short_title", "tenant", "badge", "stage_name", "progress_bar", "error", "attempt", "length",
-        "created", "host",
+        "short_id", "short_title", "tenant", "badge", "stage_name", "error", "length", "created", "host",
     )  # fmt: skip
     players = {
         "song": _("Song"),
@@ -50,7 +49,6 @@ class CoverJobAdmin(JobAdmin):
                 f" ({gettext('found by listening')})" if job.pitch_auto else ""
             )
         return [
-            Fact(_("Song"), job.title),
             Fact(_("Voice"), *voice_fact(job)),
             Fact(_("Length"), duration(job.duration_seconds)),
             Fact(_("Pitch, semitones"), pitch),

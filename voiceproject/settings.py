@@ -200,6 +200,7 @@ USE_I18N = True
 # The API, logs and what is stored are English; pages for people are in the reader's language (PageLanguageMiddleware).
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
+FORMAT_MODULE_PATH = "voiceproject.console.formats"
 LOCALE_PATHS = [BASE_DIR / "voiceproject" / "locale"]
 LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
 LANGUAGE_COOKIE_HTTPONLY = True

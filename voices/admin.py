@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from django.contrib import admin, messages
@@ -9,10 +10,12 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
+from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
@@ -86,6 +89,9 @@ class ApiKeyAdmin(ConsoleAdmin):
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
+        # Copies: the account's form has the same fields, and other widgets.
+        for name in {"allowed_networks", "kind"} & form.base_fields.keys():
+            form.base_fields[name] = deepcopy(form.base_fields[name])
         if "allowed_networks" in form.base_fields:
             form.base_fields["allowed_networks"].widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
         if "kind" in form.base_fields:
@@ -301,7 +307,7 @@ class VoiceAdmin(TakedownAdmin):
     @admin.display(description=_("consents"))
     def consents(self, voice: Voice) -> SafeString:
         rows = Consent.objects.filter(voice_id=voice.pk)
-        return format_html_join("", "<p>{}: {}</p>", ((row.created_at, row.statement) for row in rows))
+        return format_html_join("", "<p>{}: {}</p>", ((told_time(row.created_at), row.statement) for row in rows))
 
     @admin.display(description=_("listen"))
     def listen(self, voice: Voice) -> SafeString:
@@ -344,12 +350,12 @@ class LexiconAdmin(LogAdmin):
     @admin.display(description=_("first entries"))
     def first_entries(self, lexicon: Lexicon) -> SafeString:
         entries = entries_of(newest(lexicon))[:SHOWN_ENTRIES]
-        shown = ((entry.word, entry.say, entry.alphabet, entry.language) for entry in entries)
-        return format_html_join("", "<p>{}: {} ({} {})</p>", shown)
+        shown = ((entry.word, entry.say, f"{entry.alphabet} {entry.language}".strip()) for entry in entries)
+        return format_html_join("", "<p>{}: {} ({})</p>", shown)
 
     @admin.display(description=_("voices"))
     def used_by(self, lexicon: Lexicon) -> str:
-        return ", ".join(str(voice) for voice in lexicon.voices.all()[:SHOWN_ENTRIES])
+        return ", ".join(voice.name for voice in lexicon.voices.all()[:SHOWN_ENTRIES])
 
 
 @admin.register(Consent)
@@ -357,10 +363,15 @@ class ConsentAdmin(TakedownAdmin):
     """The records that outlive voices; a voice that its tenant has deleted is taken down from here."""
 
     voice_field = "voice_id"
-    list_display = ("created", "voice_name", "tenant_name", "statement", "address", "key_prefix")
+    list_display = ("created", "voice_name", "tenant_name", "said", "address", "key_prefix")
     created = utc("created_at", _("created (UTC)"))
     list_filter = (since_filter("created_at"),)
     search_fields = ("=voice_id", "voice_name", "tenant_name", "statement", "=sample_hash")
+    search_help_text = _("A voice's id or name, a tenant, words of the statement, or a sample's SHA-256")
+
+    @admin.display(description=_("statement"))
+    def said(self, consent: Consent) -> str:
+        return Truncator(consent.statement).chars(120)
 
 
 @admin.register(Synthesis)
@@ -371,7 +382,6 @@ class SynthesisAdmin(JobAdmin):
     def facts(self, job: Synthesis) -> list[Fact]:
         return [
             Fact(_("Text"), job.text, wide=True),
-            Fact(_("title"), job.title),
             Fact(_("Voice"), *voice_fact(job)),
             Fact(_("Length"), duration(job.duration_seconds)),
             Fact(_("Language"), job.language),
@@ -384,14 +394,13 @@ class SynthesisAdmin(JobAdmin):
 @admin.register(Training)
 class TrainingAdmin(JobAdmin):
     list_display = (
-        "short_id", "tenant", "badge", "stage_name", "progress_bar", "error", "engine", "attempt", "length", "created",
+        "short_id", "short_title", "tenant", "badge", "stage_name", "error", "engine", "length", "created",
         "host",
     )  # fmt: skip
     stages = STAGES
 
     def facts(self, job: Training) -> list[Fact]:
         return [
-            Fact(_("Name"), job.name),
             Fact(_("Voice"), *voice_fact(job)),
             Fact(_("Engine"), job.get_engine_display()),
             Fact(_("Length"), duration(job.duration_seconds)),
@@ -408,8 +417,8 @@ class TrainingAdmin(JobAdmin):
 
     @admin.display(description=_("recordings"))
     def recordings_sent(self, job: Training) -> SafeString:
-        rows = ((one.label, one.audio_bytes) for one in job.recordings.all())
-        return format_html_join("", "<p>{}: {} bytes</p>", rows)
+        rows = ((one.label, filesizeformat(one.audio_bytes)) for one in job.recordings.all())
+        return format_html_join("", "<p>{}: {}</p>", rows)
 
     @admin.display(description=_("evaluation"))
     def scores(self, job: Training) -> SafeString:

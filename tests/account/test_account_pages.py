@@ -24,7 +24,7 @@ from tests.support.tenants import Tenant
 from voiceproject.tenants import signin
 from voiceproject.tenants.models import AuditEntry, UsageEntry
 from voiceproject.tenants.models import Tenant as TenantRow
-from voices.account import personal_data
+from voices.account import personal_data, sessions
 from voices.keys.models import ApiKey
 from voices.library.models import Voice
 
@@ -140,6 +140,28 @@ def test_a_new_password_ends_other_sessions_and_is_in_the_log(page: Client, tena
     assert elsewhere.get("/account").status_code == 302
     entry = AuditEntry.objects.get(action="password.change")
     assert (entry.actor_name, entry.tenant_id) == ("alice", tenant.user.pk)
+
+
+@pytest.mark.parametrize(
+    ("agent", "shown"),
+    [
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox, Windows"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Safari/604.1", "Safari, iPhone"),
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36", "Chrome, Linux"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Chrome/140 Safari/537.36 Edg/140.0", "Edge, macOS"),
+        ("curl/8.5.0", "curl/8.5.0"),
+        ("", "–"),
+    ],
+)
+def test_a_session_is_told_by_its_browser_and_system(agent: str, shown: str) -> None:
+    assert sessions.browser_of(agent) == shown
+
+
+def test_the_form_of_a_key_is_the_accounts_own_whatever_the_console_has_shown(page: Client, operator: Client) -> None:
+    shown = page.get("/account/keys/new").content
+    assert operator.get("/admin/voices/apikey/add/").status_code == 200
+    again = page.get("/account/keys/new").content
+    assert b"expand_more" not in shown + again
 
 
 # --- one's data ---
@@ -390,7 +412,7 @@ def test_usage_is_told_by_month_operation_key_and_day(page: Client, tenant: Tena
     spent(tenant, day=date(2020, 2, 29), audio_ms=7000)
     spent(other, audio_ms=999_000)
     html = text_of(page.get("/account/usage"))
-    for text in ("3\xa0min 2\xa0s", "3\xa0min", "cover", "synthesis", f"test ({tenant.key.prefix}…)", "no key",
+    for text in ("3\xa0min 2\xa0s", "3\xa0min", "Covers", "Speech", f"test ({tenant.key.prefix}…)", "no key",
                  timezone.now().date().isoformat()):  # fmt: skip
         assert text in html, text
     assert "16\xa0min" not in html and "7.0" not in html

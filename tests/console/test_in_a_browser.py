@@ -69,7 +69,7 @@ def test_axe_finds_nothing_wide_and_on_a_phone(browser: Browser, live_server: An
         for page in pages:
             nothing_is_wrong(browser, f"{live_server.url}{page}", pixels)
     browser.call("Network.clearBrowserCookies")
-    for page in (reverse("admin:index"), reverse("account-signin")):
+    for page in (reverse("admin:index"), reverse("account-signin"), "/nowhere", "/account/nothing"):
         nothing_is_wrong(browser, f"{live_server.url}{page}", 360)
 
 
@@ -87,11 +87,43 @@ def nothing_is_wrong(browser: Browser, url: str, pixels: int) -> None:
 
 
 def test_a_row_is_one_card_on_a_phone(browser: Browser, live_server: Any) -> None:
-    baker.make(CoverJob, title="Summer song", status="failed", error="mix_failed", attempt=2, duration_seconds=200.0)
+    user = User.objects.create(username="radio")
+    baker.make(
+        CoverJob,
+        tenant=user,
+        title="Summer song",
+        status="failed",
+        error="mix_failed",
+        attempt=2,
+        duration_seconds=200.0,
+    )
     wide(browser, 400)
     browser.open(f"{live_server.url}{reverse('admin:covers_coverjob_changelist')}")
     height = browser.evaluate("document.querySelector('#result_list .data-row').getBoundingClientRect().height")
     assert height < 320  # Ten rows of 45 before.
+
+
+def test_ids_states_and_hosts_of_a_list_stay_in_one_piece_beside_long_names(browser: Browser, live_server: Any) -> None:
+    user = User.objects.create(username=LONG[:150])
+    baker.make(CoverJob, tenant=user, title=LONG * 3, status="failed", error="inference_failed", host="gpu-2")
+    for pixels in (1440, 1024):
+        wide(browser, pixels)
+        browser.open(f"{live_server.url}{reverse('admin:covers_coverjob_changelist')}")
+        lines = browser.evaluate("""Object.fromEntries(['short_id', 'badge', 'error', 'host'].map((name) => {
+            const range = document.createRange();
+            range.selectNodeContents(document.querySelector(`#result_list tbody .field-${name}`));
+            return [name, new Set([...range.getClientRects()].map(({top}) => Math.round(top / 12))).size];
+        }))""")
+        assert lines["short_id"] == lines["error"] == lines["host"] == 1, (pixels, lines)
+
+
+def test_a_failed_job_tells_its_cause_with_the_figures_that_its_group_goes_without(operator: Client) -> None:
+    job = baker.make(CoverJob, title="Song", status="running", stage="infer", attempt=1, worker="w", host="gpu-1")
+    job.fail("inference_failed", detail="it exited with status 1\ntorch.OutOfMemoryError: Tried to allocate 2.31 GiB")
+    job.refresh_from_db()
+    assert "#" in job.cause
+    html = operator.get(reverse("admin:covers_coverjob_change", args=[job.pk])).content.decode()
+    assert "<code>torch.OutOfMemoryError: Tried to allocate 2.31 GiB</code>" in html
 
 
 def test_a_jobs_page_changes_while_it_runs_and_shows_its_result_when_it_has_ended(

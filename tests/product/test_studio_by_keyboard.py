@@ -8,9 +8,8 @@ import pytest
 import requests
 
 from tests.support.browser import Browser
-from tests.support.missing import needs
 from tests.support.running.quickstart import REFERENCE, SAMPLES, Quickstart
-from tests.support.running.studio import api, choose_files, studio_server
+from tests.support.running.studio import api, choose_files, studio_browser, studio_server
 
 pytestmark = pytest.mark.browser
 MOST_STOPS = 80
@@ -41,9 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
 @pytest.fixture(scope="module")
 def studio(server: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Entered without a mouse."""
-    needs("chromium")
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        running.size(1280, 900)
+    with studio_browser(tmp_path_factory.mktemp("profile")) as running:
         running.open(f"{server.base}/")
         running.wait("!document.querySelector('#welcome').hidden")
         to(running, "key")
@@ -104,7 +101,7 @@ def test_saved_voices_are_searched_named_tagged_taken_and_deleted(studio: Browse
     studio.press("Enter")
     studio.press("Escape")
     studio.wait(f"{NAME} === 'Rename and tag' && !document.querySelector('#saved-voices form')")
-    to(studio, "Use", back=True)
+    to(studio, "Use")
     studio.press("Enter")
     # The list is gone: one goes on at the voice that was taken, and from it back to where voices come from.
     studio.wait(f"{NAME} === 'Play: Reference voice'")

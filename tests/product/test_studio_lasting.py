@@ -14,10 +14,9 @@ import requests
 import soundfile as sf
 
 from tests.support.browser import Browser
-from tests.support.missing import needs
 from tests.support.running.breaking import BreakingNetwork
 from tests.support.running.quickstart import REFERENCE, Quickstart
-from tests.support.running.studio import api, choose_files, enter, studio_server
+from tests.support.running.studio import api, choose_files, enter, studio_browser, studio_server
 
 VOICES, RESULTS = 10_000, 100_000
 ODD_NAMES = (
@@ -36,9 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
 
 @pytest.fixture(scope="module")
 def studio(server: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    needs("chromium")
-    with Browser(tmp_path_factory.mktemp("profile"), refused=True) as running:
-        running.size(1280, 900)
+    with studio_browser(tmp_path_factory.mktemp("profile"), refused=True) as running:
         yield enter(running, server)
 
 

@@ -11,10 +11,9 @@ import pytest
 import soundfile as sf
 
 from tests.support.browser import Browser
-from tests.support.missing import needs
 from tests.support.running.breaking import BreakingNetwork
 from tests.support.running.quickstart import Quickstart
-from tests.support.running.studio import api, choose_files, studio_server
+from tests.support.running.studio import api, choose_files, enter, studio_browser, studio_server
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -35,14 +34,8 @@ def between(server: Quickstart) -> Iterator[BreakingNetwork]:
 
 @pytest.fixture(scope="module")
 def studio(between: BreakingNetwork, server: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    needs("chromium")
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        running.size(1280, 900)
-        running.open(f"{between.base}/")
-        running.write("#key", server.key)
-        running.click("#key-form button.primary")
-        running.wait("!document.querySelector('#workspace').hidden")
-        yield running
+    with studio_browser(tmp_path_factory.mktemp("profile")) as running:
+        yield enter(running, server, base=between.base)
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import pytest
 import requests
 
 from tests.support.browser import Browser
-from tests.support.missing import needs
 from tests.support.running.quickstart import REFERENCE, SAMPLES, Quickstart
-from tests.support.running.studio import api, choose_files, studio_server
+from tests.support.running.studio import api, choose_files, kept, paste_key, studio_browser, studio_server
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -27,12 +26,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
 @pytest.fixture(scope="module")
 def one(server: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A tab in which the key was remembered."""
-    needs("chromium")
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        running.size(1280, 900)
+    with studio_browser(tmp_path_factory.mktemp("profile")) as running:
         running.open(f"{server.base}/")
         running.click("#remember")
-        yield enter_here(running, server.key)
+        yield paste_key(running, server.key)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +39,6 @@ def two(one: Browser, server: Quickstart) -> Browser:
     other.open(f"{server.base}/")
     other.wait("!document.querySelector('#workspace').hidden")
     return other
-
-
-def enter_here(tab: Browser, key: str) -> Browser:
-    tab.write("#key", key)
-    tab.click("#key-form button.primary")
-    tab.wait("!document.querySelector('#workspace').hidden")
-    return tab
 
 
 def front(tab: Browser) -> Browser:
@@ -127,7 +117,7 @@ def test_a_voice_that_is_chosen_follows_its_name_and_goes_with_it(
         panel(tab, "saved")
         tab.wait("document.querySelectorAll('#saved-voices .item').length === 1")
     front(two)
-    two.click("#saved-voices .buttons button")
+    two.click("#saved-voices .player .icon-check")
     two.wait("document.querySelector('#current .title')?.textContent === 'Grandmother'")
     front(one)
     one.click("#saved-voices .icon-pencil")
@@ -155,7 +145,7 @@ def test_a_voice_that_is_deleted_on_another_device_is_told_when_it_is_to_speak(
     two.click("#tab-samples")
     panel(two, "saved")
     two.wait("document.querySelector('#saved-voices .title')?.textContent === 'Elsewhere'")
-    two.click("#saved-voices .buttons button")
+    two.click("#saved-voices .player .icon-check")
     two.write("#text", "Nobody is left to say this.")
     change(server, "DELETE", f"/voice/voices/{voice}")
     two.click("#speak-button")
@@ -167,10 +157,29 @@ def test_a_voice_that_is_deleted_on_another_device_is_told_when_it_is_to_speak(
 def test_each_tab_has_its_own_draft_over_a_reload(one: Browser, two: Browser) -> None:
     one.write("#text", "The draft of the first.")
     two.write("#text", "The draft of the second.")
-    one.evaluate("new Promise((resolve) => setTimeout(resolve, 500))")
+    one.wait(kept("speak", "row.text === 'The draft of the first.'"))
+    two.wait(kept("speak", "row.text === 'The draft of the second.'"))
     for tab, draft in ((one, "The draft of the first."), (two, "The draft of the second.")):
         tab.evaluate("window.old = true; location.reload()")
         tab.wait(f"!window.old && document.querySelector('#text')?.value === {draft!r}")
+
+
+def test_a_new_tab_begins_with_the_last_draft_stored_once(one: Browser, two: Browser, server: Quickstart) -> None:
+    new = one.tab()
+    new.size(1280, 900)
+    new.open(f"{server.base}/")
+    new.wait("document.querySelector('#text')?.value === 'The draft of the second.'")
+    found = new.evaluate("""new Promise((resolve) => {
+        indexedDB.open('studio').onsuccess = ({target}) => {
+            const rows = target.result.transaction('kept').objectStore('kept');
+            const [keys, values] = [rows.getAllKeys(), rows.getAll()];
+            values.onsuccess = () => resolve(keys.result.map((key, index) => [key, values.result[index].value?.text]));
+        };
+    })""")
+    drafts = [text for key, text in found if key.endswith(" speak")]
+    assert drafts.count("The draft of the second.") == 1
+    assert ["device speak", None] in [[key, text] for key, text in found]
+    new.open("about:blank")
 
 
 def test_words_that_both_tabs_write_down_are_all_kept(one: Browser, two: Browser, server: Quickstart) -> None:
@@ -209,7 +218,7 @@ def test_a_key_that_one_tab_forgets_or_that_is_revoked_opens_no_other(
     scopes = ["synthesize", "covers", "voices"]
     made = change(server, "POST", "/keys", json={"name": "tabs", "scopes": scopes}).json()
     for tab in (one, two):
-        enter_here(front(tab), made["secret"])
+        paste_key(front(tab), made["secret"])
     two.write("#text", "Written before the key ended.")
     change(server, "DELETE", f"/keys/{made['id']}")
     front(two)

@@ -17,9 +17,17 @@ import requests
 import soundfile as sf
 
 from tests.support.browser import Browser
-from tests.support.missing import needs
 from tests.support.running.quickstart import SAMPLES, Quickstart
-from tests.support.running.studio import api, choose_files, enter, studio_server
+from tests.support.running.studio import (
+    api,
+    choose_files,
+    enter,
+    kept,
+    remember_words,
+    studio_browser,
+    studio_server,
+    words_seen,
+)  # fmt: skip
 from tests.support.waiting import until
 from voiceproject.media import audio
 
@@ -63,9 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
 
 @pytest.fixture(scope="module")
 def browser(server: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    needs("chromium")
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        running.size(1280, 900)
+    with studio_browser(tmp_path_factory.mktemp("profile")) as running:
         yield running
 
 
@@ -107,7 +113,9 @@ def test_a_reload_loses_neither_the_voice_nor_the_text_nor_what_was_made(studio:
     studio.click("#tab-cover")
     choose_files(studio, "#song-file", songs / "Snow in June.flac", songs / "Second song.flac")
     studio.wait("document.querySelectorAll('#song .song').length === 2")
-    studio.evaluate("new Promise((resolve) => setTimeout(resolve, 500))")
+    studio.wait(kept("speak", "row.text === 'Not sent yet.'"))
+    studio.wait(kept("cover", "row.songs.length === 2"))
+    studio.wait(kept("voice", "row.sample"))
     reload(studio)
     studio.wait("document.querySelectorAll('#song .song').length === 2")
     studio.wait("document.querySelector('#current .title')?.textContent === 'Hazel, English'")
@@ -149,13 +157,13 @@ def test_limits_are_told_before_anything_is_sent(studio: Browser, songs: Path) -
 
 @pytest.mark.browser
 def test_several_songs_are_sent_and_tell_what_they_do(studio: Browser, server: Quickstart) -> None:
+    remember_words(studio, "#cover-state, .job .split:not(.top) .meta")
     studio.click("#cover-button")
-    studio.wait("document.querySelector('#cover-state').textContent.startsWith('Accepted')", 60)
-    studio.wait("document.querySelectorAll('.job').length === 2")
-    running = "document.querySelector('.job[data-status=running] .split:not(.top) .meta')?.textContent"
-    assert " so far" in studio.wait(f"{running}?.includes('so far') && {running}", 60)
+    studio.wait("document.querySelectorAll('.job').length === 2", 60)
     studio.wait("document.querySelectorAll('.job[data-status=succeeded]').length === 2", 180)
     studio.wait("document.querySelector('#cover-state').textContent === ''")  # It is accepted no more, it is done.
+    words = words_seen(studio)
+    assert any(said.startswith("Accepted") for said in words) and any(" so far" in said for said in words), words
     jobs = api(server, "/cover/jobs")["results"]
     assert sorted(job["title"] for job in jobs) == ["Second song", "Snow in June"]
     names = studio.evaluate("[...document.querySelectorAll('.job .name')].map((name) => name.textContent)")
@@ -346,6 +354,7 @@ def test_settings_are_kept_under_a_name(studio: Browser) -> None:
     studio.write("#speak-preset-name", "Audiobook")
     studio.click("#speak-presets .icon-save")
     studio.write("#seed", "1")
+    studio.wait(kept("speak", "row.options.seed === '1'"))
     reload(studio)
     studio.wait("document.querySelector('#seed').value === '1'")  # It was kept, and is put back once it was read.
     studio.evaluate(

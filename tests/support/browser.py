@@ -160,9 +160,19 @@ class Browser:
         return value
 
     def _value(self, expression: str) -> Any:
-        """An expression's value; none while one page gives way to the next."""
+        """An expression's value, true for an element; none while one page gives way to the next, and where a part of
+        what is asked for is not there yet."""
+        waiting = f"""(async () => {{
+            try {{
+                const value = await ({expression});
+                return value instanceof Node ? true : value;
+            }} catch (error) {{
+                if (error instanceof TypeError) return null;
+                throw error;
+            }}
+        }})()"""
         try:
-            return self.evaluate(expression)
+            return self.evaluate(waiting)
         except Navigated:
             return None
 
@@ -210,10 +220,11 @@ class Browser:
                 windowsVirtualKeyCode=codes[key], modifiers=modifiers, text=text if kind == "keyDown" else "",
             )  # fmt: skip
 
-    def choose_file(self, selector: str, path: Path) -> None:
+    def choose_file(self, selector: str, *paths: Path) -> None:
+        self.wait(f"!!document.querySelector({json.dumps(selector)})")
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
     def size(self, width: int, height: int, dark: bool = False) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

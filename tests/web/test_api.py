@@ -9,11 +9,12 @@ import re
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.core.management import call_command
 from django.test import Client, RequestFactory
-from django.urls import path
+from django.urls import path, reverse
 from rest_framework.test import APIClient
 
 import voiceproject.urls
@@ -127,7 +128,42 @@ def test_a_time_in_a_query_needs_no_escape(api: APIClient, engine: FakeEngine, o
 def test_accept_refuses_nothing(api: APIClient, engine: FakeEngine) -> None:
     for accept in ("audio/wav", "text/html", "application/x-nonsense", "*/*"):
         assert api.get("/api/v1/cover/jobs", headers={"Accept": accept}).status_code == 200
-    assert api.get("/nowhere", headers={"Accept": "text/html"}).json()["error"] == "not_found"
+    assert api.get("/api/v1/nowhere", headers={"Accept": "text/html"}).json()["error"] == "not_found"
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/account/nothing", "/static/nothing.css", "/health/nothing"])
+def test_a_browser_gets_a_page_where_there_is_nothing(db: None, path: str) -> None:
+    page = Client().get(path, headers={"Accept": BROWSER})
+    assert page.status_code == 404 and page["Content-Type"].startswith("text/html")
+    html = page.content.decode()
+    assert "There is nothing here" in html and ('href="/account"' if "account" in path else 'href="/"') in html
+    assert {"Accept", "Accept-Language"} <= {name.strip() for name in page["Vary"].split(",")}
+    assert page["Content-Security-Policy"].startswith("default-src 'self'")
+    chinese = Client().get(path, headers={"Accept": BROWSER, "Accept-Language": "zh-CN"}).content.decode()
+    assert "这里没有内容" in chinese and 'lang="zh-hans"' in chinese
+    for accept in ("*/*", "application/json", "application/json, text/html;q=0.5", ""):
+        answer = Client().get(path, headers={"Accept": accept} if accept else {})
+        assert_envelope(answer, 404, "not_found")
+        assert "Accept" in answer["Vary"]
+
+
+@pytest.mark.parametrize("path", ["/api/nothing", "/api/v1/nothing", "/openai/v1/nothing", "/elevenlabs/v1/nothing"])
+def test_where_programs_ask_there_are_no_pages(db: None, path: str) -> None:
+    answer = Client().get(path, headers={"Accept": BROWSER})
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
+
+
+@pytest.mark.django_db
+def test_what_nobody_may_do_in_the_console_is_told_on_a_page(operator: Client) -> None:
+    user = User.objects.create(username="somebody")
+    url = reverse("admin:auth_user_delete", args=[user.pk])
+    page = operator.get(url, headers={"Accept": BROWSER})
+    assert page.status_code == 403 and "This is not allowed" in page.content.decode()
+    assert 'href="/admin/"' in page.content.decode()
+    assert operator.get(url).json()["error"] == "permission_denied"
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read(tenant: Tenant, settings: Any) -> None:

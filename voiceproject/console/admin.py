@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -15,11 +16,13 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from voiceproject.console import panels
 from voiceproject.console.base import ConsoleAdmin, LogAdmin, confirmed, utc
 from voiceproject.console.filters import since_filter
 from voiceproject.console.numbers import host_state
@@ -190,6 +193,8 @@ class WorkerHostAdmin(LogAdmin):
     seen = utc("seen_at", _("heard of (UTC)"))
     list_filter = ("draining",)
     search_fields = ("name__startswith",)
+    search_help_text = _("The beginning of a name")
+    fields = readonly_fields = ("name", "state", "works_on", "failed", "seen", "draining")
     actions = ("drain", "undrain")
 
     @property
@@ -213,6 +218,19 @@ class WorkerHostAdmin(LogAdmin):
             for url, job in jobs
         ]
         return format_html_join("", "<div>{} {} {}&nbsp;% <small>{}</small></div>", rows) or _("nothing")
+
+    @admin.display(description=_("failed in 24 hours"))
+    def failed(self, host: WorkerHost) -> SafeString:
+        """How many jobs of each kind failed there, with the list of them."""
+        since = timezone.now() - timedelta(hours=24)
+        counts = []
+        for panel in panels.job_kinds():
+            meta = panel.model._meta
+            n = panel.model.objects.filter(host=host.name, finished_at__gte=since).exclude(error="").count()
+            query = urlencode({"failed_on": host.name, "failed_since": "day"})
+            url = f"{reverse(f'admin:{meta.app_label}_{meta.model_name}_changelist')}?{query}"
+            counts.append((panel.label, url, n))
+        return format_html_join("", '<div>{}: <a class="console-link" href="{}">{}</a></div>', counts)
 
     @admin.action(description=_("Drain: start no more jobs on the selected hosts"), permissions=["change"])
     @confirmed(lambda n: ngettext("Start no more jobs on %d host? What runs there is finished.",
@@ -308,6 +326,7 @@ class AreaFilter(admin.SimpleListFilter):
 class AuditEntryAdmin(LogAdmin):
     """Read only, for everybody: the model itself refuses to be changed."""
 
+    counted = _("entries")  # "13 audit log" is no English.
     list_display = ("when", "who", "did", "target_kind", "target_shown", "address", "request_id")
     list_display_links = ("when",)
     when = utc("at", _("when (UTC)"))

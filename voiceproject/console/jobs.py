@@ -25,6 +25,7 @@ from django.utils.text import Truncator
 from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_lazy as _
 
+from voiceproject.commands.telling import telling_line
 from voiceproject.console.audio import AudioAdmin
 from voiceproject.console.base import utc
 from voiceproject.console.filters import (
@@ -182,8 +183,8 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
         return str(job.pk)[:8]  # All of it is on the job's own page; here it would take the room of four columns.
 
     @admin.display(description=_("title"))
-    def short_title(self, job: Any) -> str:
-        return Truncator(getattr(job, "shown_title", job.title)).chars(40)
+    def short_title(self, job: Job) -> str:
+        return Truncator(job.shown_title).chars(60)
 
     @admin.display(description=_("length"))
     def length(self, job: Any) -> str:
@@ -197,13 +198,12 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
 
     @admin.display(description=_("stage"))
     def stage_name(self, job: Job) -> SafeString:
-        return format_html('<span class="console-word">{}</span>', stage_label(job.stage))
-
-    @admin.display(description=_("progress"))
-    def progress_bar(self, job: Job) -> SafeString | str:
+        """Where it is, or where it ended; how far it is while it runs."""
+        stage = format_html('<span class="console-word">{}</span>', stage_label(job.stage))
         if job.status != JobStatus.RUNNING:
-            return ""
-        return format_html('<progress max="100" value="{}"></progress> {}&nbsp;%', job.progress, job.progress)
+            return stage
+        bar = format_html('<progress max="100" value="{}"></progress> {}&nbsp;%', job.progress, job.progress)
+        return format_html('{} <span class="console-word">{}</span>', stage, bar)
 
     # --- the page of one job ---
 
@@ -225,7 +225,7 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
             "facts": [fact for fact in self.facts(job) if fact.value not in ("", None)],
             "is_live": job.status in LIVE,
             "live_url": reverse(f"admin:{meta.app_label}_{meta.model_name}_live", args=[job.pk]),
-            "waited": ((job.started_at or ended) - job.created_at).total_seconds(),
+            "waited": max(0.0, ((job.started_at or ended) - job.created_at).total_seconds()),
             "took": (ended - job.started_at).total_seconds() if job.started_at else None,
             "spans": spans(job),
             "changelist": reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist"),
@@ -236,6 +236,8 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
             "stages": [(name, stage_label(name)) for name in self.stages] if job.status == JobStatus.FAILED else [],
             "stage": stage_label(job.stage),
             "error_words": error_words(job),
+            # With the numbers that its group of failures goes without.
+            "cause": telling_line(job.error_detail) or job.cause if job.error else "",
             "warning_words": warning_words(job),
             "key_link": request.user.has_perm("voices.view_apikey"),
             "tenant_link": request.user.has_perm("voiceproject.view_tenant"),
@@ -261,5 +263,5 @@ class JobAdmin(JobActionsAdmin, AudioAdmin):
             job = None
         if job is None or not self.has_view_permission(request, job):
             return super().change_view(request, object_id, form_url, extra_context)
-        context = {**self.live_context(request, job), "audio": self.audio_of(job)}
+        context = {**self.live_context(request, job), "audio": self.audio_of(job), "is_audible": bool(self.players)}
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})

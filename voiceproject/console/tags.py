@@ -49,6 +49,12 @@ def ago(time: datetime) -> str:
 
 
 @register.filter
+def grouped(number: int) -> str:
+    """`131,628`: a number that is read, not copied."""
+    return f"{number:,}"
+
+
+@register.filter
 def duration(seconds: float | None) -> str:
     """`12.3 s`, `4 min 5 s`, `2 h 10 min`, `3 d 4 h`, in the page's language; a dash for none."""
     if seconds is None:

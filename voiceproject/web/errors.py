@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -19,10 +20,14 @@ from django.core.exceptions import (
     TooManyFilesSent,
 )
 from django.db import OperationalError
-from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.shortcuts import render
+from django.urls import reverse
+from django.utils import translation
+from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.csrf import csrf_failure as csrf_page
 from rest_framework import exceptions
 from rest_framework.renderers import JSONRenderer
@@ -154,19 +159,60 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> Any:
     return json_response(PublicError("method_not_allowed", "Nothing can be sent here."))
 
 
-def server_error(request: HttpRequest) -> JsonResponse:
+# Where programs ask, whatever they say that they accept.
+_FOR_PROGRAMS = re.compile(r"/(?:api|openai|elevenlabs|gptsovits)(?:/|$)")
+
+
+def _for_people(request: HttpRequest) -> bool:
+    """Whether a browser asks for a page: it names HTML before JSON, which no library does of its own accord."""
+    if _FOR_PROGRAMS.match(request.path_info):
+        return False
+    return request.get_preferred_type(["application/json", "text/html"]) == "text/html"
+
+
+def _answer(request: HttpRequest, error: PublicError, problem: Any, advice: Any) -> HttpResponse:
+    """An error outside REST framework: a page in the reader's language where a browser asks for one, else the envelope.
+
+    problem and advice are lazy: they are put into words in that language.
+    """
+    response: HttpResponse
+    if _for_people(request):
+        with translation.override(translation.get_language_from_request(request)):
+            context: dict[str, Any] = {"problem": problem, "advice": advice}
+            if request.path_info.startswith("/admin/"):
+                context |= {"back": reverse("admin:index"), "back_words": _("To the console")}
+            elif request.path_info.startswith("/account"):
+                context |= {"back": reverse("account"), "back_words": _("To your account")}
+            response = render(request, "voiceproject/lost.html", context, status=error.status)
+        response["Cache-Control"] = "no-store"
+        patch_vary_headers(response, ("Accept-Language", "Cookie"))
+        response.error_code = error.code  # type: ignore[attr-defined] # for the access log and the metrics
+    else:
+        response = json_response(error)
+    patch_vary_headers(response, ("Accept",))
+    return response
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
     """handler500: what failed outside REST framework. Django calls this with the exception being handled."""
     exc = sys.exc_info()[1]
     error = as_public_error(exc) if isinstance(exc, Exception) else as_public_error(RuntimeError())
     if error.code == "internal_error":
         log.error("unhandled error", exc_info=exc)
-    return json_response(error)
+    return _answer(
+        request, error, gettext_lazy("Something went wrong here"),
+        gettext_lazy("It was noted for the operator. Try again in a moment."),
+    )  # fmt: skip
 
 
-def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """handler404"""
     path = sendable(request.path)[:200]
-    return json_response(PublicError("not_found", f"There is no such path here: {path} (/docs lists all of them)."))
+    error = PublicError("not_found", f"There is no such path here: {path} (/docs lists all of them).")
+    return _answer(
+        request, error, gettext_lazy("There is nothing here"),
+        gettext_lazy("The address may be mistyped, or what it led to is gone."),
+    )  # fmt: skip
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
@@ -178,6 +224,9 @@ def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
     return json_response(as_public_error(exception))
 
 
-def forbidden(request: HttpRequest, exception: Exception) -> JsonResponse:
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """handler403"""
-    return json_response(PublicError("permission_denied", "This is not allowed."))
+    return _answer(
+        request, PublicError("permission_denied", "This is not allowed."), gettext_lazy("This is not allowed"),
+        gettext_lazy("Nobody may do this, or your role may not."),
+    )  # fmt: skip

@@ -16,7 +16,7 @@ from voiceproject.tenants.signin import (
     forgive_confirmation,
     take_confirmation,
 )
-from voices.keys.forms import KeyForm, NetworksField
+from voices.keys.forms import KeyForm
 from voices.keys.models import SCOPES
 
 
@@ -33,9 +33,8 @@ class AccountKeyForm(KeyForm):
         required=False,
         label=_("Ends (UTC)"),
         help_text=_("Empty: never."),
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
     )
-    allowed_networks = NetworksField()  # Its own: the console gives that of KeyForm another widget.
     field_order = KeyForm.Meta.fields
 
     class Meta(KeyForm.Meta):

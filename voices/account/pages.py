@@ -19,6 +19,7 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.template.defaultfilters import filesizeformat
 from django.urls import reverse_lazy
 from django.utils import timezone
 from django.utils.decorators import method_decorator
@@ -45,10 +46,10 @@ from voices.library.models import Voice
 
 TEMPLATES = "voiceproject/account"
 OPERATIONS = {
-    "cover": _("cover"),
-    "remix": _("remix"),
-    "synthesis": _("synthesis"),
-    "training": _("training"),
+    "cover": _("Covers"),
+    "remix": _("Remixes"),
+    "synthesis": _("Speech"),
+    "training": _("Trainings"),
 }  # as the ledger has them
 
 
@@ -142,7 +143,6 @@ def limits(user: Any) -> list[dict[str, Any]]:
 
     quota, storage = usage.audio_limit(tenant), usage.storage_limit(tenant)
     made, stored = usage.counted_ms(user.pk, timezone.now()) / 1000, usage.storage_bytes(user.pk)
-    megabytes = 1_000_000
     return [
         {
             "name": _("Audio this month (UTC), made or on the way"),
@@ -152,9 +152,11 @@ def limits(user: Any) -> list[dict[str, Any]]:
             "shown_limit": "" if quota is None else duration(quota),
         },
         {
-            "name": _("Megabytes of files"),
-            "value": round(stored / megabytes, 1),
-            "limit": None if storage is None else round(storage / megabytes, 1),
+            "name": _("Files"),
+            "value": stored,
+            "limit": storage,
+            "shown": filesizeformat(stored),
+            "shown_limit": "" if storage is None else filesizeformat(storage),
         },
         {
             "name": _("Requests in any 60 seconds"),

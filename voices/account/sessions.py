@@ -30,8 +30,21 @@ def of_user(user: User, here: str | None) -> list[dict[str, Any]]:
         told = held.get("signed_in", {})
         at = datetime.fromisoformat(told["at"]) if "at" in told else None
         found.append({"here": session.session_key == here, "at": at, "address": told.get("address", ""),
-                      "agent": told.get("agent", ""), "ends": session.expire_date})  # fmt: skip
+                      "browser": browser_of(told.get("agent", "")), "ends": session.expire_date})  # fmt: skip
     return sorted(found, key=lambda session: not session["here"])[:SHOWN]
+
+
+# Most name themselves and those that they stand for: the first that is found here is the one.
+BROWSERS = {"Edg": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "FxiOS/": "Firefox", "Chrome/": "Chrome",
+            "CriOS/": "Chrome", "Safari/": "Safari"}  # fmt: skip
+SYSTEMS = {"iPhone": "iPhone", "iPad": "iPad", "Android": "Android", "Windows": "Windows", "Mac OS": "macOS",
+           "CrOS": "ChromeOS", "Linux": "Linux"}  # fmt: skip
+
+
+def browser_of(agent: str) -> str:
+    """`Firefox, Windows` of a User-Agent; the beginning of one that is not known, a dash for none."""
+    names = [next((name for mark, name in known.items() if mark in agent), "") for known in (BROWSERS, SYSTEMS)]
+    return ", ".join(name for name in names if name) or agent[:60] or "–"
 
 
 def end_others(user: User, here: str | None) -> int:

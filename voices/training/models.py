@@ -73,6 +73,10 @@ class Training(Job):
         return int(found["sent"] or 0) + int(found["made"] or 0)
 
     @property
+    def shown_title(self) -> str:
+        return self.name
+
+    @property
     def stages(self) -> tuple[str, ...]:
         return STAGES if self.engine == "gptsovits" else RVC_STAGES
 

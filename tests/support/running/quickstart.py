@@ -25,7 +25,7 @@ class Quickstart:
     """`manage.py quickstart` with a data folder of its own; `output` is what it has printed so far.
 
     empty: it finds no database, as the very first run. Otherwise a new folder has one that is migrated, without a row.
-    again: one that has ended, whose data and address this one has.
+    checkout: where the release stands that is run. again: one that has ended, whose data and address this one has.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Quickstart:
         *arguments: str,
         cwd: Path = BASE_DIR,
         empty: bool = False,
+        checkout: Path = BASE_DIR,
         again: Quickstart | None = None,
         **environment: str,
     ) -> None:
@@ -45,7 +46,7 @@ class Quickstart:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(BASE_DIR / "manage.py"), "quickstart", "--port", str(self.port), *arguments],
+                [sys.executable, str(checkout / "manage.py"), "quickstart", "--port", str(self.port), *arguments],
                 cwd=cwd,
                 env={**kept, "DATA_DIR": str(data), "ENV_FILE": os.devnull, **environment},
                 stdout=log,
@@ -65,7 +66,7 @@ class Quickstart:
         try:
             until(lambda: self.process.poll() is not None or "Ctrl-C ends everything" in self.output, 180)
             assert self.process.poll() is None, self.output
-            assert self.answers()
+            until(self.answers, 60)  # Releases before this one say so before they answer.
         except BaseException:
             self.stop(signal.SIGKILL)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import requests
 
 from tests.support.browser import Browser
 from tests.support.covers import INFER, SEPARATE
+from tests.support.missing import needs
 from tests.support.running.quickstart import Quickstart
 
 
@@ -30,10 +32,24 @@ def studio_server(folder: Path, **environment: str) -> Iterator[Quickstart]:
         running.stop()
 
 
-def enter(browser: Browser, server: Quickstart, before: str = "") -> Browser:
-    """Opens the page and pastes the key. before: a script that runs ahead of the page's own."""
-    browser.open(f"{server.base}/", before=before)
-    browser.write("#key", server.key)
+@contextmanager
+def studio_browser(folder: Path, **options: Any) -> Iterator[Browser]:
+    """A browser as wide as a small desktop's, with a profile of its own; options: of Browser."""
+    needs("chromium")
+    with Browser(folder, **options) as browser:
+        browser.size(1280, 900)
+        yield browser
+
+
+def enter(browser: Browser, server: Quickstart, before: str = "", base: str = "") -> Browser:
+    """Opens the page and pastes the key. before: a script that runs ahead of the page's own; base: where the server is
+    reached, if not at its own address."""
+    browser.open(f"{base or server.base}/", before=before)
+    return paste_key(browser, server.key)
+
+
+def paste_key(browser: Browser, key: str) -> Browser:
+    browser.write("#key", key)
     browser.click("#key-form button.primary")
     browser.wait("!document.querySelector('#workspace').hidden")
     return browser
@@ -41,9 +57,38 @@ def enter(browser: Browser, server: Quickstart, before: str = "") -> Browser:
 
 def choose_files(browser: Browser, selector: str, *paths: Path) -> None:
     """As a person who chooses several files at once."""
-    root = browser.call("DOM.getDocument")["root"]["nodeId"]
-    node = browser.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-    browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+    browser.choose_file(selector, *paths)
+
+
+def remember_words(browser: Browser, selector: str) -> None:
+    """From now on the page remembers what stands in the elements that match, however short: see `words_seen`."""
+    browser.evaluate(f"""(() => {{
+        window.wordsSeen = new Set();
+        const look = () => {{
+            for (const one of document.querySelectorAll({json.dumps(selector)})) wordsSeen.add(one.textContent);
+        }};
+        new MutationObserver(look).observe(document.body, {{subtree: true, childList: true, characterData: true}});
+        look();
+    }})()""")
+
+
+def words_seen(browser: Browser) -> list[str]:
+    words: list[str] = browser.evaluate("[...wordsSeen]")
+    return words
+
+
+def kept(name: str, condition: str) -> str:
+    """An expression that is true once the browser has kept such a draft (`row`), so that a reload finds it."""
+    return f"""new Promise((resolve) => {{
+        indexedDB.open('studio').onsuccess = ({{target}}) => {{
+            const rows = target.result.transaction('kept').objectStore('kept');
+            const found = [rows.getAllKeys(), rows.getAll()];
+            found[1].onsuccess = () => resolve(found[0].result.some((key, index) => {{
+                const row = found[1].result[index].value;
+                return key.endsWith(' {name}') && row && ({condition});
+            }}));
+        }};
+    }})"""
 
 
 def api(server: Quickstart, path: str, **query: str) -> Any:

@@ -377,20 +377,21 @@ export function jobItem(job, { eager = false, onGone = () => {}, onNew = () => {
     steps.hidden = bar.hidden = !live;
     bar.value = job.progress;
     const pitch = job.pitch_shift === null ? t('cover.pitch_auto') : job.pitch_shift ? `${job.pitch_shift > 0 ? '+' : '−'}${Math.abs(job.pitch_shift)}` : '0';
-    setText(facts, job.remix_of ? 'cover.facts_remix' : 'cover.facts', {
-      length: clock(job.duration_seconds ?? 0), pitch, format: job.response_format.toUpperCase(),
+    setText(facts, job.remix_of ? 'cover.facts_remix' : job.pitch_shift === 0 ? 'cover.facts' : 'cover.facts_pitch', {
+      when: () => dateTime(job.created_at), length: clock(job.duration_seconds ?? 0), pitch, format: job.response_format.toUpperCase(),
       vocal: ui.decibel(job.vocal_gain_db), instrumental: ui.decibel(job.instrumental_gain_db),
     });
     actions.cancel.hidden = !job.links.cancel;
     actions.retry.hidden = !job.links.retry;
     actions.remix.hidden = !job.links.remix;
-    share.press.disabled = !job.links.result;
+    share.offer(Boolean(job.links.result));
     showTracks();
     const said = [];
     if (job.error) said.push(ui.errorNotice(new api.ApiError(job.error, job.error_message ?? job.error)));
     if (job.warning) said.push(h('div', { class: 'notice warn', icon: 'alert' }, h('p', {}, job.warning)));
     if (job.status === 'queued' && job.expected_start_at) {
-      said.push(h('p', { class: 'small', t: ['cover.expected', { when: () => dateTime(job.expected_start_at) }] }));
+      const late = new Date(job.expected_start_at) <= Date.now();
+      said.push(h('p', { class: 'small', t: late ? ['cover.expected_soon'] : ['cover.expected', { when: () => dateTime(job.expected_start_at) }] }));
     }
     notices.replaceChildren(...said);
     if (ended) onEnd();

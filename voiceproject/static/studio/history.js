@@ -1,7 +1,6 @@
 /** What was made before: speech and covers, newest first, page by page. */
 
 import * as api from './api.js';
-import { amount, dateTime } from './i18n.js';
 import { jobItem } from './cover.js';
 import { hear } from './elsewhere.js';
 import { synthesisItem } from './speak.js';
@@ -22,10 +21,7 @@ let current = 'history-syntheses';
 const stale = new Set(Object.keys(KINDS));
 
 function spokenItem(made) {
-  const { element, meta } = synthesisItem(made);
-  if (made.duration_seconds) meta.append(h('span', { t: ['plain', { text: () => amount(made.duration_seconds) }] }));
-  meta.append(h('time', { datetime: made.created_at, t: ['plain', { text: () => dateTime(made.created_at) }] }));
-  return element;
+  return synthesisItem(made).element;
 }
 
 function coverItem(job) {

@@ -77,7 +77,13 @@ function translate(root) {
 export const number = (value, digits = 0) =>
   value.toLocaleString(current, { minimumFractionDigits: 0, maximumFractionDigits: digits });
 
-export const dateTime = (iso) => new Date(iso).toLocaleString(current, { dateStyle: 'medium', timeStyle: 'short' });
+/** A moment, as much of it as tells it from others: today's by its time, this year's without the year. */
+export function dateTime(iso) {
+  const [when, now] = [new Date(iso), new Date()];
+  if (when.toDateString() === now.toDateString()) return when.toLocaleTimeString(current, { timeStyle: 'short' });
+  const year = when.getFullYear() === now.getFullYear() ? undefined : 'numeric';
+  return when.toLocaleString(current, { year, month: 'short', day: 'numeric', hour: 'numeric', minute: '2-digit' });
+}
 
 export const day = (iso) =>
   new Date(iso).toLocaleDateString(current, { month: 'short', day: 'numeric', timeZone: 'UTC' });

@@ -4,14 +4,17 @@ const NAME = 'studio';
 const STORE = 'kept';
 const DAY_MS = 86_400_000;
 
-/** Whose it is: a tab's, and where the key is remembered here the device's too, which a new tab begins with. */
-function owners() {
+/**
+ * Whose it is: {tab, device}. What is kept is the tab's. Where the key is remembered here, a new tab begins with what
+ * another one kept last: a row of the device says whose that is, since songs are too large to be kept twice.
+ */
+function owner() {
   try {
-    const id = sessionStorage.getItem('studio.tab') ?? String(Math.random()).slice(2);
-    sessionStorage.setItem('studio.tab', id);
-    return localStorage.getItem('studio.key') ? [id, 'device'] : [id];
+    const tab = sessionStorage.getItem('studio.tab') ?? String(Math.random()).slice(2);
+    sessionStorage.setItem('studio.tab', tab);
+    return { tab, device: Boolean(localStorage.getItem('studio.key')) };
   } catch {
-    return []; // No storage: it lives as long as the page.
+    return null; // No storage: it lives as long as the page.
   }
 }
 
@@ -44,26 +47,30 @@ async function store(mode) {
 
 /** Keeps a value (text, files, plain objects) under a name; null forgets it. */
 export async function keep(name, value) {
-  const all = owners();
-  if (!all.length) return;
+  const mine = owner();
+  if (!mine) return;
   try {
     const rows = await store('readwrite');
     if (!rows) return;
-    const changes = all.map((mine) => (
-      value === null ? rows.delete(`${mine} ${name}`) : rows.put({ at: Date.now(), value }, `${mine} ${name}`)));
-    await Promise.all(changes.map(done));
+    const at = Date.now();
+    const put = (key, row) => done(value === null ? rows.delete(key) : rows.put(row, key));
+    const changes = [put(`${mine.tab} ${name}`, { at, value })];
+    if (mine.device) changes.push(put(`device ${name}`, { at, tab: mine.tab }));
+    await Promise.all(changes);
   } catch {
     // The disk is full, or storage is forbidden: what was typed is still in its field.
   }
 }
 
 export async function kept(name) {
-  const all = owners();
+  const mine = owner();
   try {
-    const rows = all.length ? await store('readonly') : null;
+    const rows = mine ? await store('readonly') : null;
     if (!rows) return null;
-    const found = await Promise.all(all.map((mine) => done(rows.get(`${mine} ${name}`))));
-    return found.find(Boolean)?.value ?? null;
+    let found = await done(rows.get(`${mine.tab} ${name}`));
+    if (!found && mine.device) found = await done(rows.get(`device ${name}`));
+    if (found?.tab) found = await done(rows.get(`${found.tab} ${name}`));
+    return found?.value ?? null;
   } catch {
     return null;
   }
@@ -75,11 +82,14 @@ export async function forget({ old = false } = {}) {
     const rows = await store('readwrite');
     if (!rows) return;
     const [keys, values] = await Promise.all([done(rows.getAllKeys()), done(rows.getAll())]);
-    const mine = owners();
+    const tab = owner()?.tab;
+    const of = (key) => key.split(' ')[0];
+    // What a new tab would begin with, whichever tab has kept it.
+    const pointed = new Set(keys.flatMap((key, index) => (
+      of(key) === 'device' ? [key, `${values[index].tab} ${key.slice('device '.length)}`] : [])));
     keys.forEach((key, index) => {
-      const whose = key.split(' ')[0];
-      const stale = whose !== 'device' && Date.now() - values[index].at > DAY_MS;
-      if (old ? stale : whose === 'device' || mine.includes(whose)) rows.delete(key);
+      const stale = !pointed.has(key) && Date.now() - values[index].at > DAY_MS;
+      if (old ? stale : pointed.has(key) || of(key) === tab) rows.delete(key);
     });
   } catch {
     // Nothing is kept where nothing can be.

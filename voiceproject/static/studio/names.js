@@ -27,6 +27,7 @@ export function titleOf(job, { untitled, onNamed = () => {} }) {
 
   const show = (next) => {
     job = next;
+    heading.title = job.title ?? ''; // A long one is cut off after two lines.
     if (job.title) setText(text, 'plain', { text: job.title });
     else setText(text, ...untitled);
   };

@@ -8,11 +8,12 @@ import { h } from './ui.js';
 const DAYS = ['1', '7', '30'];
 const offered = document.documentElement.dataset.sharing === 'true';
 
-/** A button and the place that it opens: {press, place}. link(): of the job now; null where there is nothing to pass on. */
+/** A button and the place that it opens, and whether it is offered: {press, place, offer(there)}. link(): of the job now; null where there is nothing to pass on. */
 export function sharing(link) {
   const place = h('div');
   const press = ui.button('share', { icon: 'share', quiet: true, 'aria-expanded': 'false', onclick: () => toggle() });
-  press.hidden = !offered;
+  const offer = (there) => { press.hidden = !offered || !there; };
+  offer(true);
 
   function toggle() {
     const open = press.getAttribute('aria-expanded') === 'true';
@@ -79,5 +80,5 @@ export function sharing(link) {
     }
     make.focus();
   }
-  return { press, place };
+  return { press, place, offer };
 }

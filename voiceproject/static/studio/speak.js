@@ -1,7 +1,7 @@
 /** Text to speech: heard while it is made, then kept as a card to play, download and delete. */
 
 import * as api from './api.js';
-import { amount, knows, number, onLanguage, setText, t } from './i18n.js';
+import { amount, dateTime, knows, number, onLanguage, setText, t } from './i18n.js';
 import * as doc from './doc.js';
 import { hear as hearTabs, tell } from './elsewhere.js';
 import * as words from './words.js';
@@ -45,6 +45,24 @@ async function restore() {
   count();
 }
 
+/** What is wrong with the text is told at the text, until it is changed. */
+function blameText(notice) {
+  $('text-problem').replaceChildren(...(notice ? [notice] : []));
+  if (notice) {
+    $('text').setAttribute('aria-invalid', 'true');
+    $('text').focus();
+  } else $('text').removeAttribute('aria-invalid');
+}
+
+/** An error that is about the text, as a notice; null for another one. */
+function textNotice(error) {
+  const field = 'text: ';
+  const about = Array.isArray(error.details?.text) || error.message?.startsWith(field);
+  if (!about) return null;
+  const message = error.message.startsWith(field) ? error.message.slice(field.length) : error.message;
+  return ui.errorNotice(new api.ApiError(error.code, message, { status: error.status, requestId: error.requestId }));
+}
+
 function setBusy(on) {
   $('speak-button').hidden = on;
   $('speak-stop').hidden = !on;
@@ -74,10 +92,10 @@ function collect() {
 
 async function speak() {
   ui.clearNotices(form);
+  blameText(null);
   if (running) return;
   if (!$('text').value.trim()) {
-    ui.showHint(form, 'speak.no_text');
-    $('text').focus();
+    blameText(ui.hintNotice('speak.no_text', {}, 'warn'));
     return;
   }
   if (!voice.isChosen()) {
@@ -89,6 +107,7 @@ async function speak() {
   const text = $('text').value.trim();
   running = new AbortController();
   const { signal } = running;
+  let wrong = null;
   setBusy(true);
   say('speak.waiting');
   try {
@@ -105,13 +124,15 @@ async function speak() {
     if (api.isAbort(error)) say('speak.stopped');
     else {
       say(null);
-      if (!voice.lost(error, form)) ui.showError(form, error);
+      wrong = textNotice(error);
+      if (!wrong && !voice.lost(error, form)) ui.showError(form, error);
     }
   } finally {
     running = null;
     const had = document.activeElement === $('speak-stop');
     setBusy(false);
-    if (had || document.activeElement === document.body) $('speak-button').focus();
+    if (wrong) blameText(wrong);
+    else if (had || document.activeElement === document.body) $('speak-button').focus();
   }
 }
 
@@ -219,7 +240,10 @@ export function synthesisItem(made, player = null) {
     title.show(made);
   });
   const share = sharing(() => link);
-  share.press.disabled = !succeeded || Boolean(made.links && !made.links.audio);
+  const missing = !succeeded || Boolean(made.links && !made.links.audio);
+  share.press.disabled = missing; // While it is made; where it came to nothing there is no button.
+  share.offer(!missing || made.status === 'running');
+  download.hidden = missing && made.status !== 'running';
   const again = ui.button('speak.use_text', {
     icon: 'again', quiet: true,
     onclick: () => {
@@ -231,7 +255,9 @@ export function synthesisItem(made, player = null) {
     },
   });
   const state = h('span', { class: 'state' });
-  const meta = h('p', { class: 'small meta' }, state, h('span', {}, made.response_format.toUpperCase()));
+  const at = made.created_at ?? new Date().toISOString();
+  const meta = h('p', { class: 'small meta' }, state, h('time', { datetime: at, t: ['plain', { text: () => dateTime(at) }] }),
+    h('span', {}, made.response_format.toUpperCase()));
   const said = h('p', { class: 'said', dir: 'auto' }, made.text);
   const title = titleOf(made, { untitled: ['speak.result'], onNamed: (named) => showText(named) });
   /** Its text, where the title is not all of it. */
@@ -338,6 +364,7 @@ export function start() {
   onLanguage(count);
   $('text').addEventListener('input', count);
   form.addEventListener('input', remember);
+  $('text').addEventListener('input', () => blameText(null));
   document.addEventListener('studio:voice', showTry);
   hearTabs('made', () => mayList && !running && showRecent());
   doc.start(collect);

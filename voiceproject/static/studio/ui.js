@@ -92,11 +92,19 @@ export function button(key, { icon: name, quiet = false, kind = '', onclick, val
 
 // --- What is said to the reader --------------------------------------------------------------------------------------
 
+// What the server says of a request in just these words, which are told in the reader's language.
+const WORDED = ['speak.only_markup', 'speak.no_letters'];
+
 /**
  * Sets what is said of an error. The server's words are English, and tell more than its code: in another language its
  * code's text comes first, and below it they, where they say more.
  */
 export function sayError(said, below, { code, message, status }) {
+  const worded = WORDED.find((key) => inEnglish(key) === message);
+  if (worded) {
+    setText(said, worded);
+    return;
+  }
   const own = `error.${code ?? 'unknown'}`;
   const known = knows(own);
   const plain = () => Boolean(code && message) && (language() === 'en' || !known);

@@ -530,12 +530,14 @@ function savedItem(voice) {
     h('div', { class: 'split' },
       title,
       h('div', { class: 'buttons' },
-        voice.taken_down_at ? null : ui.button('voice.use', { icon: 'check', onclick: () => choose({ saved: voice }) }),
         voice.taken_down_at ? null : edit,
         ui.button('delete', { icon: 'trash', quiet: true, onclick: remove }))),
     voice.taken_down_at
       ? h('p', { class: 'small bad', t: 'voice.taken_down' })
-      : ui.playerView(one, { label: ['voice.sample_of', { name: voice.name }], onError }),
+      : ui.playerView(one, {
+        label: ['voice.sample_of', { name: voice.name }], onError,
+        extra: [ui.button('voice.use', { icon: 'check', onclick: () => choose({ saved: voice }) })],
+      }),
     tags,
   );
   return item;

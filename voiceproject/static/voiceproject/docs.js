@@ -80,15 +80,5 @@ const nameWhatHasNoName = (root) => {
 };
 
 document.addEventListener("DOMContentLoaded", () => {
-  const root = document.getElementById("swagger-ui");
-  let waits = false;
-  const look = () => {
-    waits = false;
-    nameWhatHasNoName(root);
-  };
-  new MutationObserver(() => {
-    if (!waits) requestAnimationFrame(look);
-    waits = true;
-  }).observe(root, { childList: true, subtree: true });
-  look();
+  lookAfterChanges(document.getElementById("swagger-ui"), nameWhatHasNoName);
 });

@@ -24,15 +24,4 @@ const nameLevels = (root) => {
   for (const box of root.querySelectorAll("pre:not([tabindex])")) box.tabIndex = 0;
 };
 
-document.addEventListener("DOMContentLoaded", () => {
-  const root = document.querySelector("main");
-  let waits = false;
-  const look = () => {
-    waits = false;
-    nameLevels(root);
-  };
-  new MutationObserver(() => {
-    if (!waits) requestAnimationFrame(look);
-    waits = true;
-  }).observe(root, { childList: true, subtree: true });
-});
+document.addEventListener("DOMContentLoaded", () => lookAfterChanges(document.querySelector("main"), nameLevels));

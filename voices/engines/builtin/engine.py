@@ -16,6 +16,7 @@ from voices.text.languages import detect_language
 from voices.text.lexicon import Lexicon
 from voices.text.reading import Reading, Spoken, read
 
+from .languages.base import nothing_spoken
 from .pool import Pool
 from .turns import Canceled, Deadline
 
@@ -138,8 +139,7 @@ class BuiltinEngine:
         han = detect_language(transcript) if transcript and transcript_language == "auto" else transcript_language
         reading = read(text, language, LANGUAGES, early=early, han="ja" if han == "ja" else "zh", lexicon=lexicon)
         if not reading.sentences:
-            message = "There is nothing in this text that can be spoken."
-            raise PublicError("validation_error", message, {"text": [message]})
+            raise nothing_spoken()
         return reading
 
     def prepare(self, reference: Reference, language: str, deadline: float) -> None:

@@ -6,7 +6,18 @@ from typing import Protocol
 
 import numpy as np
 
+from voiceproject.errors import PublicError
+
 from ..world import Float32
+
+# Of a text that has letters; one without any is refused before an engine sees it.
+ONLY_MARKUP = (
+    "There is nothing to speak in this text: markup such as <b> and bare signs are not read aloud. Write some words."
+)
+
+
+def nothing_spoken() -> PublicError:
+    return PublicError("validation_error", ONLY_MARKUP, {"text": [ONLY_MARKUP]})
 
 
 class BaseVoice(Protocol):

@@ -17,7 +17,7 @@ from voiceproject.errors import PublicError
 from voices.text.pronunciation import SAID
 
 from . import english, kokoro
-from .base import BaseVoice
+from .base import BaseVoice, nothing_spoken
 
 _VOICES = {"zh_alpha": "jf_alpha", "zh_kumo": "jm_kumo"}
 NAMES = SOURCES = tuple(_VOICES)  # female, male
@@ -280,8 +280,7 @@ def phonemes(text: str) -> str:
         if said:
             spoken = f"{spoken} {said}" if spoken else said
     if not any(char.isalpha() for char in spoken):
-        message = "There is nothing in this text that can be spoken."
-        raise PublicError("validation_error", message, {"text": [message]})
+        raise nothing_spoken()
     return spoken if spoken[-1] in ".!?…" else spoken.rstrip(",;:—") + "."
 
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from voiceproject.errors import PublicError
 from voices.text import ipa
 from voices.text.pronunciation import SAID
 
 from ..world import Float32
-from .base import BaseVoice
+from .base import BaseVoice, nothing_spoken
 from .piper import Piper
 
 NAMES = ("heart", "joe")
@@ -100,8 +99,7 @@ class EnglishPhonemes:
         # Its own rules for numbers and abbreviations are left out: they make "number" of "I said no."
         phonemes = self._g2p(plain, normalize_text=False) if plain else ""
         if not _SOUND.search(phonemes):
-            message = "There is nothing in this text that can be spoken."
-            raise PublicError("validation_error", message, {"text": [message]})
+            raise nothing_spoken()
         return [
             piece if piece[-1] in ".!?,;:…" else piece + "." for piece in _cut(re.sub("[“”()]", "", phonemes).strip())
         ]

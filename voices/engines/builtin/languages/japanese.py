@@ -7,14 +7,13 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from voiceproject.errors import PublicError
 from voices.text import ipa
 from voices.text.pronunciation import SAID
 from voices.text.words.japanese import GREEK, LETTERS
 from voices.text.words.numbers import DIGITS
 
 from . import kokoro
-from .base import BaseVoice
+from .base import BaseVoice, nothing_spoken
 
 _VOICES = {"ja_alpha": "jf_alpha", "ja_kumo": "jm_kumo"}
 NAMES = SOURCES = tuple(_VOICES)  # female, male
@@ -90,8 +89,7 @@ def phonemes(text: str) -> str:
             said = given[unit] if unit in given else sounds(unit, following)
             spoken = f"{spoken} {said}" if spoken else said
     if not any(char.isalpha() for char in spoken):
-        message = "There is nothing in this text that can be spoken."
-        raise PublicError("validation_error", message, {"text": [message]})
+        raise nothing_spoken()
     return spoken if spoken[-1] in ".!?…" else spoken.rstrip(",;—") + "."
 
 
