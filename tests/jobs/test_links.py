@@ -45,6 +45,14 @@ def made(api: APIClient, job: CoverJob, **fields: Any) -> dict[str, Any]:
     return dict(answer.json())
 
 
+def test_who_follows_a_link_is_told_in_the_language_of_their_browser(api: APIClient, cover: CoverJob) -> None:
+    path = path_of(made(api, cover))
+    page = Client(headers={"Accept-Language": "zh-CN,zh;q=0.9"}).get(path)
+    assert '<html lang="zh-hans">' in page.content.decode() and "Made by a machine" not in page.content.decode()
+    assert page["Content-Language"] == "zh-hans" and "Accept-Language" in page["Vary"]
+    assert "Made by a machine" in Client(headers={"Accept-Language": "de"}).get(path).content.decode()
+
+
 def test_who_has_the_link_hears_it_and_is_told_that_a_machine_made_it(api: APIClient, cover: CoverJob) -> None:
     share = made(api, cover)
     left = timezone.datetime.fromisoformat(share["expires_at"]) - timezone.now()

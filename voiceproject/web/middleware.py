@@ -192,7 +192,7 @@ class PageLanguageMiddleware:
     The API is not: programs, and people who search for a message, find the same English words everywhere.
     """
 
-    PAGES = re.compile(r"/(admin|account|language)(/|$)")
+    PAGES = re.compile(r"/((admin|account|language)(/|$)|s/[^/]+$)")
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
