@@ -60,6 +60,19 @@ def test_the_list_shows_state_stage_and_progress(operator: Client, job: CoverJob
         assert text in html
 
 
+def test_an_empty_list_tells_whether_it_was_narrowed(operator: Client) -> None:
+    assert "Nothing here yet" in operator.get(reverse(LIST)).content.decode()
+    for narrowed in ({"q": "nowhere"}, {"status__exact": "failed"}):
+        html = operator.get(reverse(LIST), narrowed).content.decode()
+        assert "Nothing matches" in html and '<a href="?">Show all</a>' in html
+
+
+def test_the_audit_log_names_what_has_no_pages_of_its_own(operator: Client) -> None:
+    entry = AuditEntry.objects.create(action="share.make", target_type="share", target_id="1", target_name="x")
+    html = operator.get(reverse("admin:voiceproject_auditentry_change", args=[entry.pk])).content.decode()
+    assert re.search(r"readonly[^>]*>\s*link\s*<", html)
+
+
 def test_a_job_page_plays_what_there_is_and_shows_the_commands_words(operator: Client, job: CoverJob) -> None:
     CoverJob.objects.update(error_detail="<script>alert(1)</script> CUDA error", status="failed")
     html = operator.get(reverse("admin:covers_coverjob_change", args=[job.pk])).content.decode()

@@ -7,6 +7,7 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
@@ -363,7 +364,8 @@ class AuditEntryAdmin(LogAdmin):
 
     @admin.display(description=_("on"))
     def target_kind(self, entry: AuditEntry) -> Any:
-        names = {model._meta.model_name: model._meta.verbose_name for model in self.admin_site._registry}
+        models = (*apps.get_models(), *self.admin_site._registry)  # Links, for one, have no pages here.
+        names = {model._meta.model_name: model._meta.verbose_name for model in models}
         return names.get(entry.target_type, entry.target_type)
 
     @admin.display(description=_("target name"))
