@@ -268,6 +268,7 @@ async def _run(route: WebSocketRoute, socket: Socket, groups: dict[str, str]) ->
         await _end(socket, route, error)
     except asyncio.CancelledError:
         if not stream.ended():
+            ended = STOPPED  # The time for a graceful stop is over.
             raise
         if stream.why == LAPSED:
             message = "This API key was revoked, has expired, or may no longer do this."
@@ -277,7 +278,7 @@ async def _run(route: WebSocketRoute, socket: Socket, groups: dict[str, str]) ->
     finally:
         streams.discard(stream)
         handling.cancel()
-        await asyncio.wait({handling})
+        # Told first: a server that stops may not wait for what was handled.
         extra = {
             "duration_ms": round(1000 * (time.monotonic() - began)),
             "bytes": socket.sent,
@@ -285,6 +286,7 @@ async def _run(route: WebSocketRoute, socket: Socket, groups: dict[str, str]) ->
         }
         with bind(**socket.ids):
             log.info("GET %s ended", socket.request.path, extra=extra)
+        await asyncio.wait({handling})
 
 
 async def _end(
