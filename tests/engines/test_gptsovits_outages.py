@@ -19,7 +19,6 @@ from tests.support.gptsovits_client import Engines, ask, failure, pitch, plain, 
 from tests.support.threads import in_thread
 from tests.support.waiting import promised, until
 from voiceproject.errors import EngineUnavailable
-from voiceproject.leases.lease import Leases
 from voiceproject.leases.models import EngineLease, EngineWaiter
 from voices.engines.gptsovits.servers import Server, Witness
 from voices.engines.interface import Piece
