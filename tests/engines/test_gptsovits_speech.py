@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 
 from tests.fakes.gptsovits import FakeGptSovits
 from tests.support.gptsovits_client import TEXT, Engines, ask, failure, pitch, speak, voice
 from voiceproject.errors import PublicError
 from voiceproject.leases.models import EngineLease
 from voices.engines.builtin.engine import BuiltinEngine
-from voices.engines.gptsovits.speech import least_seconds
+from voices.engines.gptsovits.servers import Answer
+from voices.engines.gptsovits.speech import least_seconds, read_speech
 
 # --- what is asked of the server ----------------------------------------------------------------------------
 
@@ -222,3 +225,13 @@ def test_a_sentence_that_was_swallowed_is_said_again_with_another_seed(
 def test_ordinary_and_fast_speech_is_not_taken_for_swallowed(text: str, spoken: float) -> None:
     assert least_seconds(text, 1.0) < spoken / 1.5
     assert least_seconds(text, 2.0) == pytest.approx(least_seconds(text, 1.0) / 2)
+
+
+def test_a_wav_whose_head_counts_too_little_is_read_to_the_end_of_its_samples() -> None:
+    body = io.BytesIO()
+    sf.write(body, np.full(1000, 0.25), 32_000, format="WAV", subtype="PCM_16")
+    short = bytearray(body.getvalue())
+    short[4:8] = (len(short) - 108).to_bytes(4, "little")
+    samples, rate = read_speech(Answer(200, "audio/wav", bytes(short)))
+    assert (len(samples), rate) == (1000, 32_000)
+    assert samples == pytest.approx(0.25, abs=1e-4)
